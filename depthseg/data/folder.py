@@ -1,0 +1,217 @@
+"""The form of data that every user has: a folder of images and a folder of label maps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from .images import (
+    KITTI_DEPTH_SCALE,
+    check_ids,
+    check_same_size,
+    image_files,
+    list_images,
+    read_depth,
+    read_image,
+    read_labels,
+    read_palette,
+)
+from .label_spaces import LabelSpace, default_palette
+from .sample import Sample
+from .subsets import shuffled_names
+
+logger = logging.getLogger(__name__)
+
+
+class FolderDataset:
+    """A folder of images with label maps, depth maps or both.
+
+    ```
+    ROOT/images/NAME.jpg|jpeg|png
+    ROOT/labels/NAME.png    class ids as grey values or palette indices, 255 = ignored; some images may have none
+    ROOT/depth/NAME.png     16-bit, metres x 256, 0 = unknown; optional
+    ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}
+    ROOT/train.txt, val.txt names without ending, one a line; optional
+    ```
+
+    The splits `train` and `val` hold images that have the truth asked for. With lists, every listed image must have
+    it. Without lists, the images that have it are shuffled by `seed` and the first `val_fraction` of them (rounded,
+    at least one, never all) are `val`. The split `all` holds every image, with or without truth.
+
+    Args:
+        root: The folder.
+        split: `train`, `val` or `all`.
+        truth: What `train` and `val` must have: `labels` or `depth`.
+        val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
+        seed: Seed of that division.
+        depth_scale: Units of the depth files per metre.
+
+    Raises:
+        FileNotFoundError: A folder, a list, the class names or a label map is missing.
+        ValueError: An option out of range, class names that make no label space, or a split without images.
+    """
+
+    splits = ("train", "val", "all")
+    truths = ("labels", "depth")
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        truth: str = "labels",
+        val_fraction: float = 0.2,
+        seed: int = 0,
+        depth_scale: float = KITTI_DEPTH_SCALE,
+    ) -> None:
+        self._check_options(split, truth, val_fraction, depth_scale)
+        self._root = Path(root)
+        self._depth_scale = depth_scale
+        self._images = image_files(self._root / "images")
+        self.label_space = read_label_space(root)
+        self.names = self._names_of(split, truth, val_fraction, seed)
+
+    def _check_options(self, split: str, truth: str, val_fraction: float, depth_scale: float) -> None:
+        if split not in self.splits:
+            raise ValueError(f"A folder has no split {split!r}; its splits are {', '.join(self.splits)}.")
+        if truth not in self.truths:
+            raise ValueError(f"truth={truth!r} is not known; choose one of {', '.join(self.truths)}.")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction={val_fraction} is out of range; it is a share from 0 to below 1.")
+        if not depth_scale > 0:
+            raise ValueError(f"depth_scale={depth_scale} is out of range; it is the file units per metre, above 0.")
+
+    def _names_of(self, split: str, truth: str, val_fraction: float, seed: int) -> list[str]:
+        if split == "all":
+            return list(self._images)
+        listed = read_list(self._root, split)
+        if listed is None:
+            ready = [name for name in self._images if self._file(truth, name).is_file()]
+            if len(ready) < len(self._images):
+                logger.info("%d of %d images of %s have %s", len(ready), len(self._images), self._root, truth)
+            names = divide(ready, split, val_fraction, seed)
+        else:
+            names = listed
+            self._check_listed(names, split, truth)
+        if not names:
+            raise ValueError(
+                f"The split {split!r} of {self._root} is empty: none of its {len(self._images)} images is left for it "
+                f"with {truth} and val_fraction={val_fraction:g}. Add files to {truth}/, or change the options truth "
+                "or val_fraction."
+            )
+        return names
+
+    def _check_listed(self, names: list[str], split: str, truth: str) -> None:
+        for name in names:
+            if name not in self._images:
+                raise FileNotFoundError(f"{self._root}/{split}.txt lists {name!r}, but images/ has no such image.")
+            if not self._file(truth, name).is_file():
+                raise FileNotFoundError(
+                    f"{self._images[name]} is listed in {split}.txt but {self._file(truth, name)} is missing."
+                )
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self._root / kind / f"{name}.png"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.names[index]
+        image_path = self._images[name]
+        image = read_image(image_path)
+        labels = depth = None
+        if self.label_space is not None and (path := self._file("labels", name)).is_file():
+            labels = read_folder_labels(path, self.label_space)
+            check_same_size(image_path, image, path, labels)
+        if (path := self._file("depth", name)).is_file():
+            depth = read_depth(path, self._depth_scale)
+            check_same_size(image_path, image, path, depth)
+        return Sample(name=name, image=image, labels=labels, depth=depth)
+
+
+def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
+    """Read a label map whose ids must lie in a label space.
+
+    Returns:
+        uint8 `(H, W)`.
+    """
+    labels = read_labels(path)
+    check_ids(path, labels, space.num_labels, space.ignore_index)
+    return labels.astype(np.uint8)
+
+
+def read_list(root: str | Path, split: str) -> list[str] | None:
+    """Names of a split from its list, or None where the folder has no lists.
+
+    Raises:
+        FileNotFoundError: There is a list, but of the other split only.
+        ValueError: A name is listed twice.
+    """
+    paths = {name: Path(root) / f"{name}.txt" for name in ("train", "val")}
+    if not any(path.is_file() for path in paths.values()):
+        return None
+    if not paths[split].is_file():
+        raise FileNotFoundError(f"{paths[split]} is missing; write both train.txt and val.txt, or neither of them.")
+    names = [line.strip() for line in paths[split].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{paths[split]} lists {', '.join(twice)} more than once.")
+    return names
+
+
+def divide(names: list[str], split: str, val_fraction: float, seed: int) -> list[str]:
+    """The part of `names` that belongs to `train` or `val`, sorted."""
+    count = round(val_fraction * len(names))
+    if val_fraction > 0 and len(names) > 1:
+        count = min(max(count, 1), len(names) - 1)
+    order = shuffled_names(names, seed)
+    return sorted(order[:count] if split == "val" else order[count:])
+
+
+def read_label_space(root: str | Path) -> LabelSpace | None:
+    """Class names and colours of a folder; None if it has neither label maps nor class names.
+
+    The colours are those of the first label map with a palette that gives each class its own, else the default.
+
+    Raises:
+        FileNotFoundError: There are label maps but no class names.
+        ValueError: The class names make no label space.
+    """
+    root = Path(root)
+    classes = _read_classes(root)
+    if classes is None:
+        if (root / "labels").is_dir():
+            raise FileNotFoundError(
+                f"{root} has labels/ but neither classes.txt (one class name a line, in id order) nor id2label.json."
+            )
+        return None
+    return LabelSpace(name=root.resolve().name, classes=classes, palette=_read_colours(root / "labels", len(classes)))
+
+
+def _read_colours(folder: Path, count: int) -> tuple[tuple[int, int, int], ...]:
+    files = list_images(folder, (".png",)) if folder.is_dir() else []
+    colours = (read_palette(files[0]) if files else None) or ()
+    return colours[:count] if len(set(colours[:count])) == count else default_palette(count)
+
+
+def _read_classes(root: Path) -> tuple[str, ...] | None:
+    text_file, json_file = root / "classes.txt", root / "id2label.json"
+    if text_file.is_file() and json_file.is_file():
+        raise ValueError(f"{root} has both classes.txt and id2label.json; keep one of them.")
+    if text_file.is_file():
+        names = [line.strip() for line in text_file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        if "" in names:
+            raise ValueError(f"Line {names.index('') + 1} of {text_file} is empty; each line names one class.")
+        return tuple(names)
+    if not json_file.is_file():
+        return None
+    try:
+        named = {int(key): value for key, value in json.loads(json_file.read_text(encoding="utf-8-sig")).items()}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'{json_file} must be a JSON object such as {{"0": "sky", "1": "road"}}: {error}.') from error
+    if sorted(named) != list(range(len(named))) or not all(isinstance(name, str) for name in named.values()):
+        raise ValueError(f"{json_file} must name each id from 0 on without gaps; it names {sorted(named)}.")
+    return tuple(named[index] for index in range(len(named)))

@@ -1,0 +1,1 @@
+"""The training engine: options, loop, checkpoints, scoring."""

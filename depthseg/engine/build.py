@@ -1,0 +1,112 @@
+"""From the options of a run to its data, model and image processor."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data import load_dataset
+from ..data.subsets import few_shot_subset
+from ..models import (
+    DepthSegConfig,
+    DepthSegForDepthEstimation,
+    DepthSegForSemanticSegmentation,
+    DepthSegImageProcessor,
+    check_input_scaling,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import LabelSpace, SampleDataset
+    from .config import DataOptions, RunConfig
+
+logger = logging.getLogger(__name__)
+
+MODELS = {"segmentation": DepthSegForSemanticSegmentation, "depth": DepthSegForDepthEstimation}
+"""Task -> model class."""
+
+_DEPTH_OPTIONS = ("depth_type", "depth_loss", "min_depth", "max_depth")
+
+
+def build_datasets(
+    data: DataOptions, train_set: SampleDataset | None = None, val_set: SampleDataset | None = None
+) -> tuple[SampleDataset, SampleDataset]:
+    """Open what to train on (cut to the few-shot subset) and what to score on.
+
+    Args:
+        data: The `data` section.
+        train_set: Used in place of `data.name` and `data.train_split`.
+        val_set: Used in place of `data.name` and `data.val_split`.
+
+    Raises:
+        ValueError: Neither a data set nor its name and root; options that the data set does not take.
+        FileNotFoundError: Missing data.
+    """
+    if None in (train_set, val_set) and None in (data.name, data.root):
+        raise ValueError(
+            "data.name and data.root must say what to train and score on, such as data.name=camvid "
+            "data.root=/path/to/camvid; from Python, pass train_set and val_set instead."
+        )
+    if train_set is None:
+        train_set = load_dataset(data.name, data.root, data.train_split, **{**data.options, **data.train_options})
+    if val_set is None:
+        val_set = load_dataset(data.name, data.root, data.val_split, **{**data.options, **data.val_options})
+    if data.subset_size:
+        train_set = few_shot_subset(train_set, data.subset_size, data.subset_seed)
+    return train_set, val_set
+
+
+def build_model(config: RunConfig, label_space: LabelSpace | None) -> tuple[nn.Module, Any]:
+    """Make the model of a run, from a checkpoint or with new weights, and its image processor.
+
+    Args:
+        config: The options.
+        label_space: Classes to segment; not read for depth.
+
+    Returns:
+        The model (encoder frozen where the options say so) and the processor at the training size.
+
+    Raises:
+        ValueError: Segmentation without classes, or images that would be normalised twice.
+    """
+    options = config.model
+    changes = _label_arguments(config, label_space) | {
+        name: getattr(options, name)
+        for name in ("head_type", "head_config", *_DEPTH_OPTIONS)
+        if getattr(options, name) is not None
+    }
+    size = {"height": config.data.size[0], "width": config.data.size[1]}
+    if options.pretrained is None:
+        model = MODELS[config.task](DepthSegConfig(encoder_config=options.encoder, **changes))
+        processor = DepthSegImageProcessor(size=size)
+    else:
+        # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
+        model = MODELS[config.task].from_pretrained(
+            options.pretrained,
+            revision=options.revision,
+            head_init=options.head_init,
+            dtype=torch.float32,
+            **changes,
+        )
+        processor = DepthSegImageProcessor.from_pretrained(options.pretrained, revision=options.revision, size=size)
+    check_input_scaling(model.config, processor)
+    if options.freeze_encoder:
+        model.freeze_encoder()
+    return model, processor
+
+
+def _label_arguments(config: RunConfig, label_space: LabelSpace | None) -> dict[str, Any]:
+    if config.task == "depth":
+        return {}
+    if label_space is None:
+        raise ValueError("The training set names no classes (label_space is None), so it cannot train segmentation.")
+    return {
+        "num_labels": label_space.num_labels,
+        "id2label": label_space.id2label,
+        "label2id": label_space.label2id,
+        "semantic_loss_ignore_index": label_space.ignore_index,
+        "keep_depth": config.model.keep_depth,
+    }

@@ -1,0 +1,211 @@
+"""The training loop: from a stream of micro-batches to scored, resumable weights."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Progress, save_checkpoint
+from .evaluation import SELECTION, json_scores
+from .optim import set_learning_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .config import RunConfig
+    from .records import RunLog
+
+logger = logging.getLogger(__name__)
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass
+class Training:
+    """What the loop works on.
+
+    Attributes:
+        config: The options.
+        run_dir: Run directory.
+        accelerator: Device, precision and processes.
+        objective: Prepared objective: `objective(batch, num_valid) -> {"loss": ..., parts}`.
+        count_valid: `count_valid(batch) -> int64 ()`, of the bare objective.
+        optimizer: Prepared optimiser.
+        progress: How far the run is.
+        log: Where numbers go.
+        score: Scores the weights as they are now; called by all processes together.
+        save_model: Writes the weights as they are now to `model/`; called by the first process alone.
+    """
+
+    config: RunConfig
+    run_dir: Path
+    accelerator: Accelerator
+    objective: nn.Module
+    count_valid: Callable[[Batch], Tensor]
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    log: RunLog
+    score: Callable[[], dict[str, Any]]
+    save_model: Callable[[], None]
+
+
+class StopRequest:
+    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two steps; the second signal ends at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        # Python lets only the main thread handle signals; in another one a run simply cannot be asked to stop.
+        with contextlib.suppress(ValueError):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: object) -> None:
+        self.received = True
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
+def train_step(
+    training: Training, micro_batches: Sequence[Batch], stop: bool = False
+) -> tuple[dict[str, float], bool]:
+    """Do one optimiser step.
+
+    The loss is the mean over the valid pixels of the whole batch: the micro-batches of all processes together. Each
+    micro-batch contributes its sum over valid pixels, divided by the count of all of them.
+
+    Args:
+        training: What the loop works on; the learning rate is set already.
+        micro_batches: The micro-batches of this process.
+        stop: This process was asked to stop.
+
+    Returns:
+        Loss, its parts and `grad_norm` of the whole batch (equal on all processes), and whether any process was
+        asked to stop.
+
+    Raises:
+        FloatingPointError: The loss or the gradient is not a finite number; the weights are as before the step.
+    """
+    accelerator = training.accelerator
+    num_valid = torch.stack([training.count_valid(batch) for batch in micro_batches]).sum()
+    num_valid = accelerator.reduce(num_valid.to(accelerator.device), reduction="sum")
+    # Ignored pixels alone: a sum of nothing over 1 is a zero loss with a gradient path, over 0 it would be NaN.
+    num_valid = num_valid.clamp(min=1)
+    totals: dict[str, Tensor] = {}
+    for number, batch in enumerate(micro_batches, start=1):
+        last = number == len(micro_batches)
+        with contextlib.nullcontext() if last else accelerator.no_sync(training.objective):
+            parts = training.objective(batch, num_valid)
+            # Processes average their gradients, but the loss is a sum over processes.
+            accelerator.backward(parts["loss"] * accelerator.num_processes)
+        for name, value in parts.items():
+            totals[name] = totals.get(name, 0) + value.detach().float()
+    # One exchange for all numbers of the step, the request to stop among them: everybody stops at the same step.
+    packed = torch.stack([*totals.values(), torch.tensor(float(stop), device=accelerator.device)])
+    *values, stop_votes = accelerator.reduce(packed, reduction="sum").tolist()
+    values = dict(zip(totals, values, strict=True))
+    _require_finite(training, "loss", values["loss"])
+    values["grad_norm"] = _update(training)
+    return values, stop_votes > 0
+
+
+def _update(training: Training) -> float:
+    max_norm = training.config.optim.max_grad_norm or math.inf
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    norm = float(training.accelerator.clip_grad_norm_(parameters, max_norm))
+    # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step by itself.
+    if training.accelerator.mixed_precision != "fp16":
+        _require_finite(training, "gradient", norm)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    return norm
+
+
+def _require_finite(training: Training, what: str, value: float) -> None:
+    if math.isfinite(value):
+        return
+    lr = training.optimizer.param_groups[-1]["lr"]
+    raise FloatingPointError(
+        f"The {what} of step {training.progress.step + 1} is {value} at learning rate {lr:.3g}; training stopped "
+        f"before the update. What lies under {training.run_dir} is of steps before and still good. Start again with "
+        "a lower optim.lr or with optim.max_grad_norm=1."
+    )
+
+
+def fit(training: Training, batches: Iterator[Batch]) -> None:
+    """Train from `progress.step` to the last step; called by all processes together.
+
+    Args:
+        training: What the loop works on; the objective is in train mode already.
+        batches: The micro-batches of this process, from step `progress.step` on.
+
+    Raises:
+        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+        FloatingPointError: The loss or the gradient is not a finite number.
+    """
+    config, progress = training.config, training.progress
+    with StopRequest() as stop:
+        while progress.step < config.schedule.steps:
+            lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
+            micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
+            values, stopping = train_step(training, micro_batches, stop.received)
+            progress.step += 1
+            progress.loss_sum += values["loss"]
+            progress.loss_steps += 1
+            training.log.step(progress.step, values, lr)
+            if _due(progress.step, config.run.eval_every, config):
+                _score(training, lr)
+            if stopping or _due(progress.step, config.run.checkpoint_every, config):
+                save_checkpoint(training.accelerator, training.run_dir / "checkpoints", progress.step)
+            if stopping and progress.step < config.schedule.steps:
+                raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+
+
+def _due(step: int, every: int, config: RunConfig) -> bool:
+    return step == config.schedule.steps or (every > 0 and step % every == 0)
+
+
+def _score(training: Training, lr: float) -> None:
+    """Score, write the line, and keep the weights where they are the ones to keep."""
+    config, progress = training.config, training.progress
+    line = {
+        "step": progress.step,
+        "train_loss": progress.loss_sum / progress.loss_steps,
+        "lr": lr,
+        **json_scores(training.score()),
+    }
+    progress.loss_sum, progress.loss_steps = 0.0, 0
+    training.log.scores(line)
+    name, better = SELECTION[config.task]
+    best_before = progress.selected.get(name, line[name])
+    if config.run.select == "last" or line[name] == better(line[name], best_before):
+        progress.selected = line
+        # Before the checkpoint that says so: a run killed in between repeats the step and writes the same weights.
+        if training.accelerator.is_main_process:
+            training.save_model()
+    training.accelerator.wait_for_everyone()
+
+
+def _stop_sentence(training: Training) -> str:
+    return (
+        f"Stopped on request after step {training.progress.step} of {training.config.schedule.steps}; everything is "
+        f"saved. To go on: the same command with run.resume=true (run.output_dir={training.run_dir})."
+    )

@@ -1,0 +1,88 @@
+"""Optimiser groups and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .config import OptimOptions, ScheduleOptions
+
+
+def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> torch.optim.Optimizer:
+    """Make the optimiser over the trainable parameters, grouped by learning rate and decay.
+
+    Args:
+        objective: Module that owns everything that is trained.
+        encoder: The part that learns at `lr * encoder_lr_factor`; None = no such part.
+        options: The `optim` section.
+
+    Returns:
+        An optimiser whose groups carry `name` and `peak_lr`; frozen parameters are in none of them.
+
+    Raises:
+        ValueError: Nothing is trainable.
+    """
+    groups = _groups(objective, encoder, options)
+    if not groups:
+        raise ValueError("Every parameter is frozen: there is nothing to train.")
+    # The fused form does the same arithmetic in one pass over memory.
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=True)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.name]
+    return kind(groups, lr=options.lr, betas=tuple(options.betas), fused=True)
+
+
+def _groups(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> list[dict]:
+    in_encoder = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
+    groups: dict[str, dict] = {}
+    for parameter in objective.parameters():
+        if not parameter.requires_grad:
+            continue
+        part = "encoder" if id(parameter) in in_encoder else "head"
+        # Norm scales, biases and other vectors set levels, not features: pulling them to zero only biases the output.
+        decays = parameter.ndim > 1
+        name = part if decays else f"{part}_no_decay"
+        lr = options.lr * (options.encoder_lr_factor if part == "encoder" else 1.0)
+        weight_decay = options.weight_decay if decays else 0.0
+        group = groups.setdefault(
+            name, {"name": name, "params": [], "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def learning_rate_factor(step: int, schedule: ScheduleOptions) -> float:
+    """Share of the peak learning rate at an optimiser step.
+
+    Args:
+        step: Steps already done, from 0 to `schedule.steps - 1`.
+        schedule: The `schedule` section.
+
+    Returns:
+        A number in (0, 1]: a linear rise to 1 over the warm-up, then the schedule's curve towards 0.
+    """
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / (schedule.steps - schedule.warmup_steps)
+    if schedule.name == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    if schedule.name == "poly":
+        return (1.0 - progress) ** schedule.power
+    return 1.0
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, schedule: ScheduleOptions) -> float:
+    """Give every group its learning rate for a step.
+
+    Returns:
+        The learning rate of the last group (the head, wherever the head is trained).
+    """
+    factor = learning_rate_factor(step, schedule)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return optimizer.param_groups[-1]["lr"]

@@ -1,0 +1,228 @@
+"""Label maps and depth maps as pictures that people can look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data.label_spaces import LabelSpace
+from .atomic import atomic_path
+
+Colour = tuple[int, int, int]
+
+IGNORED = 255
+BLACK: Colour = (0, 0, 0)
+# Ends well above black, so that far away and unknown (black) cannot be taken for one another.
+DEPTH_COLOURMAP = "plasma"
+# Narrower overlays are enlarged by a whole factor: a legend needs room for its words.
+LEGEND_WIDTH = 480
+
+
+def colourise_labels(labels: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
+    """Paint a map of class ids.
+
+    Args:
+        labels: Class ids `(H, W)`; 255 is ignored and painted black.
+        palette: One RGB colour (0..255) per class id.
+
+    Returns:
+        A uint8 picture `(H, W, 3)`.
+
+    Raises:
+        ValueError: An id has no colour.
+    """
+    _check_ids(labels, len(palette))
+    return _colour_table(palette)[np.asarray(labels).astype(np.uint8)]
+
+
+def colourise_depth(depth: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """Paint a depth map by its inverse: near is bright, far is dark, unknown is black.
+
+    Args:
+        depth: Depth `(H, W)`, metres or up to scale; 0, negative and non-finite pixels are unknown.
+        limits: Nearest and farthest depth of the colour scale, for maps that are to be compared; by default the
+            2nd and 98th percentile of this map.
+
+    Returns:
+        A uint8 picture `(H, W, 3)`.
+
+    Raises:
+        ValueError: `limits` is not `0 < nearest < farthest`.
+    """
+    if limits is not None and not 0 < limits[0] < limits[1]:
+        raise ValueError(f"The limits of a depth picture are 0 < nearest < farthest, in metres; got {limits}.")
+    depth = np.asarray(depth, dtype=np.float64)
+    known = np.isfinite(depth) & (depth > 0)
+    inverse = np.divide(1.0, depth, out=np.zeros_like(depth), where=known)
+    return colourise_inverse_depth(inverse, known, limits and (1 / limits[1], 1 / limits[0]))
+
+
+def colourise_inverse_depth(
+    inverse: np.ndarray, known: np.ndarray | None = None, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Paint an inverse depth map (relative models predict it directly): near is bright, far is dark.
+
+    Args:
+        inverse: Inverse depth `(H, W)` in any affine scale.
+        known: bool `(H, W)`; False is painted black. By default every finite pixel is known.
+        limits: Smallest and largest value of the colour scale; by default the 2nd and 98th percentile.
+
+    Returns:
+        A uint8 picture `(H, W, 3)`.
+    """
+    inverse = np.asarray(inverse, dtype=np.float64)
+    known = np.isfinite(inverse) if known is None else known
+    picture = np.zeros((*inverse.shape, 3), np.uint8)
+    if not known.any():
+        return picture
+    low, high = np.percentile(inverse[known], (2, 98)) if limits is None else limits
+    # A map of one depth has no range; the middle of the colours says "known, no structure".
+    share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
+    colours = matplotlib.colormaps[DEPTH_COLOURMAP](np.clip(share, 0.0, 1.0), bytes=True)
+    picture[known] = colours[:, :3]
+    return picture
+
+
+def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], alpha: float = 0.55) -> np.ndarray:
+    """Lay the colours of a label map over its image; ignored pixels show the image untouched.
+
+    Args:
+        image: uint8 RGB `(H, W, 3)`.
+        labels: Class ids `(H, W)`, 255 = ignored.
+        palette: One RGB colour per class id.
+        alpha: Weight of the colours, 0..1.
+
+    Returns:
+        A uint8 picture `(H, W, 3)`.
+
+    Raises:
+        ValueError: Image and labels differ in size, or `alpha` is outside 0..1.
+    """
+    if image.shape[:2] != labels.shape:
+        raise ValueError(
+            f"An overlay needs image and labels of one size; got image {image.shape[:2]} and labels {labels.shape}."
+        )
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha is the weight of the label colours, between 0 and 1; got {alpha}.")
+    weight = np.where(np.asarray(labels) == IGNORED, 0.0, alpha)[..., None]
+    mixed = (1 - weight) * image + weight * colourise_labels(labels, palette)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float]:
+    """Share of each class that is present, by falling share.
+
+    Args:
+        labels: Class ids `(H, W)`, 255 = ignored.
+        label_space: Names of the ids.
+
+    Returns:
+        Class name -> share of the pixels that are not ignored, 0..1; empty when all are ignored.
+
+    Raises:
+        ValueError: An id is outside the label space.
+    """
+    _check_ids(labels, label_space.num_labels)
+    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[: label_space.num_labels]
+    order = sorted(np.flatnonzero(counts), key=lambda i: (-counts[i], i))
+    return {label_space.classes[i]: float(counts[i] / counts.sum()) for i in order}
+
+
+def legend_of(label_maps: Iterable[np.ndarray], label_space: LabelSpace) -> dict[str, Colour]:
+    """Names and colours, in id order, of the classes that occur in at least one of the label maps."""
+    present = set().union(*(class_shares(labels, label_space) for labels in label_maps))
+    colours = zip(label_space.classes, label_space.palette, strict=True)
+    return {name: colour for name, colour in colours if name in present}
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace, alpha: float = 0.55) -> np.ndarray:
+    """Lay a label map over its image, with a legend of the classes present and their shares underneath.
+
+    Args:
+        image: uint8 RGB `(H, W, 3)`; narrower ones than 480 pixels are enlarged by a whole factor.
+        labels: Class ids `(H, W)`, 255 = ignored.
+        label_space: Names and colours of the ids.
+        alpha: Weight of the colours, 0..1.
+
+    Returns:
+        A uint8 picture of the (enlarged) image's width; the legend adds height.
+
+    Raises:
+        ValueError: Sizes differ, an id is outside the label space, or `alpha` is outside 0..1.
+    """
+    zoom = math.ceil(LEGEND_WIDTH / image.shape[1])
+    blended = blend_labels(image, labels, label_space.palette, alpha).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    colours = legend_of([labels], label_space)
+    shares = class_shares(labels, label_space)
+    legend = _legend({f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1])
+    return np.concatenate([blended, legend])
+
+
+def write_labels(path: str | Path, labels: np.ndarray, palette: Sequence[Colour]) -> None:
+    """Write a label map as a palette PNG: the pixel values are the ids, 255 is shown black.
+
+    Args:
+        path: The PNG file.
+        labels: Class ids `(H, W)`, 255 = ignored.
+        palette: One RGB colour per class id.
+
+    Raises:
+        ValueError: An id has no colour.
+    """
+    _check_ids(labels, len(palette))
+    picture = Image.fromarray(np.asarray(labels).astype(np.uint8)).convert("P")
+    picture.putpalette(_colour_table(palette).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write a picture as PNG: uint8 `(H, W, 3)`, or uint16 `(H, W)` for 16-bit depth."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def _check_ids(labels: np.ndarray, num_labels: int) -> None:
+    found = np.unique(labels)
+    wrong = found[(found != IGNORED) & ((found < 0) | (found >= num_labels))]
+    if wrong.size:
+        raise ValueError(
+            f"The label map has ids {wrong.tolist()}, but the label space has the ids 0..{num_labels - 1} "
+            f"({IGNORED} = ignored)."
+        )
+
+
+def _colour_table(palette: Sequence[Colour]) -> np.ndarray:
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
+    table[IGNORED] = BLACK
+    return table
+
+
+def _percent(share: float) -> str:
+    return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _legend(entries: dict[str, Colour], width: int) -> np.ndarray:
+    """A white strip `(h, width, 3)` with one colour patch and text per entry, flowing over as many lines as needed."""
+    size = round(min(max(width / 56, 12), 28))
+    font = ImageFont.load_default(size)
+    gap, line = size // 2, round(1.7 * size)
+    places, x, y = [], gap, gap
+    for text in entries:
+        advance = round(1.5 * size + font.getlength(text)) + 2 * gap
+        if x > gap and x + advance - gap > width:
+            x, y = gap, y + line
+        places.append((x, y))
+        x += advance
+    strip = Image.new("RGB", (width, y + line if entries else 0), "white")
+    draw = ImageDraw.Draw(strip)
+    for (text, colour), (left, top) in zip(entries.items(), places, strict=True):
+        draw.rectangle((left, top, left + size, top + size), fill=colour, outline=(90, 90, 90))
+        draw.text((left + round(1.5 * size), top + size / 2), text, fill="black", font=font, anchor="lm")
+    return np.asarray(strip)

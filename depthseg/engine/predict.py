@@ -1,0 +1,255 @@
+"""Predictions for images of the user's own: labels, depth and pictures of both.
+
+Files of an image called NAME in the output directory:
+
+    labels/NAME.png        segmenters: palette PNG, the pixel values are the class ids
+    overlay/NAME.png       segmenters: the colours over the image, with a legend
+    depth/NAME.png         depth models and segmenters that kept their depth predictor: 16 bits, 0 = unknown
+    depth_colour/NAME.png  the same to look at: near is bright, far is dark
+    json/NAME.json         image, size, model, class shares, and how to read the depth file
+
+A depth is `pixel / file_scale + file_offset`; for metres that is KITTI's `pixel / 256`. So `labels/` and `depth/` are
+those of a data folder to which only `images/` and `classes.txt` are missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..data.images import KITTI_DEPTH_SCALE, list_images, read_image
+from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
+from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from .pictures import (
+    class_shares,
+    colourise_depth,
+    colourise_inverse_depth,
+    overlay,
+    write_labels,
+    write_picture,
+)
+from .records import write_json
+
+MODEL_CLASSES = {cls.__name__: cls for cls in (DepthSegForSemanticSegmentation, DepthSegForDepthEstimation)}
+# Folder of the output directory -> ending of its files.
+OUTPUTS = {"labels": ".png", "overlay": ".png", "depth": ".png", "depth_colour": ".png", "json": ".json"}
+# 16-bit depth maps keep 0 for unknown pixels.
+LARGEST = 65535
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` did.
+
+    Attributes:
+        names: Name of each image that was done; its files are `OUTPUT_DIR/labels/NAME.png` and so on.
+        failures: One sentence for each image that could not be done.
+    """
+
+    names: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def predict(
+    model_path: str | Path,
+    images: Sequence[str | Path],
+    output_dir: str | Path,
+    *,
+    revision: str | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> Predictions:
+    """Predict each image at its own size and write what there is to see.
+
+    Args:
+        model_path: Checkpoint directory or Hub id.
+        images: Image files, and folders whose images are all taken.
+        output_dir: Where the files go; NAME is the image's stem, with a number where several images share it.
+        revision: Revision of a Hub model.
+        overwrite: Whether files of the same name are replaced.
+        device: Torch device; by default CUDA where there is one.
+
+    Returns:
+        Names done and sentences on images that could not be done; those do not keep the others from being done.
+
+    Raises:
+        ValueError: There is no image to do, or the checkpoint is not a depthseg segmenter or depth model.
+        FileExistsError: An output file exists and `overwrite` is False; nothing is written then.
+    """
+    files, failures = find_images(images)
+    names = unique_names(files)
+    targets = [{kind: Path(output_dir) / kind / (name + end) for kind, end in OUTPUTS.items()} for name in names]
+    if not overwrite:
+        _refuse_to_overwrite(targets)
+    model, processor = load_model(model_path, revision, device)
+    origin = {"model": str(model_path)} | ({"revision": revision} if revision else {})
+    done = []
+    for path, name, target in zip(tqdm(files, unit="image", disable=None), names, targets, strict=True):
+        try:
+            image = read_image(path)
+            labels, depth = predict_maps(model, processor, image)
+        except (ValueError, OSError) as error:
+            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            continue
+        record = {"image": str(path), "height": image.shape[0], "width": image.shape[1], **origin}
+        record |= _write_labels(target, image, labels, model.config)
+        record |= _write_depth(target, depth, model.config)
+        write_json(target["json"], record)
+        done.append(name)
+    return Predictions(tuple(done), tuple(failures))
+
+
+def find_images(images: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """List image files, taking folders apart; a file that is named twice counts once.
+
+    Returns:
+        Files in the order given, and a sentence for each path that gives none.
+
+    Raises:
+        ValueError: There is no file at all.
+    """
+    files: dict[Path, Path] = {}
+    failures = []
+    for path in map(Path, images):
+        found = list_images(path) if path.is_dir() else [path] if path.is_file() else []
+        if path.is_dir() and not found:
+            failures.append(f"{path} holds no image (jpg, jpeg or png).")
+        elif not found:
+            failures.append(f"There is no file {path}.")
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    if not files:
+        raise ValueError(" ".join(["There is no image to predict.", *failures]))
+    return list(files.values()), failures
+
+
+def unique_names(files: Sequence[Path]) -> list[str]:
+    """Name each file by its stem; a stem that is taken gets the next free number, as in `street-2`."""
+    taken: set[str] = set()
+    names = []
+    for stem in (file.stem for file in files):
+        name, number = stem, 1
+        # Without regard to case, as on some file systems Street.png and street.png are one file.
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def load_model(
+    model_path: str | Path, revision: str | None = None, device: str | None = None
+) -> tuple[PreTrainedModel, DepthSegImageProcessor]:
+    """Load a depthseg segmenter or depth model, whichever the checkpoint holds, with its processor.
+
+    Args:
+        model_path: Checkpoint directory or Hub id.
+        revision: Revision of a Hub model.
+        device: Torch device; by default CUDA where there is one.
+
+    Returns:
+        The model in evaluation mode, in float32, and its image processor.
+
+    Raises:
+        FileNotFoundError: A directory without `config.json`.
+        ValueError: The checkpoint is of another model type or task.
+    """
+    if os.path.isdir(model_path) and not Path(model_path, "config.json").is_file():
+        raise FileNotFoundError(
+            f"{model_path} is not a checkpoint: it holds no config.json. Runs keep theirs in model/."
+        )
+    stored, _ = PreTrainedConfig.get_config_dict(str(model_path), revision=revision)
+    if stored.get("model_type") != "depthseg":
+        raise ValueError(
+            f"{model_path} holds a model of type {stored.get('model_type')!r}; depthseg predicts with its own models, "
+            "whose config.json says 'depthseg'."
+        )
+    architecture = (stored.get("architectures") or ["nothing"])[0]
+    if architecture not in MODEL_CLASSES:
+        raise ValueError(f"{model_path} holds a {architecture}; predictions are made by {' or '.join(MODEL_CLASSES)}.")
+    model = MODEL_CLASSES[architecture].from_pretrained(str(model_path), revision=revision, dtype=torch.float32)
+    processor = DepthSegImageProcessor.from_pretrained(str(model_path), revision=revision)
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+
+
+def label_space_of(config: PreTrainedConfig) -> LabelSpace:
+    """Classes of a model with their usual colours where they are those of a known label space."""
+    classes = tuple(config.id2label[index] for index in range(config.num_labels))
+    for space in LABEL_SPACES.values():
+        if space.classes == classes:
+            return space
+    return LabelSpace("model", classes, default_palette(len(classes)))
+
+
+@torch.no_grad()
+def predict_maps(
+    model: PreTrainedModel, processor: DepthSegImageProcessor, image: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Predict one image at its own size, as far as the model has labels and depth.
+
+    Args:
+        model: Segmenter or depth model in evaluation mode.
+        processor: Its image processor.
+        image: uint8 RGB `(H, W, 3)`.
+
+    Returns:
+        Class ids uint8 `(H, W)` and depth float32 `(H, W)` in the model's own `depth_type`, each None where the model
+        does not predict it.
+
+    Raises:
+        ValueError: The model's output is not finite.
+    """
+    outputs = model(**processor(images=[image], return_tensors="pt").to(model.device))
+    for key in ("logits", "predicted_depth"):
+        if outputs.get(key) is not None and not outputs[key].isfinite().all():
+            raise ValueError(f"The model's {key} are not finite numbers for this image; its weights may be damaged.")
+    size = [image.shape[:2]]
+    labels = depth = None
+    if outputs.get("logits") is not None:
+        labels = processor.post_process_semantic_segmentation(outputs, size)[0].cpu().numpy().astype(np.uint8)
+    if outputs.get("predicted_depth") is not None:
+        depth = processor.post_process_depth_estimation(outputs, size)[0]["predicted_depth"].cpu().numpy()
+    return labels, depth
+
+
+def _write_labels(
+    targets: dict[str, Path], image: np.ndarray, labels: np.ndarray | None, config: PreTrainedConfig
+) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    space = label_space_of(config)
+    write_labels(targets["labels"], labels, space.palette)
+    write_picture(targets["overlay"], overlay(image, labels, space))
+    return {"classes": class_shares(labels, space)}
+
+
+def _write_depth(targets: dict[str, Path], depth: np.ndarray | None, config: PreTrainedConfig) -> dict[str, Any]:
+    if depth is None:
+        return {}
+    inverse = config.depth_type == "relative_inverse"
+    low, high = float(depth.min()), float(depth.max())
+    # Metres are stored as in KITTI; relative inverse depth has no unit and is spread over the 16 bits.
+    offset = low if inverse else 0.0
+    scale = LARGEST / ((high - low) or 1.0) if inverse else KITTI_DEPTH_SCALE
+    stored = np.clip(np.rint((depth - offset) * scale), 1, LARGEST).astype(np.uint16)
+    write_picture(targets["depth"], stored)
+    write_picture(targets["depth_colour"], colourise_inverse_depth(depth) if inverse else colourise_depth(depth))
+    numbers = {"min": low, "median": float(np.median(depth)), "max": high}
+    return {"depth": {"type": config.depth_type, **numbers, "file_scale": scale, "file_offset": offset}}
+
+
+def _refuse_to_overwrite(targets: Sequence[dict[str, Path]]) -> None:
+    for path in (path for target in targets for path in target.values()):
+        if path.exists():
+            raise FileExistsError(
+                f"{path} exists already; choose another output directory or ask for it to be overwritten."
+            )

@@ -1,0 +1,150 @@
+"""What a run writes down: run.json, metrics.jsonl, subset.json, TensorBoard, progress."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import torch
+import transformers
+from tqdm import tqdm
+
+from .atomic import atomic_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from accelerate import Accelerator
+
+    from .config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.jsonl"
+SETTINGS = ("lr", "min_depth", "max_depth")
+"""Numbers of a line that are settings, not measurements."""
+
+
+class RunLog:
+    """Everything that one process writes about a run; on processes other than the first it writes nothing.
+
+    Args:
+        run_dir: Run directory.
+        accelerator: Tells which process this is.
+        config: The options.
+        first_step: Step that this launch begins with; records of later steps are left over from an interrupted
+            launch and are dropped.
+    """
+
+    def __init__(self, run_dir: Path, accelerator: Accelerator, config: RunConfig, first_step: int) -> None:
+        self._active = accelerator.is_main_process
+        self._metrics = run_dir / METRICS_FILE
+        self._steps = config.schedule.steps
+        self._log_every = config.run.log_every
+        self._board = None
+        self._first_step = first_step
+        self._started = time.perf_counter()
+        if self._active:
+            _drop_later_lines(self._metrics, first_step)
+            _record_launch(run_dir / "run.json", accelerator, first_step)
+            if config.run.tensorboard:
+                self._board = _summary_writer(run_dir / "tensorboard", first_step)
+        terminal = self._active and sys.stderr.isatty()
+        self._bar = tqdm(total=self._steps, initial=first_step, unit="step", disable=not terminal, dynamic_ncols=True)
+
+    def step(self, step: int, values: dict[str, float], lr: float) -> None:
+        """Note one optimiser step.
+
+        Args:
+            step: Steps done.
+            values: Loss, its parts, gradient norm.
+            lr: Learning rate of the step.
+        """
+        if not self._active:
+            return
+        self._bar.update(1)
+        if step % self._log_every and step != self._steps:
+            return
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.2e}")
+        if self._bar.disable:
+            rate = (step - self._first_step) / (time.perf_counter() - self._started)
+            left = tqdm.format_interval((self._steps - step) / rate)
+            logger.info(
+                "step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, %s left",
+                *(step, self._steps, values["loss"], lr, rate, left),
+            )
+        if self._board:
+            for name, value in {**values, "lr": lr}.items():
+                self._board.add_scalar(f"train/{name}", value, step)
+
+    def scores(self, line: dict[str, Any]) -> None:
+        """Append one scoring to metrics.jsonl and TensorBoard.
+
+        Args:
+            line: `step`, `train_loss`, `lr` and the scores.
+        """
+        if not self._active:
+            return
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**line, "seconds": round(time.perf_counter() - self._started, 1)}) + "\n")
+        numbers = {name: value for name, value in line.items() if isinstance(value, float) and name not in SETTINGS}
+        text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        logger.info("step %d scored: %s", line["step"], text)
+        if self._board:
+            for name, value in numbers.items():
+                self._board.add_scalar(f"eval/{name}", value, line["step"])
+
+    def close(self) -> None:
+        """Finish bar and event file."""
+        self._bar.close()
+        if self._board:
+            self._board.close()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _record_launch(path: Path, accelerator: Accelerator, first_step: int) -> None:
+    """Add this launch to run.json; a run that was resumed has several."""
+    launches = json.loads(path.read_text(encoding="utf-8"))["launches"] if path.is_file() else []
+    launch = {
+        "first_step": first_step,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "num_processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
+        "precision": accelerator.mixed_precision,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+    }
+    write_json(path, {"launches": [*launches, launch]})
+
+
+def _drop_later_lines(path: Path, last_step: int) -> None:
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except ValueError:  # the launch before was killed while it wrote this line
+            continue
+        if step <= last_step:
+            kept.append(line + "\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _summary_writer(folder: Path, first_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # here: it takes a second to import
+
+    return SummaryWriter(str(folder), purge_step=first_step + 1)

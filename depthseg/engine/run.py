@@ -1,0 +1,236 @@
+"""One training run, from its options to its run directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from ..data.transforms import TrainTransform
+from ..pretext import SupervisedObjective
+from .batches import Collate, StreamDataset, micro_batches
+from .build import build_datasets, build_model
+from .checkpoint import Progress, latest_checkpoint, replace_folder
+from .config import RunConfig, changed_options, load_config
+from .evaluation import evaluate_model
+from .loop import Training, fit
+from .optim import build_optimizer
+from .panel import write_prediction_panel
+from .predict import load_model
+from .records import METRICS_FILE, RunLog, write_json
+from .report import write_curves
+from .sampling import MicroBatches
+from .sync_batch_norm import synchronise_batch_norm
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import SampleDataset
+
+logger = logging.getLogger(__name__)
+
+RUN_ENTRIES = ("config.yaml", "run.json", METRICS_FILE, "subset.json", "checkpoints", "model", "report", "tensorboard")
+"""What a run writes into its directory; nothing else there is ever touched."""
+
+MAY_CHANGE = (
+    *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
+    *("run.tensorboard", "run.cpu", "data.root", "data.num_workers"),
+)
+"""Options that may differ when a run is resumed, because its numbers do not depend on them."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        run_dir: The run directory.
+        model_dir: The selected weights with config and processor, ready for `from_pretrained`.
+        scores: The line of metrics.jsonl that belongs to these weights: `step`, `train_loss`, `lr` and the scores.
+        is_main_process: Whether this is the process that may tell others about the run.
+    """
+
+    run_dir: Path
+    model_dir: Path
+    scores: dict[str, Any]
+    is_main_process: bool = True
+
+
+def train(
+    config: RunConfig,
+    train_set: SampleDataset | None = None,
+    val_set: SampleDataset | None = None,
+    model: nn.Module | None = None,
+    processor: Any = None,
+) -> RunResult:
+    """Train a network and write its run directory; under a launcher every process calls this.
+
+    Args:
+        config: The options.
+        train_set: Data set to train on, in place of the one that `config.data` names.
+        val_set: Data set to score on, likewise.
+        model: Model to train, in place of the one that `config.model` describes; needs `processor`.
+        processor: Image processor of `model`.
+
+    Raises:
+        FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
+        ValueError: Options that do not go together, or data that does not fit them.
+        FloatingPointError: The loss stopped being a finite number.
+        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+    """
+    config.validate()
+    run_dir = Path(config.run.output_dir)
+    checkpoint = _resume_point(config, run_dir)
+    accelerator = make_accelerator(config)
+    # Built before the directory is touched: a mistake in the options must not cost the run that lies there.
+    plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
+    train_set, val_set = build_datasets(config.data, train_set, val_set)
+    set_seed(config.run.seed)
+    if model is None:
+        model, processor = build_model(config, train_set.label_space)
+    _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    training = _assemble(config, run_dir, accelerator, model, processor, val_set, checkpoint)
+    plan = MicroBatches(
+        first_step=training.progress.step,
+        last_step=config.schedule.steps,
+        batch_size=plan.batch_size,
+        accumulation_steps=plan.accumulation_steps,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+    transform = TrainTransform(config.data.size, config.data.hflip, config.data.crop_scale, config.data.colour_jitter)
+    stream = StreamDataset(train_set, transform, config.run.seed)
+    collate = Collate(processor, config.task)
+    try:
+        fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
+    finally:
+        training.log.close()
+    if accelerator.is_main_process:
+        write_report(run_dir, val_set, accelerator.device)
+    accelerator.wait_for_everyone()
+    return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def write_report(run_dir: Path, val_set: SampleDataset, device: torch.device) -> None:
+    """Write the pictures of a run: its curves, and predictions of the weights in `model/`."""
+    write_curves(run_dir / "report" / "curves.png", run_dir / METRICS_FILE)
+    model, processor = load_model(run_dir / "model", device=str(device))
+    write_prediction_panel(run_dir / "report" / "panel.png", model, processor, val_set)
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """Set up device, precision and processes.
+
+    Raises:
+        ValueError: float16 on a CPU.
+        RuntimeError: The launcher started several processes that do not find each other.
+    """
+    # Without cpu=True the processes of a plain torchrun on a machine without GPU would each train alone.
+    cpu = config.run.cpu or not torch.accelerator.is_available()
+    if cpu and config.run.precision == "fp16":
+        raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
+    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise RuntimeError(
+            f"The launcher started {launched} processes (WORLD_SIZE), but Accelerate sees "
+            f"{accelerator.num_processes}: they would train apart. Start them with torchrun, or unset WORLD_SIZE for "
+            "a single process."
+        )
+    return accelerator
+
+
+def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
+    """Checkpoint to go on from; refuses a directory that holds a run unless the options say what to do with it."""
+    found = [name for name in RUN_ENTRIES if (run_dir / name).exists()]
+    if not found or config.run.overwrite:
+        return None
+    if not config.run.resume:
+        raise FileExistsError(
+            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to go on with it, "
+            "run.overwrite=true to remove it, or another run.output_dir."
+        )
+    if (run_dir / "config.yaml").is_file():
+        changes = changed_options(load_config(run_dir / "config.yaml"), config, MAY_CHANGE)
+        if changes:
+            raise ValueError(
+                f"The run in {run_dir} was started with other options, so it cannot be resumed with these: "
+                f"{'; '.join(changes)}. Set them back, or take another run.output_dir."
+            )
+    return latest_checkpoint(run_dir / "checkpoints")
+
+
+def _start_directory(
+    config: RunConfig, run_dir: Path, checkpoint: Path | None, accelerator: Accelerator, train_set: SampleDataset
+) -> None:
+    accelerator.wait_for_everyone()  # nobody may still be looking at what the directory held before
+    if accelerator.is_main_process:
+        if checkpoint is None:
+            _remove_run(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config.save(run_dir / "config.yaml")
+        if config.data.subset_size:
+            subset = {"size": config.data.subset_size, "seed": config.data.subset_seed, "names": train_set.names}
+            write_json(run_dir / "subset.json", {"dataset": config.data.name, **subset})
+    accelerator.wait_for_everyone()
+
+
+def _remove_run(run_dir: Path) -> None:
+    for name in RUN_ENTRIES:
+        path = run_dir / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _assemble(
+    config: RunConfig,
+    run_dir: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    processor: Any,
+    val_set: SampleDataset,
+    checkpoint: Path | None,
+) -> Training:
+    """Objective, optimiser and progress on their device, as they were at the checkpoint."""
+    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores; the numbers are the same.
+    objective = SupervisedObjective(model).train().to(accelerator.device, memory_format=torch.channels_last)
+    if accelerator.num_processes > 1:
+        synchronise_batch_norm(objective)
+    optimizer = build_optimizer(objective, model.encoder, config.optim)
+    progress = Progress()
+    prepared, optimizer = accelerator.prepare(objective, optimizer)
+    accelerator.register_for_checkpointing(progress)
+    if checkpoint is not None:
+        accelerator.load_state(str(checkpoint))
+    if accelerator.is_main_process:
+        state = f"resumed after step {progress.step}" if checkpoint else "started"
+        logger.info("%s: %s on %d x %s", run_dir, state, accelerator.num_processes, accelerator.device.type)
+
+    def save_model() -> None:
+        partial = run_dir / ".model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        replace_folder(partial, run_dir / "model")
+
+    return Training(
+        config=config,
+        run_dir=run_dir,
+        accelerator=accelerator,
+        objective=prepared,
+        count_valid=objective.count_valid,
+        optimizer=optimizer,
+        progress=progress,
+        log=RunLog(run_dir, accelerator, config, progress.step),
+        score=lambda: evaluate_model(model, processor, val_set, config.task, accelerator),
+        save_model=save_model,
+    )

@@ -1,0 +1,120 @@
+"""Segmentation scores from a confusion matrix that is filled image by image."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ConfusionMatrix:
+    """Pixel counts of every pair of true and predicted class, over any number of images.
+
+    Counts add up, so the matrices of several processes or data sets can be added (or all-reduced) before scoring.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_index: Label of the pixels that are not scored.
+
+    Attributes:
+        matrix: int64 `(K, K)` on the CPU; rows = truth, columns = prediction.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes} is out of range; a confusion matrix needs at least 1 class.")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
+        """Count one image or batch.
+
+        Args:
+            prediction: Integer ids of any shape, 0..K-1.
+            labels: Integer ids of the same shape, 0..K-1 or `ignore_index`.
+
+        Raises:
+            ValueError: Shapes differ, an id is out of range, or ids are not integers.
+        """
+        prediction = _as_ids(prediction, "predicted")
+        labels = _as_ids(labels, "labelled").to(prediction.device)
+        if prediction.shape != labels.shape:
+            raise ValueError(
+                f"The prediction has shape {tuple(prediction.shape)}, the labels {tuple(labels.shape)}; "
+                "resize the prediction to the size of its labels first."
+            )
+        scored = labels != self.ignore_index
+        self._check(prediction, "predicted", "")
+        self._check(labels[scored], "labelled", f", and {self.ignore_index} for ignored pixels")
+        pairs = labels[scored] * self.num_classes + prediction[scored]
+        counts = torch.bincount(pairs, minlength=self.num_classes**2)
+        self.matrix += counts.reshape(self.num_classes, self.num_classes).cpu()
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix.
+
+        Raises:
+            ValueError: It has another number of classes.
+        """
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"Confusion matrices of {self.num_classes} and {other.num_classes} classes do not add.")
+        self.matrix += other.matrix
+
+    def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
+        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_classes:
+            wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_classes)]).tolist()
+            raise ValueError(
+                f"There are {what} class ids outside the label space: {', '.join(map(str, wrong[:8]))}. "
+                f"Allowed are 0 to {self.num_classes - 1}{also}."
+            )
+
+
+def _as_ids(ids: torch.Tensor | np.ndarray, what: str) -> torch.Tensor:
+    if not isinstance(ids, torch.Tensor):
+        ids = np.asarray(ids)
+        # A copy as int64: torch warns of read-only arrays and cannot compare uint16.
+        ids = torch.from_numpy(ids.astype(np.int64)) if ids.dtype.kind in "biu" else torch.from_numpy(ids)
+    if ids.is_floating_point():
+        raise ValueError(f"The {what} class ids have type {ids.dtype}; give integer ids, not scores.")
+    return ids.long()
+
+
+def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Scores of a whole data set.
+
+    Args:
+        matrix: int64 `(K, K)`; rows = truth, columns = prediction.
+        classes: K class names in id order.
+
+    Returns:
+        `mean_iou`, `pixel_accuracy` and `mean_accuracy`, each in [0, 1]; `per_class_iou` by class name;
+        `absent_classes`. A class that neither the truth nor the prediction shows is absent: its IoU is NaN and it is
+        left out of the mean. A class that is predicted but never true counts with IoU 0. `mean_accuracy` is the mean
+        recall of the classes that the truth shows.
+
+    Raises:
+        ValueError: Another number of classes, or no pixel was scored.
+    """
+    counts = matrix.double()
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"A matrix of shape {tuple(counts.shape)} does not fit {len(classes)} class names.")
+    total = counts.sum()
+    if total == 0:
+        raise ValueError("No labelled pixel was scored: the data set is empty or every pixel is ignored.")
+    correct, truth = counts.diagonal(), counts.sum(1)
+    union = truth + counts.sum(0) - correct
+    iou = correct / union
+    per_class = dict(zip(classes, iou.tolist(), strict=True))
+    return {
+        "mean_iou": iou[union > 0].mean().item(),
+        "pixel_accuracy": (correct.sum() / total).item(),
+        "mean_accuracy": (correct / truth)[truth > 0].mean().item(),
+        "per_class_iou": per_class,
+        "absent_classes": [name for name, value in per_class.items() if math.isnan(value)],
+    }

@@ -1,0 +1,180 @@
+"""Depth errors, averaged over images, each stamped with how the prediction was aligned to the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+ALIGNMENTS = ("none", "median", "scale_shift_inverse", "fixed")
+"""`none`: metres against metres. `median`: times median(truth) / median(prediction) of the image.
+`scale_shift_inverse`: least-squares scale and shift of the inverse depth of the image. `fixed`: times one factor."""
+
+SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
+
+
+class DepthErrors:
+    """Mean over images of AbsRel, SqRel, RMSE, RMSElog and delta 1 to 3.
+
+    A pixel counts if its true depth lies strictly between `min_depth` and `max_depth`. The prediction is aligned on
+    these pixels and then clamped to that range. Images without such a pixel are counted and left out.
+
+    Args:
+        alignment: One of `ALIGNMENTS`.
+        factor: The factor of alignment `fixed`.
+        min_depth: Metres, above 0.
+        max_depth: Metres, above `min_depth`.
+        inverse: The predictions are inverse depths known up to scale and shift, which only `scale_shift_inverse` can
+            score.
+
+    Attributes:
+        state: float64 `(9,)` on the CPU: sums over images in the order of `SCORES`, scored images, left-out images.
+            States add up, so several processes all-reduce them by sum.
+
+    Raises:
+        ValueError: An option out of its range.
+
+    Source:
+        Eigen et al. 2014; the protocol of Monodepth2 (`evaluate_depth.py`) without its crop.
+    """
+
+    def __init__(
+        self,
+        alignment: str = "none",
+        factor: float | None = None,
+        min_depth: float = 1e-3,
+        max_depth: float = 80.0,
+        inverse: bool = False,
+    ) -> None:
+        if alignment not in ALIGNMENTS:
+            raise ValueError(f"alignment={alignment!r} is not known; choose one of {', '.join(ALIGNMENTS)}.")
+        if (alignment == "fixed") != (factor is not None) or (factor is not None and not factor > 0):
+            raise ValueError(f"factor={factor} does not fit alignment={alignment!r}: only 'fixed' has one, above 0.")
+        if not 0 < min_depth < max_depth:
+            raise ValueError(f"min_depth={min_depth}, max_depth={max_depth}: it must be 0 < min_depth < max_depth.")
+        if inverse and alignment != "scale_shift_inverse":
+            raise ValueError(
+                f"A relative inverse depth has no metres, so alignment={alignment!r} cannot score it; "
+                "use alignment='scale_shift_inverse'."
+            )
+        self.alignment = alignment
+        self.factor = factor
+        self.min_depth = min_depth
+        self.max_depth = max_depth
+        self.inverse = inverse
+        self.state = torch.zeros(len(SCORES) + 2, dtype=torch.float64)
+
+    def update(self, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
+        """Score one image `(H, W)` or a batch `(B, H, W)`.
+
+        Args:
+            predicted: Depth in metres (up to the alignment), or inverse depth if `inverse`.
+            truth: Depth in metres; 0, NaN and values out of range are unknown.
+
+        Raises:
+            ValueError: Shapes differ, or a prediction is not a finite number (or not above 0 where it is inverted).
+        """
+        predicted, truth = _as_array(predicted), _as_array(truth)
+        if predicted.shape != truth.shape or truth.ndim not in (2, 3):
+            raise ValueError(
+                f"The predicted depth has shape {predicted.shape}, the true depth {truth.shape}; both must be "
+                "(H, W) or (B, H, W) and equal."
+            )
+        if truth.ndim == 3:
+            for one_predicted, one_truth in zip(predicted, truth, strict=True):
+                self._update_image(one_predicted, one_truth)
+        else:
+            self._update_image(predicted, truth)
+
+    def _update_image(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        known = (truth > self.min_depth) & (truth < self.max_depth)  # False for NaN as well
+        if not known.any():
+            self.state[-1] += 1
+            return
+        truth, predicted = truth[known], predicted[known]
+        if not np.isfinite(predicted).all():
+            raise ValueError("The predicted depth is not a finite number at some pixels that have a true depth.")
+        aligned = np.clip(self._align(predicted, truth), self.min_depth, self.max_depth)
+        self.state[:-2] += torch.from_numpy(image_errors(aligned, truth))
+        self.state[-2] += 1
+
+    def _align(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        if self.alignment == "fixed":
+            return predicted * self.factor
+        if self.alignment == "median":
+            middle = np.median(predicted)
+            if middle <= 0:
+                raise ValueError(f"The median of a predicted depth is {middle:g}; median alignment needs one above 0.")
+            return predicted * (np.median(truth) / middle)
+        if self.alignment == "scale_shift_inverse":
+            if not self.inverse and predicted.min() <= 0:
+                raise ValueError("A predicted depth of 0 or below cannot be inverted for alignment in inverse depth.")
+            inverse = predicted if self.inverse else 1 / predicted
+            scale, shift = fit_scale_shift(inverse, 1 / truth)
+            return 1 / np.maximum(scale * inverse + shift, 1 / self.max_depth)
+        return predicted
+
+    def merge(self, other: DepthErrors) -> None:
+        """Add the images of another instance.
+
+        Raises:
+            ValueError: It measures in another way.
+        """
+        if other.stamp() != self.stamp() or other.inverse != self.inverse:
+            raise ValueError(f"Depth errors of different protocols do not add: {self.stamp()} and {other.stamp()}.")
+        self.state += other.state
+
+    def stamp(self) -> dict[str, Any]:
+        """How is measured: `alignment` (with its factor), `min_depth` and `max_depth` in metres."""
+        alignment = self.alignment if self.factor is None else f"{self.alignment} x{self.factor:g}"
+        return {"alignment": alignment, "min_depth": self.min_depth, "max_depth": self.max_depth}
+
+    def compute(self) -> dict[str, Any]:
+        """Scores, numbers of images and the stamp.
+
+        Returns:
+            The `SCORES` as floats (RMSE and SqRel in metres, deltas in [0, 1]), `images`, `images_without_depth` and
+            the entries of `stamp`.
+
+        Raises:
+            ValueError: No image with a known depth was scored.
+        """
+        images, left_out = (int(value) for value in self.state[-2:])
+        if images == 0:
+            raise ValueError(
+                f"No image was scored: {left_out} images were seen, none has a true depth between {self.min_depth:g} "
+                f"and {self.max_depth:g} metres."
+            )
+        scores = dict(zip(SCORES, (self.state[:-2] / images).tolist(), strict=True))
+        return {**scores, "images": images, "images_without_depth": left_out, **self.stamp()}
+
+
+def _as_array(values: torch.Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().double().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def image_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The `SCORES` of one image; both `(N,)`, metres, above 0."""
+    difference = predicted - truth
+    ratio = np.maximum(predicted / truth, truth / predicted)
+    return np.array(
+        [
+            np.mean(np.abs(difference) / truth),
+            np.mean(difference**2 / truth),
+            np.sqrt(np.mean(difference**2)),
+            np.sqrt(np.mean(np.log(predicted / truth) ** 2)),
+            *(np.mean(ratio < 1.25**power) for power in (1, 2, 3)),
+        ]
+    )
+
+
+def fit_scale_shift(values: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Least-squares `scale * values + shift = target`; scale 0 where the values do not vary."""
+    centred = values - values.mean()
+    # The mean of equal numbers differs from them by rounding, so "does not vary" needs a margin.
+    varies = np.ptp(values) > 1e-12 * np.abs(values).max()
+    scale = np.mean(centred * target) / np.mean(centred**2) if varies else 0.0
+    return float(scale), float(target.mean() - scale * values.mean())

@@ -1,0 +1,114 @@
+"""The same scores as metrics of the `evaluate` library; they need no network and keep no prediction maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+
+from .confusion import ConfusionMatrix, segmentation_scores
+from .depth import DepthErrors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class _SummedMetric(evaluate.Metric):
+    """A metric whose images are reduced to one short row of sums as they are added.
+
+    `evaluate` stores what `add_batch` receives until `compute`. Here that is one row for each batch, under the name
+    `predictions`; `references` stays empty but must be declared, because `evaluate.combine` looks for both names.
+    """
+
+    _dtype: str
+
+    def _info(self) -> evaluate.MetricInfo:
+        column = datasets.Sequence(datasets.Value(self._dtype))
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation="",
+            inputs_description="predictions, references: maps (H, W), one pair for each image",
+            features=datasets.Features({"predictions": column, "references": column}),
+        )
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one image: its predicted and its true map `(H, W)`."""
+        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+
+    def add_batch(self, *, predictions: Iterable = None, references: Iterable = None, **kwargs: Any) -> None:
+        """Add images: predicted and true maps `(H, W)`, which may differ in size from image to image.
+
+        Raises:
+            ValueError: There are not as many predictions as references.
+        """
+        predictions, references = list(predictions), list(references)
+        if len(predictions) != len(references):
+            raise ValueError(f"There are {len(predictions)} predictions but {len(references)} references.")
+        sums = self._reduce(zip(predictions, references, strict=True))
+        super().add_batch(predictions=[sums.flatten().tolist()], references=[[]], **kwargs)
+
+    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
+        """Sums over some images."""
+        raise NotImplementedError
+
+    def _compute(self, predictions: Sequence[Sequence[float]], references: Any) -> dict[str, Any]:
+        return self._scores(torch.from_numpy(np.sum(np.asarray(predictions), axis=0)))
+
+    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
+        """Scores from the sums over all images."""
+        raise NotImplementedError
+
+
+class SegmentationMetric(_SummedMetric):
+    """Mean IoU, pixel accuracy and mean accuracy: `segmentation_scores` of one confusion matrix.
+
+    Args:
+        classes: Class names in id order.
+        ignore_index: Label of the pixels that are not scored.
+        **kwargs: Those of `evaluate.Metric`, such as `num_process` and `process_id`.
+    """
+
+    _dtype = "int64"
+
+    def __init__(self, classes: Sequence[str], ignore_index: int = 255, **kwargs: Any) -> None:
+        self.classes = tuple(classes)
+        self.ignore_index = ignore_index
+        super().__init__(**kwargs)
+
+    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
+        confusion = ConfusionMatrix(len(self.classes), self.ignore_index)
+        for prediction, labels in pairs:
+            confusion.update(prediction, labels)
+        return confusion.matrix
+
+    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
+        return segmentation_scores(sums.reshape(len(self.classes), -1), self.classes)
+
+
+class DepthMetric(_SummedMetric):
+    """Depth errors with their alignment stamp: `DepthErrors.compute`.
+
+    Args:
+        protocol: Keyword arguments of `DepthErrors`, such as `{"alignment": "median", "max_depth": 80}`.
+        **kwargs: Those of `evaluate.Metric`.
+    """
+
+    _dtype = "float64"
+
+    def __init__(self, protocol: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.protocol = dict(protocol or {})
+        super().__init__(**kwargs)
+
+    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
+        errors = DepthErrors(**self.protocol)
+        for predicted, truth in pairs:
+            errors.update(predicted, truth)
+        return errors.state
+
+    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
+        errors = DepthErrors(**self.protocol)
+        errors.state = sums
+        return errors.compute()

@@ -1,0 +1,48 @@
+"""The models, and their registration with transformers' Auto classes.
+
+The files whose names end in `_depthseg` travel with every saved model; this one does not.
+"""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
+
+from .configuration_depthseg import DepthSegConfig
+from .encoders_depthseg import ENCODERS, EncoderFeatures
+from .encoders_resnet_depthseg import DepthSegResNet, DepthSegResNetConfig
+from .heads_depthseg import HEADS
+from .image_processing_depthseg import DepthSegImageProcessor, check_input_scaling
+from .modeling_depthseg import (
+    DepthSegDepthOutput,
+    DepthSegForDepthEstimation,
+    DepthSegForSemanticSegmentation,
+    DepthSegPreTrainedModel,
+    DepthSegSegmenterOutput,
+)
+from .transfer_depthseg import TransferReport
+
+__all__ = [
+    "ENCODERS",
+    "HEADS",
+    "DepthSegConfig",
+    "DepthSegDepthOutput",
+    "DepthSegForDepthEstimation",
+    "DepthSegForSemanticSegmentation",
+    "DepthSegImageProcessor",
+    "DepthSegPreTrainedModel",
+    "DepthSegResNet",
+    "DepthSegResNetConfig",
+    "DepthSegSegmenterOutput",
+    "EncoderFeatures",
+    "TransferReport",
+    "check_input_scaling",
+]
+
+# Locally, the Auto classes find the installed classes; with a saved model, its own code travels.
+AutoConfig.register(DepthSegConfig.model_type, DepthSegConfig)
+AutoModelForDepthEstimation.register(DepthSegConfig, DepthSegForDepthEstimation)
+AutoModelForSemanticSegmentation.register(DepthSegConfig, DepthSegForSemanticSegmentation)
+AutoImageProcessor.register(DepthSegConfig, slow_image_processor_class=DepthSegImageProcessor)
+
+DepthSegConfig.register_for_auto_class()
+DepthSegForDepthEstimation.register_for_auto_class("AutoModelForDepthEstimation")
+DepthSegForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+DepthSegImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -1,0 +1,199 @@
+"""The whole path on the procedural world, in minutes on a CPU: the first thing a new user runs.
+
+A depth network is trained on rendered frames; then a segmenter is trained on eight labelled frames, three times from
+random weights and three times from the depth network, and both are scored on frames that nobody has seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+from .data import Sample, SampleDataset
+from .data.subsets import few_shot_subset
+from .data.synthetic import SyntheticWorld
+from .engine.config import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
+from .engine.panel import write_prediction_panel
+from .engine.predict import load_model, predict_maps
+from .engine.records import write_json
+from .engine.run import RunResult, train
+from .metrics.baselines import (
+    ConstantDepth,
+    MajorityClass,
+    PositionPrior,
+    score_depth_baseline,
+    score_segmentation_baseline,
+)
+
+logger = logging.getLogger(__name__)
+
+SIZE = (64, 192)
+ENCODER = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.5}
+HEAD = {"decoder_channels": [8, 16, 32, 64, 128]}
+TRAIN_FRAMES = 1500
+TEST_FRAMES = 100
+LABELLED_FRAMES = 8
+SEEDS = (0, 1, 2)
+PRETRAIN_STEPS = 700
+FINETUNE_STEPS = 100
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What the quickstart found; `str()` gives the table that it prints.
+
+    Attributes:
+        output_dir: Where everything lies.
+        depth: `abs_rel` of the depth network and of the best constant depth, on unseen frames.
+        segmentation: Arm -> mIoU on unseen frames, one number a seed.
+        baselines: Baseline -> mIoU.
+        reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids.
+        seconds: Wall time.
+    """
+
+    output_dir: Path
+    depth: dict[str, float]
+    segmentation: dict[str, list[float]]
+    baselines: dict[str, float]
+    reloaded_equal: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        network, constant = self.depth["network"], self.depth["constant"]
+        lines = [
+            f"Depth on {TEST_FRAMES} unseen frames: AbsRel {network:.3f}, best constant depth {constant:.3f} "
+            f"({100 * (1 - network / constant):.0f} % lower).",
+            "",
+            f"Segmentation from {LABELLED_FRAMES} labelled frames, mIoU in % on {TEST_FRAMES} unseen frames:",
+            "",
+            f"| start | mean | spread (sd of {len(SEEDS)} seeds) | seeds |",
+            "|---|---|---|---|",
+        ]
+        for arm, scores in self.segmentation.items():
+            seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
+            lines.append(
+                f"| {arm} | {100 * statistics.mean(scores):.1f} | {100 * statistics.stdev(scores):.1f} | {seeds} |"
+            )
+        lines += [f"| {name} | {100 * score:.1f} | | |" for name, score in self.baselines.items()]
+        same = "predicts the same ids" if self.reloaded_equal else "predicts OTHER ids: please report this"
+        lines += [
+            "",
+            f"The checkpoint, loaded back with AutoModelForSemanticSegmentation, {same}.",
+            f"Pictures: {self.output_dir / 'panel.png'}   Checkpoint: {self.output_dir / 'model'}",
+            f"{self.seconds:.0f} seconds.",
+        ]
+        return "\n".join(lines)
+
+
+def quickstart(output_dir: str | Path, overwrite: bool = False) -> Quickstart:
+    """Render, pre-train, fine-tune, score, look, and load the result back.
+
+    Args:
+        output_dir: Folder for everything that is made.
+        overwrite: Whether the results of an earlier quickstart there are replaced; rendered frames are kept.
+
+    Raises:
+        FileExistsError: The folder holds an earlier quickstart and `overwrite` is False.
+    """
+    start = time.perf_counter()
+    output_dir = Path(output_dir)
+    clear(output_dir, overwrite)
+    train_set = SyntheticWorld(output_dir / "world", "train", count=TRAIN_FRAMES, size=SIZE)
+    test_set = SyntheticWorld(output_dir / "world", "test", count=TEST_FRAMES, size=SIZE)
+    depth = train(depth_config(output_dir), train_set, test_set)
+    arms = {
+        "random": [finetune(output_dir, seed, None, train_set, test_set) for seed in SEEDS],
+        "depth pre-training": [finetune(output_dir, seed, depth.model_dir, train_set, test_set) for seed in SEEDS],
+    }
+    last = arms["depth pre-training"][-1].model_dir
+    shutil.copytree(last, output_dir / "model")
+    write_prediction_panel(output_dir / "panel.png", *load_model(last), test_set)
+    labelled = few_shot_subset(train_set, LABELLED_FRAMES, SEEDS[0])
+    result = Quickstart(
+        output_dir=output_dir,
+        depth={
+            "network": depth.scores["abs_rel"],
+            "constant": score_depth_baseline(ConstantDepth(train_set), test_set)["abs_rel"],
+        },
+        segmentation={arm: [run.scores["mean_iou"] for run in runs] for arm, runs in arms.items()},
+        baselines={
+            "majority class": score_segmentation_baseline(MajorityClass(labelled), test_set)["mean_iou"],
+            "position prior": score_segmentation_baseline(PositionPrior(labelled), test_set)["mean_iou"],
+        },
+        reloaded_equal=reload_agrees(output_dir / "model", last, test_set[0]),
+        seconds=time.perf_counter() - start,
+    )
+    write_json(output_dir / "results.json", asdict(result) | {"output_dir": str(output_dir)})
+    return result
+
+
+def clear(output_dir: Path, overwrite: bool) -> None:
+    """Refuse a folder with earlier results, or remove them; rendered frames stay."""
+    found = [output_dir / name for name in ("runs", "model", "panel.png", "results.json")]
+    found = [path for path in found if path.exists()]
+    if found and not overwrite:
+        raise FileExistsError(
+            f"{output_dir} holds an earlier quickstart ({found[0].name}); give another --output-dir, or --overwrite."
+        )
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def depth_config(output_dir: Path) -> RunConfig:
+    """Options of the depth pre-training."""
+    return RunConfig(
+        task="depth",
+        model=ModelOptions(
+            encoder=ENCODER, head_config=HEAD, depth_loss="silog", min_depth=1.0, max_depth=100.0
+        ),
+        data=DataOptions(size=list(SIZE)),
+        optim=OptimOptions(lr=1e-3, batch_size=BATCH_SIZE),
+        schedule=ScheduleOptions(steps=PRETRAIN_STEPS, warmup_steps=50),
+        run=RunOptions(output_dir=str(output_dir / "runs" / "depth"), select="last"),
+    )
+
+
+def finetune(
+    output_dir: Path, seed: int, depth_model: Path | None, train_set: SampleDataset, test_set: SampleDataset
+) -> RunResult:
+    """Train a segmenter on the labelled frames of a seed, from random weights or from the depth network."""
+    start = "random" if depth_model is None else "depth"
+    config = RunConfig(
+        task="segmentation",
+        model=ModelOptions(
+            pretrained=None if depth_model is None else str(depth_model),
+            encoder=ENCODER if depth_model is None else None,
+            head_config=HEAD if depth_model is None else None,
+            keep_depth=depth_model is not None,
+        ),
+        data=DataOptions(
+            size=list(SIZE),
+            subset_size=LABELLED_FRAMES,
+            subset_seed=seed,
+            crop_scale=[0.6, 1.0],
+            colour_jitter=0.3,
+        ),
+        optim=OptimOptions(lr=1e-3, batch_size=BATCH_SIZE),
+        schedule=ScheduleOptions(steps=FINETUNE_STEPS, warmup_steps=10),
+        run=RunOptions(output_dir=str(output_dir / "runs" / f"{start}_{seed}"), seed=seed, select="last"),
+    )
+    return train(config, train_set, test_set)
+
+
+def reload_agrees(folder: Path, original: Path, sample: Sample) -> bool:
+    """Say whether a folder, loaded as any user of transformers would load it, predicts the ids of the original."""
+    model = AutoModelForSemanticSegmentation.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    outputs = model(**processor(images=[sample.image], return_tensors="pt"))
+    ids = processor.post_process_semantic_segmentation(outputs, [sample.image.shape[:2]])[0]
+    expected, _ = predict_maps(*load_model(original), sample.image)
+    return np.array_equal(ids.numpy(), expected)
+

@@ -1,0 +1,91 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthseg.data import CamVid, load_dataset
+from depthseg.data.subsets import few_shot_subset
+
+real_data = pytest.mark.skipif(
+    "DEPTHSEG_DATA" not in os.environ, reason="set DEPTHSEG_DATA to a folder that holds camvid/ to test on real data"
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three training frames of two sequences; each label map holds all ids of the files, 0 to 11."""
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder).mkdir()
+    for name in ("0001TP_2", "0001TP_1", "0016E5_7"):
+        Image.new("RGB", (4, 3), (1, 2, 3)).save(tmp_path / "train" / f"{name}.png")
+        ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+        Image.fromarray(ids).save(tmp_path / "trainannot" / f"{name}.png")
+    return tmp_path
+
+
+def test_unlabelled_becomes_ignored(root):
+    sample = CamVid(root, "train")[0]
+    assert sample.name == "0001TP_1"
+    assert sample.labels.dtype == np.uint8
+    assert sample.labels.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 255]]
+    assert sample.image.shape == (3, 4, 3)
+    assert sample.depth is None
+
+
+@pytest.mark.parametrize("wrong", [12, 254, 255])
+def test_other_ids_are_errors(root, wrong):
+    ids = np.full((3, 4), wrong, dtype=np.uint8)
+    Image.fromarray(ids).save(root / "trainannot" / "0001TP_1.png")
+    with pytest.raises(ValueError, match=rf"0001TP_1.png holds .*: {wrong}. Allowed are 0 to 11\."):
+        CamVid(root, "train")[0]
+
+
+def test_sequences_are_chosen(root):
+    assert CamVid(root, "train", exclude_sequences=("0016E5",)).names == ["0001TP_1", "0001TP_2"]
+    assert CamVid(root, "train", sequences="0016E5").names == ["0016E5_7"]
+    with pytest.raises(ValueError, match="no sequence '0016E6'; it has 0001TP, 0016E5"):
+        CamVid(root, "train", exclude_sequences=("0016E6",))
+    with pytest.raises(ValueError, match="leave no image"):
+        CamVid(root, "train", exclude_sequences=("0001TP", "0016E5"))
+
+
+def test_missing_files_and_splits_are_named(root):
+    (root / "trainannot" / "0016E5_7.png").unlink()
+    with pytest.raises(FileNotFoundError, match="0016E5_7.png is missing"):
+        CamVid(root, "train")
+    assert len(CamVid(root, "train", exclude_sequences=("0016E5",))) == 2
+    with pytest.raises(FileNotFoundError, match="val does not exist"):
+        CamVid(root, "val")
+    with pytest.raises(ValueError, match="no split 'validation'; its splits are train, val, test"):
+        CamVid(root, "validation")
+
+
+def test_labels_of_another_size_are_named(root):
+    Image.new("L", (4, 4)).save(root / "trainannot" / "0001TP_1.png")
+    with pytest.raises(ValueError, match="trainannot/0001TP_1.png is 4x4 pixels, .* 4x3"):
+        CamVid(root, "train")[0]
+
+
+@real_data
+def test_real_splits_have_the_published_counts():
+    root = Path(os.environ["DEPTHSEG_DATA"]) / "camvid"
+    train, val = (load_dataset("camvid", root, split) for split in ("train", "val"))
+    sequences = [CamVid.sequence_of(name) for name in train.names]
+    assert {name: sequences.count(name) for name in set(sequences)} == {"0001TP": 62, "0006R0": 101, "0016E5": 204}
+    assert len(val) == 101
+    assert {CamVid.sequence_of(name) for name in val.names} == {"0016E5"}
+
+
+@real_data
+def test_the_few_shot_pool_shares_no_sequence_with_val():
+    root = Path(os.environ["DEPTHSEG_DATA"]) / "camvid"
+    pool = load_dataset("camvid", root, "train", exclude_sequences=["0016E5"])
+    assert len(pool) == 163
+    assert not {CamVid.sequence_of(name) for name in pool.names} & {"0016E5"}
+    subset = few_shot_subset(pool, 16, seed=0)
+    sample = subset[3]
+    assert sample.name == subset.names[3]
+    assert sample.image.shape == (360, 480, 3)
+    assert set(np.unique(sample.labels)) <= {*range(11), 255}

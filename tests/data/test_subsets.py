@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from depthseg.data import Sample
+from depthseg.data.subsets import Subset, few_shot_names, few_shot_subset, shuffled_names
+
+NAMES = [f"frame_{index:03d}" for index in range(40)]
+
+
+class Numbers:
+    """A data set whose images say which index they have."""
+
+    names = NAMES
+    label_space = object()
+
+    def __len__(self):
+        return len(NAMES)
+
+    def __getitem__(self, index):
+        return Sample(NAMES[index], np.full((1, 1, 3), index, np.uint8))
+
+
+def test_subsets_of_a_seed_are_nested():
+    chosen = [few_shot_names(NAMES, size, seed=1) for size in (8, 16, 32)]
+    assert chosen[0] == chosen[1][:8]
+    assert chosen[1] == chosen[2][:16]
+    assert len(set(chosen[2])) == 32
+    assert set(chosen[2]) <= set(NAMES)
+
+
+def test_the_choice_never_changes():
+    # Pinned: published numbers name these subsets by their seed.
+    assert few_shot_names(NAMES, 4, seed=0) == ["frame_036", "frame_005", "frame_000", "frame_023"]
+    assert few_shot_names(NAMES, 4, seed=1) == ["frame_022", "frame_010", "frame_037", "frame_006"]
+
+
+def test_the_order_given_does_not_matter():
+    assert shuffled_names(reversed(NAMES), 7) == shuffled_names(NAMES, 7)
+
+
+def test_taking_a_name_away_moves_no_other():
+    whole = shuffled_names(NAMES, 3)
+    assert shuffled_names(NAMES[1:], 3) == [name for name in whole if name != NAMES[0]]
+
+
+def test_every_image_has_the_same_chance():
+    counts = dict.fromkeys(NAMES, 0)
+    for seed in range(1000):
+        for name in few_shot_names(NAMES, 8, seed):
+            counts[name] += 1
+    # 8 of 40 over 1000 seeds: mean 200, standard deviation 12.6
+    assert max(abs(count - 200) for count in counts.values()) < 4 * 12.6
+
+
+def test_the_subset_holds_the_named_samples():
+    data = Numbers()
+    subset = few_shot_subset(data, 5, seed=2)
+    assert subset.names == few_shot_names(NAMES, 5, seed=2)
+    assert subset.label_space is data.label_space
+    assert len(subset) == 5
+    for index, name in enumerate(subset.names):
+        assert subset[index].name == name
+        assert subset[index].image[0, 0, 0] == NAMES.index(name)
+
+
+@pytest.mark.parametrize("size", [0, -1, 41])
+def test_impossible_sizes_are_named(size):
+    with pytest.raises(ValueError, match=f"subset of {size} images .* pool has 40"):
+        few_shot_names(NAMES, size, seed=0)
+
+
+def test_names_must_be_unique_and_known():
+    with pytest.raises(ValueError, match="'a' is in the pool more than once"):
+        shuffled_names(["a", "b", "a"], 0)
+    with pytest.raises(ValueError, match="1 names are not in the data set, the first is 'x'"):
+        Subset(Numbers(), ["frame_001", "x"])

@@ -1,0 +1,157 @@
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthseg.data.label_spaces import CAMVID11
+from depthseg.engine.atomic import atomic_path
+from depthseg.engine.pictures import (
+    blend_labels,
+    class_shares,
+    colourise_depth,
+    colourise_inverse_depth,
+    colourise_labels,
+    legend_of,
+    overlay,
+    write_labels,
+    write_picture,
+)
+
+SKY, ROAD, CAR = (CAMVID11.palette[CAMVID11.label2id[name]] for name in ("Sky", "Road", "Car"))
+
+
+def colours_of(picture: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+
+
+def test_labels_take_their_palette_colours_and_ignored_is_black() -> None:
+    picture = colourise_labels(np.array([[0, 3], [255, 8]], np.int64), CAMVID11.palette)
+    assert picture.dtype == np.uint8
+    assert picture.tolist() == [[list(SKY), list(ROAD)], [[0, 0, 0], list(CAR)]]
+
+
+def test_ignored_is_black_even_where_the_palette_has_a_colour_for_it() -> None:
+    assert colourise_labels(np.array([[254, 255]]), [(9, 9, 9)] * 256).tolist() == [[[9, 9, 9], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("wrong", [11, 254, -1, 256])
+def test_an_id_without_a_colour_is_refused(wrong: int, tmp_path) -> None:
+    labels = np.array([[0, wrong]])
+    for call in (
+        lambda: colourise_labels(labels, CAMVID11.palette),
+        lambda: class_shares(labels, CAMVID11),
+        lambda: write_labels(tmp_path / "labels.png", labels, CAMVID11.palette),
+    ):
+        with pytest.raises(ValueError, match=rf"ids \[{wrong}\].* 0\.\.10"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_label_png_keeps_ids_as_pixel_values_and_shows_palette_colours(tmp_path) -> None:
+    labels = np.arange(12, dtype=np.int64).reshape(3, 4)
+    labels[labels == 11] = 255
+    write_labels(tmp_path / "new" / "labels.png", labels, CAMVID11.palette)
+    with Image.open(tmp_path / "new" / "labels.png") as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.array(picture), labels)
+        shown = np.array(picture.convert("RGB")).reshape(-1, 3).tolist()
+    assert shown == [list(colour) for colour in CAMVID11.palette] + [[0, 0, 0]]
+
+
+def test_depth_is_painted_by_its_inverse_and_unknown_is_black() -> None:
+    depth = np.array([[1.0, 2.0, 0.0, np.nan], [4.0, -1.0, np.inf, 100.0]], np.float32)
+    picture = colourise_depth(depth, limits=(1.0, 4.0))
+    colourmap = matplotlib.colormaps["plasma"]
+    # Inverse depths 1, 1/2 and 1/4 lie at 1, 1/3 and 0 of the range from 1/4 to 1; 100 m is beyond the far limit.
+    for place, share in {(0, 0): 1.0, (0, 1): 1 / 3, (1, 0): 0.0, (1, 3): 0.0}.items():
+        assert picture[place].tolist() == list(colourmap(share, bytes=True)[:3])
+    for place in ((0, 2), (0, 3), (1, 1), (1, 2)):
+        assert picture[place].tolist() == [0, 0, 0]
+
+
+def test_known_depth_is_never_black_and_near_is_brighter_than_far() -> None:
+    picture = colourise_depth(np.linspace(1, 80, 500)[None])
+    brightness = picture[0].astype(int).sum(-1)
+    assert brightness.min() > 0
+    assert brightness[0] > brightness[100] > brightness[-1]
+
+
+def test_relative_depth_is_painted_directly_whatever_its_scale_and_shift() -> None:
+    inverse = np.random.default_rng(0).normal(size=(20, 30))
+    assert np.array_equal(colourise_inverse_depth(inverse), colourise_inverse_depth(7 * inverse + 3))
+    assert np.array_equal(colourise_depth(1 / (inverse + 9)), colourise_inverse_depth(inverse))
+
+
+def test_constant_and_wholly_unknown_depth_have_a_picture() -> None:
+    middle = tuple(matplotlib.colormaps["plasma"](0.5, bytes=True)[:3])
+    assert colours_of(colourise_depth(np.full((4, 5), 7.0))) == {middle}
+    assert colours_of(colourise_depth(np.zeros((4, 5)))) == {(0, 0, 0)}
+    with pytest.raises(ValueError, match="nearest < farthest"):
+        colourise_depth(np.ones((4, 5)), limits=(0.0, 10.0))
+
+
+def test_blend_is_the_weighted_mean_and_leaves_ignored_pixels() -> None:
+    image = np.full((1, 2, 3), 100, np.uint8)
+    blended = blend_labels(image, np.array([[3, 255]]), CAMVID11.palette, alpha=0.25)
+    assert blended.tolist() == [[[75 + 32, 75 + 16, 75 + 32], [100, 100, 100]]]
+    with pytest.raises(ValueError, match="one size"):
+        blend_labels(image, np.zeros((2, 2), int), CAMVID11.palette)
+    with pytest.raises(ValueError, match="alpha"):
+        blend_labels(image, np.zeros((1, 2), int), CAMVID11.palette, alpha=55)
+
+
+def test_shares_count_the_pixels_that_are_not_ignored() -> None:
+    labels = np.array([[3, 3, 3, 8], [1, 255, 255, 255]])
+    assert class_shares(labels, CAMVID11) == {"Road": 0.6, "Building": 0.2, "Car": 0.2}
+    assert list(class_shares(labels, CAMVID11)) == ["Road", "Building", "Car"]
+    assert class_shares(np.full((2, 2), 255), CAMVID11) == {}
+
+
+@pytest.mark.parametrize(("height", "width", "zoom"), [(40, 60, 8), (30, 480, 1), (30, 900, 1)])
+def test_overlay_has_the_image_on_top_and_a_legend_of_the_present_classes_only(height, width, zoom) -> None:
+    image = np.full((height, width, 3), 200, np.uint8)
+    labels = np.full((height, width), CAMVID11.label2id["Road"])
+    labels[:5] = CAMVID11.label2id["Car"]
+    labels[5:6] = 255
+    picture = overlay(image, labels, CAMVID11)
+    assert picture.shape[1] == zoom * width
+    blended = blend_labels(image, labels, CAMVID11.palette)
+    assert np.array_equal(picture[: zoom * height : zoom, ::zoom], blended)
+    legend = colours_of(picture[zoom * height :])
+    assert {ROAD, CAR, (255, 255, 255)} <= legend
+    absent = set(CAMVID11.palette) - {ROAD, CAR, SKY}  # the sky's grey also occurs at the edges of letters
+    assert not absent & legend
+    assert legend_of([labels], CAMVID11) == {"Road": ROAD, "Car": CAR}
+
+
+def test_legend_flows_over_lines_and_stays_inside() -> None:
+    labels = np.arange(11).repeat(50)[None].repeat(4, axis=0)
+    picture = overlay(np.zeros((4, 550, 3), np.uint8), labels, CAMVID11)
+    legend = picture[4:]
+    assert set(CAMVID11.palette) <= colours_of(legend)
+    assert colours_of(legend[:, -2:]) == {(255, 255, 255)}, "text runs into the right edge"
+    assert colours_of(legend[-2:]) == {(255, 255, 255)}, "text runs into the lower edge"
+
+
+def test_an_overlay_of_ignored_pixels_has_no_legend() -> None:
+    image = np.full((20, 500, 3), 9, np.uint8)
+    assert np.array_equal(overlay(image, np.full((20, 500), 255), CAMVID11), image)
+
+
+def test_sixteen_bit_pictures_keep_their_values(tmp_path) -> None:
+    values = np.array([[0, 1, 256, 65535]], np.uint16)
+    write_picture(tmp_path / "depth.png", values)
+    assert np.array_equal(np.array(Image.open(tmp_path / "depth.png")), values)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half of the new te")
+        raise RuntimeError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file.txt": "old"}
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file.txt": "new"}

@@ -1,0 +1,227 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification
+
+from depthseg.data import load_dataset
+from depthseg.data.images import read_depth
+from depthseg.data.label_spaces import CAMVID11, LabelSpace
+from depthseg.engine.pictures import colourise_depth, colourise_inverse_depth, colourise_labels, overlay
+from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
+from depthseg.models import (
+    DepthSegConfig,
+    DepthSegForDepthEstimation,
+    DepthSegForSemanticSegmentation,
+    DepthSegImageProcessor,
+)
+
+SIZES = {"wide": (30, 70), "tall": (64, 21)}
+
+
+def save_model(folder: Path, cls: type, seed: int = 0, **options) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    encoder = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
+    model = cls(DepthSegConfig(encoder_config=encoder, **options)).eval()
+    model.save_pretrained(folder)
+    DepthSegImageProcessor(size={"height": 32, "width": 64}).save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, size in SIZES.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, images: Path):
+    """A segmenter that kept its depth predictor, its folder, and the folder of its predictions."""
+    folder = tmp_path_factory.mktemp("both")
+    names = {"id2label": CAMVID11.id2label, "label2id": CAMVID11.label2id}
+    model = save_model(folder / "model", DepthSegForSemanticSegmentation, keep_depth=True, **names)
+    result = predict(folder / "model", [images], folder / "out")
+    assert (sorted(result.names), result.failures) == (sorted(SIZES), ())
+    return model, folder
+
+
+def by_hand(model: torch.nn.Module, path: Path, key: str) -> np.ndarray:
+    """The forward pass written out: Pillow's resize, ImageNet's scaling, bilinear upsampling of the output."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.resize((64, 32), Image.Resampling.BILINEAR), np.float32) / 255
+        size = image.size[::-1]
+    pixels = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        output = model(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()))[key]
+    output = output if output.dim() == 4 else output[:, None]
+    return torch.nn.functional.interpolate(output, size=size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_label_png_holds_the_models_ids_at_the_images_own_size(both, images: Path, name: str) -> None:
+    model, folder = both
+    expected = by_hand(model, images / f"{name}.png", "logits").argmax(0)
+    labels = read(folder / "out" / "labels" / f"{name}.png")
+    assert labels.shape == SIZES[name]
+    assert len(np.unique(labels)) > 1
+    np.testing.assert_array_equal(labels, expected)
+    with Image.open(folder / "out" / "labels" / f"{name}.png") as picture:
+        np.testing.assert_array_equal(picture.convert("RGB"), colourise_labels(expected, CAMVID11.palette))
+    image = read(images / f"{name}.png")
+    np.testing.assert_array_equal(read(folder / "out" / "overlay" / f"{name}.png"), overlay(image, expected, CAMVID11))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_depth_png_holds_metres_in_kittis_form(both, images: Path, name: str) -> None:
+    model, folder = both
+    expected = by_hand(model, images / f"{name}.png", "predicted_depth")[0]
+    assert expected.max() < 256
+    depth = read_depth(folder / "out" / "depth" / f"{name}.png")
+    assert depth.shape == SIZES[name]
+    np.testing.assert_allclose(depth, expected, atol=0.5 / 256 + 1e-5)
+    np.testing.assert_array_equal(read(folder / "out" / "depth_colour" / f"{name}.png"), colourise_depth(expected))
+
+
+def test_json_says_what_was_seen_in_which_image_by_which_model(both, images: Path) -> None:
+    model, folder = both
+    record = json.loads((folder / "out" / "json" / "wide.json").read_text())
+    expected = by_hand(model, images / "wide.png", "logits").argmax(0)
+    assert record["image"] == str(images / "wide.png")
+    assert record["model"] == str(folder / "model")
+    assert (record["height"], record["width"]) == SIZES["wide"]
+    assert record["classes"] == pytest.approx(
+        {CAMVID11.classes[i]: float((expected == i).mean()) for i in np.unique(expected)}
+    )
+    assert sum(record["classes"].values()) == pytest.approx(1)
+    assert record["depth"]["type"] == "disparity"
+    assert (record["depth"]["file_scale"], record["depth"]["file_offset"]) == (256, 0)
+
+
+def test_predictions_are_labels_and_depth_of_a_data_folder(both, images: Path, tmp_path: Path) -> None:
+    out = both[1] / "out"
+    (tmp_path / "images").symlink_to(images)
+    for kind in ("labels", "depth"):
+        (tmp_path / kind).symlink_to(out / kind)
+    (tmp_path / "classes.txt").write_text("\n".join(CAMVID11.classes))
+    samples = {sample.name: sample for sample in load_dataset("folder", tmp_path, "all")}
+    for name in SIZES:
+        np.testing.assert_array_equal(samples[name].labels, read(out / "labels" / f"{name}.png"))
+        np.testing.assert_array_equal(samples[name].depth, read_depth(out / "depth" / f"{name}.png"))
+
+
+def test_a_relative_depth_model_says_how_to_read_its_file(tmp_path: Path, images: Path) -> None:
+    model = save_model(tmp_path / "model", DepthSegForDepthEstimation, depth_type="relative_inverse")
+    with torch.no_grad():
+        for parameter in model.depth_predictor.parameters():
+            parameter.add_(0.05)  # away from the zeros of the ReLU
+    model.save_pretrained(tmp_path / "model")
+    assert predict(tmp_path / "model", [images / "wide.png"], tmp_path / "out").failures == ()
+    expected = by_hand(model, images / "wide.png", "predicted_depth")[0]
+    assert expected.std() > 0
+    record = json.loads((tmp_path / "out" / "json" / "wide.json").read_text())
+    assert "classes" not in record
+    assert not (tmp_path / "out" / "labels").exists()
+    stored = read(tmp_path / "out" / "depth" / "wide.png").astype(np.float64)
+    value = stored / record["depth"]["file_scale"] + record["depth"]["file_offset"]
+    np.testing.assert_allclose(value, expected, atol=1.01 * (expected.max() - expected.min()) / 65535 + 1e-6)
+    coloured = read(tmp_path / "out" / "depth_colour" / "wide.png")
+    np.testing.assert_array_equal(coloured, colourise_inverse_depth(expected))
+
+
+def test_metres_beyond_sixteen_bits_are_clipped_and_zero_stays_unknown(tmp_path: Path, images: Path) -> None:
+    for name, limits in {"far": (500.0, 900.0), "near": (1e-4, 1e-3)}.items():
+        options = {"depth_type": "disparity", "min_depth": limits[0], "max_depth": limits[1]}
+        save_model(tmp_path / name, DepthSegForDepthEstimation, **options)
+        predict(tmp_path / name, [images / "tall.png"], tmp_path / "out" / name)
+    assert set(np.unique(read(tmp_path / "out" / "far" / "depth" / "tall.png"))) == {65535}
+    assert set(np.unique(read(tmp_path / "out" / "near" / "depth" / "tall.png"))) == {1}
+
+
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(both, images: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "truncated.png").write_bytes((images / "wide.png").read_bytes()[:1500])
+    (bad / "text.jpg").write_text("no image")
+    wanted = [tmp_path / "absent.png", bad, images / "tall.png"]
+    result = predict(both[1] / "model", wanted, tmp_path / "out")
+    assert result.names == ("tall",)
+    assert len(result.failures) == 3
+    for name in ("absent.png", "truncated.png", "text.jpg"):
+        assert sum(name in sentence for sentence in result.failures) == 1
+    assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {"tall.png", "tall.json"}
+
+
+def test_images_of_one_stem_get_names_of_their_own(both, images: Path, tmp_path: Path) -> None:
+    for folder, name in (("a", "x.png"), ("b", "x.png"), ("b", "x-2.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes((images / "tall.png").read_bytes())
+    files = [tmp_path / "b" / "x-2.png", tmp_path / "a", tmp_path / "b" / "x.png"]
+    result = predict(both[1] / "model", files, tmp_path / "out")
+    assert result.names == ("x-2", "x", "x-3")
+    sources = {path.stem: json.loads(path.read_text())["image"] for path in (tmp_path / "out" / "json").iterdir()}
+    assert sources == {"x-2": str(files[0]), "x": str(tmp_path / "a" / "x.png"), "x-3": str(files[2])}
+    assert unique_names([Path("street.png"), Path("Street.jpg")]) == ["street", "Street-2"]
+
+
+def test_a_file_named_twice_is_done_once_and_nothing_is_an_error(images: Path, tmp_path: Path) -> None:
+    files, failures = find_images([images / "wide.png", images, images / ".." / images.name / "wide.png"])
+    assert [file.name for file in files] == ["wide.png", "tall.png"]
+    assert failures == []
+    with pytest.raises(ValueError, match=f"no image to predict. {tmp_path} holds no image"):
+        find_images([tmp_path])
+
+
+@pytest.mark.parametrize("kind", ["labels", "depth", "json"])
+def test_existing_files_are_kept_unless_asked(both, images: Path, tmp_path: Path, kind: str) -> None:
+    precious = tmp_path / kind / ("tall.json" if kind == "json" else "tall.png")
+    precious.parent.mkdir()
+    precious.write_text("drawn by hand")
+    with pytest.raises(FileExistsError, match=str(precious)):
+        predict(both[1] / "model", [images], tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [precious]
+    assert precious.read_text() == "drawn by hand"
+    predict(both[1] / "model", [images / "tall.png"], tmp_path, overwrite=True)
+    assert precious.read_bytes() != b"drawn by hand"
+
+
+def test_damaged_weights_never_become_a_picture(images: Path, tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", DepthSegForSemanticSegmentation, num_labels=3)
+    with torch.no_grad():
+        next(model.classifier.parameters()).view(-1)[0] = float("nan")
+    model.save_pretrained(tmp_path / "model")
+    result = predict(tmp_path / "model", [images / "tall.png"], tmp_path / "out")
+    assert result.names == ()
+    assert len(result.failures) == 1
+    assert "tall.png" in result.failures[0] and "not finite" in result.failures[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_of_others_and_folders_without_one_get_a_sentence(images: Path, tmp_path: Path) -> None:
+    tiny = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16)
+    logging.disable(logging.WARNING)
+    ViTForImageClassification(tiny).save_pretrained(tmp_path / "vit")
+    logging.disable(logging.NOTSET)
+    with pytest.raises(ValueError, match="model of type 'vit'"):
+        predict(tmp_path / "vit", [images], tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        predict(tmp_path, [images], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_have_their_usual_colours_where_they_have_some() -> None:
+    known = DepthSegConfig(id2label=CAMVID11.id2label, label2id=CAMVID11.label2id)
+    assert label_space_of(known) is CAMVID11
+    other = label_space_of(DepthSegConfig(id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1}))
+    assert isinstance(other, LabelSpace) and other.classes == ("cat", "dog") and len(set(other.palette)) == 2

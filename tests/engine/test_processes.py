@@ -1,0 +1,95 @@
+"""Two processes against one with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from depthseg.engine.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norm
+
+REPOSITORY = Path(__file__).parents[2]
+# SGD, because Adam's division would blow up the last bits of a gradient near zero. Scored at each step for its loss.
+# Micro-batches of 8: the deepest maps have 1x2 pixels, and statistics over a handful of values blow up rounding too.
+OPTIONS = (
+    *("optim.name=sgd", "optim.lr=0.05", "optim.batch_size=16", "optim.accumulation_steps=2"),
+    *("run.eval_every=1", "schedule.steps=4"),
+)
+
+
+def launch(script: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
+    """Start a script with torchrun and nothing else set."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [*command, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def two_and_one(tiny, tmp_path_factory):
+    """The same run, in two processes and in this one."""
+    folder = tmp_path_factory.mktemp("processes")
+    done = launch(Path(tiny.__file__), str(folder / "two"), *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    tiny.tiny_train(folder / "one", *OPTIONS)
+    return folder / "two", folder / "one"
+
+
+@pytest.mark.heavy
+def test_two_processes_took_part(two_and_one):
+    for folder, count in zip(two_and_one, (2, 1), strict=True):
+        assert json.loads((folder / "run.json").read_text())["launches"][0]["num_processes"] == count
+
+
+@pytest.mark.heavy
+def test_losses_and_scores_are_those_of_one_process(two_and_one):
+    two, one = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in two_and_one)
+    assert len(two) == len(one) == 4
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+        # A pixel may change sides where two classes are equally likely; there are 6144 of them.
+        assert ours["pixel_accuracy"] == pytest.approx(theirs["pixel_accuracy"], abs=5e-4)
+
+
+@pytest.mark.heavy
+def test_weights_and_statistics_are_those_of_one_process(two_and_one):
+    step = Path("checkpoints", "step_4", "model.safetensors")
+    two, one = (load_file(run / step) for run in two_and_one)
+    assert two.keys() == one.keys()
+    assert any(name.endswith("running_var") for name in one)
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.heavy
+def test_a_checkpoint_of_two_processes_resumes_in_one(two_and_one, tiny, tmp_path):
+    two, _ = two_and_one
+    result = tiny.tiny_train(two, *OPTIONS, "run.resume=true")
+    assert json.loads((two / "run.json").read_text())["launches"][-1]["first_step"] == 4
+    assert result.scores["step"] in range(1, 5)
+
+
+def test_conversion_keeps_tensors_keys_and_frozen_layers():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)))
+    module[1][1].requires_grad_(False)
+    state = module.state_dict()
+    synced = synchronise_batch_norm(module)
+    assert type(synced[1][0]) is SyncBatchNorm2d and type(synced[1][1]) is nn.BatchNorm2d
+    assert synced.state_dict().keys() == state.keys()
+    assert all(value.data_ptr() == state[name].data_ptr() for name, value in synced.state_dict().items())
+
+
+def test_a_converted_layer_that_does_not_train_is_the_plain_one():
+    plain = nn.BatchNorm2d(4)
+    nn.init.normal_(plain.running_mean)
+    x = torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(SyncBatchNorm2d.from_batch_norm(plain).eval()(x), plain.eval()(x), rtol=0, atol=0)

@@ -1,0 +1,228 @@
+"""A run directory from the first step to the last, interrupted and not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from depthseg.data import DATASETS, DatasetEntry
+from depthseg.engine.checkpoint import latest_checkpoint
+from depthseg.engine.evaluation import evaluate_model
+from depthseg.engine.run import train
+from depthseg.models import DepthSegForSemanticSegmentation, DepthSegImageProcessor
+
+EVERY_OTHER = ("run.eval_every=2", "run.checkpoint_every=2")
+
+
+def _lines(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def _assert_equal_state(run_dir, other, step):
+    """Weights and optimiser state are equal bit by bit, and so are the records."""
+    ours, theirs = (folder / "checkpoints" / f"step_{step}" for folder in (run_dir, other))
+    weights, expected = load_file(ours / "model.safetensors"), load_file(theirs / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    states = [torch.load(path / "optimizer.bin")["state"] for path in (ours, theirs)]
+    assert states[0].keys() == states[1].keys() and states[0]
+    for index, state in states[0].items():
+        assert all(torch.equal(value, states[1][index][name]) for name, value in state.items())
+    assert _lines(run_dir) == _lines(other)
+    selected, expected = (load_file(folder / "model" / "model.safetensors") for folder in (run_dir, other))
+    assert all(torch.equal(selected[name], expected[name]) for name in expected)
+
+
+class Noisy:
+    """A data set whose reader may be made to do something at its n-th call."""
+
+    def __init__(self, dataset, at=None, action=None):
+        self.names, self.label_space = dataset.names, dataset.label_space
+        self._dataset, self._at, self._action, self._calls = dataset, at, action, 0
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        self._calls += 1
+        if self._calls == self._at:
+            self._action()
+        return self._dataset[index]
+
+
+def _crash():
+    raise KeyboardInterrupt
+
+
+def _train(tiny, run_dir, *overrides, dataset=None):
+    config = tiny.tiny_config(run_dir, *EVERY_OTHER, "data.crop_scale=[0.5,1]", *overrides)
+    return train(config, dataset or tiny.Blocks(10), tiny.Blocks(3, seed=1))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """An unbroken run of six steps."""
+    run_dir = tmp_path_factory.mktemp("run") / "whole"
+    return _train(tiny, run_dir)
+
+
+def test_a_run_directory_holds_what_the_readme_says(whole):
+    names = {path.name for path in whole.run_dir.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "run.json", "checkpoints", "model", "report"}
+    assert [line["step"] for line in _lines(whole.run_dir)] == [2, 4, 6]
+    assert [path.name for path in (whole.run_dir / "checkpoints").iterdir()] == ["step_6"]
+    launch = json.loads((whole.run_dir / "run.json").read_text())["launches"][0]
+    assert (launch["num_processes"], launch["device"], launch["torch"]) == (1, "cpu", torch.__version__)
+
+
+def test_model_holds_the_best_weights_and_scores_what_was_logged(whole, tiny):
+    best = max(_lines(whole.run_dir), key=lambda line: line["mean_iou"])
+    assert whole.scores == best
+    model = DepthSegForSemanticSegmentation.from_pretrained(whole.model_dir)
+    processor = DepthSegImageProcessor.from_pretrained(whole.model_dir)
+    assert evaluate_model(model, processor, tiny.Blocks(3, seed=1), "segmentation").items() <= best.items()
+
+
+def test_select_last_keeps_the_last(tiny, tmp_path, whole):
+    result = _train(tiny, tmp_path / "run", "run.select=last")
+    assert result.scores == _lines(whole.run_dir)[-1]
+
+
+def test_a_stopped_run_goes_on_bit_by_bit(tiny, tmp_path, whole):
+    stop = Noisy(tiny.Blocks(10), at=10, action=lambda: os.kill(os.getpid(), signal.SIGTERM))  # while step 3 is read
+    with pytest.raises(SystemExit, match="Stopped on request after step 3 of 6.*run.resume=true"):
+        _train(tiny, tmp_path / "run", dataset=stop)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    _train(tiny, tmp_path / "run", "run.resume=true")
+    _assert_equal_state(tmp_path / "run", whole.run_dir, 6)
+    launches = json.loads((tmp_path / "run" / "run.json").read_text())["launches"]
+    assert [launch["first_step"] for launch in launches] == [0, 3]
+
+
+def test_a_crashed_run_goes_on_from_its_last_complete_checkpoint(tiny, tmp_path, whole):
+    run_dir = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny, run_dir, "run.checkpoint_every=4", dataset=Noisy(tiny.Blocks(10), at=22, action=_crash))
+    # What a kill may leave: a half-written checkpoint, a half-written line, a line that no checkpoint knows of.
+    (run_dir / "checkpoints" / ".step_5.partial").mkdir()
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train_loss": 1.0}\n{"step": 6, "tra')
+    assert latest_checkpoint(run_dir / "checkpoints").name == "step_4"
+    _train(tiny, run_dir, "run.checkpoint_every=4", "run.resume=true")
+    _assert_equal_state(run_dir, whole.run_dir, 6)
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step_6"]
+
+
+def test_random_layers_go_on_with_the_same_noise(tiny, tmp_path, monkeypatch):
+    init = DepthSegForSemanticSegmentation.__init__
+
+    def with_dropout(model, config):
+        init(model, config)
+        model.classifier.register_forward_pre_hook(lambda module, args: torch.nn.functional.dropout(args[0], 0.3))
+
+    monkeypatch.setattr(DepthSegForSemanticSegmentation, "__init__", with_dropout)
+    expected = _train(tiny, tmp_path / "whole", "schedule.steps=3")
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny, tmp_path / "run", "schedule.steps=3", dataset=Noisy(tiny.Blocks(10), at=9, action=_crash))
+    _train(tiny, tmp_path / "run", "schedule.steps=3", "run.resume=true")
+    _assert_equal_state(tmp_path / "run", expected.run_dir, 3)
+
+
+def test_reading_processes_change_nothing(tiny, tmp_path, whole):
+    _train(tiny, tmp_path / "run", "data.num_workers=2")
+    _assert_equal_state(tmp_path / "run", whole.run_dir, 6)
+
+
+def test_resuming_a_finished_run_returns_its_result(tiny, whole):
+    before = (whole.run_dir / "metrics.jsonl").read_bytes()
+    assert _train(tiny, whole.run_dir, "run.resume=true").scores == whole.scores
+    assert (whole.run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_directory_with_a_run_is_refused_and_left_alone(tiny, whole):
+    before = sorted(path.stat().st_mtime_ns for path in whole.run_dir.rglob("*"))
+    with pytest.raises(FileExistsError, match="already holds a run .*run.resume=true .*run.overwrite=true"):
+        _train(tiny, whole.run_dir)
+    with pytest.raises(ValueError, match="other options.*optim.lr: 0.0001 -> 0.5"):
+        _train(tiny, whole.run_dir, "run.resume=true", "optim.lr=0.5")
+    with pytest.raises(ValueError, match="subset of 99"):  # a mistake must not cost the run that lies there
+        _train(tiny, whole.run_dir, "run.overwrite=true", "data.subset_size=99")
+    assert sorted(path.stat().st_mtime_ns for path in whole.run_dir.rglob("*")) == before
+
+
+def test_overwrite_removes_the_run_and_nothing_else(tiny, tmp_path, whole):
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints" / "step_99").mkdir(parents=True)
+    (run_dir / "notes.txt").write_text("mine")
+    _train(tiny, run_dir, "run.overwrite=true")
+    _assert_equal_state(run_dir, whole.run_dir, 6)
+    assert (run_dir / "notes.txt").read_text() == "mine"
+
+
+def test_the_few_shot_subset_is_written_down_and_alone_trained_on(tiny, tmp_path):
+    read = []
+
+    class Recording(tiny.Blocks):
+        def __getitem__(self, index):
+            read.append(self.names[index])
+            return super().__getitem__(index)
+
+    _train(tiny, tmp_path / "run", "data.subset_size=3", "data.subset_seed=5", dataset=Recording(10))
+    subset = json.loads((tmp_path / "run" / "subset.json").read_text())
+    assert (subset["size"], subset["seed"], len(subset["names"])) == (3, 5, 3)
+    assert set(read) == set(subset["names"])
+
+
+def test_training_from_a_depth_run_keeps_its_encoder_frozen(tiny, tmp_path):
+    depth = _train(tiny, tmp_path / "depth", "task=depth")
+    assert depth.scores["alignment"] == "none"
+    assert depth.scores["abs_rel"] == min(line["abs_rel"] for line in _lines(depth.run_dir))
+    overrides = (f"model.pretrained={depth.model_dir}", "model.freeze_encoder=true", "model.head_init=random")
+    result = _train(tiny, tmp_path / "segmentation", *overrides)
+    before, after = (load_file(run.model_dir / "model.safetensors") for run in (depth, result))
+    shared = [name for name in before if name.startswith("encoder.")]
+    assert shared and all(torch.equal(before[name], after[name]) for name in shared)
+    heads = [name for name in before if name.startswith("head.")]
+    assert heads and not all(torch.equal(before[name], after[name]) for name in heads)
+
+
+def test_options_reach_both_splits_of_a_named_data_set(tiny, tmp_path, monkeypatch):
+    opened = []
+
+    def load(root, split, *, count, seed=0):
+        opened.append((str(root), split, count, seed))
+        return tiny.Blocks(count, seed)
+
+    monkeypatch.setitem(DATASETS, "blocks", DatasetEntry(load, ("train", "val"), "", ""))
+    named = ("data.name=blocks", "data.root=there", "data.options.count=4", "data.val_options={count: 2, seed: 1}")
+    train(tiny.tiny_config(tmp_path / "run", *named, "schedule.steps=1"))
+    assert opened == [("there", "train", 4, 0), ("there", "val", 2, 1)]
+    with pytest.raises(ValueError, match="data.name and data.root must say"):
+        train(tiny.tiny_config(tmp_path / "other"))
+
+
+def test_a_picture_without_its_label_map_is_named(tiny, tmp_path):
+    class Unlabelled(tiny.Blocks):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return type(sample)(sample.name, sample.image, None, sample.depth)
+
+    with pytest.raises(ValueError, match="Image 'block_.*' has no label map"):
+        _train(tiny, tmp_path / "run", dataset=Unlabelled(4))
+
+
+def test_half_precision_needs_a_gpu(tiny, tmp_path):
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        _train(tiny, tmp_path / "run", "run.precision=fp16")
+
+
+def test_processes_that_do_not_find_each_other_are_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="started 2 processes .* sees 1"):
+        _train(tiny, tmp_path / "run")

@@ -1,0 +1,64 @@
+"""A run on pictures made in memory: imported by the tests, and launched by torchrun as a script."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from depthseg.data import LabelSpace, Sample
+from depthseg.engine.config import RunConfig, load_config
+from depthseg.engine.run import RunResult, train
+
+SPACE = LabelSpace("blocks", ("left", "right", "far"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+SIZE = (32, 64)
+
+
+class Blocks:
+    """Noisy pictures of two colours with labels, depth, and a different share of unknown pixels in each."""
+
+    label_space = SPACE
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.names = [f"block_{index:02d}" for index in range(count)]
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([self._seed, index])
+        labels = np.zeros(SIZE, dtype=np.uint8)
+        labels[:, rng.integers(8, 56) :] = 1
+        labels[: rng.integers(4, 12)] = 2
+        image = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])[labels] + rng.integers(-40, 40, (*SIZE, 3))
+        depth = np.float32(5.0) + 10 * labels.astype(np.float32)
+        unknown = rng.random(SIZE) < rng.random()
+        labels[unknown], depth[unknown] = 255, 0
+        return Sample(self.names[index], image.clip(0, 255).astype(np.uint8), labels, depth)
+
+
+def tiny_config(output_dir: object, *overrides: str) -> RunConfig:
+    """A few steps of a network with few weights."""
+    return load_config(
+        None,
+        [
+            "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
+            f"data.size=[{SIZE[0]},{SIZE[1]}]",
+            "optim.batch_size=4",
+            "schedule.steps=6",
+            "run.tensorboard=false",
+            "run.cpu=true",
+            f"run.output_dir={output_dir}",
+            *overrides,
+        ],
+    )
+
+
+def tiny_train(output_dir: object, *overrides: str) -> RunResult:
+    """Train on ten pictures, score on three."""
+    return train(tiny_config(output_dir, *overrides), Blocks(10), Blocks(3, seed=1))
+
+
+if __name__ == "__main__":
+    tiny_train(*sys.argv[1:])

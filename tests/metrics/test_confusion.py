@@ -1,0 +1,116 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from depthseg.metrics import ConfusionMatrix, segmentation_scores
+
+
+def brute_force(prediction, labels, num_classes):
+    """Scores by the definition of the Jaccard index on sets of pixels, in plain Python."""
+    scored = [(p, t) for p, t in zip(prediction.ravel().tolist(), labels.ravel().tolist(), strict=True) if t != 255]
+    ious, recalls = {}, {}
+    for c in range(num_classes):
+        predicted = {i for i, (p, _) in enumerate(scored) if p == c}
+        true = {i for i, (_, t) in enumerate(scored) if t == c}
+        if predicted | true:
+            ious[c] = len(predicted & true) / len(predicted | true)
+        if true:
+            recalls[c] = len(predicted & true) / len(true)
+    accuracy = sum(p == t for p, t in scored) / len(scored)
+    return ious, sum(ious.values()) / len(ious), accuracy, sum(recalls.values()) / len(recalls)
+
+
+def random_pair(seed, shape=(13, 17), num_classes=5):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([*range(num_classes), 255], shape, p=[0.4, 0.3, 0.1, 0.1, 0.0, 0.1]).astype(np.uint8)
+    prediction = np.where(rng.random(shape) < 0.6, labels, rng.integers(0, num_classes, shape))
+    return np.where(prediction == 255, 0, prediction).astype(np.uint8), labels
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_are_those_of_the_definition(seed):
+    prediction, labels = random_pair(seed)
+    confusion = ConfusionMatrix(5)
+    confusion.update(prediction, torch.from_numpy(labels))
+    scores = segmentation_scores(confusion.matrix, list("abcde"))
+    ious, mean_iou, accuracy, mean_accuracy = brute_force(prediction, labels, 5)
+    assert scores["mean_iou"] == pytest.approx(mean_iou, abs=1e-12)
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    assert scores["mean_accuracy"] == pytest.approx(mean_accuracy, abs=1e-12)
+    assert {c: scores["per_class_iou"]["abcde"[c]] for c in ious} == pytest.approx(ious, abs=1e-12)
+
+
+def test_by_hand():
+    # truth 0 0 0 1 1, prediction 0 0 1 1 2; IoU 2/3, 1/3, 0/1; class 3 absent
+    confusion = ConfusionMatrix(4)
+    confusion.update(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 0, 0, 1, 1]))
+    assert confusion.matrix.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    scores = segmentation_scores(confusion.matrix, ["a", "b", "c", "d"])
+    assert scores["mean_iou"] == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
+    assert scores["pixel_accuracy"] == pytest.approx(3 / 5)
+    assert scores["mean_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores["per_class_iou"]["c"] == 0
+    assert math.isnan(scores["per_class_iou"]["d"])
+    assert scores["absent_classes"] == ["d"]
+    assert all(type(scores[key]) is float for key in ("mean_iou", "pixel_accuracy", "mean_accuracy"))
+
+
+def test_ignored_pixels_count_nowhere():
+    labels = torch.tensor([[0, 1, 255, 255]])
+    one, other = ConfusionMatrix(2), ConfusionMatrix(2)
+    one.update(torch.tensor([[0, 1, 0, 0]]), labels)
+    other.update(torch.tensor([[0, 1, 1, 1]]), labels)
+    assert torch.equal(one.matrix, other.matrix)
+    assert one.matrix.sum() == 2
+    assert segmentation_scores(one.matrix, ["a", "b"])["pixel_accuracy"] == 1
+
+
+def test_parts_add_up_to_the_whole():
+    pairs = [random_pair(seed) for seed in range(4)]
+    whole, first, second = ConfusionMatrix(5), ConfusionMatrix(5), ConfusionMatrix(5)
+    for index, (prediction, labels) in enumerate(pairs):
+        (first if index % 2 else second).update(prediction, labels)
+    whole.update(np.stack([p for p, _ in pairs]), np.stack([t for _, t in pairs]))
+    first.merge(second)
+    assert torch.equal(first.matrix, whole.matrix)
+    with pytest.raises(ValueError, match="5 and 4 classes"):
+        first.merge(ConfusionMatrix(4))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+def test_every_integer_type_and_read_only_arrays(dtype, recwarn):
+    labels = np.array([0, 1, 255]).astype(dtype)
+    labels.flags.writeable = False
+    confusion = ConfusionMatrix(2)
+    confusion.update(labels % 2, labels)
+    assert confusion.matrix.tolist() == [[1, 0], [0, 1]]
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "labels", "message"),
+    [
+        ([0, 2], [0, 1], "predicted class ids outside the label space: 2. Allowed are 0 to 1"),
+        ([0, -1], [0, 1], "predicted class ids outside the label space: -1"),
+        ([0, 255], [0, 255], "predicted class ids outside the label space: 255"),
+        ([0, 1], [0, 7], "labelled class ids outside the label space: 7. Allowed are 0 to 1, and 255"),
+        ([0, 1], [0, 1, 1], r"shape \(2,\), the labels \(3,\)"),
+        ([0.5, 1.0], [0, 1], "give integer ids"),
+    ],
+)
+def test_bad_input_is_named_and_not_counted(prediction, labels, message):
+    confusion = ConfusionMatrix(2)
+    with pytest.raises(ValueError, match=message):
+        confusion.update(torch.tensor(prediction), torch.tensor(labels))
+    assert confusion.matrix.sum() == 0
+
+
+def test_nothing_scored_is_an_error_and_not_nan():
+    confusion = ConfusionMatrix(2)
+    confusion.update(torch.tensor([0, 1]), torch.tensor([255, 255]))
+    with pytest.raises(ValueError, match="No labelled pixel was scored"):
+        segmentation_scores(confusion.matrix, ["a", "b"])
+    with pytest.raises(ValueError, match="does not fit 3 class names"):
+        segmentation_scores(confusion.matrix, ["a", "b", "c"])

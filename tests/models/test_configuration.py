@@ -1,0 +1,187 @@
+"""The configuration refuses what it does not understand and survives every way of copying it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from models.tiny_models import DINOV2, RESNET, VIT, tiny_config
+from transformers import AutoConfig, BertConfig
+
+from depthseg.models import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegResNetConfig
+from depthseg.models.configuration_depthseg import OWN_OPTIONS
+
+# One wrong type or value for each option: (value, what the message names)
+WRONG = {
+    "encoder_config": ("resnet18", "encoder_config"),
+    "head_type": ("unet", "head_type is 'unet'; allowed are monodepth2, dpt, linear"),
+    "head_config": ({"scales": 3}, "head_config has no option scales for head_type 'monodepth2'"),
+    "semantic_loss_ignore_index": ("none", "semantic_loss_ignore_index"),
+    "depth_type": ("metres", "depth_type"),
+    "depth_loss": ("l2", "depth_loss"),
+    "min_depth": (0.0, "min_depth is 0.0"),
+    "max_depth": (0.05, "0 < min_depth < max_depth"),
+    "input_mean": ([0.5, 0.5, 0.5], "input_mean and input_std go together"),
+    "input_std": ([0.5, 0.5, 0.5], "input_mean and input_std go together"),
+    "keep_depth": ("yes", "keep_depth"),
+    "weight_lineage": ("imagenet", "weight_lineage"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_OPTIONS)
+def test_a_wrong_value_of_any_option_is_refused(name):
+    value, message = WRONG[name]
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        DepthSegConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_depth": "near"}, "Field 'min_depth' expected float, got str"),
+        ({"head_type": 3}, "Field 'head_type' expected str, got int"),
+        ({"encoder_config": RESNET | {"depth": "18"}}, "Field 'depth' expected int, got str"),
+        ({"min_depth": 5.0, "max_depth": 5.0}, "0 < min_depth < max_depth"),
+        ({"input_mean": [0.5], "input_std": [0.5]}, "each needs 3 numbers"),
+        ({"input_mean": [0.5] * 3, "input_std": [0.5, 0.5, 0.0]}, "each must be above 0"),
+        ({"num_labels": 3, "id2label": {0: "road", 1: "sky"}}, "num_labels is 3 but id2label names 2 classes"),
+        ({"id2label": {1: "road", 2: "sky"}}, r"id2label has the ids \[1, 2\]; they must be 0 to 1"),
+        ({"num_lables": 3}, "has no option num_lables; its own options are .*depth_loss"),
+        ({"encoder_config": {"depth": 18}}, "encoder_config.model_type is None; allowed are depthseg_resnet"),
+        ({"encoder_config": {"model_type": "bert"}}, "encoder_config.model_type is 'bert'; allowed are"),
+        ({"encoder_config": BertConfig()}, "encoder_config.model_type is 'bert'; allowed are"),
+        ({"encoder_config": RESNET | {"width": 2}}, "encoder_config has no option width; .* knows .*width_factor"),
+        ({"encoder_config": RESNET | {"depth": 19}}, r"depth is 19; allowed are \[18, 34, 50, 101\]"),
+        ({"encoder_config": RESNET | {"width_factor": 0.01}}, "width_factor is 0.01; it must lie between"),
+        ({"encoder_config": VIT | {"layers": 2}}, "encoder_config has no option layers"),
+        ({"head_config": {"decoder_channels": [8, 0]}}, r"decoder_channels is \[8, 0\]; each must be at least 1"),
+        ({"head_config": {"num_scales": 0}}, "num_scales is 0; it must be a whole number from 1 up"),
+        ({"head_type": "linear", "head_config": {"num_layers": 1.5}}, "num_layers is 1.5; it must be a whole number"),
+        ({"head_type": "dpt", "head_config": {"readout_type": "mean"}}, "readout_type is 'mean'; allowed are project"),
+        ({"head_type": "dpt", "head_config": {"neck_hidden_sizes": [8, 8]}}, "DPT needs exactly 4 entries"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_sentence(options, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        DepthSegConfig(**options)
+
+
+def test_a_value_is_checked_when_it_is_set_later():
+    with pytest.raises(StrictDataclassError, match="keep_depth"):
+        tiny_config().keep_depth = "no"
+
+
+def test_label2id_follows_from_id2label():
+    config = DepthSegConfig(id2label={0: "sky", 1: "road", 2: "car"})
+    assert config.num_labels == 3
+    assert config.label2id == {"sky": 0, "road": 1, "car": 2}
+
+
+def test_heads_get_their_defaults_as_plain_json():
+    config = DepthSegConfig(head_type="dpt", head_config={"fusion_hidden_size": 64})
+    assert config.head_config == {
+        "neck_hidden_sizes": [96, 192, 384, 768],
+        "reassemble_factors": [4, 2, 1, 0.5],
+        "readout_type": "project",
+        "fusion_hidden_size": 64,
+        "use_batch_norm_in_fusion_residual": False,
+        "head_hidden_size": 32,
+    }
+    default = DepthSegConfig()
+    assert default.encoder_config.model_type == "depthseg_resnet" and default.encoder_config.depth == 18
+    assert default.encoder_config.width_factor == 1.0 and default.head_type == "monodepth2"
+
+
+FULL = {
+    "id2label": {0: "sky", 1: "road", 2: "car"},
+    "depth_type": "metric",
+    "depth_loss": "silog",
+    "min_depth": 0.5,
+    "max_depth": 80,
+    "input_mean": (0.45, 0.45, 0.45),
+    "input_std": [0.225, 0.225, 0.225],
+    "keep_depth": True,
+    "semantic_loss_ignore_index": 11,
+}
+COPIES = {
+    "dictionary": lambda config, path: DepthSegConfig.from_dict(config.to_dict()),
+    "json": lambda config, path: DepthSegConfig.from_dict(json.loads(config.to_json_string(use_diff=False))),
+    "deepcopy": lambda config, path: copy.deepcopy(config),
+    "pickle": lambda config, path: pickle.loads(pickle.dumps(config)),
+    "folder": lambda config, path: config.save_pretrained(path) or DepthSegConfig.from_pretrained(path),
+    "auto class": lambda config, path: config.save_pretrained(path) or AutoConfig.from_pretrained(path),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("encoder", [RESNET, DINOV2, VIT], ids=lambda options: options["model_type"])
+def test_every_way_of_copying_gives_an_equal_configuration(encoder, way, tmp_path):
+    config = DepthSegConfig(encoder_config=dict(encoder), **FULL)
+    twin = COPIES[way](config, tmp_path)
+    assert type(twin) is DepthSegConfig and type(twin.encoder_config) is type(config.encoder_config)
+    for name in OWN_OPTIONS:
+        if name not in ("encoder_config", "input_mean"):
+            assert getattr(twin, name) == getattr(config, name)
+    assert list(twin.input_mean) == [0.45, 0.45, 0.45]
+    assert twin.id2label == FULL["id2label"] and twin.label2id == config.label2id
+    assert {name: getattr(twin.encoder_config, name) for name in encoder} == encoder
+
+
+def test_an_encoder_may_be_given_as_an_object():
+    config = DepthSegConfig(encoder_config=DepthSegResNetConfig(depth=50))
+    assert config.encoder_config.depth == 50
+    assert DepthSegConfig.from_dict(config.to_dict()).encoder_config.depth == 50
+
+
+@pytest.mark.parametrize("encoder", ["depthseg_resnet", "dinov2", "vit"])
+def test_building_a_model_leaves_its_configuration_as_it_was(encoder):
+    config = tiny_config(encoder, "linear")
+    before = config.to_dict()
+    DepthSegForSemanticSegmentation(config)
+    assert config.to_dict() | {"dtype": None} == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "id2label"),
+    [
+        ({"num_labels": 2}, {0: "LABEL_0", 1: "LABEL_1"}),
+        ({"num_labels": 4}, {i: f"LABEL_{i}" for i in range(4)}),
+        ({"id2label": {0: "near", 1: "far"}}, {0: "near", 1: "far"}),
+        ({"id2label": {0: "near", 1: "far"}, "num_labels": 2}, {0: "near", 1: "far"}),
+        ({}, FULL["id2label"]),
+    ],
+)
+def test_classes_are_replaced_when_a_checkpoint_is_loaded_with_others(overrides, id2label, tmp_path):
+    DepthSegConfig(encoder_config=RESNET, **FULL).save_pretrained(tmp_path)
+    config = DepthSegConfig.from_pretrained(tmp_path, **overrides)
+    assert config.id2label == id2label
+    assert config.label2id == {name: index for index, name in id2label.items()}
+    assert config.num_labels == len(id2label)
+
+
+def test_classes_at_odds_with_each_other_are_refused_when_loading_too(tmp_path):
+    DepthSegConfig(encoder_config=RESNET).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="num_labels is 3 but id2label names 1 classes"):
+        DepthSegConfig.from_pretrained(tmp_path, num_labels=3, id2label={0: "road"})
+
+
+def test_another_head_drops_the_options_of_the_old_one(tmp_path):
+    tiny_config(head="dpt").save_pretrained(tmp_path)
+    assert DepthSegConfig.from_pretrained(tmp_path, head_type="linear").head_config == {"num_layers": 1}
+    assert DepthSegConfig.from_pretrained(tmp_path).head_config["fusion_hidden_size"] == 8
+
+
+def test_what_is_set_when_loading_is_checked_too(tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError, match="depth_loss"):
+        DepthSegConfig.from_pretrained(tmp_path, depth_loss="l2")
+
+
+def test_options_of_a_newer_release_are_ignored_with_a_warning(tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"from_the_future": 1}))
+    assert DepthSegConfig.from_pretrained(tmp_path).head_type == "monodepth2"

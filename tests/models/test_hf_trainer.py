@@ -1,0 +1,57 @@
+"""transformers' Trainer fine-tunes the models, with the same result however a batch is split."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models.tiny_models import TASKS, make_labels, tiny_model
+from transformers import Trainer, TrainingArguments
+
+STEPS = 4
+
+
+def train(model, examples: list[dict], folder, batch_size: int, accumulation: int) -> list[float]:
+    """Return the logged loss of each optimiser step."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        max_steps=STEPS,
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=3,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=examples)
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_four_at_once_equal_four_in_turn(task, tmp_path):
+    labels = make_labels(task, 8, 32, 32)
+    # Every pixel counts, so that the mean of the parts' means is the mean of the whole.
+    labels[:, :4, :4] = labels[:, 4:8, :4]
+    images = torch.randn(8, 3, 32, 32)
+    examples = [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)]
+    # Without BatchNorm, whose statistics depend on how the batch is split.
+    at_once = tiny_model(task, "vit", "dpt", depth_type="metric", max_depth=20.0)
+    in_turn = tiny_model(task, "vit", "dpt", depth_type="metric", max_depth=20.0)
+    in_turn.load_state_dict(at_once.state_dict())
+    start = {name: tensor.clone() for name, tensor in at_once.state_dict().items()}
+
+    losses_at_once = train(at_once, examples, tmp_path / "at_once", 4, 1)
+    losses_in_turn = train(in_turn, examples, tmp_path / "in_turn", 1, 4)
+    assert len(losses_at_once) == STEPS
+    assert losses_in_turn == pytest.approx(losses_at_once, rel=1e-4)
+    largest_change = 0.0
+    for name, tensor in at_once.state_dict().items():
+        assert (tensor - in_turn.state_dict()[name]).abs().max() <= 1e-6, name
+        largest_change = max(largest_change, (tensor - start[name]).abs().max().item())
+    assert largest_change > 1e-3

@@ -1,0 +1,65 @@
+"""The house stands as drawn: imports point down, nothing lies at the top level that does not belong there."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "depthseg"
+# Lowest first; a part may import itself and the parts below it.
+MAY_IMPORT = {
+    "models": {"models"},
+    "geometry": {"geometry"},
+    "data": {"data"},
+    "metrics": {"metrics", "data"},
+    "pretext": {"pretext", "models", "geometry", "data", "metrics"},
+    "engine": {"engine", "pretext", "models", "geometry", "data", "metrics"},
+    "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
+    "cli": {"quickstart", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "__init__": {"models"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_parts_of(source: str, place: tuple[str, ...]) -> set[str]:
+    """Parts of depthseg that a source text imports, anywhere in it; `place` are the names of its path."""
+    targets: list[list[str]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            folder = list(place[: -node.level]) if node.level else []
+            module = node.module.split(".") if node.module else []
+            targets += [[*folder, *module, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            targets += [alias.name.split(".") for alias in node.names]
+    return {target[1] for target in targets if target[0] == "depthseg" and len(target) > 1}
+
+
+def test_every_part_is_in_the_table():
+    assert {part_of(path) for path in FILES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    part = part_of(path)
+    found = imported_parts_of(path.read_text(), path.relative_to(ROOT).parts)
+    assert found <= MAY_IMPORT[part] | {part, "__version__"}
+
+
+def test_an_upward_import_is_seen():
+    relative = imported_parts_of("from ..models import DepthSegConfig", ("depthseg", "data", "bad.py"))
+    absolute = imported_parts_of("def f():\n    import depthseg.engine.run", ("depthseg", "data", "bad.py"))
+    package = imported_parts_of("from .. import models", ("depthseg", "data", "bad.py"))
+    assert (relative, absolute, package) == ({"models"}, {"engine"}, {"models"})
+
+
+def test_top_level_holds_what_was_agreed():
+    names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    agreed = {"pyproject.toml", "README.md", "LICENSE", "depthseg", "model_cards", "training", "tests"}
+    made_by_tools = {"runs", "dist", "build", "depthseg.egg-info", "depthseg-quickstart", "data"}
+    assert agreed - {"model_cards"} <= names <= agreed | made_by_tools

@@ -1,0 +1,113 @@
+"""The command line: what it prints, how it ends, and that a user's mistake is one sentence."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthseg import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from depthseg.cli import main
+from depthseg.data import DATASETS
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(argument) for argument in arguments])
+    code = exit_info.value.code
+    return 0 if code is None else code
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    config = DepthSegConfig(
+        encoder_config={"model_type": "depthseg_resnet", "width_factor": 0.125},
+        head_config={"decoder_channels": [8, 8, 8, 8, 8]},
+        id2label={0: "low", 1: "high"},
+        keep_depth=True,
+    )
+    DepthSegForSemanticSegmentation(config).save_pretrained(folder)
+    DepthSegImageProcessor(size={"height": 32, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    for split, count in (("images", 3), ("labels", 3)):
+        (tmp_path / split).mkdir()
+        for index in range(count):
+            pixels = np.full((20, 30, 3) if split == "images" else (20, 30), index % 2, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("low\nhigh\n")
+    (tmp_path / "train.txt").write_text("0\n1\n")
+    (tmp_path / "val.txt").write_text("2\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["quickstart", "pretrain", "finetune", "evaluate", "predict", "datasets"])
+def test_every_command_explains_itself(command, capsys):
+    assert run(command, "--help") == 0
+    assert f"usage: depthseg {command}" in capsys.readouterr().out
+
+
+def test_the_installed_command_starts():
+    done = subprocess.run(["depthseg", "datasets", "list"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "camvid" in done.stdout
+
+
+def test_datasets_list_names_every_row(capsys):
+    assert run("datasets", "list") == 0
+    printed = capsys.readouterr().out
+    assert DATASETS and all(name in printed and entry.terms in printed for name, entry in DATASETS.items())
+
+
+def test_datasets_check_counts_and_finds_fault(data_dir, capsys):
+    assert run("datasets", "check", "folder", data_dir) == 0
+    assert "high" in capsys.readouterr().out
+    Image.fromarray(np.full((20, 30), 7, np.uint8)).save(data_dir / "labels" / "1.png")
+    assert run("datasets", "check", "folder", data_dir) == 1
+    printed = capsys.readouterr().out
+    assert "1.png" in printed and "7" in printed
+
+
+def test_datasets_render_writes_frames(tmp_path, capsys):
+    assert run("datasets", "render", tmp_path, "--split", "val", "--count", 2, "--size", 32, 64) == 0
+    assert "2 frames" in capsys.readouterr().out
+    assert list(tmp_path.rglob("*.npy"))
+
+
+def test_evaluate_prints_the_scores_as_json(model_dir, data_dir, capsys):
+    assert run("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir) == 0
+    scores = json.loads(capsys.readouterr().out)
+    # The one image of val holds class 0 alone, so accuracy is class 0's IoU.
+    assert scores["pixel_accuracy"] == pytest.approx(scores["per_class_iou"]["low"])
+
+
+def test_predict_does_the_good_images_and_names_the_bad_one(model_dir, data_dir, tmp_path, capsys):
+    bad = data_dir / "images" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    out = tmp_path / "out"
+    assert run("predict", model_dir, data_dir / "images", "--output-dir", out) == 1
+    captured = capsys.readouterr()
+    assert "2 images done" in captured.out and str(bad) in captured.err
+    assert np.asarray(Image.open(out / "labels" / "0.png")).shape == (20, 30)
+    assert "already" in str(run("predict", model_dir, data_dir / "images" / "0.png", "--output-dir", out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "--model", "nowhere/model", "--dataset", "camvid", "--root", "nowhere"], ["nowhere"]),
+        (["finetune", "--config", "missing.yaml"], ["missing.yaml"]),
+        (["datasets", "check", "camvid", "nowhere"], ["nowhere"]),
+        (["predict", "nowhere/model", "nowhere.png", "--output-dir", "out"], ["nowhere.png"]),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = run(*arguments)
+    said = f"{code} {''.join(capsys.readouterr())}"
+    assert code not in (0, None) and "Traceback" not in said
+    assert all(word in said for word in words)

@@ -1,0 +1,64 @@
+"""The first thing a new user runs, as they run it."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoConfig
+
+from depthseg.quickstart import LABELLED_FRAMES, SEEDS, Quickstart, clear
+
+
+@pytest.mark.heavy
+def test_quickstart_keeps_its_promises(tmp_path):
+    out = tmp_path / "results"
+    done = subprocess.run(["depthseg", "quickstart", "--output-dir", out], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((out / "results.json").read_text())
+    assert results["depth"]["network"] <= 0.6 * results["depth"]["constant"]
+    assert results["reloaded_equal"]
+    assert {arm: len(scores) for arm, scores in results["segmentation"].items()} == {
+        "random": len(SEEDS),
+        "depth pre-training": len(SEEDS),
+    }
+    # The table shows the numbers of the runs' own logs.
+    for arm, folder in (("random", "random"), ("depth pre-training", "depth")):
+        for seed, score in zip(SEEDS, results["segmentation"][arm], strict=True):
+            lines = (out / "runs" / f"{folder}_{seed}" / "metrics.jsonl").read_text().splitlines()
+            assert json.loads(lines[-1])["mean_iou"] == score
+            assert f"{100 * score:.1f}" in done.stdout
+            subset = json.loads((out / "runs" / f"{folder}_{seed}" / "subset.json").read_text())
+            assert len(subset["names"]) == LABELLED_FRAMES
+    assert all(name in done.stdout for name in results["baselines"])
+    assert np.asarray(Image.open(out / "panel.png")).std() > 10
+    assert AutoConfig.from_pretrained(out / "model").keep_depth
+    again = subprocess.run(["depthseg", "quickstart", "--output-dir", out], capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode != 0 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_table_gives_mean_spread_and_seeds(tmp_path):
+    result = Quickstart(
+        output_dir=tmp_path,
+        depth={"network": 0.1, "constant": 0.4},
+        segmentation={"random": [0.3, 0.32, 0.34], "depth pre-training": [0.4, 0.4, 0.4]},
+        baselines={"majority class": 0.05},
+        reloaded_equal=True,
+        seconds=12.3,
+    )
+    text = str(result)
+    assert "75 % lower" in text
+    # Standard deviation of 30, 32, 34 by hand: sqrt((4 + 0 + 4) / 2) = 2.
+    assert "| random | 32.0 | 2.0 | 30.0, 32.0, 34.0 |" in text
+    assert "| majority class | 5.0 | | |" in text
+
+
+def test_earlier_results_are_kept_unless_told(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "world").mkdir()
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        clear(tmp_path, overwrite=False)
+    clear(tmp_path, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "world"]

@@ -1,0 +1,59 @@
+"""The README's CamVid table: few-shot segmentation from random weights and from a depth network.
+
+    python training/camvid_table.py --root /path/to/camvid --depth-model runs/pretrain_synthetic/model
+
+Nine runs of camvid_fewshot_resnet18.yaml, three seeds of three starts; finished ones are not repeated. A seed picks the
+16 images, the new weights and the order of images. Writes runs/camvid_table/results.json and prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from depthseg.data import CamVid
+from depthseg.data.subsets import few_shot_subset
+from depthseg.engine.command import show_progress
+from depthseg.engine.config import load_config
+from depthseg.engine.records import write_json
+from depthseg.engine.run import train
+from depthseg.metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
+
+CONFIG = Path(__file__).parent / "configs" / "camvid_fewshot_resnet18.yaml"
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    """Run what is missing, then score the baselines on the same images and print everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="CamVid in its SegNet layout")
+    parser.add_argument("--depth-model", required=True, help="checkpoint of a depth network")
+    parser.add_argument("--output-dir", default="runs/camvid_table", type=Path)
+    options = parser.parse_args()
+    show_progress()
+    arms = {
+        "random": [],
+        "depth, encoder and head": [f"model.pretrained={options.depth_model}"],
+        "depth, encoder only": [f"model.pretrained={options.depth_model}", "model.head_init=random"],
+    }
+    table: dict[str, list[float]] = {arm: [] for arm in (*arms, "majority class", "position prior")}
+    val_set = CamVid(options.root, "val")
+    for seed in SEEDS:
+        for number, (arm, overrides) in enumerate(arms.items()):
+            run = [f"run.output_dir={options.output_dir}/arm{number}_seed{seed}", "run.resume=true", f"run.seed={seed}"]
+            config = load_config(CONFIG, [f"data.root={options.root}", f"data.subset_seed={seed}", *overrides, *run])
+            table[arm].append(train(config).scores["mean_iou"])
+        pool = CamVid(options.root, "train", exclude_sequences=["0016E5"])
+        subset = few_shot_subset(pool, config.data.subset_size, seed)
+        for name, baseline in (("majority class", MajorityClass(subset)), ("position prior", PositionPrior(subset))):
+            table[name].append(score_segmentation_baseline(baseline, val_set)["mean_iou"])
+    write_json(options.output_dir / "results.json", {"mean_iou": table, "seeds": list(SEEDS)})
+    print("| start | mIoU, mean ± sd | seeds |\n|---|---|---|")
+    for arm, scores in table.items():
+        seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
+        print(f"| {arm} | {100 * statistics.mean(scores):.1f} ± {100 * statistics.stdev(scores):.1f} | {seeds} |")
+
+
+if __name__ == "__main__":
+    main()

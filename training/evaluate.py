@@ -1,0 +1,25 @@
+"""Score a model on a data set.
+
+    python training/evaluate.py --model runs/camvid_fewshot/model --dataset camvid --root /path/to/camvid
+    python training/evaluate.py --model runs/pretrain_synthetic/model --dataset synthetic --root data/world \
+        --option count=200 --option size=[96,320]
+
+The code is the one that scores in training: on the same split it prints what the run logged.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from depthseg.engine.command import add_evaluation_options, run_evaluation, scores_text
+
+
+def main() -> None:
+    """Parse, score, print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_evaluation_options(parser)
+    print(scores_text(run_evaluation(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

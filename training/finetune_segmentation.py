@@ -1,0 +1,33 @@
+"""Turn a depth network into a segmenter, or train one from random weights.
+
+16 labelled images of CamVid, from a depth checkpoint and from random weights:
+
+    python training/finetune_segmentation.py --config training/configs/camvid_fewshot_resnet18.yaml \
+        data.root=/path/to/camvid model.pretrained=runs/pretrain_synthetic/model
+    python training/finetune_segmentation.py --config training/configs/camvid_fewshot_resnet18.yaml \
+        data.root=/path/to/camvid
+
+The same in two CPU processes (`accelerate launch --cpu --num_processes 2` would quietly start one):
+
+    torchrun --standalone --nproc-per-node 2 training/finetune_segmentation.py \
+        --config training/configs/camvid_fewshot_resnet18.yaml data.root=/path/to/camvid
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from depthseg.engine.command import add_training_options, run_training, scores_text
+
+
+def main() -> None:
+    """Parse, train, show the scores of the selected weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_training_options(parser)
+    result = run_training("segmentation", parser.parse_args())
+    if result.is_main_process:
+        print(f"{result.model_dir}\n{scores_text(result.scores)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# All GPUs of one machine:
+#   training/launch/gpus.sh training/finetune_segmentation.py --config F run.precision=bf16 data.num_workers=8
+#
+# The same with Accelerate's launcher: accelerate launch --multi_gpu --mixed_precision bf16 SCRIPT ...
+# (run.precision decides, not the launcher's flag). Several machines: slurm.sbatch shows how they meet.
+set -euo pipefail
+exec torchrun --standalone --nproc-per-node "${NUM_PROCESSES:-gpu}" "$@"
