@@ -172,7 +172,6 @@ def finetune(
             pretrained=None if depth_model is None else str(depth_model),
             encoder=ENCODER if depth_model is None else None,
             head_config=HEAD if depth_model is None else None,
-            keep_depth=depth_model is not None,
         ),
         data=DataOptions(
             size=list(SIZE),

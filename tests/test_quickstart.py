@@ -33,7 +33,7 @@ def test_quickstart_keeps_its_promises(tmp_path):
             assert len(subset["names"]) == LABELLED_FRAMES
     assert all(name in done.stdout for name in results["baselines"])
     assert np.asarray(Image.open(out / "panel.png")).std() > 10
-    assert AutoConfig.from_pretrained(out / "model").keep_depth
+    assert AutoConfig.from_pretrained(out / "model").num_labels == 11
     again = subprocess.run(["depthseg", "quickstart", "--output-dir", out], capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode != 0 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
 

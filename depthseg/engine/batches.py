@@ -43,21 +43,24 @@ class Collate:
     Args:
         processor: Image processor of the model; it scales pixel values, the transform has set the size.
         task: `segmentation` reads `labels` of the samples, `depth` their `depth`.
+        with_depth: Whether a segmentation batch holds the samples' depth as well.
     """
 
-    def __init__(self, processor: Any, task: str) -> None:
+    def __init__(self, processor: Any, task: str, with_depth: bool = False) -> None:
         self._processor = processor
         self._task = task
+        self._with_depth = with_depth
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Make `pixel_values` `(B, 3, H, W)` and `labels` `(B, H, W)` as `SupervisedObjective` takes them.
+        """Make `pixel_values` `(B, 3, H, W)`, `labels` `(B, H, W)` and perhaps `depth` `(B, H, W)` as `SupervisedObjective` takes them.
 
         Raises:
             ValueError: A sample without the labels of the task.
         """
         images = self._processor(images=[sample.image for sample in samples], do_resize=False, return_tensors="pt")
-        labels = np.stack([target_of(sample, self._task) for sample in samples])
-        return {"pixel_values": images["pixel_values"], "labels": torch.from_numpy(labels)}
+        targets = {"labels": self._task} | ({"depth": "depth"} if self._with_depth else {})
+        truth = {name: np.stack([target_of(sample, task) for sample in samples]) for name, task in targets.items()}
+        return {"pixel_values": images["pixel_values"], **{k: torch.from_numpy(v) for k, v in truth.items()}}
 
 
 def target_of(sample: Sample, task: str) -> np.ndarray:

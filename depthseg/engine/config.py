@@ -38,6 +38,8 @@ class ModelOptions:
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` starts it anew.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
         keep_depth: Keep the depth layer of a depth checkpoint beside the classifier.
+        depth_weight: Segmentation with `keep_depth`: weight of the depth loss beside the label loss, for data that has
+            both; 0 = labels alone, and the kept depth gets worse as the network moves.
         depth_type: Meaning of the depth output (`disparity`, `metric`, `relative_inverse`); null = the model's.
         depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's.
         min_depth: Nearest depth in metres; null = the model's.
@@ -52,6 +54,7 @@ class ModelOptions:
     head_init: str = "pretrained"
     freeze_encoder: bool = False
     keep_depth: bool = False
+    depth_weight: float = 0.0
     depth_type: str | None = None
     depth_loss: str | None = None
     min_depth: float | None = None
@@ -327,6 +330,11 @@ def _rules(config: RunConfig) -> list[tuple[bool, str]]:
             config.task == "depth" and model.keep_depth,
             "model.keep_depth is for segmentation; a depth network keeps its depth layer anyway.",
         ),
+        (
+            model.depth_weight != 0 and not model.keep_depth,
+            f"model.depth_weight is {model.depth_weight} but model.keep_depth is false: there is no depth to train.",
+        ),
+        _not_negative("model.depth_weight", model.depth_weight),
         _positive("model.min_depth", 1.0 if model.min_depth is None else model.min_depth),
         (
             None not in (model.min_depth, model.max_depth) and model.max_depth <= model.min_depth,

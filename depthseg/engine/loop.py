@@ -38,7 +38,7 @@ class Training:
         run_dir: Run directory.
         accelerator: Device, precision and processes.
         objective: Prepared objective: `objective(batch, num_valid) -> {"loss": ..., parts}`.
-        count_valid: `count_valid(batch) -> int64 ()`, of the bare objective.
+        count_valid: `count_valid(batch)`, of the bare objective: an int64 tensor of counts that add up.
         optimizer: Prepared optimiser.
         progress: How far the run is.
         log: Where numbers go.
@@ -105,7 +105,7 @@ def train_step(
         FloatingPointError: The loss or the gradient is not a finite number; the weights are as before the step.
     """
     accelerator = training.accelerator
-    num_valid = torch.stack([training.count_valid(batch) for batch in micro_batches]).sum()
+    num_valid = torch.stack([training.count_valid(batch) for batch in micro_batches]).sum(0)
     num_valid = accelerator.reduce(num_valid.to(accelerator.device), reduction="sum")
     # Ignored pixels alone: a sum of nothing over 1 is a zero loss with a gradient path, over 0 it would be NaN.
     num_valid = num_valid.clamp(min=1)

@@ -107,7 +107,7 @@ def train(
     )
     transform = TrainTransform(config.data.size, config.data.hflip, config.data.crop_scale, config.data.colour_jitter)
     stream = StreamDataset(train_set, transform, config.run.seed)
-    collate = Collate(processor, config.task)
+    collate = Collate(processor, config.task, with_depth=config.model.depth_weight > 0)
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
     finally:
@@ -202,7 +202,7 @@ def _assemble(
 ) -> Training:
     """Objective, optimiser and progress on their device, as they were at the checkpoint."""
     # Convolutions are faster with the channels innermost, on CPUs and on tensor cores; the numbers are the same.
-    objective = SupervisedObjective(model).train().to(accelerator.device, memory_format=torch.channels_last)
+    objective = SupervisedObjective(model, config.model.depth_weight).train().to(accelerator.device, memory_format=torch.channels_last)
     if accelerator.num_processes > 1:
         synchronise_batch_norm(objective)
     optimizer = build_optimizer(objective, model.encoder, config.optim)

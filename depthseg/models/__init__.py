@@ -10,6 +10,7 @@ from .encoders_depthseg import ENCODERS, EncoderFeatures
 from .encoders_resnet_depthseg import DepthSegResNet, DepthSegResNetConfig
 from .heads_depthseg import HEADS
 from .image_processing_depthseg import DepthSegImageProcessor, check_input_scaling
+from .losses_depthseg import valid_depth
 from .modeling_depthseg import (
     DepthSegDepthOutput,
     DepthSegForDepthEstimation,
@@ -34,6 +35,7 @@ __all__ = [
     "EncoderFeatures",
     "TransferReport",
     "check_input_scaling",
+    "valid_depth",
 ]
 
 # Locally, the Auto classes find the installed classes; with a saved model, its own code travels.

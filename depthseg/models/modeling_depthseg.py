@@ -55,9 +55,11 @@ class DepthSegSegmenterOutput(SemanticSegmenterOutput):
         logits (`torch.Tensor` of shape `(B, K, h, w)`): At the head's resolution.
         predicted_depth (`torch.Tensor` of shape `(B, H, W)`, *optional*): Where `config.keep_depth` holds; see
             [`DepthSegDepthOutput`].
+        depth_loss (`torch.Tensor` of shape `()`, *optional*): Where depth labels were given; not part of `loss`.
     """
 
     predicted_depth: Tensor | None = None
+    depth_loss: Tensor | None = None
 
 
 class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
@@ -126,7 +128,8 @@ class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
             mean = pixel_values.new_tensor(self.config.input_mean)[:, None, None]
             std = pixel_values.new_tensor(self.config.input_std)[:, None, None]
             pixel_values = (pixel_values - mean) / std
-        return self.encoder(pixel_values)
+        # Weights in half precision take the processor's float32 images.
+        return self.encoder(pixel_values.to(self.dtype))
 
     def read_depth(self, raw: Tensor) -> Tensor:
         """Turn an activated predictor map into depth, in the units of `config.depth_type`; any shape."""
@@ -138,6 +141,17 @@ class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
     def activate_depth(self, predicted: Tensor) -> Tensor:
         """Apply the activation of `config.depth_type` to a predictor's output."""
         return F.relu(predicted) if self.config.depth_type == "relative_inverse" else predicted.sigmoid()
+
+    def compute_depth_loss(
+        self, features: EncoderFeatures, raw_maps: tuple[Tensor, ...], labels: Tensor, num_valid: Tensor | int | None
+    ) -> Tensor:
+        """Average `config.depth_loss` over the trained scales, each resized to the labels."""
+        losses = []
+        for raw in raw_maps:
+            raw = F.interpolate(features.to_input(raw), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+            inverse = self.config.depth_type == "relative_inverse"
+            losses.append(depth_loss(self.config.depth_loss, self.read_depth(raw)[:, 0], labels, inverse, num_valid))
+        return torch.stack(losses).mean()
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save weights, configuration and the code that both need, so that the folder loads without depthseg.
@@ -193,24 +207,13 @@ class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
         features = self.encode(pixel_values)
         maps = self.head(features)
         raw_maps = tuple(self.activate_depth(p(m)) for p, m in zip(self.depth_predictor, maps, strict=False))
-        loss = None if labels is None else self.compute_loss(features, raw_maps, labels, num_valid)
+        loss = None if labels is None else self.compute_depth_loss(features, raw_maps, labels, num_valid)
         return DepthSegDepthOutput(
             loss=loss,
             predicted_depth=self.read_depth(features.to_input(raw_maps[0]))[:, 0],
             hidden_states=tuple(features.maps) if output_hidden_states else None,
             raw_maps=raw_maps,
         )
-
-    def compute_loss(
-        self, features: EncoderFeatures, raw_maps: tuple[Tensor, ...], labels: Tensor, num_valid: Tensor | int | None
-    ) -> Tensor:
-        """Average `config.depth_loss` over the trained scales, each resized to the labels."""
-        losses = []
-        for raw in raw_maps:
-            raw = F.interpolate(features.to_input(raw), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            inverse = self.config.depth_type == "relative_inverse"
-            losses.append(depth_loss(self.config.depth_loss, self.read_depth(raw)[:, 0], labels, inverse, num_valid))
-        return torch.stack(losses).mean()
 
 
 class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
@@ -231,10 +234,17 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         self.finish_init()
 
     def freeze_unused_parameters(self) -> None:
-        """Also fix the kept depth predictor, which the segmentation loss does not reach."""
+        """Also fix the kept depth predictor, which the segmentation loss does not reach.
+
+        Its input does change in fine-tuning, so its depth gets worse unless both are trained together.
+        """
         super().freeze_unused_parameters()
         if self.config.keep_depth:
             self.depth_predictor.requires_grad_(False)
+
+    def train_depth_predictor(self) -> None:
+        """Let the finest kept depth predictor learn, for training on labels and depth together."""
+        self.depth_predictor[0].requires_grad_(True)
 
     def count_valid(self, labels: Tensor) -> Tensor:
         """Return the number of pixels `(B, H, W)` that are not ignored, an int64 tensor of shape `()`."""
@@ -246,6 +256,8 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         num_valid: Tensor | int | None = None,
+        depth_labels: Tensor | None = None,
+        num_valid_depth: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
     ) -> DepthSegSegmenterOutput:
         """Predict class scores.
@@ -256,6 +268,10 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
                 `config.semantic_loss_ignore_index` = ignored.
             num_valid (`torch.Tensor` or `int`, *optional*): Divisor of the loss; defaults to the pixels of this batch
                 that are not ignored.
+            depth_labels (`torch.Tensor` of shape `(B, H', W')`, *optional*): Depth in metres for the kept depth
+                predictor; 0, NaN or infinite = unknown. Needs `config.keep_depth`.
+            num_valid_depth (`torch.Tensor` or `int`, *optional*): Divisor of the depth loss; defaults to the known
+                pixels of this batch.
             output_hidden_states (`bool`, *optional*): Whether to return the encoder's maps.
 
         Returns:
@@ -269,13 +285,18 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         loss = None
         if labels is not None:
             loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index, num_valid)
-        predicted_depth = None
+        predicted_depth = measured_depth_loss = None
         if self.config.keep_depth:
             raw = self.activate_depth(self.depth_predictor[0](maps[0]))
             predicted_depth = self.read_depth(features.to_input(raw))[:, 0]
+        if depth_labels is not None:
+            if not self.config.keep_depth:
+                raise ValueError("depth_labels were given but the model has no depth predictor; set keep_depth=True.")
+            measured_depth_loss = self.compute_depth_loss(features, (raw,), depth_labels, num_valid_depth)
         return DepthSegSegmenterOutput(
             loss=loss,
             logits=logits,
             hidden_states=tuple(features.maps) if output_hidden_states else None,
             predicted_depth=predicted_depth,
+            depth_loss=measured_depth_loss,
         )

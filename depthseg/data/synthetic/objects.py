@@ -66,17 +66,17 @@ def building(b: Builder, width: float, depth: float) -> None:
 def tree(b: Builder) -> None:
     """A trunk under a crown of blobs, a conifer, or a bush."""
     draw = b.draw
-    kind, leaves = draw.unit(), draw.colour(hue=WORLD.leaf_hue)
+    kind, leaves = draw.unit(), draw.colour(WORLD.leaf_hue, WORLD.leaf_saturation)
     crown = Material(leaves, blotch=draw.between(WORLD.leaf_blotch), contrast=draw.between(WORLD.leaf_contrast))
     bark = Material(draw.colour(), draw.colour(), (FAR, 0.9, FAR), (1.0, 0.8, 1.0), 0.2, 0.3, 0.35)
-    if kind < 0.15:
+    if kind < 0.1:
         radius = draw.between((0.5, 1.1))
         b.part(ELLIPSOID, TREE, (0, 0.5 * radius, 0), (radius, 0.9 * radius, radius), crown)
         return
     height, radius = draw.between(WORLD.tree_height), draw.between(WORLD.crown_radius)
     trunk = draw.between((0.25, 0.5)) * height
     b.part(CONE, TREE, (0, 0, 0), (draw.between((0.12, 0.3)), height * 0.7, 0), bark, taper=(0.02, 0.0))
-    if kind < 0.35:
+    if kind < 0.25:
         top = height - trunk * 0.5
         b.part(CONE, TREE, (0, trunk * 0.5, 0), (radius, top, 0), crown, taper=(radius / top, 0.0))
         return
@@ -97,8 +97,8 @@ def pole(b: Builder) -> None:
     """A street lamp, a plain mast, or a bollard."""
     draw = b.draw
     kind, radius = draw.unit(), draw.between(WORLD.pole_radius)
-    look = _bands(b, draw.between((0.4, 1.5))) if draw.chance(0.4) else b.plain()
-    if kind < 0.2:
+    look = _bands(b, draw.between((0.4, 1.5))) if draw.chance(0.2) else b.plain(draw.colour(saturation=WORLD.muted_saturation))
+    if kind < 0.1:
         b.part(BOX, POLE, (0, 0, 0), (radius, draw.between((0.8, 1.2)), radius), look)
         return
     height = draw.between(WORLD.pole_height)
@@ -120,7 +120,9 @@ def sign(b: Builder) -> None:
         shape = SIGN_SHAPES[draw.count((0, 4))]
         stripes = draw.between((0.5, 1.1)) * radius
         period, fill = (stripes, stripes, FAR), (0.6, 0.6, 1.0)
-        face = Material(draw.colour(), draw.colour(), period, fill, 0.6, 0.8, b.contrast(), centred=True)
+        vivid = {"saturation": WORLD.sign_saturation, "brightness": WORLD.sign_brightness}
+        border, inside = draw.colour(**vivid), draw.colour(**vivid)
+        face = Material(border, inside, period, fill, 0.6, 0.8, b.contrast(), centred=True)
         wide = radius * (draw.between((0.8, 1.6)) if shape == RECTANGLE else 1.0)
         at = (0, height + radius - level * 2.05 * radius, 0)
         b.part(PLATE, SIGN, at, (wide, radius, 0.0), face, shape=shape)
@@ -129,10 +131,10 @@ def sign(b: Builder) -> None:
 def fence(b: Builder, length: float) -> None:
     """A panel along x: planks, pickets, or rails between posts."""
     draw = b.draw
-    height, kind = draw.between(WORLD.fence_height), draw.count((0, 3))
+    height, kind = draw.between(WORLD.fence_height), draw.count((0, 6))
     step, fill = draw.between((0.25, 0.7)), draw.between((0.65, 0.85))
     planks = Material(draw.colour(), draw.colour(), (step, FAR, FAR), (fill, 1.0, 1.0), 0.4, 0.9, b.contrast())
-    shape = (PLANKS, PLANKS, PICKETS, RAILS)[kind]
+    shape = (RAILS, PICKETS, PICKETS, PLANKS, PLANKS, PLANKS, PLANKS)[kind]
     half = height / 2
     b.part(PLATE, FENCE, (0, half, 0), (length / 2, half, 0.0), planks, shape=shape)
     posts = b.plain()

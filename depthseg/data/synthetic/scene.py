@@ -117,10 +117,10 @@ def _light(draw: Draw) -> Light:
 
 def _ground_look(draw: Draw, road: Road) -> GroundLook:
     muted = {"saturation": WORLD.muted_saturation}
-    ground = {**muted, "brightness": WORLD.ground_brightness}
     bright = {"brightness": WORLD.sky_brightness}
     colours = {
-        **dict.fromkeys(("asphalt", "patch", "slab", "joint"), ground),
+        **dict.fromkeys(("asphalt", "patch"), {**muted, "brightness": WORLD.road_brightness}),
+        **dict.fromkeys(("slab", "joint"), {**muted, "brightness": WORLD.pavement_brightness}),
         **dict.fromkeys(("kerb", "paint"), muted),
         **dict.fromkeys(("horizon", "zenith"), bright),
         "cloud": {**muted, **bright},
@@ -162,8 +162,8 @@ class _Layout:
         self._several(WORLD.parked_cars, self._parked_car)
         self._several(WORLD.moving_cars, self._moving_car)
         self._several(WORLD.bicyclists, self._bicyclist)
-        self._several(WORLD.trees, self._tree)
         self._several(WORLD.fences, self._fence)
+        self._several(WORLD.trees, self._tree)
         self._several(WORLD.poles, self._pole)
         self._several(WORLD.signs, self._sign)
         self._several(WORLD.pedestrians, self._pedestrian)
@@ -205,7 +205,7 @@ class _Layout:
 
     def _parked_car(self) -> None:
         draw, road = self.draw, self.road
-        side, s = draw.sign(), self._ahead(-4.0, 45.0)
+        side, s = draw.sign(), self._ahead(2.0, 36.0)
         place = None if road.on_crossing(s, 3.0) else self._free(s, side * (road.half_width - 1.05), 2.0)
         if place:
             x, z, heading = place
@@ -221,7 +221,7 @@ class _Layout:
             s, heading, turn = road.crossing - direction * road.crossing_half_width / 2, direction * math.pi / 2, 0.0
         else:
             direction = draw.sign()
-            u, s, heading = direction * 0.4 * road.half_width, self._ahead(7.0, 50.0), 0.0
+            u, s, heading = direction * 0.4 * road.half_width, self._ahead(9.0, 40.0), 0.0
             if direction < 0:
                 heading = math.pi
             turn = direction * speed * road.curvature / (1.0 - u * road.curvature)
@@ -240,20 +240,20 @@ class _Layout:
         return (*place, side) if place else None
 
     def _tree(self) -> None:
-        spot = self._pavement_spot(3.0, 60.0, 0.1, 1.6, 0.6)
+        spot = self._pavement_spot(5.0, 45.0, 0.1, 1.6, 0.6)
         if spot:
             self.builder.body(*spot[:3], self.road.kerb)
             objects.tree(self.builder)
 
     def _pole(self) -> None:
-        spot = self._pavement_spot(3.0, 40.0, 0.0, 0.3, 0.4)
+        spot = self._pavement_spot(5.0, 30.0, 0.0, 0.3, 0.4)
         if spot:
             x, z, heading, side = spot
             self.builder.body(x, z, heading + (math.pi if side > 0 else 0.0), self.road.kerb)
             objects.pole(self.builder)
 
     def _sign(self) -> None:
-        spot = self._pavement_spot(4.0, 26.0, 0.0, 0.5, 0.5)
+        spot = self._pavement_spot(7.0, 20.0, 0.0, 0.5, 0.5)
         if spot:
             x, z, heading, _ = spot
             self.builder.body(x, z, heading + self.draw.between((-0.5, 0.5)), self.road.kerb)
@@ -261,7 +261,7 @@ class _Layout:
 
     def _fence(self) -> None:
         draw, road = self.draw, self.road
-        side, s, length = draw.sign(), self._ahead(1.0, 40.0), draw.between(WORLD.fence_length)
+        side, s, length = draw.sign(), self._ahead(4.0, 26.0), draw.between(WORLD.fence_length)
         inner = draw.chance(0.3)
         u = side * (road.half_width + (0.4 if inner else self.widths[side] - 0.2))
         place = None if road.on_crossing(s, length / 2) else self._free(s, u, length * 0.4)
@@ -273,10 +273,10 @@ class _Layout:
     def _pedestrian(self) -> None:
         draw, road = self.draw, self.road
         if draw.chance(WORLD.pedestrian_on_road_share):
-            s, u = self._ahead(5.0, 30.0), draw.between((-1.0, 1.0)) * road.half_width
+            s, u = self._ahead(6.0, 20.0), draw.between((-1.0, 1.0)) * road.half_width
             place, height = self._free(s, u, 0.4), 0.0
         else:
-            place = self._pavement_spot(2.0, 32.0, 0.0, 1.0, 0.4)
+            place = self._pavement_spot(5.0, 20.0, 0.0, 1.0, 0.4)
             height = road.kerb
         if place:
             heading = place[2] + draw.between((0.0, 2 * math.pi))
@@ -285,7 +285,7 @@ class _Layout:
 
     def _bicyclist(self) -> None:
         draw, road = self.draw, self.road
-        side, s = draw.sign(), self._ahead(4.0, 28.0)
+        side, s = draw.sign(), self._ahead(6.0, 20.0)
         place = self._free(s, side * (road.half_width - draw.between((0.5, 2.5))), 0.8)
         if place:
             x, z, heading = place
