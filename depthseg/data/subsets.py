@@ -39,8 +39,12 @@ def few_shot_names(names: Iterable[str], size: int, seed: int) -> list[str]:
     return order[:size]
 
 
+SAMPLES_IN_MEMORY = 64
+"""Subsets up to this size keep their decoded samples: few-shot training reads each of them hundreds of times."""
+
+
 class Subset:
-    """The named samples of a data set, in the order given.
+    """The named samples of a data set, in the order given; each is read once if there are few.
 
     Args:
         dataset: The pool.
@@ -59,12 +63,18 @@ class Subset:
         self.label_space = dataset.label_space
         self._dataset = dataset
         self._indices = [position[name] for name in names]
+        self._kept: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
+        position = self._indices[index]
+        if len(self) > SAMPLES_IN_MEMORY:
+            return self._dataset[position]
+        if position not in self._kept:
+            self._kept[position] = self._dataset[position]
+        return self._kept[position]
 
 
 def few_shot_subset(dataset: SampleDataset, size: int, seed: int) -> Subset:

@@ -74,3 +74,30 @@ def test_names_must_be_unique_and_known():
         shuffled_names(["a", "b", "a"], 0)
     with pytest.raises(ValueError, match="1 names are not in the data set, the first is 'x'"):
         Subset(Numbers(), ["frame_001", "x"])
+
+
+class CountingPool:
+    """Ten samples; remembers which were read."""
+
+    names = [f"{index}" for index in range(100)]
+    label_space = None
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return Sample(self.names[index], np.full((2, 3, 3), index, np.uint8), None, None)
+
+
+@pytest.mark.parametrize(("size", "reads"), [(8, 8), (90, 270)])
+def test_few_samples_are_read_once_and_many_each_time(size, reads):
+    pool = CountingPool()
+    subset = few_shot_subset(pool, size, seed=0)
+    for _ in range(3):
+        for index in range(size):
+            assert subset[index].image[0, 0, 0] == int(subset.names[index])
+    assert len(pool.read) == reads

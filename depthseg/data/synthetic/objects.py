@@ -44,17 +44,19 @@ def building(b: Builder, width: float, depth: float) -> None:
     height, storey = draw.between(WORLD.building_height), draw.between((2.6, 3.4))
     pitch = draw.between((1.8, 3.6))
     fill = (draw.between((0.35, 0.7)), draw.between((0.4, 0.65)))
-    wall, pane = draw.colour(saturation=WORLD.muted_saturation), draw.colour(saturation=WORLD.muted_saturation)
+    muted = {"saturation": WORLD.muted_saturation, "brightness": WORLD.wall_brightness}
+    wall, pane = draw.colour(**muted), draw.colour(**muted)
     facade = Material(
         wall, pane, (pitch, storey, pitch), (fill[0], fill[1], fill[0]), draw.between((0.1, 0.5)), 1.6, b.contrast()
     )
     b.part(BOX, BUILDING, (0, 0, 0), (depth / 2, height, width / 2), facade)
     bay = draw.between((2.0, 4.5))
     shop = Material(
-        draw.colour(), draw.colour(), (bay, FAR, bay), (0.7, 1.0, 0.7), draw.between((0.1, 0.5)), 1.2, b.contrast()
+        draw.colour(**muted), draw.colour(), (bay, FAR, bay), (0.7, 1.0, 0.7), 0.3, 1.2, b.contrast()
     )
     b.part(BOX, BUILDING, (0, 0, 0), (depth / 2 + 0.06, min(storey, height) - 0.4, width / 2 + 0.06), shop)
-    tiles = Material(draw.colour(), draw.colour(), (FAR, 0.6, FAR), (1.0, 0.7, 1.0), 0.2, 1.2, b.contrast())
+    rows, fill = (FAR, 0.6, FAR), (1.0, 0.7, 1.0)
+    tiles = Material(draw.colour(**muted), draw.colour(**muted), rows, fill, 0.2, 1.2, b.contrast())
     if draw.chance(WORLD.gable_share):
         ridge = draw.between((1.2, 3.0))
         size = (depth / 2 + 0.3, ridge, width / 2 + 0.2)
@@ -68,7 +70,7 @@ def tree(b: Builder) -> None:
     draw = b.draw
     kind, leaves = draw.unit(), draw.colour(WORLD.leaf_hue, WORLD.leaf_saturation)
     crown = Material(leaves, blotch=draw.between(WORLD.leaf_blotch), contrast=draw.between(WORLD.leaf_contrast))
-    bark = Material(draw.colour(), draw.colour(), (FAR, 0.9, FAR), (1.0, 0.8, 1.0), 0.2, 0.3, 0.35)
+    bark = Material(draw.colour(brightness=WORLD.dark), blotch=0.3, contrast=draw.between(WORLD.leaf_contrast))
     if kind < 0.1:
         radius = draw.between((0.5, 1.1))
         b.part(ELLIPSOID, TREE, (0, 0.5 * radius, 0), (radius, 0.9 * radius, radius), crown)
@@ -97,7 +99,8 @@ def pole(b: Builder) -> None:
     """A street lamp, a plain mast, or a bollard."""
     draw = b.draw
     kind, radius = draw.unit(), draw.between(WORLD.pole_radius)
-    look = _bands(b, draw.between((0.4, 1.5))) if draw.chance(0.2) else b.plain(draw.colour(saturation=WORLD.muted_saturation))
+    plain = b.plain(draw.colour(saturation=WORLD.muted_saturation))
+    look = _bands(b, draw.between((0.4, 1.5))) if draw.chance(0.2) else plain
     if kind < 0.1:
         b.part(BOX, POLE, (0, 0, 0), (radius, draw.between((0.8, 1.2)), radius), look)
         return

@@ -117,13 +117,13 @@ def _light(draw: Draw) -> Light:
 
 def _ground_look(draw: Draw, road: Road) -> GroundLook:
     muted = {"saturation": WORLD.muted_saturation}
-    bright = {"brightness": WORLD.sky_brightness}
+    sky = {"saturation": WORLD.sky_saturation, "brightness": WORLD.sky_brightness}
     colours = {
         **dict.fromkeys(("asphalt", "patch"), {**muted, "brightness": WORLD.road_brightness}),
         **dict.fromkeys(("slab", "joint"), {**muted, "brightness": WORLD.pavement_brightness}),
         **dict.fromkeys(("kerb", "paint"), muted),
-        **dict.fromkeys(("horizon", "zenith"), bright),
-        "cloud": {**muted, **bright},
+        **dict.fromkeys(("horizon", "zenith"), sky),
+        "cloud": {**sky, **muted},
     }
     slab = draw.between((0.5, 1.6))
     zebra = road.crossing is not None and draw.chance(0.5)
