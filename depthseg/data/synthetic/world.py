@@ -27,12 +27,12 @@ class WorldParameters:
     road_half_width: Range = (3.0, 6.5)
     kerb_height: Range = (0.08, 0.18)
     pavement_width: Range = (1.8, 5.0)
-    crossing_share: float = 0.55
+    crossing_share: float = 0.4
     crossing_distance: Range = (6.0, 40.0)
     crossing_half_width: Range = (2.5, 4.5)
     ground_limit: float = 250.0
     street_extent: Range = (-24.0, 85.0)
-    open_side_share: float = 0.3
+    open_side_share: float = 0.2
     setback: Range = (0.0, 6.0)
     # the camera
     camera_height: Range = (1.2, 2.6)
@@ -60,7 +60,7 @@ class WorldParameters:
     street_end_share: float = 0.5
     backdrop_distance: Range = (12.0, 45.0)
     # what stands on the pavement
-    trees: Range = (5, 9)
+    trees: Range = (7, 11)
     tree_height: Range = (3.5, 8.0)
     crown_radius: Range = (0.9, 2.2)
     poles: Range = (4, 7)
@@ -78,11 +78,11 @@ class WorldParameters:
     car_width: Range = (1.65, 1.95)
     van_share: float = 0.2
     car_speed: Range = (0.15, 1.0)
-    pedestrians: Range = (6, 10)
+    pedestrians: Range = (9, 13)
     pedestrian_height: Range = (1.45, 1.95)
     pedestrian_speed: Range = (0.03, 0.12)
     pedestrian_on_road_share: float = 0.25
-    bicyclists: Range = (3, 6)
+    bicyclists: Range = (4, 7)
     bicyclist_speed: Range = (0.1, 0.4)
     # light and colour
     saturation: Range = (0.0, 0.85)
@@ -91,9 +91,9 @@ class WorldParameters:
     exposure: Range = (0.8, 1.2)
     muted_saturation: Range = (0.0, 0.2)
     sky_brightness: Range = (0.65, 1.0)
-    road_brightness: Range = (0.12, 0.42)
-    pavement_brightness: Range = (0.3, 0.75)
-    sign_saturation: Range = (0.3, 1.0)
+    road_brightness: Range = (0.1, 0.36)
+    pavement_brightness: Range = (0.3, 0.8)
+    sign_saturation: Range = (0.4, 1.0)
     sign_brightness: Range = (0.35, 1.0)
     wall_brightness: Range = (0.15, 0.75)
     sky_saturation: Range = (0.0, 0.5)

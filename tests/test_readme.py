@@ -1,0 +1,80 @@
+"""The README tells the truth: its tables come from the registries and records, its first snippet runs."""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from depthseg import __version__
+from depthseg.data import DATASETS
+from depthseg.engine.config import load_config
+from depthseg.models import ENCODERS, HEADS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+TINY = ROOT / "model_cards" / "depthseg-tiny-world"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+
+
+def rows(table: dict, columns) -> list[str]:
+    return [f"| `{name}` | " + " | ".join(columns(entry)) + " |" for name, entry in table.items()]
+
+
+def test_tables_are_those_of_the_registries():
+    wanted = rows(ENCODERS, lambda entry: (entry.summary, f"[paper]({entry.source})"))
+    wanted += rows(HEADS, lambda entry: (", ".join(entry.tasks), entry.summary, f"[paper]({entry.source})"))
+    wanted += rows(DATASETS, lambda entry: (entry.summary, ", ".join(entry.splits), entry.terms))
+    assert len(wanted) >= 9
+    assert [row for row in wanted if row not in README] == []
+
+
+def test_the_two_commands_stand_alone():
+    assert COMMANDS[0].strip() == "python -m pip install -e . && depthseg quickstart"
+    assert 'python -m pip install -e ".[test]" && python -m pytest\n' in COMMANDS
+
+
+def test_first_snippet_segments_an_image():
+    done = subprocess.run([sys.executable, "-c", SNIPPETS[0]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    height, width = np.asarray(Image.open(TINY / "street.png")).shape[:2]
+    assert f"({height}, {width})" in done.stdout.replace("torch.Size([", "(").replace("])", ")")
+
+
+def test_tiny_checkpoint_is_small_and_in_half_precision():
+    assert (TINY / "model.safetensors").stat().st_size <= 10e6
+    weights = load_file(TINY / "model.safetensors")
+    assert {str(w.dtype) for n, w in weights.items() if "num_batches" not in n} == {"torch.bfloat16"}
+    assert json.loads((TINY / "config.json").read_text())["keep_depth"]
+
+
+def test_files_and_options_that_the_readme_names_exist():
+    for name in re.findall(r"(?:training|model_cards)/[\w./-]+\.(?:py|yaml|sh|md|png|json)", README):
+        assert (ROOT / name).exists(), name
+    for command in COMMANDS:
+        config = re.search(r"--config (\S+\.yaml)", command)
+        if config:
+            overrides = [word for word in command.split() if re.fullmatch(r"[a-z_]+\.[a-z_.]+=\S+", word)]
+            load_config(ROOT / config[1], overrides)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "training" / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_numbers_are_those_of_the_records(record):
+    table = json.loads(record.read_text())["mean_iou"]
+    assert table
+    for arm, scores in table.items():
+        mean, spread = 100 * statistics.mean(scores), 100 * statistics.stdev(scores)
+        seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
+        assert f"| {arm} | {mean:.1f} ± {spread:.1f} | {seeds} |" in README
+
+
+def test_there_is_a_record():
+    assert list((ROOT / "training" / "results").glob("*.json"))
