@@ -23,14 +23,14 @@ from .world import WORLD_VERSION
 logger = logging.getLogger(__name__)
 
 SPLIT_SEEDS = {"train": 0, "val": 1, "test": 2}
-SHARD_FRAMES = 32
+SHARD_FRAMES = 16
 _FACTS = "world.json"
 
 
 class SyntheticWorld:
     """The first `count` scenes of a split of the procedural world.
 
-    Frames lie in `root/SPLIT_HEIGHTxWIDTH/` in files of 32 frames for each output. Missing files are rendered when the
+    Frames lie in `root/SPLIT_HEIGHTxWIDTH/` in files of 16 frames for each output. Missing files are rendered when the
     data set is made, by worker processes where the system can fork; a cache that was cut off goes on where it stopped,
     a longer one serves a shorter count, and processes that start together wait for each other.
 
@@ -99,7 +99,7 @@ class SyntheticWorld:
         shard, row = divmod(range(len(self))[index], SHARD_FRAMES)
         key = (output, shard)
         if key not in self._maps:
-            self._maps[key] = np.load(_shard_path(self.folder, *key), mmap_mode="r", allow_pickle=False)
+            self._maps[key] = _open_shard(_shard_path(self.folder, *key))
         return np.array(self._maps[key][row])
 
     def _prepare(self, workers: int | None) -> None:
@@ -118,6 +118,16 @@ class SyntheticWorld:
 
 def _shard_path(folder: Path, output: str, shard: int) -> Path:
     return folder / f"{output}_{shard:05d}.npy"
+
+
+def _open_shard(path: Path) -> np.ndarray:
+    frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    if len(frames) != SHARD_FRAMES:
+        raise ValueError(
+            f"{path} holds {len(frames)} frames where files of {SHARD_FRAMES} are expected: another release rendered "
+            "it. Give another cache folder, or delete this one."
+        )
+    return frames
 
 
 def _missing(folder: Path, shards: Sequence[int], outputs: Sequence[str]) -> dict[int, list[str]]:

@@ -12,7 +12,9 @@ from .road import Road
 
 SKY_SURFACE, ROAD_SURFACE, PAVEMENT_SURFACE = -1, -2, -3
 _NEAR = 0.05
-_SMALL = 400
+_SMALL = 400  # rays; parts met by fewer are met together
+_KERB_STEPS = 16
+_STRETCH = 1.25  # road coordinates change at most this many times as fast as places
 _Faces = tuple[np.ndarray, np.ndarray]  # depths `(F, N)` at which rays enter by the faces of those numbers `(F,)`
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1])
 
@@ -257,24 +259,43 @@ def meet_ground(road: Road, centre: np.ndarray, rays: np.ndarray, hits: Hits, li
     down, first = rays[:, open_rays], upper[open_rays]
     second = -centre[1] / down[1]
 
-    def pavement(rows, depth):
+    def edge(rows, depth):
+        """Metres into the pavement, below 0 on the road, straight under the rays `rows` at `depth`."""
         s, u = road.locate(centre[0] + depth * down[0, rows], centre[2] + depth * down[2, rows])
-        return road.pavement_depth(s, u) > 0.0
+        return road.pavement_depth(s, u)
 
     everywhere = np.arange(len(open_rays))
-    on_pavement = pavement(everywhere, first)
-    below = np.flatnonzero(~on_pavement)
+    above = edge(everywhere, first)
+    on_pavement = above > 0.0
     depth = np.where(on_pavement, first, second)
-    kerb = below[pavement(below, second[below])]
-    near, far = first[kerb], second[kerb]
-    for _ in range(48):  # bisection to the last bit: the kerb face is where the ground plan changes
-        middle = 0.5 * (near + far)
-        over = pavement(kerb, middle)
-        near, far = np.where(over, near, middle), np.where(over, middle, far)
-    depth[kerb] = far
+    below = np.flatnonzero(~on_pavement)
+    span = (second - first)[below] * np.hypot(down[0, below], down[2, below])
+    close = below[-above[below] - edge(below, second[below]) < _STRETCH * span]
+    kerb, kerb_depth = _meet_kerb(lambda rows, depth: edge(rows, depth) > 0.0, close, first[close], second[close])
+    depth[kerb] = kerb_depth
     on_pavement[kerb] = True
     nearer = depth < hits.depth[open_rays]
     where = open_rays[nearer]
     hits.depth[where] = depth[nearer]
     hits.surface[where] = np.where(on_pavement, PAVEMENT_SURFACE, ROAD_SURFACE)[nearer]
     return hits
+
+
+def _meet_kerb(on_pavement, rows, first, second) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the rays `rows` that run into the kerb on their way from pavement height down to the road, and where.
+
+    Steps find the stretch in which the ground plan changes from road to pavement, bisection the place to the last bit.
+    """
+    near, far, found = first.copy(), second.copy(), np.zeros(len(rows), bool)
+    for share in np.arange(1, _KERB_STEPS + 1) / _KERB_STEPS:
+        here = first + share * (second - first)
+        over = on_pavement(rows, here)
+        far = np.where(over & ~found, here, far)
+        found |= over
+        near = np.where(found, near, here)
+    rows, near, far = rows[found], near[found], far[found]
+    for _ in range(48):
+        middle = 0.5 * (near + far)
+        over = on_pavement(rows, middle)
+        near, far = np.where(over, near, middle), np.where(over, middle, far)
+    return rows, far

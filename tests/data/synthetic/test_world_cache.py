@@ -40,7 +40,7 @@ def test_cache_is_rendered_once_and_a_longer_one_serves_a_shorter_count(tmp_path
     monkeypatch.setattr(dataset, "render", lambda *args, **kwargs: pytest.fail("rendered again"))
     shorter = SyntheticWorld(tmp_path, "train", count=2, size=SIZE)
     np.testing.assert_array_equal(shorter[1].image, longer[1].image)
-    assert longer[dataset.SHARD_FRAMES].name == "train_00032"
+    assert longer[dataset.SHARD_FRAMES].name == "train_00016"
 
 
 def test_cut_off_rendering_goes_on_and_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_cut_off_rendering_goes_on_and_leaves_nothing_half_written(tmp_path, mon
 def open_and_report(root, start, answers):
     """What each of two processes does that start at the same moment."""
     start.wait()
-    world = SyntheticWorld(root, "test", count=40, size=SIZE, workers=1)
+    world = SyntheticWorld(root, "test", count=2 * dataset.SHARD_FRAMES, size=SIZE, workers=1)
     answers.put(zlib.crc32(b"".join(sample.image.tobytes() for sample in world)))
 
 
@@ -124,6 +124,14 @@ def test_frames_of_another_world_version_are_refused(tmp_path):
     (tmp_path / "val_8x24" / "world.json").write_text(json.dumps({"world_version": "of old"}))
     with pytest.raises(ValueError, match=r"val_8x24 holds frames of world version of old.*another cache folder"):
         SyntheticWorld(tmp_path, "val", count=1, size=SIZE)
+
+
+def test_files_with_another_number_of_frames_are_refused(tmp_path):
+    world = SyntheticWorld(tmp_path, "val", count=1, size=SIZE)
+    path = tmp_path / "val_8x24" / "depth_00000.npy"
+    np.save(path, np.load(path)[:5])
+    with pytest.raises(ValueError, match=r"depth_00000.npy holds 5 frames where files of 16.*delete"):
+        world[0]
 
 
 @pytest.mark.parametrize(

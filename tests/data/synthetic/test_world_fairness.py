@@ -17,7 +17,7 @@ def frames():
         found = [render(seed, index, SIZE, outputs=("image", "labels")) for index in range(count)]
         return np.stack([f["image"] for f in found]), np.stack([f["labels"] for f in found])
 
-    return *of(0, 160), *of(2, 60)
+    return *of(0, 120), *of(2, 40)
 
 
 def mean_iou(predicted, labels):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from depthseg.data.synthetic import render
+from depthseg.data.synthetic.camera import advance
 from depthseg.data.synthetic.primitives import BOX, CONE, ELLIPSOID
 from depthseg.data.synthetic.rendering import View
 from depthseg.data.synthetic.scene import build_scene
@@ -183,6 +184,14 @@ def test_culling_by_screen_boxes_loses_nothing(monkeypatch):
     assert (quick.surface != slow.surface).mean() < 1e-3
 
 
+def test_driving_is_the_sum_of_small_steps():
+    moments = (np.arange(100000) + 0.5) / 100000 * 2.5
+    for speed, turn in [(0.7, 0.9), (1.0, -0.3), (0.4, 0.0), (0.0, 0.5)]:
+        headings = 0.2 + turn * moments
+        end = 3.0 + speed * 2.5 * np.sin(headings).mean(), -1.0 + speed * 2.5 * np.cos(headings).mean()
+        np.testing.assert_allclose(advance(3.0, -1.0, 0.2, speed, turn, 2.5), (*end, 0.2 + 2.5 * turn), atol=1e-8)
+
+
 def test_road_coordinates_turn_back_into_places():
     road = build_scene(4, TURNED).road
     for s, u in [(0.0, 0.0), (12.0, -3.0), (-5.0, 4.0), (40.0, 9.5)]:
@@ -192,15 +201,22 @@ def test_road_coordinates_turn_back_into_places():
         np.testing.assert_allclose(step / np.linalg.norm(step), (np.sin(heading), np.cos(heading)), atol=1e-5)
 
 
-def test_pavement_is_one_kerb_above_the_road():
-    scene = build_scene(0, 3)
-    view = View(scene, SIZE, 0, "left")
-    rays, hits = view.cast()
-    height = -(view.camera.centre[1] + rays[1] * np.where(np.isfinite(hits.depth), hits.depth, 0.0))
-    assert np.abs(height[hits.surface == ROAD_SURFACE]).max() < 1e-9
-    pavement = height[hits.surface == PAVEMENT_SURFACE]
-    assert pavement.min() > -1e-9 and pavement.max() < scene.road.kerb + 1e-9
-    assert (np.abs(pavement - scene.road.kerb) < 1e-9).mean() > 0.8
+def test_pavement_is_one_kerb_above_the_road_and_ends_upright():
+    faces = 0
+    for seed, index in (*SCENES, (4, TURNED)):
+        scene = build_scene(seed, index)
+        view = View(scene, SIZE, 0, "left")
+        rays, hits = view.cast()
+        points = view.camera.centre[:, None] + rays * np.where(np.isfinite(hits.depth), hits.depth, 0.0)
+        assert np.abs(points[1, hits.surface == ROAD_SURFACE]).max() < 1e-9
+        x, y, z = points[:, hits.surface == PAVEMENT_SURFACE]
+        inside = scene.road.pavement_depth(*scene.road.locate(x, z))
+        top = np.abs(-y - scene.road.kerb) < 1e-9
+        assert top.mean() > 0.8 and inside[top].min() > 0
+        assert ((-y[~top] > 0) & (-y[~top] < scene.road.kerb)).all()
+        assert np.abs(inside[~top]).max(initial=0.0) < 1e-9
+        faces += (~top).sum()
+    assert faces > 20
 
 
 def test_hidden_and_left_behind_points_are_not_visible():

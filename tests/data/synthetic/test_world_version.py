@@ -24,7 +24,7 @@ def test_draws_are_those_of_the_bit_generator():
     assert draw.unit() != expected[0]
 
 
-# PINNED: what the version stands for. Whoever changes these also changes the world: raise `revision`, and measure anew.
+# PINNED. Whoever has to change these has changed the world: raise `revision`, and measure everything anew.
 PINNED_VERSION = "7d9ced6511f3"
 PINNED_FRAMES = [
     (0, 0, [176, 430, 97, 256, 228, 308, 27, 39, 74, 39, 54], 79.372, 20.4532),

@@ -1,0 +1,26 @@
+"""The world is neither too hard nor too easy: what a network without pre-training learns from 16 labelled frames."""
+
+import pytest
+
+from depthseg.data.synthetic import SyntheticWorld
+from depthseg.engine.config import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
+from depthseg.engine.run import train
+
+
+@pytest.mark.heavy
+def test_random_initialisation_with_16_labels_lands_between_30_and_65_percent(tmp_path):
+    size = (64, 192)
+    train_set = SyntheticWorld(tmp_path / "world", "train", count=200, size=size, outputs=("image", "labels"))
+    test_set = SyntheticWorld(tmp_path / "world", "test", count=100, size=size, outputs=("image", "labels"))
+    config = RunConfig(
+        model=ModelOptions(
+            encoder={"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.5},
+            head_config={"decoder_channels": [8, 16, 32, 64, 128]},
+        ),
+        data=DataOptions(size=list(size), subset_size=16, crop_scale=[0.6, 1.0], colour_jitter=0.3),
+        optim=OptimOptions(lr=1e-3, batch_size=8),
+        schedule=ScheduleOptions(steps=600, warmup_steps=50),
+        run=RunOptions(output_dir=str(tmp_path / "run"), select="last"),
+    )
+    scores = train(config, train_set, test_set).scores
+    assert 0.30 < scores["mean_iou"] < 0.65
