@@ -14,7 +14,8 @@ from depthseg.quickstart import LABELLED_FRAMES, SEEDS, Quickstart, clear
 @pytest.mark.heavy
 def test_quickstart_keeps_its_promises(tmp_path):
     out = tmp_path / "results"
-    done = subprocess.run(["depthseg", "quickstart", "--output-dir", out], capture_output=True, text=True, cwd=tmp_path)
+    command = ["depthseg", "quickstart", "--output-dir", out]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((out / "results.json").read_text())
     assert results["depth"]["network"] <= 0.6 * results["depth"]["constant"]
@@ -34,7 +35,7 @@ def test_quickstart_keeps_its_promises(tmp_path):
     assert all(name in done.stdout for name in results["baselines"])
     assert np.asarray(Image.open(out / "panel.png")).std() > 10
     assert AutoConfig.from_pretrained(out / "model").num_labels == 11
-    again = subprocess.run(["depthseg", "quickstart", "--output-dir", out], capture_output=True, text=True, cwd=tmp_path)
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode != 0 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
 
 

@@ -2,8 +2,8 @@
 
     python training/camvid_table.py --root /path/to/camvid --depth-model runs/pretrain_synthetic/model
 
-Nine runs of camvid_fewshot_resnet18.yaml, three seeds of three starts; finished ones are not repeated. A seed picks the
-16 images, the new weights and the order of images. Writes runs/camvid_table/results.json and prints the table.
+Nine runs of camvid_fewshot_resnet18.yaml, three seeds of three starts; finished ones are not repeated. A seed picks
+the 16 images, the new weights and the order of images. Writes runs/camvid_table/results.json and prints the table.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def main() -> None:
     val_set = CamVid(options.root, "val")
     for seed in SEEDS:
         for number, (arm, overrides) in enumerate(arms.items()):
-            run = [f"run.output_dir={options.output_dir}/arm{number}_seed{seed}", "run.resume=true", f"run.seed={seed}"]
-            config = load_config(CONFIG, [f"data.root={options.root}", f"data.subset_seed={seed}", *overrides, *run])
+            run_dir = f"run.output_dir={options.output_dir}/arm{number}_seed{seed}"
+            seeds = [f"data.subset_seed={seed}", f"run.seed={seed}"]
+            config = load_config(CONFIG, [f"data.root={options.root}", run_dir, "run.resume=true", *seeds, *overrides])
             table[arm].append(train(config).scores["mean_iou"])
         pool = CamVid(options.root, "train", exclude_sequences=["0016E5"])
         subset = few_shot_subset(pool, config.data.subset_size, seed)

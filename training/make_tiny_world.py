@@ -1,4 +1,6 @@
-"""Make model_cards/depthseg-tiny-world from its training run: bfloat16 weights, scores on unseen frames, and the card.
+"""Make model_cards/depthseg-tiny-world from its training run: bfloat16 weights, scores on unseen frames, its card.
+
+The three commands, in a checkout:
 
     python training/pretrain_depth.py --config training/configs/pretrain_synthetic_supervised.yaml
     python training/finetune_segmentation.py --config training/configs/finetune_synthetic_joint.yaml

@@ -52,7 +52,7 @@ class Collate:
         self._with_depth = with_depth
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Make `pixel_values` `(B, 3, H, W)`, `labels` `(B, H, W)` and perhaps `depth` `(B, H, W)` as `SupervisedObjective` takes them.
+        """Make `pixel_values` `(B, 3, H, W)`, `labels` and perhaps `depth` `(B, H, W)` for `SupervisedObjective`.
 
         Raises:
             ValueError: A sample without the labels of the task.

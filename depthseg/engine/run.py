@@ -201,8 +201,9 @@ def _assemble(
     checkpoint: Path | None,
 ) -> Training:
     """Objective, optimiser and progress on their device, as they were at the checkpoint."""
-    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores; the numbers are the same.
-    objective = SupervisedObjective(model, config.model.depth_weight).train().to(accelerator.device, memory_format=torch.channels_last)
+    objective = SupervisedObjective(model, config.model.depth_weight).train()
+    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
+    objective = objective.to(accelerator.device, memory_format=torch.channels_last)
     if accelerator.num_processes > 1:
         synchronise_batch_norm(objective)
     optimizer = build_optimizer(objective, model.encoder, config.optim)

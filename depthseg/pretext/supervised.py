@@ -41,7 +41,7 @@ class SupervisedObjective(nn.Module):
 
         Args:
             batch: `pixel_values` float32 `(B, 3, H, W)`; `labels` int64 `(B, H, W)` class ids with 255 = ignored, or
-                float32 `(B, H, W)` metres with 0 = unknown; with `depth_weight`, also `depth`, metres beside class ids.
+                float32 `(B, H, W)` metres with 0 = unknown; with `depth_weight` also `depth`, metres beside ids.
             num_valid: `(2,)`; divide the sums over valid pixels by these, the counts of the whole optimiser step;
                 None = the counts of this batch.
 
