@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +55,8 @@ def test_every_command_explains_itself(command, capsys):
 
 
 def test_the_installed_command_starts():
-    done = subprocess.run(["depthseg", "datasets", "list"], capture_output=True, text=True)
+    command = Path(sys.executable).with_name("depthseg")
+    done = subprocess.run([command, "datasets", "list"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "camvid" in done.stdout
 
 

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from depthseg.quickstart import LABELLED_FRAMES, SEEDS, Quickstart, clear
 @pytest.mark.heavy
 def test_quickstart_keeps_its_promises(tmp_path):
     out = tmp_path / "results"
-    command = ["depthseg", "quickstart", "--output-dir", out]
+    command = [Path(sys.executable).with_name("depthseg"), "quickstart", "--output-dir", out]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((out / "results.json").read_text())

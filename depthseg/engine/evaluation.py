@@ -9,18 +9,18 @@ import torch
 
 from ..metrics import ConfusionMatrix, DepthErrors, segmentation_scores
 from .batches import target_of
+from .predict import predict_maps
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from ..data import Sample, SampleDataset
+    from ..data import SampleDataset
 
 SELECTION = {"segmentation": ("mean_iou", max), "depth": ("abs_rel", min)}
 """Task -> the score that picks the best weights, and which of two is the better one."""
 
 
-@torch.no_grad()
 def evaluate_model(
     model: nn.Module,
     processor: Any,
@@ -58,28 +58,13 @@ def evaluate_model(
     for index in range(rank, len(dataset), world):
         sample = dataset[index]
         target = torch.from_numpy(target_of(sample, task))
-        meter.update(predict_sample(model, processor, sample, task), target)
+        labels, depth = predict_maps(model, processor, sample.image)
+        meter.update(torch.from_numpy(labels if task == "segmentation" else depth), target)
     model.train(was_training)
     if task == "segmentation":
         return segmentation_scores(_total(meter.matrix, accelerator), _class_names(model))
     meter.state = _total(meter.state, accelerator)
     return meter.compute()
-
-
-@torch.no_grad()
-def predict_sample(model: nn.Module, processor: Any, sample: Sample, task: str) -> torch.Tensor:
-    """Predict one image at its own size.
-
-    Returns:
-        On the CPU: int64 `(H, W)` class ids, or float32 `(H, W)` depth in the model's own `depth_type`.
-    """
-    device = next(model.parameters()).device
-    inputs = processor(images=[sample.image], return_tensors="pt")
-    outputs = model(pixel_values=inputs["pixel_values"].to(device))
-    sizes = [sample.image.shape[:2]]
-    if task == "segmentation":
-        return processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0].cpu()
-    return processor.post_process_depth_estimation(outputs, target_sizes=sizes)[0]["predicted_depth"].cpu()
 
 
 def default_depth_errors(model: nn.Module) -> DepthErrors:

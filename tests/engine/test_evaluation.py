@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import BatchFeature
 
 from depthseg.data import LabelSpace, Sample
 from depthseg.engine.evaluation import evaluate_model, json_scores
@@ -50,24 +51,29 @@ class Echo(nn.Module):
             num_labels=4, id2label=id2label, depth_type=depth_type, min_depth=0.5, max_depth=50.0
         )
 
+    @property
+    def device(self):
+        return self.weight.device
+
     def forward(self, pixel_values):
         assert not self.training and not torch.is_grad_enabled()
-        return self.weight * pixel_values[0, 0]
+        answer = self.weight * pixel_values[0, 0]
+        return {"logits": answer, "predicted_depth": answer}
 
 
 class Processor:
     """Hands the image over as it is."""
 
     def __call__(self, images, return_tensors):
-        return {"pixel_values": torch.from_numpy(images[0].astype(np.float32)).permute(2, 0, 1)[None]}
+        return BatchFeature({"pixel_values": torch.from_numpy(images[0].astype(np.float32)).permute(2, 0, 1)[None]})
 
     def post_process_semantic_segmentation(self, outputs, target_sizes):
-        assert tuple(outputs.shape) == tuple(target_sizes[0])
-        return [outputs.long()]
+        assert tuple(outputs["logits"].shape) == tuple(target_sizes[0])
+        return [outputs["logits"].long()]
 
     def post_process_depth_estimation(self, outputs, target_sizes):
-        assert tuple(outputs.shape) == tuple(target_sizes[0])
-        return [{"predicted_depth": 1 + outputs}]
+        assert tuple(outputs["predicted_depth"].shape) == tuple(target_sizes[0])
+        return [{"predicted_depth": 1 + outputs["predicted_depth"]}]
 
 
 def test_segmentation_equals_a_loop_over_pixels():
