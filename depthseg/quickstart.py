@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 SIZE = (64, 192)
 ENCODER = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.5}
-HEAD = {"decoder_channels": [8, 16, 32, 64, 128]}
-TRAIN_FRAMES = 1500
+HEAD = {"decoder_channels": [8, 16, 32, 64, 128], "num_scales": 1}
+TRAIN_FRAMES = 1000
 TEST_FRAMES = 100
 LABELLED_FRAMES = 8
 SEEDS = (0, 1, 2)
-PRETRAIN_STEPS = 700
-FINETUNE_STEPS = 100
+PRETRAIN_STEPS = 420
+FINETUNE_STEPS = 60
 BATCH_SIZE = 8
 
 
