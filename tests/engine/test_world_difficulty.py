@@ -1,14 +1,18 @@
-"""The world is neither too hard nor too easy: what a network without pre-training learns from 16 labelled frames."""
+"""The world is neither too hard nor too easy: what a network without pre-training learns from 16 labelled frames.
+
+The README gives the measured score, 30 %; here it is held against what colour alone and place alone give.
+"""
 
 import pytest
 
 from depthseg.data.synthetic import SyntheticWorld
 from depthseg.engine.config import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
 from depthseg.engine.run import train
+from depthseg.metrics.baselines import ColourClassifier, PositionPrior, score_segmentation_baseline
 
 
 @pytest.mark.heavy
-def test_random_initialisation_with_16_labels_lands_between_30_and_65_percent(tmp_path):
+def test_16_labels_teach_more_than_colour_and_place_and_leave_room_for_better(tmp_path):
     size = (64, 192)
     train_set = SyntheticWorld(tmp_path / "world", "train", count=200, size=size, outputs=("image", "labels"))
     test_set = SyntheticWorld(tmp_path / "world", "test", count=100, size=size, outputs=("image", "labels"))
@@ -23,4 +27,9 @@ def test_random_initialisation_with_16_labels_lands_between_30_and_65_percent(tm
         run=RunOptions(output_dir=str(tmp_path / "run"), select="last"),
     )
     scores = train(config, train_set, test_set).scores
-    assert 0.30 < scores["mean_iou"] < 0.65
+    shortcuts = [
+        score_segmentation_baseline(baseline(train_set), test_set)["mean_iou"]
+        for baseline in (ColourClassifier, PositionPrior)
+    ]
+    assert max(shortcuts) < 0.25
+    assert max(shortcuts) + 0.05 < scores["mean_iou"] < 0.65
