@@ -178,7 +178,9 @@ def load_model(
         raise ValueError(f"{model_path} holds a {architecture}; predictions are made by {' or '.join(MODEL_CLASSES)}.")
     model = MODEL_CLASSES[architecture].from_pretrained(str(model_path), revision=revision, dtype=torch.float32)
     processor = DepthSegImageProcessor.from_pretrained(str(model_path), revision=revision)
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # The memory format of training: with another one the last bits differ, and with them a pixel now and then.
+    return model.eval().to(device, memory_format=torch.channels_last), processor
 
 
 def label_space_of(config: PreTrainedConfig) -> LabelSpace:

@@ -48,6 +48,7 @@ def test_two_processes_are_counted_equal_one_and_are_scored_as_logged(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "depthseg.cli", "evaluate", "--model", tmp_path / "2" / "model"]
         + ["--dataset", "camvid", "--root", CAMVID, "--split", "val"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
