@@ -1,0 +1,179 @@
+"""Configuration of every depthseg model.
+
+Annotations are not postponed in this file: `@strict` checks types, and skips those that are strings.
+"""
+
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import logging
+
+from .encoders_depthseg import encoder_entry
+from .heads_depthseg import complete_head_config
+
+logger = logging.get_logger(__name__)
+DEFAULT_ENCODER = {"model_type": "depthseg_resnet", "depth": 18}
+# What transformers itself writes into a config.json or passes along beside the declared fields.
+PASSING_NAMES = frozenset(
+    {
+        "num_labels",
+        "torch_dtype",
+        "auto_map",
+        "model_type",
+        "output_attentions",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "_experts_implementation",
+        "_name_or_path",
+        "name_or_path",
+        "_commit_hash",
+        "transformers_version",
+        "use_return_dict",
+    }
+)
+
+# Backbones of transformers take these beside their declared fields, and so does our plain ViT.
+BACKBONE_NAMES = frozenset({"out_indices", "out_features", "_out_indices", "_out_features", "stage_names"})
+
+
+@strict
+class DepthSegConfig(PreTrainedConfig):
+    """Everything that changes the network: an encoder, a head, the classes, and what its depth means.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): The encoder; `model_type` is a key of `ENCODERS`.
+            Defaults to a full-width ResNet-18.
+        head_type (`str`, *optional*, defaults to `"monodepth2"`): A key of `HEADS`.
+        head_config (`dict`, *optional*): The head's options; those left out get the head's defaults.
+        num_labels (`int`, *optional*), id2label, label2id (`dict`, *optional*): The classes, as everywhere in
+            transformers; `label2id` follows from `id2label`.
+        semantic_loss_ignore_index (`int`, *optional*, defaults to `255`): Label id of pixels that do not count.
+        depth_type (`str`, *optional*, defaults to `"disparity"`): What the depth predictor's numbers mean:
+            `"metric"` (sigmoid times `max_depth`, metres), `"disparity"` (sigmoid between `1/max_depth` and
+            `1/min_depth`, `predicted_depth` in metres or up to scale) or `"relative_inverse"` (ReLU, inverse depth
+            known up to scale and shift).
+        depth_loss (`str`, *optional*, defaults to `"l1"`): Loss on depth labels: `"l1"`, `"silog"` or `"ssi"`.
+        min_depth, max_depth (`float`, *optional*, default to `0.1` and `100.0`): Range of depth in metres.
+        input_mean, input_std (`list[float]`, *optional*): Per-channel scaling of `[0, 1]` images *inside* the model,
+            for weights trained that way. Leave unset where the image processor normalises, never set both.
+        keep_depth (`bool`, *optional*, defaults to `False`): Whether a segmenter keeps the depth predictor, so that
+            one forward gives labels and depth.
+        weight_lineage (`list[dict]`, *optional*): Where the weights came from, oldest first; written by transfer.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: For a wrong type or value.
+        ValueError: For an unknown name, encoder, head or head option, or for `num_labels` at odds with `id2label`.
+    """
+
+    model_type = "depthseg"
+    # Lets transformers pass attention and dtype settings on to the encoder.
+    sub_configs = {"encoder_config": AutoConfig}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    head_type: str = "monodepth2"
+    head_config: dict | None = None
+    semantic_loss_ignore_index: int = 255
+    depth_type: Literal["metric", "disparity", "relative_inverse"] = "disparity"
+    depth_loss: Literal["l1", "silog", "ssi"] = "l1"
+    min_depth: float | int = 0.1
+    max_depth: float | int = 100.0
+    input_mean: list[float | int] | tuple[float | int, ...] | None = None
+    input_std: list[float | int] | tuple[float | int, ...] | None = None
+    keep_depth: bool = False
+    weight_lineage: list[dict[str, Any]] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._refuse_unknown_names(kwargs)
+        self.encoder_config = build_encoder_config(self.encoder_config)
+        self.head_config = complete_head_config(self.head_type, self.head_config)
+        num_labels = kwargs.get("num_labels")
+        if self.id2label is not None:
+            if num_labels is not None and num_labels != len(self.id2label):
+                raise ValueError(
+                    f"num_labels is {num_labels} but id2label names {len(self.id2label)} classes; give one of them, "
+                    "or both with the same count."
+                )
+            ids = sorted(int(index) for index in self.id2label)
+            if ids != list(range(len(ids))):
+                raise ValueError(f"id2label has the ids {ids}; they must be 0 to {len(ids) - 1}, without gaps.")
+            self.label2id = {name: int(index) for index, name in self.id2label.items()}
+        super().__post_init__(**kwargs)
+
+    def _refuse_unknown_names(self, kwargs: dict[str, Any]) -> None:
+        unknown = sorted(set(kwargs) - PASSING_NAMES)
+        if not unknown:
+            return
+        message = f"DepthSegConfig has no option {', '.join(unknown)}; its own options are {', '.join(OWN_OPTIONS)}."
+        if self.transformers_version is None:
+            raise ValueError(message)
+        # A file saved by a newer transformers may hold fields of the base class that this one does not know.
+        logger.warning("%s The file's entries are ignored.", message)
+
+    def validate_architecture(self) -> None:
+        """Check the values; called by `@strict` when the configuration is made and when it is saved."""
+        if not 0 < self.min_depth < self.max_depth:
+            raise ValueError(
+                f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; they must satisfy "
+                "0 < min_depth < max_depth, in metres."
+            )
+        if (self.input_mean is None) != (self.input_std is None):
+            raise ValueError("input_mean and input_std go together; set both or neither.")
+        if self.input_std is not None and (len(self.input_mean) != 3 or len(self.input_std) != 3):
+            raise ValueError(
+                f"input_mean is {self.input_mean} and input_std is {self.input_std}; each needs 3 numbers, one for "
+                "each channel."
+            )
+        if self.input_std is not None and min(self.input_std) <= 0:
+            raise ValueError(f"input_std is {self.input_std}; each must be above 0.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from a dictionary, with overrides.
+
+        Another `head_type` drops the stored `head_config`, which belongs to the old head; `num_labels` and `id2label`
+        replace the stored classes.
+        """
+        config_dict = dict(config_dict)
+        if kwargs.get("head_type", config_dict.get("head_type")) != config_dict.get("head_type"):
+            config_dict["head_config"] = None
+        if "num_labels" in kwargs or "id2label" in kwargs:
+            config_dict["id2label"] = config_dict["label2id"] = None
+        for name in ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
+            if name in kwargs:
+                config_dict[name] = kwargs.pop(name)
+        return super().from_dict(config_dict, **kwargs)
+
+
+OWN_OPTIONS = tuple(
+    sorted(field.name for field in fields(DepthSegConfig) if field.name in DepthSegConfig.__annotations__)
+)
+
+
+def build_encoder_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    """Return the encoder's configuration object.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): A dictionary with `model_type`, or the object.
+
+    Raises:
+        ValueError: If `model_type` is missing or not an encoder of ours, or an option is unknown.
+    """
+    if encoder_config is None:
+        encoder_config = DEFAULT_ENCODER
+    if isinstance(encoder_config, PreTrainedConfig):
+        encoder_entry(encoder_config.model_type).cls.complete_config(encoder_config)
+        return encoder_config
+    options = dict(encoder_config)
+    entry = encoder_entry(options.pop("model_type", None))
+    unknown = sorted(set(options) - set(entry.config_class().to_dict()) - PASSING_NAMES - BACKBONE_NAMES)
+    if unknown:
+        raise ValueError(
+            f"encoder_config has no option {', '.join(unknown)}; {entry.config_class.__name__} knows "
+            f"{', '.join(sorted(entry.config_class.__annotations__))}."
+        )
+    config = entry.config_class(**options)
+    entry.cls.complete_config(config)
+    return config

@@ -1,0 +1,130 @@
+"""What a head is, and the table of heads.
+
+A head's `forward` is the decoder body, the same for depth and segmentation: features in, decoder maps out, finest
+first. The last layer is built by the head but owned by the model, under a name that says the task: `depth_predictor`
+or `classifier`. So a depth network becomes a segmenter by exchanging one small module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from torch import nn
+
+from .heads_base_depthseg import DepthSegHead
+from .heads_dpt_depthseg import DPTHead, DPTHeadConfig
+from .heads_linear_depthseg import LinearHead, LinearHeadConfig
+from .heads_monodepth2_depthseg import Monodepth2Head, Monodepth2HeadConfig
+
+
+@dataclass(frozen=True)
+class HeadEntry:
+    """One row of [`HEADS`], read by the configuration, the model, the tests and the README table.
+
+    Args:
+        cls (`type[DepthSegHead]`): Built as `cls(channels, strides, num_prefix_tokens, config)`.
+        config_class (`type`): Frozen dataclass of the head's options; its defaults complete `head_config`.
+        kind (`str`): `"dense"` (one score a pixel and class) or `"masks"`.
+        tasks (`tuple[str, ...]`): What it can do: `"depth"`, `"segmentation"`.
+        min_levels (`int`): Fewest encoder maps it needs.
+        summary (`str`): One line for the README table.
+        source (`str`): The paper.
+    """
+
+    cls: type[DepthSegHead]
+    config_class: type
+    kind: str
+    tasks: tuple[str, ...]
+    min_levels: int
+    summary: str
+    source: str
+
+
+HEADS: dict[str, HeadEntry] = {
+    "monodepth2": HeadEntry(
+        Monodepth2Head,
+        Monodepth2HeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        2,
+        "U-Net decoder of Monodepth2, the paper's head: up-convolutions with skips, depth at up to four scales.",
+        "https://huggingface.co/papers/1806.01260",
+    ),
+    "dpt": HeadEntry(
+        DPTHead,
+        DPTHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        4,
+        "Reassemble and fusion blocks of DPT, on transformer or convolutional maps.",
+        "https://huggingface.co/papers/2103.13413",
+    ),
+    "linear": HeadEntry(
+        LinearHead,
+        LinearHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        1,
+        "BatchNorm and one 1x1 convolution on the last map, or on the last four: the linear probe.",
+        "https://huggingface.co/papers/2304.07193",
+    ),
+}
+
+
+def head_entry(head_type: str) -> HeadEntry:
+    """Return the row of a head type.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    if head_type not in HEADS:
+        raise ValueError(f"head_type is {head_type!r}; allowed are {', '.join(HEADS)}.")
+    return HEADS[head_type]
+
+
+def complete_head_config(head_type: str, options: dict | None) -> dict:
+    """Check the options of a head and fill in its defaults.
+
+    Args:
+        head_type (`str`): A key of [`HEADS`].
+        options (`dict`, *optional*): Some or all of the head's options.
+
+    Returns:
+        `dict`: every option, as plain JSON types.
+
+    Raises:
+        ValueError: For an unknown head, an unknown option, or a value that the head refuses.
+    """
+    entry = head_entry(head_type)
+    known = [field.name for field in fields(entry.config_class)]
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(
+            f"head_config has no option {', '.join(unknown)} for head_type {head_type!r}; it has {', '.join(known)}."
+        )
+    config = entry.config_class(**(options or {}))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def build_head(
+    head_type: str, head_config: dict, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int
+) -> nn.Module:
+    """Build a head for an encoder's maps.
+
+    Args:
+        head_type (`str`): A key of [`HEADS`].
+        head_config (`dict`): The head's options.
+        channels (`list[int]`): Channels of the encoder's maps, shallow to deep.
+        strides (`tuple[float, ...]`): Input pixels per cell of those maps.
+        num_prefix_tokens (`int`): Prefix tokens of each map, 0 for convolutional encoders.
+
+    Raises:
+        ValueError: If the encoder has fewer maps than the head needs.
+    """
+    entry = head_entry(head_type)
+    if len(channels) < entry.min_levels:
+        raise ValueError(
+            f"head_type {head_type!r} needs at least {entry.min_levels} encoder maps but the encoder gives "
+            f"{len(channels)}; choose more layers in encoder_config.out_indices or another head."
+        )
+    return entry.cls(channels, strides, num_prefix_tokens, entry.config_class(**head_config))

@@ -1,0 +1,164 @@
+"""`from_pretrained` with transfer: all or nothing per part, and a report of what came over and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .heads_depthseg import build_head
+from .transfer_depthseg import PartTransfer, TransferReport, parts_of, plan_transfer, source_name
+
+logger = logging.get_logger(__name__)
+
+HEAD_INITS = ("pretrained", "random")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+
+
+class TransferMixin:
+    """Loads a checkpoint of any depthseg task into any depthseg class.
+
+    Attributes:
+        transfer_report ([`TransferReport`] or `None`): What `from_pretrained` took over; `None` for a model that was
+            built from a configuration.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        config: Any = None,
+        head_init: str = "pretrained",
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a depthseg checkpoint, of this task or another.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder.
+            model_args: Passed on to transformers.
+            config ([`DepthSegConfig`], *optional*): Configuration of the model to load; by default the checkpoint's
+                with the overrides in `kwargs`, such as `num_labels`, `id2label`, `head_type` or `keep_depth`.
+            head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` takes the encoder alone.
+            output_loading_info (`bool`, *optional*): Whether to return transformers' loading information as well.
+            kwargs: Overrides of the configuration, and everything transformers' own `from_pretrained` takes.
+
+        Returns:
+            The model in evaluation mode, with its `transfer_report`.
+
+        Raises:
+            ValueError: If the checkpoint is not a depthseg one, has another encoder, or lacks tensors of a part.
+        """
+        if head_init not in HEAD_INITS:
+            raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
+        hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        source = cls._source_config(pretrained_model_name_or_path, hub_arguments)
+        if config is None:
+            config, kwargs = cls.config_class.from_pretrained(
+                pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
+            )
+            kwargs = hub_arguments | kwargs
+        plan = plan_transfer(source, config, cls.__name__, head_init)
+        # Tensors of another shape are let through here and judged by part below.
+        kwargs["ignore_mismatched_sizes"] = True
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
+        )
+        cls._refuse_partial(plan, info, pretrained_model_name_or_path)
+        for part, (taken, _) in plan.items():
+            if not taken:
+                initialise_anew(model, part)
+        model.freeze_unused_parameters()
+        model.transfer_report = make_report(model, plan, source, source_name(pretrained_model_name_or_path))
+        model.record_lineage()
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _source_config(cls, path: Any, hub_arguments: dict[str, Any]) -> Any:
+        """Read the checkpoint's own configuration, refusing other model types with a sentence."""
+        values, _ = cls.config_class.get_config_dict(path, **hub_arguments)
+        model_type = values.get("model_type")
+        if model_type != cls.config_class.model_type:
+            raise ValueError(
+                f"{path} holds a checkpoint of model type {model_type!r}, not of "
+                f"{cls.config_class.model_type!r}; load it with the class that wrote it."
+            )
+        return cls.config_class.from_dict(values)
+
+    @staticmethod
+    def _refuse_partial(plan: dict[str, tuple[bool, str]], info: dict[str, Any], path: Any) -> None:
+        """Raise if a part that was to be taken is not whole."""
+        mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
+        for part, (taken, _) in plan.items():
+            broken = sorted(k for k in {*info["missing_keys"], *mismatched} if k.startswith(f"{part}."))
+            if taken and broken:
+                raise ValueError(
+                    f"{path}: {len(broken)} tensors of {part!r} are missing or of another shape, for example "
+                    f"{broken[0]}; a part is taken as a whole or not at all. The checkpoint is damaged or was saved "
+                    "with another configuration."
+                )
+
+    def record_lineage(self: PreTrainedModel) -> None:
+        """Log the transfer, and add it to `config.weight_lineage` unless the checkpoint was merely loaded again."""
+        report = self.transfer_report
+        if report.is_reload:
+            return
+        logger.warning("%s", report)
+        self.config.weight_lineage = [*(self.config.weight_lineage or []), report.to_dict()]
+
+
+@torch.no_grad()
+def initialise_anew(model: PreTrainedModel, part: str) -> None:
+    """Give a part random weights, also where the checkpoint had tensors of the same names and shapes for it."""
+    for module in model.get_submodule(part).modules():
+        for holder in (module, *module.parameters(recurse=False), *module.buffers(recurse=False)):
+            holder._is_hf_initialized = False
+        model._initialize_weights(module)
+
+
+def make_report(model: PreTrainedModel, plan: dict[str, tuple[bool, str]], source: Any, name: str) -> TransferReport:
+    """Count the tensors of each part of a loaded model, and of each part of the checkpoint that was not used."""
+    parts = []
+    for part, (taken, why) in plan.items():
+        status = "taken" if taken else "new"
+        parts.append(PartTransfer(part, status, why, *count_tensors(model.get_submodule(part))))
+    source_parts = build_source_parts(model, source)
+    for part, module in source_parts.items():
+        taken, why = plan.get(part, (False, f"{type(model).__name__} has none"))
+        if not taken:
+            parts.append(PartTransfer(part, "left over", why, *count_tensors(module)))
+    return TransferReport(
+        source=name,
+        revision=getattr(source, "_commit_hash", None) or getattr(model.config, "_commit_hash", None),
+        source_class=(source.architectures or ["an unknown class"])[0],
+        target_class=type(model).__name__,
+        parts=tuple(parts),
+    )
+
+
+def build_source_parts(model: PreTrainedModel, source: Any) -> dict[str, nn.Module]:
+    """Build the checkpoint's parts beside the encoder on the meta device, to be counted."""
+    names = parts_of((source.architectures or [""])[0], source)
+    if names == ("encoder",):
+        return {}
+    encoder = model.encoder
+    with torch.device("meta"):
+        head = build_head(
+            source.head_type, source.head_config, encoder.channels, encoder.strides, encoder.num_prefix_tokens
+        )
+        modules = {"head": head}
+        if "depth_predictor" in names:
+            modules["depth_predictor"] = head.make_depth_predictor()
+        if "classifier" in names:
+            modules["classifier"] = head.make_classifier(source.num_labels)
+    return modules
+
+
+def count_tensors(module: nn.Module) -> tuple[int, int]:
+    """Return the number of tensors of a module, buffers included, and of the numbers in them."""
+    tensors = list(module.state_dict().values())
+    return len(tensors), sum(tensor.numel() for tensor in tensors)

@@ -1,0 +1,161 @@
+"""Losses on labels, averaged over the valid pixels of the *global* batch.
+
+Every loss is a sum over the valid pixels of this batch divided by `num_valid`. Left out, `num_valid` is this batch's
+own count, so the loss is the plain mean. A training loop that splits one optimiser step over micro-batches or
+processes passes the count of the whole step; the parts then add up to exactly the loss of the undivided batch, which
+means of means do not.
+
+Shape letters: B batch, K classes, H and W label size, h and w prediction size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DEPTH_LOSSES = ("l1", "silog", "ssi")
+SILOG_VARIANCE_WEIGHT = 0.5
+SSI_GRADIENT_WEIGHT = 0.5
+SSI_GRADIENT_SCALES = 4
+EPSILON = 1e-6
+
+
+def valid_depth(labels: Tensor) -> Tensor:
+    """Return where depth labels, in metres, are known: finite and above 0, as a boolean tensor of the same shape."""
+    return torch.isfinite(labels) & (labels > 0)
+
+
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, num_valid: Tensor | int | None = None
+) -> Tensor:
+    """Cross-entropy at the resolution of the labels.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores; resized bilinearly to the labels.
+        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`.
+        ignore_index (`int`, *optional*, defaults to `255`): Pixels of this id do not count.
+        num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
+
+    Returns:
+        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored.
+
+    Raises:
+        ValueError: If an id lies outside the range (checked on the CPU, where it is cheap).
+    """
+    if labels.dim() != 3 or labels.shape[0] != logits.shape[0]:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}; expected (batch, height, width) with a batch of "
+            f"{logits.shape[0]}."
+        )
+    labels = labels.long()
+    valid = labels != ignore_index
+    if labels.device.type == "cpu":
+        check_label_range(labels[valid], logits.shape[1], ignore_index)
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
+    return total / divisor(valid, num_valid)
+
+
+def check_label_range(ids: Tensor, num_labels: int, ignore_index: int) -> None:
+    """Raise a sentence if any of the class ids is not one of `num_labels` classes."""
+    if ids.numel() and (ids.min() < 0 or ids.max() >= num_labels):
+        wrong = sorted(set(ids[(ids < 0) | (ids >= num_labels)].tolist()))[:5]
+        raise ValueError(
+            f"labels holds the ids {wrong} but the model knows 0 to {num_labels - 1} and ignores {ignore_index}; map "
+            "the labels to the model's classes or set num_labels."
+        )
+
+
+def depth_loss(
+    kind: str, prediction: Tensor, labels: Tensor, inverse: bool, num_valid: Tensor | int | None = None
+) -> Tensor:
+    """Compare predicted with measured depth.
+
+    Args:
+        kind (`str`): `"l1"`, `"silog"` (scale-invariant log) or `"ssi"` (scale-and-shift-invariant).
+        prediction (`torch.Tensor` of shape `(B, H, W)`): Depth in metres, or inverse depth where `inverse` holds.
+        labels (`torch.Tensor` of shape `(B, H, W)`): Depth in metres; 0, negative, NaN or infinite = unknown.
+        inverse (`bool`): Whether the prediction is inverse depth; the labels are then inverted before they are used.
+        num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
+
+    Returns:
+        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where no depth is known.
+
+    Raises:
+        ValueError: If prediction and labels differ in shape.
+    """
+    if labels.shape != prediction.shape:
+        raise ValueError(f"labels has shape {tuple(labels.shape)}; expected {tuple(prediction.shape)}.")
+    valid = valid_depth(labels)
+    # Unknown pixels get a harmless value: a NaN times a zero mask would still be NaN.
+    labels = torch.where(valid, labels, torch.ones_like(labels)).float()
+    prediction = prediction.float()
+    if kind == "ssi":
+        inverse_prediction = prediction if inverse else 1 / prediction.clamp(min=EPSILON)
+        total = ssi_sums(inverse_prediction, 1 / labels, valid).sum()
+    else:
+        target = 1 / labels if inverse else labels
+        total = (silog_sums if kind == "silog" else l1_sums)(prediction, target, valid).sum()
+    return total / divisor(valid, num_valid)
+
+
+def l1_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Per image the sum of absolute differences over the valid pixels, shape `(B,)`."""
+    return ((prediction - target).abs() * valid).flatten(1).sum(1)
+
+
+def silog_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Per image its number of valid pixels times the scale-invariant log loss, shape `(B,)`.
+
+    With d = log(prediction) - log(target) the loss of one image is `mean(d**2) - 0.5 * mean(d)**2`: half of a global
+    scale error is forgiven.
+
+    Source: Eigen et al. 2014, https://huggingface.co/papers/1406.2283, section 3.2.
+    """
+    difference = (prediction.clamp(min=EPSILON).log() - target.clamp(min=EPSILON).log()) * valid
+    count = valid.flatten(1).sum(1).clamp(min=1)
+    total = difference.flatten(1).sum(1)
+    return difference.square().flatten(1).sum(1) - SILOG_VARIANCE_WEIGHT * total.square() / count
+
+
+def ssi_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Per image its number of valid pixels times the scale-and-shift-invariant loss, shape `(B,)`.
+
+    Prediction and target, both inverse depth, are each shifted by their median and scaled by their mean absolute
+    deviation; the loss is the mean absolute difference R plus half the mean absolute gradient of R at four scales.
+
+    Source: Ranftl et al. 2020 (MiDaS), https://huggingface.co/papers/1907.01341, equations 5, 7 and 11.
+    """
+    count = valid.flatten(1).sum(1)
+    residual = (standardise(prediction, valid) - standardise(target, valid)) * valid
+    loss = residual.abs().flatten(1).sum(1) / count.clamp(min=1)
+    for scale in range(SSI_GRADIENT_SCALES):
+        step = 2**scale
+        loss = loss + SSI_GRADIENT_WEIGHT * mean_gradient(residual[:, ::step, ::step], valid[:, ::step, ::step])
+    return loss * count
+
+
+def standardise(values: Tensor, valid: Tensor) -> Tensor:
+    """Shift `(B, H, W)` by each image's median and divide by its mean absolute deviation over the valid pixels."""
+    result = []
+    for image, mask in zip(values, valid, strict=True):
+        known = image[mask]
+        shift = known.median() if known.numel() else image.sum() * 0
+        scale = (known - shift).abs().mean() if known.numel() else image.sum() * 0
+        result.append((image - shift) / scale.clamp(min=EPSILON))
+    return torch.stack(result)
+
+
+def mean_gradient(residual: Tensor, valid: Tensor) -> Tensor:
+    """Per image the mean over its valid pixels of the absolute differences to the right and lower neighbour."""
+    along_x = (residual[:, :, 1:] - residual[:, :, :-1]).abs() * (valid[:, :, 1:] & valid[:, :, :-1])
+    along_y = (residual[:, 1:] - residual[:, :-1]).abs() * (valid[:, 1:] & valid[:, :-1])
+    return (along_x.flatten(1).sum(1) + along_y.flatten(1).sum(1)) / valid.flatten(1).sum(1).clamp(min=1)
+
+
+def divisor(valid: Tensor, num_valid: Tensor | int | None) -> Tensor:
+    """Return the number to divide a sum by, at least 1."""
+    count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
+    return count.clamp(min=1)

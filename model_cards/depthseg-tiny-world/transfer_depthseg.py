@@ -1,0 +1,164 @@
+"""What is taken over when one depthseg checkpoint starts another model, and why.
+
+A model has four parts: `encoder`, `head` (the decoder body), `depth_predictor` and `classifier`. Each part is taken
+as a whole or not at all, by name; the decision reads the two configurations, never the shapes of tensors, because
+heads of different types have tensors of equal name and shape that mean different things.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PARTS_OF_TASK = {
+    "DepthSegForDepthEstimation": ("encoder", "head", "depth_predictor"),
+    "DepthSegForSemanticSegmentation": ("encoder", "head", "classifier"),
+}
+# Fields of an encoder's configuration that do not change what its weights mean.
+ENCODER_CIRCUMSTANCES = frozenset(
+    {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "attn_implementation"}
+)
+
+
+@dataclass(frozen=True)
+class PartTransfer:
+    """What happened to one part.
+
+    Args:
+        part (`str`): `encoder`, `head`, `depth_predictor` or `classifier`.
+        status (`str`): `"taken"`, `"new"` (randomly initialised) or `"left over"` (in the checkpoint, not used).
+        why (`str`): The reason.
+        tensors (`int`): Number of tensors, buffers included.
+        parameters (`int`): Number of elements in them.
+    """
+
+    part: str
+    status: str
+    why: str
+    tensors: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a model took from a checkpoint; `str()` gives a table.
+
+    Args:
+        source (`str`): Hub id or folder name of the checkpoint.
+        revision (`str` or `None`): Commit of the checkpoint, if it came from the Hub.
+        source_class (`str`): Class that wrote the checkpoint.
+        target_class (`str`): Class that was loaded.
+        parts (`tuple[PartTransfer, ...]`): One entry a part.
+    """
+
+    source: str
+    revision: str | None
+    source_class: str
+    target_class: str
+    parts: tuple[PartTransfer, ...]
+
+    @property
+    def is_reload(self) -> bool:
+        """Whether the model is the checkpoint's own: same class, and every part taken."""
+        return self.source_class == self.target_class and all(part.status == "taken" for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, the form in which `weight_lineage` keeps it."""
+        return asdict(self) | {"parts": [asdict(part) for part in self.parts]}
+
+    def __str__(self) -> str:
+        origin = f"{self.source}@{self.revision[:12]}" if self.revision else self.source
+        lines = [f"{self.target_class} from {origin} ({self.source_class}):"]
+        lines += [
+            f"  {part.part:<16} {part.status:<10} {part.tensors:>5} tensors {part.parameters:>12,} numbers  {part.why}"
+            for part in self.parts
+        ]
+        return "\n".join(lines)
+
+
+def source_name(pretrained_model_name_or_path: str | os.PathLike) -> str:
+    """Return a Hub id as it is, and of a folder the last two names only: a private path must not travel."""
+    name = os.fspath(pretrained_model_name_or_path)
+    if not os.path.isdir(name):
+        return name
+    return "/".join(os.path.abspath(name).split(os.sep)[-2:])
+
+
+def structure(encoder_config: Any) -> dict[str, Any]:
+    """Return the fields of an encoder's configuration that decide what its weights mean."""
+    values = encoder_config.to_dict()
+    return {name: value for name, value in values.items() if name not in ENCODER_CIRCUMSTANCES}
+
+
+def plan_transfer(source: Any, target: Any, target_class: str, head_init: str) -> dict[str, tuple[bool, str]]:
+    """Decide for each part of the target whether the checkpoint's is taken.
+
+    Args:
+        source ([`DepthSegConfig`]): Configuration of the checkpoint; its `architectures` names the class.
+        target ([`DepthSegConfig`]): Configuration of the model to load.
+        target_class (`str`): Name of the class to load.
+        head_init (`str`): `"pretrained"` or `"random"`.
+
+    Returns:
+        `dict[str, tuple[bool, str]]`: part -> (is it taken, why).
+
+    Raises:
+        ValueError: If the encoders differ: then nothing could be taken over.
+    """
+    source_class = (source.architectures or ["an unknown class"])[0]
+    changed = sorted(
+        name
+        for name in structure(source.encoder_config).keys() | structure(target.encoder_config).keys()
+        if structure(source.encoder_config).get(name) != structure(target.encoder_config).get(name)
+    )
+    if changed:
+        raise ValueError(
+            f"encoder_config differs from the checkpoint's in {', '.join(changed)}; weights are taken as a whole or "
+            "not at all. Leave encoder_config out to take the checkpoint's encoder, or build the model from a "
+            "configuration to start from random weights."
+        )
+    plan = {"encoder": (True, "same encoder")}
+    plan["head"] = plan_head(source, target, source_class, head_init)
+    source_parts = parts_of(source_class, source)
+    for part in ("depth_predictor", "classifier"):
+        if part in parts_of(target_class, target):
+            plan[part] = plan_last_layer(part, source, target, source_parts, source_class, plan["head"])
+    return plan
+
+
+def parts_of(class_name: str, config: Any) -> tuple[str, ...]:
+    """Return the parts that a model class has under a configuration; none for a class of another task."""
+    parts = PARTS_OF_TASK.get(class_name, ("encoder",))
+    if class_name == "DepthSegForSemanticSegmentation" and config.keep_depth:
+        parts += ("depth_predictor",)
+    return parts
+
+
+def plan_head(source: Any, target: Any, source_class: str, head_init: str) -> tuple[bool, str]:
+    """Decide on the decoder body."""
+    if "head" not in parts_of(source_class, source):
+        return False, f"{source_class} keeps its decoder under another name: it solves another task"
+    if head_init == "random":
+        return False, "head_init='random' asked for a new one"
+    if source.head_type != target.head_type:
+        return False, f"head_type {source.head_type!r} in the checkpoint, {target.head_type!r} here"
+    changed = sorted(name for name, value in target.head_config.items() if source.head_config.get(name) != value)
+    if changed:
+        return False, f"head_config differs in {', '.join(changed)}"
+    return True, "same head"
+
+
+def plan_last_layer(
+    part: str, source: Any, target: Any, source_parts: tuple[str, ...], source_class: str, head: tuple[bool, str]
+) -> tuple[bool, str]:
+    """Decide on `depth_predictor` or `classifier`."""
+    if part not in source_parts:
+        return False, f"{source_class} has none"
+    if not head[0]:
+        return False, "reads the head, which is new"
+    if part == "classifier" and source.num_labels != target.num_labels:
+        return False, f"{source.num_labels} classes in the checkpoint, {target.num_labels} here"
+    if part == "depth_predictor" and source.depth_type != target.depth_type:
+        return False, f"depth_type {source.depth_type!r} in the checkpoint, {target.depth_type!r} here"
+    return True, "same task"
