@@ -45,7 +45,7 @@ TRAIN_FRAMES = 1000
 TEST_FRAMES = 100
 LABELLED_FRAMES = 8
 SEEDS = (0, 1, 2)
-PRETRAIN_STEPS = 360
+PRETRAIN_STEPS = 560
 FINETUNE_STEPS = 60
 BATCH_SIZE = 8
 # Two runs of one thread each get more done on two cores than one run of two threads.
