@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from .bench import CASES, DEFAULT_CASES, bench, environment
 from .data import DATASETS
 from .data.check import check_dataset
 from .engine.command import (
@@ -17,6 +19,7 @@ from .engine.command import (
     show_progress,
 )
 from .engine.predict import predict
+from .engine.records import write_json
 from .quickstart import quickstart
 
 
@@ -49,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=lambda options: print(scores_text(run_evaluation(options))))
     add_predict(commands.add_parser("predict", help="labels and depth for your images, with pictures"))
     add_datasets(commands.add_parser("datasets", help="list, check or render data sets"))
+    add_bench(commands.add_parser("bench", help="our forward pass against transformers' own"))
     return parser
 
 
@@ -97,6 +101,27 @@ def run_predict(options: argparse.Namespace) -> int:
     for sentence in done.failures:
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if done.failures else 0
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of the comparison."""
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: those not tiny")
+    parser.add_argument("--repeats", type=int, default=20, help="forwards of each side; default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; default: %(default)s")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write every single time as JSON, too")
+    parser.set_defaults(run=run_bench)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Print both sides of each comparison as it is done."""
+    show_progress()
+    done = []
+    with one_sentence_errors():
+        for comparison in bench(tuple(options.cases) or DEFAULT_CASES, options.repeats, options.threads):
+            print(comparison, flush=True)
+            done.append(comparison.to_dict())
+    if options.output:
+        write_json(options.output, environment(options.threads) | {"comparisons": done})
 
 
 def add_datasets(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["quickstart", "pretrain", "finetune", "evaluate", "predict", "datasets"])
+@pytest.mark.parametrize("command", ["quickstart", "pretrain", "finetune", "evaluate", "predict", "datasets", "bench"])
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert f"usage: depthseg {command}" in capsys.readouterr().out

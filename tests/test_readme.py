@@ -16,6 +16,7 @@ from depthseg import __version__
 from depthseg.data import DATASETS
 from depthseg.engine.config import load_config
 from depthseg.models import ENCODERS, HEADS
+from depthseg.models.encoders_depthseg import UNSUPPORTED_BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,16 +25,44 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 
-def rows(table: dict, columns) -> list[str]:
-    return [f"| `{name}` | " + " | ".join(columns(entry)) + " |" for name, entry in table.items()]
+def table(header: str, entries: dict, columns) -> str:
+    """A table of Markdown, one row an entry; what the README is to hold, word for word."""
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
+    lines += [f"| `{name}` | " + " | ".join(columns(entry)) + " |" for name, entry in entries.items()]
+    return "\n".join(lines) + "\n\n"
 
 
-def test_tables_are_those_of_the_registries():
-    wanted = rows(ENCODERS, lambda entry: (entry.summary, f"[paper]({entry.source})"))
-    wanted += rows(HEADS, lambda entry: (", ".join(entry.tasks), entry.summary, f"[paper]({entry.source})"))
-    wanted += rows(DATASETS, lambda entry: (entry.summary, ", ".join(entry.splits), entry.terms))
-    assert len(wanted) >= 9
-    assert [row for row in wanted if row not in README] == []
+TABLES = {
+    "encoders": table(
+        "encoder | | source",
+        ENCODERS,
+        lambda entry: (entry.summary + " *One image size.*" * entry.fixed_size, f"[paper]({entry.source})"),
+    ),
+    "backbones that are no encoders": table("backbone | why not", UNSUPPORTED_BACKBONES, lambda reason: (reason,)),
+    "heads": table(
+        "head | tasks | encoders | | source",
+        HEADS,
+        lambda entry: (
+            ", ".join(entry.tasks),
+            ", ".join(entry.encoders or ["any"]),
+            entry.summary,
+            f"[paper]({entry.source})",
+        ),
+    ),
+    "data sets": table(
+        "data set | | splits | terms", DATASETS, lambda entry: (entry.summary, ", ".join(entry.splits), entry.terms)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_those_of_the_registries(name):
+    assert TABLES[name].count("\n") > 5
+    assert TABLES[name] in README, f"the README should hold:\n{TABLES[name]}"
+
+
+def test_counts_are_those_of_the_registries():
+    assert re.search(r"All (\d+) encoders", README)[1] == str(len(ENCODERS))
 
 
 def test_the_two_commands_stand_alone():

@@ -6,10 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
+from transformers import PreTrainedConfig
 
 from ..data import load_dataset
 from ..data.subsets import few_shot_subset
 from ..models import (
+    DEPTH_FAMILIES,
+    ENCODERS,
     DepthSegConfig,
     DepthSegForDepthEstimation,
     DepthSegForSemanticSegmentation,
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import LabelSpace, SampleDataset
-    from .config import DataOptions, RunConfig
+    from .config import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,9 @@ def build_model(config: RunConfig, label_space: LabelSpace | None) -> tuple[nn.M
         The model (encoder frozen where the options say so) and the processor at the training size.
 
     Raises:
-        ValueError: Segmentation without classes, or images that would be normalised twice.
+        ValueError: Segmentation without classes, a checkpoint that is no depth model, or images that would be
+            normalised twice.
+        FileNotFoundError: The checkpoint has no image processor.
     """
     options = config.model
     changes = _label_arguments(config, label_space) | {
@@ -83,19 +89,40 @@ def build_model(config: RunConfig, label_space: LabelSpace | None) -> tuple[nn.M
         model = MODELS[config.task](DepthSegConfig(encoder_config=options.encoder, **changes))
         processor = DepthSegImageProcessor(size=size)
     else:
-        # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
-        model = MODELS[config.task].from_pretrained(
-            options.pretrained,
-            revision=options.revision,
-            head_init=options.head_init,
-            dtype=torch.float32,
-            **changes,
-        )
-        processor = DepthSegImageProcessor.from_pretrained(options.pretrained, revision=options.revision, size=size)
+        model = _start_model(config, changes)
+        processor = _load_processor(options, size)
     check_input_scaling(model.config, processor)
     if options.freeze_encoder:
         model.freeze_encoder()
+    if options.gradient_checkpointing:
+        # The first name came with transformers 5.23, the second one goes with version 6.
+        new_name = hasattr(model, "activation_checkpointing_enable")
+        (model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
+    """The model of a run that starts from a depth network, of depthseg or transformers, or from a bare encoder."""
+    options, model_class = config.model, MODELS[config.task]
+    values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
+    # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
+    arguments = {"revision": options.revision, "dtype": torch.float32} | changes
+    if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
+        return model_class.from_encoder_pretrained(options.pretrained, **arguments)
+    return model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+
+
+def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImageProcessor:
+    """The processor of a checkpoint, or of a depth model of transformers, at the size and filter of the training."""
+    try:
+        return DepthSegImageProcessor.from_pretrained(
+            options.pretrained, revision=options.revision, size=size, resample=Image.Resampling.BILINEAR
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{options.pretrained} has a model but no preprocessor_config.json, so nobody knows how its images are "
+            "normalised; save its image processor into the same folder."
+        ) from error
 
 
 def _label_arguments(config: RunConfig, label_space: LabelSpace | None) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthE
         min_depth=arguments.min_depth or default.min_depth,
         max_depth=arguments.max_depth or default.max_depth,
         inverse=default.inverse,
+        relative=default.relative,
     )
 
 

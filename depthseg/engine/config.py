@@ -29,7 +29,9 @@ class ModelOptions:
     """Which network is trained, and what it starts from.
 
     Attributes:
-        pretrained: Directory or Hub id of a depthseg checkpoint to start from; null = random weights.
+        pretrained: Directory or Hub id of the checkpoint to start from, one of depthseg or a depth model of
+            transformers (Depth Anything, DPT, ...), or a bare encoder of it (DINOv2, Swin, ...); null = random
+            weights.
         revision: Commit, tag or branch of a Hub id.
         encoder: Encoder of a random start, such as `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`.
             A checkpoint brings its own.
@@ -37,10 +39,13 @@ class ModelOptions:
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` starts it anew.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
+        gradient_checkpointing: Keep fewer activations of the encoder and compute them again in the backward pass: less
+            memory, more time, the same numbers.
         keep_depth: Keep the depth layer of a depth checkpoint beside the classifier.
         depth_weight: Segmentation with `keep_depth`: weight of the depth loss beside the label loss, for data that has
             both; 0 = labels alone, and the kept depth gets worse as the network moves.
-        depth_type: Meaning of the depth output (`disparity`, `metric`, `relative_inverse`); null = the model's.
+        depth_type: Meaning of the depth output (`disparity`, `metric`, `relative`, `relative_inverse`); null = the
+            model's.
         depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's.
         min_depth: Nearest depth in metres; null = the model's.
         max_depth: Farthest depth in metres; null = the model's.
@@ -53,6 +58,7 @@ class ModelOptions:
     head_config: dict[str, Any] | None = None
     head_init: str = "pretrained"
     freeze_encoder: bool = False
+    gradient_checkpointing: bool = False
     keep_depth: bool = False
     depth_weight: float = 0.0
     depth_type: str | None = None
@@ -106,6 +112,8 @@ class OptimOptions:
         name: `adamw`, `adam` or `sgd`.
         lr: Peak learning rate.
         encoder_lr_factor: The encoder learns at `lr` times this.
+        layer_decay: Each layer of the encoder learns at this share of the rate of the layer above it, so that what
+            lies near the image changes least, as in BEiT and MAE; 1 = all at the same rate.
         weight_decay: For weight matrices and filters; norms, biases and other vectors never decay.
         betas: Averages of Adam and AdamW.
         momentum: Momentum of SGD.
@@ -117,6 +125,7 @@ class OptimOptions:
     name: str = "adamw"
     lr: float = 1e-4
     encoder_lr_factor: float = 1.0
+    layer_decay: float = 1.0
     weight_decay: float = 0.01
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     momentum: float = 0.9
@@ -327,6 +336,11 @@ def _rules(config: RunConfig) -> list[tuple[bool, str]]:
             "model.pretrained and model.encoder are both null: name a checkpoint, or describe the encoder to build.",
         ),
         (
+            model.freeze_encoder and model.gradient_checkpointing,
+            "model.gradient_checkpointing spares activations of an encoder that trains; with model.freeze_encoder "
+            "there are none. Set one of them to false.",
+        ),
+        (
             config.task == "depth" and model.keep_depth,
             "model.keep_depth is for segmentation; a depth network keeps its depth layer anyway.",
         ),
@@ -354,6 +368,10 @@ def _rules(config: RunConfig) -> list[tuple[bool, str]]:
         _one_of("optim.name", optim.name, OPTIMISERS),
         _positive("optim.lr", optim.lr),
         *(_not_negative(f"optim.{key}", getattr(optim, key)) for key in _NOT_NEGATIVE),
+        (
+            not 0 < optim.layer_decay <= 1,
+            f"optim.layer_decay must be above 0 and at most 1 (1 = off), got {optim.layer_decay}.",
+        ),
         (
             len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas),
             f"optim.betas must be two numbers in [0, 1), got {list(optim.betas)}.",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SELECTION = {"segmentation": ("mean_iou", max), "depth": ("abs_rel", min)}
 """Task -> the score that picks the best weights, and which of two is the better one."""
 
+RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
+"""Depth type without a unit -> the alignment that can score it."""
+
 
 def evaluate_model(
     model: nn.Module,
@@ -68,13 +71,14 @@ def evaluate_model(
 
 
 def default_depth_errors(model: nn.Module) -> DepthErrors:
-    """Measure metric depth as it is, relative inverse depth after a fit of scale and shift; in the model's range."""
-    relative = model.config.depth_type == "relative_inverse"
+    """Measure metric depth as it is, relative (inverse) depth after a fit of scale and shift; in the model's range."""
+    depth_type = model.config.depth_type
     return DepthErrors(
-        alignment="scale_shift_inverse" if relative else "none",
+        alignment=RELATIVE_ALIGNMENTS.get(depth_type, "none"),
         min_depth=model.config.min_depth,
         max_depth=model.config.max_depth,
-        inverse=relative,
+        inverse=depth_type == "relative_inverse",
+        relative=depth_type == "relative",
     )
 
 

@@ -18,7 +18,8 @@ def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: Op
 
     Args:
         objective: Module that owns everything that is trained.
-        encoder: The part that learns at `lr * encoder_lr_factor`; None = no such part.
+        encoder: The part that learns at `lr * encoder_lr_factor`, and where `layer_decay` is below 1 layer by layer at
+            `layer_decay ** (encoder.num_layers - layer)` of it; None = no such part.
         options: The `optim` section.
 
     Returns:
@@ -38,22 +39,36 @@ def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: Op
 
 
 def _groups(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> list[dict]:
-    in_encoder = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
+    shares = _encoder_shares(encoder, options)
     groups: dict[str, dict] = {}
     for parameter in objective.parameters():
         if not parameter.requires_grad:
             continue
-        part = "encoder" if id(parameter) in in_encoder else "head"
+        part, share = shares.get(id(parameter), ("head", 1.0))
         # Norm scales, biases and other vectors set levels, not features: pulling them to zero only biases the output.
         decays = parameter.ndim > 1
         name = part if decays else f"{part}_no_decay"
-        lr = options.lr * (options.encoder_lr_factor if part == "encoder" else 1.0)
+        lr = options.lr * share
         weight_decay = options.weight_decay if decays else 0.0
         group = groups.setdefault(
             name, {"name": name, "params": [], "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def _encoder_shares(encoder: nn.Module | None, options: OptimOptions) -> dict[int, tuple[str, float]]:
+    """Group name of each parameter of the encoder, by its `id`, and its share of the learning rate."""
+    if encoder is None:
+        return {}
+    if options.layer_decay == 1:
+        return {id(parameter): ("encoder", options.encoder_lr_factor) for parameter in encoder.parameters()}
+    shares = {}
+    for name, parameter in encoder.named_parameters():
+        layer = encoder.layer_of(name)
+        share = options.encoder_lr_factor * options.layer_decay ** (encoder.num_layers - layer)
+        shares[id(parameter)] = (f"encoder_{layer}", share)
+    return shares
 
 
 def learning_rate_factor(step: int, schedule: ScheduleOptions) -> float:

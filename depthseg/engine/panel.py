@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.label_spaces import LabelSpace, default_palette
 from ..models import DepthSegForSemanticSegmentation
-from .pictures import colourise_depth, colourise_inverse_depth, colourise_labels, legend_of
+from .pictures import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
 from .predict import predict_maps
 from .report import write_panel
 
@@ -39,18 +39,15 @@ def write_prediction_panel(path: Path, model: nn.Module, processor: Any, dataset
     predictions = [predict_maps(model, processor, sample.image) for sample in samples]
     label_maps, depth_maps = zip(*predictions, strict=True)
     model.train(was_training)
-    inverse = model.config.depth_type == "relative_inverse"
     space = dataset.label_space or LabelSpace("none", ("none",), default_palette(1))
     columns = {
         "input": [sample.image for sample in samples],
         "predicted depth": [
-            None if depth is None else (colourise_inverse_depth if inverse else colourise_depth)(depth)
+            None if depth is None else colourise_predicted_depth(depth, model.config.depth_type)
             for depth in depth_maps
         ],
         "true depth": [None if sample.depth is None else colourise_depth(sample.depth) for sample in samples],
-        "prediction": [
-            None if labels is None else colourise_labels(labels, space.palette) for labels in label_maps
-        ],
+        "prediction": [None if labels is None else colourise_labels(labels, space.palette) for labels in label_maps],
         "truth": [
             None if sample.labels is None else colourise_labels(sample.labels, space.palette) for sample in samples
         ],

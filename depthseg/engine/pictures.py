@@ -88,6 +88,22 @@ def colourise_inverse_depth(
     return picture
 
 
+def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
+    """Paint a model's depth map by what its numbers mean: near is bright, far is dark.
+
+    Args:
+        depth: Prediction `(H, W)`.
+        depth_type: `depth_type` of the model.
+
+    Returns:
+        A uint8 picture `(H, W, 3)`.
+    """
+    if depth_type == "relative_inverse":
+        return colourise_inverse_depth(depth)
+    # Without a known shift there is nothing to invert: the depth itself is painted, the nearest brightest.
+    return colourise_inverse_depth(-depth) if depth_type == "relative" else colourise_depth(depth)
+
+
 def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], alpha: float = 0.55) -> np.ndarray:
     """Lay the colours of a label map over its image; ignored pixels show the image untouched.
 

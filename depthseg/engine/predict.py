@@ -30,8 +30,7 @@ from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .pictures import (
     class_shares,
-    colourise_depth,
-    colourise_inverse_depth,
+    colourise_predicted_depth,
     overlay,
     write_labels,
     write_picture,
@@ -237,14 +236,14 @@ def _write_labels(
 def _write_depth(targets: dict[str, Path], depth: np.ndarray | None, config: PreTrainedConfig) -> dict[str, Any]:
     if depth is None:
         return {}
-    inverse = config.depth_type == "relative_inverse"
+    relative = config.depth_type in ("relative", "relative_inverse")
     low, high = float(depth.min()), float(depth.max())
-    # Metres are stored as in KITTI; relative inverse depth has no unit and is spread over the 16 bits.
-    offset = low if inverse else 0.0
-    scale = LARGEST / ((high - low) or 1.0) if inverse else KITTI_DEPTH_SCALE
+    # Metres are stored as in KITTI; relative (inverse) depth has no unit and is spread over the 16 bits.
+    offset = low if relative else 0.0
+    scale = LARGEST / ((high - low) or 1.0) if relative else KITTI_DEPTH_SCALE
     stored = np.clip(np.rint((depth - offset) * scale), 1, LARGEST).astype(np.uint16)
     write_picture(targets["depth"], stored)
-    write_picture(targets["depth_colour"], colourise_inverse_depth(depth) if inverse else colourise_depth(depth))
+    write_picture(targets["depth_colour"], colourise_predicted_depth(depth, config.depth_type))
     numbers = {"min": low, "median": float(np.median(depth)), "max": high}
     return {"depth": {"type": config.depth_type, **numbers, "file_scale": scale, "file_offset": offset}}
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+RUN_RECORD = "run.json"
 SETTINGS = ("lr", "min_depth", "max_depth")
 """Numbers of a line that are settings, not measurements."""
 
@@ -51,7 +52,7 @@ class RunLog:
         self._started = time.perf_counter()
         if self._active:
             _drop_later_lines(self._metrics, first_step)
-            _record_launch(run_dir / "run.json", accelerator, first_step)
+            _record_launch(run_dir / RUN_RECORD, accelerator, first_step)
             if config.run.tensorboard:
                 self._board = _summary_writer(run_dir / "tensorboard", first_step)
         terminal = self._active and sys.stderr.isatty()
@@ -114,7 +115,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def _record_launch(path: Path, accelerator: Accelerator, first_step: int) -> None:
     """Add this launch to run.json; a run that was resumed has several."""
-    launches = json.loads(path.read_text(encoding="utf-8"))["launches"] if path.is_file() else []
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     launch = {
         "first_step": first_step,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -126,7 +127,7 @@ def _record_launch(path: Path, accelerator: Accelerator, first_step: int) -> Non
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
     }
-    write_json(path, {"launches": [*launches, launch]})
+    write_json(path, record | {"launches": [*record.get("launches", []), launch]})
 
 
 def _drop_later_lines(path: Path, last_step: int) -> None:

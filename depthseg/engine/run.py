@@ -20,11 +20,12 @@ from .build import build_datasets, build_model
 from .checkpoint import Progress, latest_checkpoint, replace_folder
 from .config import RunConfig, changed_options, load_config
 from .evaluation import evaluate_model
+from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
 from .optim import build_optimizer
 from .panel import write_prediction_panel
 from .predict import load_model
-from .records import METRICS_FILE, RunLog, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, write_json
 from .report import write_curves
 from .sampling import MicroBatches
 from .sync_batch_norm import synchronise_batch_norm
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_ENTRIES = ("config.yaml", "run.json", METRICS_FILE, "subset.json", "checkpoints", "model", "report", "tensorboard")
+RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", "checkpoints", "model", "report", "tensorboard")
 """What a run writes into its directory; nothing else there is ever touched."""
 
 MAY_CHANGE = (
@@ -81,7 +82,7 @@ def train(
 
     Raises:
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
-        ValueError: Options that do not go together, or data that does not fit them.
+        ValueError: Options that do not go together, data that does not fit them, or a frozen encoder that changed.
         FloatingPointError: The loss stopped being a finite number.
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
@@ -96,6 +97,7 @@ def train(
     if model is None:
         model, processor = build_model(config, train_set.label_space)
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, model, processor, val_set, checkpoint)
     plan = MicroBatches(
         first_step=training.progress.step,
@@ -112,6 +114,7 @@ def train(
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
     finally:
         training.log.close()
+    record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     if accelerator.is_main_process:
         write_report(run_dir, val_set, accelerator.device)
     accelerator.wait_for_everyone()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-ALIGNMENTS = ("none", "median", "scale_shift_inverse", "fixed")
+ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_inverse", "fixed")
 """`none`: metres against metres. `median`: times median(truth) / median(prediction) of the image.
-`scale_shift_inverse`: least-squares scale and shift of the inverse depth of the image. `fixed`: times one factor."""
+`scale_shift`: least-squares scale and shift of the depth of the image. `scale_shift_inverse`: the same of its inverse
+depth. `fixed`: times one factor."""
 
 SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
@@ -27,6 +28,7 @@ class DepthErrors:
         max_depth: Metres, above `min_depth`.
         inverse: The predictions are inverse depths known up to scale and shift, which only `scale_shift_inverse` can
             score.
+        relative: The predictions are depths known up to scale and shift, which only `scale_shift` can score.
 
     Attributes:
         state: float64 `(9,)` on the CPU: sums over images in the order of `SCORES`, scored images, left-out images.
@@ -46,6 +48,7 @@ class DepthErrors:
         min_depth: float = 1e-3,
         max_depth: float = 80.0,
         inverse: bool = False,
+        relative: bool = False,
     ) -> None:
         if alignment not in ALIGNMENTS:
             raise ValueError(f"alignment={alignment!r} is not known; choose one of {', '.join(ALIGNMENTS)}.")
@@ -58,11 +61,17 @@ class DepthErrors:
                 f"A relative inverse depth has no metres, so alignment={alignment!r} cannot score it; "
                 "use alignment='scale_shift_inverse'."
             )
+        if relative and alignment != "scale_shift":
+            raise ValueError(
+                f"A relative depth has no metres, so alignment={alignment!r} cannot score it; use "
+                "alignment='scale_shift'."
+            )
         self.alignment = alignment
         self.factor = factor
         self.min_depth = min_depth
         self.max_depth = max_depth
         self.inverse = inverse
+        self.relative = relative
         self.state = torch.zeros(len(SCORES) + 2, dtype=torch.float64)
 
     def update(self, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
@@ -107,6 +116,9 @@ class DepthErrors:
             if middle <= 0:
                 raise ValueError(f"The median of a predicted depth is {middle:g}; median alignment needs one above 0.")
             return predicted * (np.median(truth) / middle)
+        if self.alignment == "scale_shift":
+            scale, shift = fit_scale_shift(predicted, truth)
+            return scale * predicted + shift
         if self.alignment == "scale_shift_inverse":
             if not self.inverse and predicted.min() <= 0:
                 raise ValueError("A predicted depth of 0 or below cannot be inverted for alignment in inverse depth.")

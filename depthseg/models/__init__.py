@@ -6,7 +6,8 @@ The files whose names end in `_depthseg` travel with every saved model; this one
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
 
 from .configuration_depthseg import DepthSegConfig
-from .encoders_depthseg import ENCODERS, EncoderFeatures
+from .encoders_base_depthseg import EncoderFeatures
+from .encoders_depthseg import ENCODERS
 from .encoders_resnet_depthseg import DepthSegResNet, DepthSegResNetConfig
 from .heads_depthseg import HEADS
 from .image_processing_depthseg import DepthSegImageProcessor, check_input_scaling
@@ -19,10 +20,13 @@ from .modeling_depthseg import (
     DepthSegSegmenterOutput,
 )
 from .transfer_depthseg import TransferReport
+from .transfer_families_depthseg import DEPTH_FAMILIES, UNSUPPORTED_FAMILIES
 
 __all__ = [
+    "DEPTH_FAMILIES",
     "ENCODERS",
     "HEADS",
+    "UNSUPPORTED_FAMILIES",
     "DepthSegConfig",
     "DepthSegDepthOutput",
     "DepthSegForDepthEstimation",

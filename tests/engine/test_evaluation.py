@@ -116,6 +116,15 @@ def test_relative_depth_is_fitted_before_it_is_measured():
     assert scores["abs_rel"] == pytest.approx(0, abs=1e-6)
 
 
+def test_depth_up_to_scale_and_shift_is_fitted_in_depth():
+    data = Mixed()
+    for sample in data.samples:  # the prediction is an affine map of the true depth
+        sample.image[..., 0] = np.select([sample.depth == 2, sample.depth == 9], [10, 24], 0)
+    scores = evaluate_model(Echo("relative"), Processor(), data, "depth")
+    assert scores["alignment"] == "scale_shift"
+    assert scores["abs_rel"] == pytest.approx(0, abs=1e-6)
+
+
 def test_processes_share_the_images_and_add_their_counts():
     data, model = Mixed(), Echo()
     sums = []

@@ -9,6 +9,7 @@ from torch.optim import lr_scheduler
 
 from depthseg.engine.config import OptimOptions, ScheduleOptions
 from depthseg.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 
 
 def _network():
@@ -28,6 +29,47 @@ def test_groups_split_by_part_and_by_dimension():
         "head_no_decay": (1, 0.1, 0.0),
     }
     assert groups["encoder"]["params"][0] is encoder[0].weight
+
+
+class Tower(nn.Module):
+    """An encoder of a stem, two layers and a norm, that says so."""
+
+    num_layers = 3
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block1, self.block2 = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.norm = nn.BatchNorm2d(3)
+
+    def layer_of(self, name):
+        return {"stem": 0, "block1": 1, "block2": 2, "norm": 3}[name.partition(".")[0]]
+
+
+def test_layers_of_the_encoder_learn_ever_slower_towards_the_image():
+    encoder = Tower()
+    network = nn.ModuleDict({"encoder": encoder, "head": nn.Conv2d(3, 2, 1)})
+    options = OptimOptions(lr=0.1, encoder_lr_factor=0.5, layer_decay=0.8, weight_decay=0.3)
+    optimizer = build_optimizer(network, encoder, options)
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    for module, rate in (
+        *((encoder.stem, 0.1 * 0.5 * 0.8**3), (encoder.block1, 0.1 * 0.5 * 0.8**2), (encoder.block2, 0.1 * 0.5 * 0.8)),
+        (network["head"], 0.1),
+    ):
+        assert rates[id(module.weight)] == pytest.approx((rate, 0.3))
+        assert rates[id(module.bias)] == pytest.approx((rate, 0.0))
+    assert rates[id(encoder.norm.weight)] == pytest.approx((0.1 * 0.5, 0.0))
+    assert set_learning_rate(optimizer, 5, ScheduleOptions(name="poly", steps=10, power=1.0)) == pytest.approx(0.05)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.5 * 0.8**3)
+
+
+def test_layer_decay_of_a_real_encoder():
+    config = {"model_type": "depthseg_resnet", "width_factor": 0.125}
+    model = DepthSegForDepthEstimation(DepthSegConfig(encoder_config=config))
+    optimizer = build_optimizer(model, model.encoder, OptimOptions(lr=1.0, layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    stages = [model.encoder.backbone.get_submodule(name) for name in ("conv1", "layer1", "layer2", "layer3", "layer4")]
+    assert [{rates[id(p)] for p in stage.parameters()} for stage in stages] == [{2.0**-k} for k in (5, 4, 3, 2, 1)]
+    assert len(rates) == sum(1 for p in model.parameters() if p.requires_grad)
 
 
 def test_frozen_parameters_are_in_no_group():

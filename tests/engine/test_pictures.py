@@ -11,6 +11,7 @@ from depthseg.engine.pictures import (
     colourise_depth,
     colourise_inverse_depth,
     colourise_labels,
+    colourise_predicted_depth,
     legend_of,
     overlay,
     write_labels,
@@ -80,6 +81,18 @@ def test_relative_depth_is_painted_directly_whatever_its_scale_and_shift() -> No
     inverse = np.random.default_rng(0).normal(size=(20, 30))
     assert np.array_equal(colourise_inverse_depth(inverse), colourise_inverse_depth(7 * inverse + 3))
     assert np.array_equal(colourise_depth(1 / (inverse + 9)), colourise_inverse_depth(inverse))
+
+
+def test_predicted_depth_is_painted_by_what_its_numbers_mean() -> None:
+    depth = np.linspace(1, 9, 40)[None]
+    for depth_type, numbers in {
+        "metric": depth,
+        "disparity": depth,
+        "relative": 0.3 * depth - 5,  # below 0 as well: only scale and shift are known
+        "relative_inverse": 7 / depth - 2,
+    }.items():
+        brightness = colourise_predicted_depth(numbers, depth_type)[0].astype(int).sum(-1)
+        assert brightness.min() > 0 and brightness[0] > brightness[20] > brightness[-1], depth_type
 
 
 def test_constant_and_wholly_unknown_depth_have_a_picture() -> None:

@@ -121,8 +121,11 @@ def test_predictions_are_labels_and_depth_of_a_data_folder(both, images: Path, t
         np.testing.assert_array_equal(samples[name].depth, read_depth(out / "depth" / f"{name}.png"))
 
 
-def test_a_relative_depth_model_says_how_to_read_its_file(tmp_path: Path, images: Path) -> None:
-    model = save_model(tmp_path / "model", DepthSegForDepthEstimation, depth_type="relative_inverse")
+@pytest.mark.parametrize(("depth_type", "sign"), [("relative_inverse", 1), ("relative", -1)])
+def test_a_relative_depth_model_says_how_to_read_its_file(
+    tmp_path: Path, images: Path, depth_type: str, sign: int
+) -> None:
+    model = save_model(tmp_path / "model", DepthSegForDepthEstimation, depth_type=depth_type)
     with torch.no_grad():
         for parameter in model.depth_predictor.parameters():
             parameter.add_(0.05)  # away from the zeros of the ReLU
@@ -137,7 +140,8 @@ def test_a_relative_depth_model_says_how_to_read_its_file(tmp_path: Path, images
     value = stored / record["depth"]["file_scale"] + record["depth"]["file_offset"]
     np.testing.assert_allclose(value, expected, atol=1.01 * (expected.max() - expected.min()) / 65535 + 1e-6)
     coloured = read(tmp_path / "out" / "depth_colour" / "wide.png")
-    np.testing.assert_array_equal(coloured, colourise_inverse_depth(expected))
+    # Near is bright: what is large where it is inverse depth, and what is small where it is depth.
+    np.testing.assert_array_equal(coloured, colourise_inverse_depth(sign * expected))
 
 
 def test_metres_beyond_sixteen_bits_are_clipped_and_zero_stays_unknown(tmp_path: Path, images: Path) -> None:

@@ -174,3 +174,24 @@ def test_bad_predictions_are_errors_and_not_nan():
         scores_of(np.ones((3, 3)), truth)
     with pytest.raises(ValueError, match="No image was scored: 1 images were seen"):
         scores_of(truth, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scale_and_shift_in_depth_are_those_of_least_squares(seed):
+    predicted, truth = random_pair(seed)
+    known = (truth > 1e-3) & (truth < 80)
+    design = np.stack([predicted[known], np.ones(known.sum())], axis=1)
+    (scale, shift), *_ = np.linalg.lstsq(design, truth[known], rcond=None)
+    expected = by_loops(scale * predicted + shift, truth)
+    for a, b in ((1, 0), (0.02, 3), (40, -500)):  # negative numbers and zero are depths like any other
+        scores = scores_of(a * predicted + b, truth, alignment="scale_shift", relative=True)
+        assert {name: scores[name] for name in NAMES} == pytest.approx(expected, rel=1e-9)
+    assert scores["alignment"] == "scale_shift"
+
+
+def test_relative_depth_has_one_protocol():
+    for alignment in ("none", "median", "scale_shift_inverse"):
+        with pytest.raises(ValueError, match=f"A relative depth has no metres, so alignment='{alignment}'"):
+            DepthErrors(alignment=alignment, relative=True)
+    with pytest.raises(ValueError, match="relative inverse depth has no metres, so alignment='scale_shift'"):
+        DepthErrors(alignment="scale_shift", inverse=True)

@@ -17,7 +17,7 @@ from depthseg.models.configuration_depthseg import OWN_OPTIONS
 # One wrong type or value for each option: (value, what the message names)
 WRONG = {
     "encoder_config": ("resnet18", "encoder_config"),
-    "head_type": ("unet", "head_type is 'unet'; allowed are monodepth2, dpt, linear"),
+    "head_type": ("unet", "head_type is 'unet'; allowed are monodepth2, dpt, "),
     "head_config": ({"scales": 3}, "head_config has no option scales for head_type 'monodepth2'"),
     "semantic_loss_ignore_index": ("none", "semantic_loss_ignore_index"),
     "depth_type": ("metres", "depth_type"),
@@ -86,9 +86,15 @@ def test_heads_get_their_defaults_as_plain_json():
         "neck_hidden_sizes": [96, 192, 384, 768],
         "reassemble_factors": [4, 2, 1, 0.5],
         "readout_type": "project",
+        "readout_act": "gelu",
         "fusion_hidden_size": 64,
         "use_batch_norm_in_fusion_residual": False,
+        "use_bias_in_fusion_residual": None,
+        "add_projection": False,
         "head_hidden_size": 32,
+        "upsampling": "image",
+        "ending": "last_layer",
+        "classifier_dropout": 0.1,
     }
     default = DepthSegConfig()
     assert default.encoder_config.model_type == "depthseg_resnet" and default.encoder_config.depth == 18

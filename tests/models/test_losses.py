@@ -76,16 +76,16 @@ def ssi_by_hand(prediction: np.ndarray, target: np.ndarray, known) -> float:
 BY_HAND = {"l1": l1_by_hand, "silog": silog_by_hand, "ssi": ssi_by_hand}
 
 
-def depth_loss_by_hand(kind: str, predictions: np.ndarray, depths: np.ndarray, inverse: bool) -> float:
+def depth_loss_by_hand(kind: str, predictions: np.ndarray, depths: np.ndarray, depth_type: str) -> float:
     """The mean over all known pixels: each image weighs as many as it has."""
     total = pixels = 0
     for prediction, depth in zip(predictions, depths, strict=True):
         known = known_pixels(depth)
         safe = np.where(np.isfinite(depth) & (depth > 0), depth, 1.0)
-        if kind == "ssi":
-            prediction, target = (prediction if inverse else 1 / prediction), 1 / safe
-        else:
-            target = 1 / safe if inverse else safe
+        # Inverse depth is compared where the network gives that, and by ssi, which wants it, where it can be had.
+        target = 1 / safe if depth_type == "relative_inverse" else safe
+        if kind == "ssi" and depth_type == "metric":
+            prediction, target = 1 / prediction, 1 / safe
         if known:
             total += len(known) * BY_HAND[kind](prediction, target, known)
             pixels += len(known)
@@ -107,12 +107,12 @@ def test_every_depth_loss_has_a_definition_here():
     assert BY_HAND.keys() == set(DEPTH_LOSSES)
 
 
-@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("depth_type", ["metric", "relative", "relative_inverse"])
 @pytest.mark.parametrize("kind", DEPTH_LOSSES)
-def test_depth_losses_equal_loops_over_pixels(kind, inverse):
+def test_depth_losses_equal_loops_over_pixels(kind, depth_type):
     prediction, depth = depth_pair()
-    loss = depth_loss(kind, torch.from_numpy(prediction).float(), torch.from_numpy(depth).float(), inverse)
-    assert loss.item() == pytest.approx(depth_loss_by_hand(kind, prediction, depth, inverse), rel=1e-5)
+    loss = depth_loss(kind, torch.from_numpy(prediction).float(), torch.from_numpy(depth).float(), depth_type)
+    assert loss.item() == pytest.approx(depth_loss_by_hand(kind, prediction, depth, depth_type), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (4, 3), (10, 14)])
@@ -133,27 +133,27 @@ def test_another_ignored_id():
 def test_ssi_forgives_scale_and_shift_of_inverse_depth(scale, shift):
     depth = torch.rand(2, 16, 24, dtype=torch.float64) * 20 + 1
     prediction = torch.rand(2, 16, 24, dtype=torch.float64) + 0.1
-    moved = depth_loss("ssi", scale * prediction + shift, depth, True)
-    torch.testing.assert_close(moved, depth_loss("ssi", prediction, depth, True), rtol=1e-4, atol=0)
-    assert depth_loss("ssi", scale / depth + shift, depth, True) < 1e-4
+    moved = depth_loss("ssi", scale * prediction + shift, depth, "relative_inverse")
+    torch.testing.assert_close(moved, depth_loss("ssi", prediction, depth, "relative_inverse"), rtol=1e-4, atol=0)
+    assert depth_loss("ssi", scale / depth + shift, depth, "relative_inverse") < 1e-4
     assert moved > 0.1
 
 
 def test_silog_forgives_half_of_a_global_scale():
     depth = torch.rand(1, 8, 8) + 1
-    assert depth_loss("silog", 2 * depth, depth, False).item() == pytest.approx(math.log(2) ** 2 / 2, rel=1e-4)
+    assert depth_loss("silog", 2 * depth, depth, "metric").item() == pytest.approx(math.log(2) ** 2 / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", DEPTH_LOSSES)
 def test_depth_gradients_equal_finite_differences(kind):
     prediction, depth = depth_pair()
     leaf = torch.from_numpy(prediction).float().requires_grad_()
-    depth_loss(kind, leaf, torch.from_numpy(depth).float(), False).backward()
+    depth_loss(kind, leaf, torch.from_numpy(depth).float(), "metric").backward()
     assert (leaf.grad[2] == 0).all() and (leaf.grad[0, :3] == 0).all() and leaf.grad.isfinite().all()
     for pixel in ((0, 4, 4), (1, 0, 1), (1, 8, 13)):
         step = np.zeros_like(prediction)
         step[pixel] = 1e-6
-        upper, lower = (depth_loss_by_hand(kind, prediction + s * step, depth, False) for s in (1, -1))
+        upper, lower = (depth_loss_by_hand(kind, prediction + s * step, depth, "metric") for s in (1, -1))
         assert leaf.grad[pixel].item() == pytest.approx((upper - lower) / 2e-6, rel=2e-3, abs=1e-6)
 
 
@@ -161,7 +161,7 @@ def test_depth_gradients_equal_finite_differences(kind):
 @pytest.mark.parametrize("unknown", [0.0, math.nan, math.inf])
 def test_no_known_depth_gives_zero_with_a_gradient_path(kind, unknown):
     prediction = torch.rand(2, 6, 8, requires_grad=True)
-    loss = depth_loss(kind, prediction, torch.full((2, 6, 8), unknown), inverse=False)
+    loss = depth_loss(kind, prediction, torch.full((2, 6, 8), unknown), "metric")
     loss.backward()
     assert loss.item() == 0
     assert (prediction.grad == 0).all()
@@ -230,7 +230,7 @@ def test_labels_of_another_shape_are_refused(shape):
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (4, 4), (1, 4, 4), (2, 4, 5)])
 def test_depth_labels_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"labels has shape .*; expected \(2, 4, 4\)"):
-        depth_loss("l1", torch.ones(2, 4, 4), torch.ones(shape), False)
+        depth_loss("l1", torch.ones(2, 4, 4), torch.ones(shape), "metric")
 
 
 def test_depth_is_compared_in_the_units_of_its_type_at_every_scale():

@@ -158,6 +158,17 @@ def test_a_configuration_made_anew_for_the_same_encoder_fits(source, checkpoints
     assert set(parts_with(model.transfer_report, "taken")) == {"encoder", "head"}
 
 
+def test_a_depth_encoder_is_taken_at_a_finer_output_stride(checkpoints):
+    finer = tiny_config().encoder_config.to_dict() | {"output_stride": 8}
+    model = TASKS["segmentation"].from_pretrained(
+        checkpoints / "depth", encoder_config=finer, head_type="deeplabv3", head_config={"channels": 8}
+    )
+    assert set(parts_with(model.transfer_report, "taken")) == {"encoder"}
+    stored = load_file(checkpoints / "depth.safetensors")
+    assert all(torch.equal(t, stored[n]) for n, t in model.state_dict().items() if n.startswith("encoder."))
+    assert model.encoder.strides == (2, 4, 8, 8, 8)
+
+
 def test_another_encoder_is_refused(checkpoints):
     other = {"model_type": "depthseg_resnet", "depth": 34, "width_factor": 0.125}
     with pytest.raises(ValueError, match="encoder_config differs from the checkpoint's in depth;"):

@@ -1,0 +1,73 @@
+"""The hash of a network part, which proves that it did not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import torch
+
+from .records import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from accelerate import Accelerator
+    from torch import nn
+
+
+def hash_module(module: nn.Module) -> str:
+    """SHA-256 over the name, type, shape and bytes of every parameter and every buffer, those not saved included."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        values = tensor.detach().cpu().contiguous().flatten()
+        digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return digest.hexdigest()
+
+
+def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.Module) -> str:
+    """The hash of the encoder before the first step, from run.json where the run was launched before.
+
+    Args:
+        run_record: The run.json of the run; a run that begins writes the hash there.
+        accelerator: The processes.
+        encoder: The encoder as it was built.
+    """
+    record = json.loads(run_record.read_text(encoding="utf-8")) if run_record.is_file() else {}
+    if "encoder_hash" in record:
+        return record["encoder_hash"]["before"]
+    before = hash_module(encoder)
+    if accelerator.is_main_process:
+        write_json(run_record, record | {"encoder_hash": {"before": before, "after": None}})
+    return before
+
+
+def record_encoder_hash(
+    run_record: Path, accelerator: Accelerator, encoder: nn.Module, before: str, frozen: bool
+) -> None:
+    """Write the hashes of the encoder before and after training to run.json; called by all processes together.
+
+    Args:
+        run_record: The run.json of the run.
+        accelerator: The processes.
+        encoder: The encoder after the last step.
+        before: Its hash before the first one.
+        frozen: Whether it was to stay as it was.
+
+    Raises:
+        ValueError: It was to stay as it was, and differs in at least one process.
+    """
+    after = hash_module(encoder)
+    if accelerator.is_main_process:
+        record = json.loads(run_record.read_text(encoding="utf-8"))
+        write_json(run_record, record | {"encoder_hash": {"before": before, "after": after}})
+    changed = torch.tensor(float(after != before), device=accelerator.device)
+    changed_processes = int(accelerator.reduce(changed, reduction="sum"))
+    if frozen and changed_processes:
+        raise ValueError(
+            f"model.freeze_encoder is set, but the encoder is not what it was before training (in {changed_processes} "
+            f"of {accelerator.num_processes} processes; its hashes are in {run_record}). Something trained it or "
+            "its norm statistics; its weights must not be taken for those of the checkpoint."
+        )

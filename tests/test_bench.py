@@ -1,0 +1,84 @@
+"""The comparison with transformers: what it prints and writes, and that it times equal models in turns."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+
+import pytest
+import torch
+from torch import nn
+
+from depthseg import bench as package
+from depthseg.bench import CASES, DEFAULT_CASES, Comparison, relative_difference, time_in_turns
+from depthseg.cli import main
+
+TINY = ("depth-anything-tiny", "dpt-tiny")
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(argument) for argument in arguments])
+    return exit_info.value.code or 0
+
+
+def test_both_sides_are_printed_and_written(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    assert run("bench", *TINY, "--repeats", 3, "--threads", 1, "--output", tmp_path / "bench.json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(TINY)
+    assert all(word in line for line in lines for word in ("transformers", "depthseg", "ratio", "ms"))
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["threads"] == 1 and written["torch"] == torch.__version__
+    for comparison, size in zip(written["comparisons"], ((28, 42), (32, 32)), strict=True):
+        assert (comparison["height"], comparison["width"]) == size
+        assert {side: len(times) for side, times in comparison["seconds"].items()} == {
+            "transformers": 3,
+            "depthseg": 3,
+        }
+        # The same weights: otherwise the comparison would be of two different networks.
+        assert comparison["difference"] < 1e-5
+    assert torch.get_num_threads() == threads
+
+
+def test_ratio_is_the_median_of_pairs():
+    seconds = {"transformers": [1.0, 2.0, 4.0], "depthseg": [1.1, 2.0, 2.0]}
+    comparison = Comparison("x", 1, 2, seconds, 0.0)
+    assert comparison.ratio == median([1.1, 1.0, 0.5])
+    assert comparison.to_dict()["medians"] == {"transformers": 2.0, "depthseg": 2.0}
+    assert "2000.0 ms [1500.0 - 3000.0]" in str(comparison) and "2000.0 ms [1550.0 - 2000.0]" in str(comparison)
+
+
+def test_sides_take_turns(monkeypatch):
+    order = []
+    monkeypatch.setattr(package, "predict", lambda model, pixels: order.append(model))
+    time_in_turns({"a": "a", "b": "b"}, torch.zeros(1), 4)
+    timed = order[2 * package.WARM_UPS :]
+    assert len(timed) == 8 and {timed[0::2].count("a"), timed[1::2].count("a")} == {2}
+    assert all(set(timed[i : i + 2]) == {"a", "b"} for i in range(0, 8, 2))
+
+
+def test_a_difference_is_seen():
+    depth = torch.tensor([1.0, 4.0])
+    assert relative_difference(depth, depth) == 0
+    assert relative_difference(depth, torch.tensor([1.0, 5.0])) == pytest.approx(0.25)
+
+
+def test_default_cases_have_published_sizes():
+    assert set(DEFAULT_CASES) < set(CASES)
+    with torch.device("meta"):
+        model: nn.Module = CASES["depth-anything-small"].build()
+    # 24.8 M is the size that its authors give for Depth-Anything-Small.
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(24.8, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "no case nothing"),
+        ([*TINY, "--repeats", "1"], "repeats is 1"),
+        (["--threads", "0"], "at least 2"),
+    ],
+)
+def test_impossible_comparisons_are_sentences(arguments, words):
+    assert words in str(run("bench", *arguments))
