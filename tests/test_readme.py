@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from depthseg import __version__
 from depthseg.data import DATASETS
 from depthseg.engine.config import load_config
-from depthseg.models import ENCODERS, HEADS
+from depthseg.models import DEPTH_FAMILIES, ENCODERS, HEADS, UNSUPPORTED_FAMILIES
 from depthseg.models.encoders_depthseg import UNSUPPORTED_BACKBONES
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,12 @@ TABLES = {
         lambda entry: (entry.summary + " *One image size.*" * entry.fixed_size, f"[paper]({entry.source})"),
     ),
     "backbones that are no encoders": table("backbone | why not", UNSUPPORTED_BACKBONES, lambda reason: (reason,)),
+    "depth families": table(
+        "model type | | depth here | source",
+        DEPTH_FAMILIES,
+        lambda family: (family.summary, family.meaning, f"[paper]({family.source})"),
+    ),
+    "families that are not read": table("model type | why not", UNSUPPORTED_FAMILIES, lambda reason: (reason + ".",)),
     "heads": table(
         "head | tasks | encoders | | source",
         HEADS,
@@ -57,7 +63,7 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_registries(name):
-    assert TABLES[name].count("\n") > 5
+    assert TABLES[name].count("\n") > 4
     assert TABLES[name] in README, f"the README should hold:\n{TABLES[name]}"
 
 

@@ -62,9 +62,7 @@ class DPTHeadConfig:
                 raise ValueError(f"head_config.{name} is {getattr(self, name)}; DPT needs exactly {NUM_MAPS} entries.")
         for name, allowed in (("readout_type", READOUT_TYPES), ("upsampling", UPSAMPLINGS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}."
-                )
+                raise ValueError(f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         check_ending(self.ending)
 
 
@@ -109,9 +107,7 @@ class DPTHead(DepthSegHead):
 
     maps_read = slice(-NUM_MAPS, None)
 
-    def __init__(
-        self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig
-    ):
+    def __init__(self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig):
         super().__init__()
         self.config = config
         channels, strides = channels[self.maps_read], strides[self.maps_read]

@@ -71,9 +71,7 @@ class ForeignMixin:
         left_over = take_parts(model, network, family, plan)
         revision = source_revision(pretrained_model_name_or_path, hub_arguments)
         report = make_report(model, plan, source, pretrained_model_name_or_path, revision)
-        model.transfer_report = replace(
-            report, source_class=type(network).__name__, parts=(*report.parts, *left_over)
-        )
+        model.transfer_report = replace(report, source_class=type(network).__name__, parts=(*report.parts, *left_over))
         model.record_lineage()
         return model
 

@@ -20,6 +20,7 @@ class DepthFamily:
             prefix that fits a name counts.
         left_over (`dict[str, str]`): Prefix of parameters that have no place here -> why.
         summary (`str`): One line for the README table.
+        meaning (`str`): What the predicted numbers are, for the same table.
         source (`str`): The paper.
     """
 
@@ -29,6 +30,7 @@ class DepthFamily:
     depth: Callable[[Any], dict[str, Any]]
     names: Callable[[Any], tuple[tuple[str, str], ...]]
     summary: str
+    meaning: str
     source: str
     left_over: dict[str, str] = field(default_factory=dict)
 
@@ -141,9 +143,7 @@ def zoedepth_options(config: Any) -> dict[str, Any]:
     """Return the head options of ZoeDepth: those of its DPT neck and of its metric head."""
     refuse_other_maps(config)
     if config.readout_type != "project":
-        raise ValueError(
-            f"readout_type is {config.readout_type!r}; transformers runs ZoeDepth with 'project' alone."
-        )
+        raise ValueError(f"readout_type is {config.readout_type!r}; transformers runs ZoeDepth with 'project' alone.")
     options = {
         "neck_hidden_sizes": list(config.neck_hidden_sizes),
         "reassemble_factors": list(config.reassemble_factors),
@@ -214,6 +214,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=depth_anything_depth,
         names=lambda config: DEPTH_ANYTHING_NAMES,
         summary="Depth Anything V1, V2 and their metric versions.",
+        meaning="relative inverse depth; metres in metric versions",
         source="https://huggingface.co/papers/2406.09414",
     ),
     "depth_pro": DepthFamily(
@@ -223,6 +224,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=lambda config: {"depth_type": "relative_inverse"},
         names=lambda config: DEPTH_PRO_NAMES,
         summary="DepthPro, without its estimate of the field of view: inverse depth for a focal length of one width.",
+        meaning="relative inverse depth",
         source="https://huggingface.co/papers/2410.02073",
         left_over={"field_of_view.": "estimates the camera's field of view, for which no part here has a use"},
     ),
@@ -233,6 +235,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=lambda config: {"depth_type": "relative_inverse"},
         names=dpt_names,
         summary="DPT and MiDaS 3.x: plain ViT, hybrid, and on BEiT, Swinv2 or DINOv2.",
+        meaning="relative inverse depth",
         source="https://huggingface.co/papers/2103.13413",
     ),
     "glpn": DepthFamily(
@@ -242,6 +245,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=lambda config: {"depth_type": "metric", "max_depth": float(config.max_depth)},
         names=lambda config: GLPN_NAMES,
         summary="GLPN, trained for metres indoors or on streets.",
+        meaning="metres",
         source="https://huggingface.co/papers/2201.07436",
     ),
     "prompt_depth_anything": DepthFamily(
@@ -249,11 +253,12 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         encoder_config=backbone_config,
         head_options=depth_anything_options,
         depth=prompt_depth_anything_depth,
-        names=lambda config: tuple(
-            (f"neck.fusion_stage.layers.{i}.prompt_depth_layer.", f"prompt.{i}.") for i in range(4)
-        )
-        + DEPTH_ANYTHING_NAMES,
+        names=lambda config: (
+            tuple((f"neck.fusion_stage.layers.{i}.prompt_depth_layer.", f"prompt.{i}.") for i in range(4))
+            + DEPTH_ANYTHING_NAMES
+        ),
         summary="Prompt Depth Anything, used without a prompt.",
+        meaning="depth from 0 to 1 of an unknown range",
         source="https://huggingface.co/papers/2412.14015",
         left_over={"prompt.": "depthseg passes no depth prompt; without one these layers are not read"},
     ),
@@ -264,6 +269,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=zoedepth_depth,
         names=lambda config: ZOEDEPTH_NAMES,
         summary="ZoeDepth, with bins of metres for one domain or for two.",
+        meaning="metres",
         source="https://huggingface.co/papers/2302.12288",
     ),
 }

@@ -53,8 +53,8 @@ class DepthSegConfig(PreTrainedConfig):
         semantic_loss_ignore_index (`int`, *optional*, defaults to `255`): Label id of pixels that do not count.
         depth_type (`str`, *optional*, defaults to `"disparity"`): What the depth predictor's numbers mean:
             `"metric"` (sigmoid times `max_depth`, metres), `"disparity"` (sigmoid between `1/max_depth` and
-            `1/min_depth`, `predicted_depth` in metres or up to scale) or `"relative_inverse"` (ReLU, inverse depth
-            known up to scale and shift).
+            `1/min_depth`, `predicted_depth` in metres or up to scale), `"relative"` or `"relative_inverse"` (ReLU;
+            depth, or inverse depth, known up to scale and shift).
         depth_loss (`str`, *optional*, defaults to `"l1"`): Loss on depth labels: `"l1"`, `"silog"` or `"ssi"`.
         min_depth, max_depth (`float`, *optional*, default to `0.1` and `100.0`): Range of depth in metres.
         input_mean, input_std (`list[float]`, *optional*): Per-channel scaling of `[0, 1]` images *inside* the model,
@@ -76,7 +76,7 @@ class DepthSegConfig(PreTrainedConfig):
     head_type: str = "monodepth2"
     head_config: dict | None = None
     semantic_loss_ignore_index: int = 255
-    depth_type: Literal["metric", "disparity", "relative_inverse"] = "disparity"
+    depth_type: Literal["metric", "disparity", "relative", "relative_inverse"] = "disparity"
     depth_loss: Literal["l1", "silog", "ssi"] = "l1"
     min_depth: float | int = 0.1
     max_depth: float | int = 100.0
@@ -175,5 +175,9 @@ def build_encoder_config(encoder_config: dict | PreTrainedConfig | None) -> PreT
             f"{', '.join(sorted(entry.config_class.__annotations__))}."
         )
     config = entry.config_class(**options)
+    named = any(options.get(name) is not None for name in ("out_indices", "out_features"))
+    chosen = config.out_indices if named else None
     entry.cls.complete_config(config)
+    if chosen is not None:
+        config.out_indices = chosen
     return config

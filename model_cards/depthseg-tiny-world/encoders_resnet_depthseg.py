@@ -1,9 +1,14 @@
-"""ResNet in the Monodepth2 form: five maps at strides 2 to 32, the first one taken before the max-pool.
+"""ResNet in the Monodepth2 form: five maps, the first one taken before the max-pool, at strides 2 to 32.
+
+With dilation in place of the last strides the deeper maps stay at stride 8 or 16.
 
 Shape letters: B batch, H and W image size, C channels.
 
 Annotations are not postponed in this file: `@strict` checks types, and skips those that are strings.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -11,8 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
+from .encoders_base_depthseg import DepthSegEncoder
+
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 BOTTLENECK_EXPANSION = 4
+OUTPUT_STRIDES = (8, 16, 32)
 
 
 @strict
@@ -24,6 +32,9 @@ class DepthSegResNetConfig(PreTrainedConfig):
         width_factor (`float`, *optional*, defaults to `1.0`):
             Multiplies the channels of every stage (64, 128, 256, 512); each is rounded to a multiple of 8.
         num_channels (`int`, *optional*, defaults to `3`): Channels of the input image.
+        output_stride (`int`, *optional*, defaults to `32`):
+            Input pixels per cell of the deepest map: 32, or 16 or 8 by dilation. The parameters are the same, and mean
+            the same: the denser maps hold those of stride 32 at every second or fourth cell.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: For a wrong type, another depth or a width that leaves no channel.
@@ -34,6 +45,7 @@ class DepthSegResNetConfig(PreTrainedConfig):
     depth: int = 18
     width_factor: float | int = 1.0
     num_channels: int = 3
+    output_stride: int = 32
 
     def validate_architecture(self) -> None:
         """Check the values; called by `@strict` when the configuration is made and when it is saved."""
@@ -44,6 +56,8 @@ class DepthSegResNetConfig(PreTrainedConfig):
                 f"encoder_config.width_factor is {self.width_factor}; it must lie between 0.125 (8 channels in the "
                 "first stage) and 4."
             )
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f"encoder_config.output_stride is {self.output_stride}; allowed are {OUTPUT_STRIDES}.")
 
     @property
     def stage_widths(self) -> list[int]:
@@ -52,15 +66,19 @@ class DepthSegResNetConfig(PreTrainedConfig):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34). Source: https://huggingface.co/papers/1512.03385."""
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34). Source: https://huggingface.co/papers/1512.03385.
+
+    `dilations` are those before and behind the place of the stride; see [`stage_layout`].
+    """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int):
+    def __init__(self, in_channels: int, width: int, stride: int, dilations: tuple[int, int]):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+        before, behind = dilations
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, before, before, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, behind, behind, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(in_channels, width, stride)
@@ -77,11 +95,11 @@ class Bottleneck(nn.Module):
 
     expansion = BOTTLENECK_EXPANSION
 
-    def __init__(self, in_channels: int, width: int, stride: int):
+    def __init__(self, in_channels: int, width: int, stride: int, dilations: tuple[int, int]):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilations[0], dilations[0], bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
@@ -94,6 +112,24 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         return self.relu(out + self.downsample(x))
+
+
+def stage_layout(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
+    """Return the stride and the dilations of the first block of each of the four stages.
+
+    Where a stride is left out, what comes behind it sees a denser grid, and reaches as far by dilation: so its results
+    on every second cell are those of the strided network. What comes before that place keeps its dilation.
+
+    Returns:
+        `list[tuple[int, tuple[int, int]]]`: per stage the stride and the dilations before and behind its place.
+    """
+    layout, reached, dilation = [(1, (1, 1))], 4, 1
+    for _ in range(3):
+        before = dilation
+        stride = 2 if reached < output_stride else 1
+        reached, dilation = reached * stride, dilation * 2 // stride
+        layout.append((stride, (before, dilation)))
+    return layout
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -115,9 +151,12 @@ class DepthSegResNet(PreTrainedModel):
     config: DepthSegResNetConfig
     config_class = DepthSegResNetConfig
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: DepthSegResNetConfig):
         super().__init__(config)
+        # Set by transformers, together with `_gradient_checkpointing_func`, when checkpointing is switched on.
+        self.gradient_checkpointing = False
         block = BasicBlock if config.depth < 50 else Bottleneck
         widths = config.stage_widths
         self.conv1 = nn.Conv2d(config.num_channels, widths[0], 7, 2, 3, bias=False)
@@ -125,12 +164,12 @@ class DepthSegResNet(PreTrainedModel):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         in_channels = widths[0]
-        for stage, (width, blocks) in enumerate(zip(widths, BLOCKS_PER_STAGE[config.depth], strict=True), start=1):
-            layers = []
-            for index in range(blocks):
-                layers.append(block(in_channels, width, stride=2 if stage > 1 and index == 0 else 1))
-                in_channels = width * block.expansion
-            self.add_module(f"layer{stage}", nn.Sequential(*layers))
+        stages = zip(widths, BLOCKS_PER_STAGE[config.depth], stage_layout(config.output_stride), strict=True)
+        for number, (width, blocks, (stride, dilations)) in enumerate(stages, start=1):
+            layers = [block(in_channels, width, stride, dilations)]
+            in_channels = width * block.expansion
+            layers += [block(in_channels, width, 1, (dilations[1], dilations[1])) for _ in range(blocks - 1)]
+            self.add_module(f"layer{number}", nn.Sequential(*layers))
         self.post_init()
 
     @classmethod
@@ -152,11 +191,46 @@ class DepthSegResNet(PreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): The scaled image; any size from 1x1 up.
 
         Returns:
-            `list[torch.Tensor]`: five maps, shallow to deep, the i-th of size `ceil(H / 2**(i+1))` by
-            `ceil(W / 2**(i+1))`.
+            `list[torch.Tensor]`: five maps, shallow to deep, the i-th of size `ceil(H / s)` by `ceil(W / s)` with
+            the stride `s = min(2**(i+1), config.output_stride)`.
         """
         maps = [self.relu(self.bn1(self.conv1(pixel_values)))]
-        maps.append(self.layer1(self.maxpool(maps[-1])))
+        maps.append(self.run_stage(self.layer1, self.maxpool(maps[-1])))
         for stage in (self.layer2, self.layer3, self.layer4):
-            maps.append(stage(maps[-1]))
+            maps.append(self.run_stage(stage, maps[-1]))
         return maps
+
+    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """Run a stage; with gradient checkpointing it is run again in the backward pass, on the same statistics."""
+        if not (self.gradient_checkpointing and self.training):
+            return stage(x)
+        return self._gradient_checkpointing_func(
+            stage, x, context_fn=lambda: (nullcontext(), statistics_not_counted(stage))
+        )
+
+
+@contextmanager
+def statistics_not_counted(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch without counting it: a second run over a batch must not move running statistics twice."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    counted = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, counted, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
+
+
+class ResNetEncoder(DepthSegEncoder):
+    """The Monodepth2 ResNet; strided convolutions round up, so no padding is needed."""
+
+    def build_backbone(self, config: DepthSegResNetConfig) -> DepthSegResNet:
+        """Return a new ResNet."""
+        return DepthSegResNet(config)
+
+    @staticmethod
+    def extract(backbone: DepthSegResNet, pixel_values: Tensor) -> tuple[list[Tensor], None]:
+        """Return five maps at strides 2 to `config.output_stride`."""
+        return backbone(pixel_values), None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import asdict, fields
+from typing import Any
 
 from torch import Tensor, nn
 
-from .encoders_depthseg import EncoderFeatures
+from .encoders_base_depthseg import EncoderFeatures
+
+ENDINGS = ("last_layer", "segmentation_block")
 
 
 class DepthSegHead(nn.Module, ABC):
@@ -15,10 +19,17 @@ class DepthSegHead(nn.Module, ABC):
     Attributes:
         channels (`list[int]`): Channels of the decoder maps, finest first.
         strides (`tuple[float, ...]`): Input pixels per cell of the decoder maps, finest first.
+        maps_read (`slice`): Which of the encoder's maps the head reads.
+        classifier_map (`int`): Which decoder map the classifier reads.
+        activates_depth (`bool`): Whether the depth predictors end in an activation of their own, with values from 0
+            to 1 in shares of `config.max_depth`; otherwise the model applies that of `config.depth_type`.
     """
 
     channels: list[int]
     strides: tuple[float, ...]
+    maps_read = slice(None)
+    classifier_map = 0
+    activates_depth = False
 
     @abstractmethod
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
@@ -37,8 +48,60 @@ class DepthSegHead(nn.Module, ABC):
 
     @abstractmethod
     def make_classifier(self, num_labels: int) -> nn.Module:
-        """Return the module from decoder map 0 to `num_labels` channels."""
+        """Return the module from decoder map `classifier_map` to `num_labels` channels."""
+
+    def predict_depth(self, predictors: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
+        """Apply the depth predictors to the decoder maps; one `(B, 1, h, w)` per trained scale, finest first."""
+        return [predictor(level) for predictor, level in zip(predictors, maps, strict=False)]
+
+    def serve(self, depth: bool, labels: bool) -> None:
+        """Take note, once, of the last layers that will read this head; what none of them needs may be left out."""
 
     def unused_parameters(self) -> list[nn.Parameter]:
         """Parameters that no output depends on; they would make distributed training wait for ever."""
         return []
+
+
+class SegmentationBlock(nn.Sequential):
+    """DPT's own classifier on the fused features `(B, C, h, w)`: logits `(B, K, 2h, 2w)`.
+
+    Source: Ranftl et al. 2021, https://huggingface.co/papers/2103.13413, supplementary material.
+    """
+
+    def __init__(self, channels: int, num_labels: int, dropout: float = 0.1):
+        super().__init__(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(channels, num_labels, 1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        )
+
+
+def check_ending(ending: str) -> None:
+    """Refuse an ending that is not in [`ENDINGS`]."""
+    if ending not in ENDINGS:
+        raise ValueError(f"head_config.ending is {ending!r}; allowed are {', '.join(ENDINGS)}.")
+
+
+def complete_options(config_class: type, options: dict[str, Any] | None, where: str) -> dict[str, Any]:
+    """Check options against a dataclass and fill in its defaults.
+
+    Args:
+        config_class (`type`): Frozen dataclass whose constructor checks values.
+        options (`dict`, *optional*): Some or all of its fields.
+        where (`str`): What the options belong to, for the error message.
+
+    Returns:
+        `dict`: every option, as plain JSON types.
+
+    Raises:
+        ValueError: For an unknown option, or a value that the dataclass refuses.
+    """
+    known = [field.name for field in fields(config_class)]
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(f"head_config has no option {', '.join(unknown)} for {where}; it has {', '.join(known)}.")
+    config = config_class(**(options or {}))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}

@@ -7,14 +7,19 @@ or `classifier`. So a depth network becomes a segmenter by exchanging one small 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from torch import nn
 
-from .heads_base_depthseg import DepthSegHead
+from .heads_base_depthseg import DepthSegHead, complete_options
+from .heads_deeplabv3_depthseg import DeepLabV3Head, DeepLabV3HeadConfig
 from .heads_dpt_depthseg import DPTHead, DPTHeadConfig
+from .heads_fcn_depthseg import FCNHead, FCNHeadConfig
 from .heads_linear_depthseg import LinearHead, LinearHeadConfig
 from .heads_monodepth2_depthseg import Monodepth2Head, Monodepth2HeadConfig
+from .heads_native_depthseg import NATIVE_HEADS, NativeHead, NativeHeadConfig
+from .heads_segformer_depthseg import SegFormerHead, SegFormerHeadConfig
+from .heads_upernet_depthseg import UPerNetHead, UPerNetHeadConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class HeadEntry:
         min_levels (`int`): Fewest encoder maps it needs.
         summary (`str`): One line for the README table.
         source (`str`): The paper.
+        encoders (`tuple[str, ...]` or `None`): The encoders it is for; `None` = any.
     """
 
     cls: type[DepthSegHead]
@@ -38,6 +44,7 @@ class HeadEntry:
     min_levels: int
     summary: str
     source: str
+    encoders: tuple[str, ...] | None = None
 
 
 HEADS: dict[str, HeadEntry] = {
@@ -46,7 +53,7 @@ HEADS: dict[str, HeadEntry] = {
         Monodepth2HeadConfig,
         "dense",
         ("depth", "segmentation"),
-        2,
+        1,
         "U-Net decoder of Monodepth2, the paper's head: up-convolutions with skips, depth at up to four scales.",
         "https://huggingface.co/papers/1806.01260",
     ),
@@ -59,6 +66,17 @@ HEADS: dict[str, HeadEntry] = {
         "Reassemble and fusion blocks of DPT, on transformer or convolutional maps.",
         "https://huggingface.co/papers/2103.13413",
     ),
+    "native": HeadEntry(
+        NativeHead,
+        NativeHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        4,
+        "The neck and head of a depth model of transformers, without its last convolution; "
+        f"family: {', '.join(NATIVE_HEADS)}.",
+        "https://huggingface.co/papers/2103.13413",
+        encoders=("dpt", "dinov2", "beit", "swinv2", "glpn", "depth_pro"),
+    ),
     "linear": HeadEntry(
         LinearHead,
         LinearHeadConfig,
@@ -67,6 +85,42 @@ HEADS: dict[str, HeadEntry] = {
         1,
         "BatchNorm and one 1x1 convolution on the last map, or on the last four: the linear probe.",
         "https://huggingface.co/papers/2304.07193",
+    ),
+    "fcn": HeadEntry(
+        FCNHead,
+        FCNHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        1,
+        "3x3 convolutions with BatchNorm on one map: the fully convolutional baseline.",
+        "https://huggingface.co/papers/1411.4038",
+    ),
+    "deeplabv3": HeadEntry(
+        DeepLabV3Head,
+        DeepLabV3HeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        1,
+        "Dilated convolutions of several rates and the image's mean, on the deepest map.",
+        "https://huggingface.co/papers/1706.05587",
+    ),
+    "upernet": HeadEntry(
+        UPerNetHead,
+        UPerNetHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        1,
+        "Pyramid pooling and a feature pyramid network on the last four maps.",
+        "https://huggingface.co/papers/1807.10221",
+    ),
+    "segformer": HeadEntry(
+        SegFormerHead,
+        SegFormerHeadConfig,
+        "dense",
+        ("depth", "segmentation"),
+        1,
+        "One linear layer a map on the last four maps, joined by another: all-MLP.",
+        "https://huggingface.co/papers/2105.15203",
     ),
 }
 
@@ -95,15 +149,7 @@ def complete_head_config(head_type: str, options: dict | None) -> dict:
     Raises:
         ValueError: For an unknown head, an unknown option, or a value that the head refuses.
     """
-    entry = head_entry(head_type)
-    known = [field.name for field in fields(entry.config_class)]
-    unknown = sorted(set(options or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"head_config has no option {', '.join(unknown)} for head_type {head_type!r}; it has {', '.join(known)}."
-        )
-    config = entry.config_class(**(options or {}))
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return complete_options(head_entry(head_type).config_class, options, f"head_type {head_type!r}")
 
 
 def build_head(

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DPTConfig
 
-from .encoders_depthseg import EncoderFeatures
-from .heads_base_depthseg import DepthSegHead
+from .encoders_base_depthseg import EncoderFeatures
+from .heads_base_depthseg import DepthSegHead, SegmentationBlock, check_ending
 
 NUM_MAPS = 4
 READOUT_TYPES = ("project", "add", "ignore")
+UPSAMPLINGS = ("image", "double")
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,41 @@ class DPTHeadConfig:
             Resizing of the patch grid per map. Read for transformers alone.
         readout_type (`str`, *optional*, defaults to `"project"`):
             What becomes of the CLS token: `"project"`, `"add"` or `"ignore"`. Read for transformers alone.
+        readout_act (`str`, *optional*, defaults to `"gelu"`): Activation of the projected readout.
         fusion_hidden_size (`int`, *optional*, defaults to `256`): Channels of the fusion blocks.
         use_batch_norm_in_fusion_residual (`bool`, *optional*, defaults to `False`): BatchNorm in the fusion blocks.
+        use_bias_in_fusion_residual (`bool`, *optional*): Bias in the fusion blocks; by default where there is no
+            BatchNorm.
+        add_projection (`bool`, *optional*, defaults to `False`): One more convolution between fusion and depth.
         head_hidden_size (`int`, *optional*, defaults to `32`): Channels before the last layer.
+        upsampling (`str`, *optional*, defaults to `"image"`): Size of the last map: the image's (`"image"`, as in
+            Depth Anything), or twice the fused map's (`"double"`, as in DPT). Equal for patches of 16 pixels.
+        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter adds: one 1x1 convolution where the
+            depth layer is (`"last_layer"`), or DPT's own block on the fused features (`"segmentation_block"`).
+        classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout in the segmentation block.
     """
 
     neck_hidden_sizes: tuple[int, ...] = (96, 192, 384, 768)
     reassemble_factors: tuple[float, ...] = (4, 2, 1, 0.5)
     readout_type: str = "project"
+    readout_act: str = "gelu"
     fusion_hidden_size: int = 256
     use_batch_norm_in_fusion_residual: bool = False
+    use_bias_in_fusion_residual: bool | None = None
+    add_projection: bool = False
     head_hidden_size: int = 32
+    upsampling: str = "image"
+    ending: str = "last_layer"
+    classifier_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("neck_hidden_sizes", "reassemble_factors"):
             if len(getattr(self, name)) != NUM_MAPS:
                 raise ValueError(f"head_config.{name} is {getattr(self, name)}; DPT needs exactly {NUM_MAPS} entries.")
-        if self.readout_type not in READOUT_TYPES:
-            raise ValueError(
-                f"head_config.readout_type is {self.readout_type!r}; allowed are {', '.join(READOUT_TYPES)}."
-            )
+        for name, allowed in (("readout_type", READOUT_TYPES), ("upsampling", UPSAMPLINGS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
+        check_ending(self.ending)
 
 
 class FusionStage(nn.Module):
@@ -64,9 +80,9 @@ class FusionStage(nn.Module):
 
         self.layers = nn.ModuleList(DPTFeatureFusionLayer(config) for _ in range(NUM_MAPS))
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """Fuse maps `(B, C, h_i, w_i)`, shallow to deep, into `(B, C, 2 * h_0, 2 * w_0)`."""
-        fused = None
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Fuse maps `(B, C, h_i, w_i)`, shallow to deep; four maps, the last `(B, C, 2 * h_0, 2 * w_0)`."""
+        fused, stages = None, []
         sizes = [tuple(shallower.shape[-2:]) for shallower in maps]
         targets = [sizes[2], sizes[1], sizes[0], (2 * sizes[0][0], 2 * sizes[0][1])]
         for layer, residual, target in zip(self.layers, reversed(maps), targets, strict=True):
@@ -74,37 +90,47 @@ class FusionStage(nn.Module):
             fused = layer.residual_layer2(fused)
             fused = F.interpolate(fused, size=target, mode="bilinear", align_corners=True)
             fused = layer.projection(fused)
-        return fused
+            stages.append(fused)
+        return stages
 
 
 class DPTHead(DepthSegHead):
     """Reassemble, fuse, and the two convolutions before DPT's last layer, at the resolution of the image.
 
-    On transformers the last four maps, all at the stride of the patches, are reassembled into a pyramid. On
-    convolutional encoders the last four maps are the pyramid. The last layer, for either task, is a 1x1 convolution.
+    On transformers the last four maps, all at the stride of the patches, are reassembled into a pyramid. Maps without
+    CLS token beside maps that have one (the convolutional stages of DPT-Hybrid) join as they are. On convolutional
+    encoders the last four maps are the pyramid. The last layer, for either task, is a 1x1 convolution, unless
+    `ending="segmentation_block"` asks for DPT's own on the fused map.
 
     Source: Ranftl et al. 2021, https://huggingface.co/papers/2103.13413.
     """
 
-    def __init__(
-        self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig
-    ):
+    maps_read = slice(-NUM_MAPS, None)
+
+    def __init__(self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig):
         super().__init__()
-        channels, strides = channels[-NUM_MAPS:], strides[-NUM_MAPS:]
-        self.reassembles = len(set(strides)) == 1
+        self.config = config
+        channels, strides = channels[self.maps_read], strides[self.maps_read]
+        # Of DPT-Hybrid the first two maps come from convolutions, at strides 4 and 8.
+        self.is_hybrid = num_prefix_tokens > 0 and strides[2] == strides[3] and strides[0] != strides[3]
+        self.reassembles = self.is_hybrid or len(set(strides)) == 1
         if self.reassembles and config.readout_type != "ignore" and num_prefix_tokens < 1:
             raise ValueError(
                 f"head_config.readout_type is {config.readout_type!r} but the encoder has no CLS token; use 'ignore'."
             )
         neck = DPTConfig(
-            hidden_size=channels[0],
+            hidden_size=channels[-1],
+            hidden_act=config.readout_act,
             neck_hidden_sizes=list(config.neck_hidden_sizes) if self.reassembles else list(channels),
             reassemble_factors=list(config.reassemble_factors),
             readout_type=config.readout_type,
             fusion_hidden_size=config.fusion_hidden_size,
             use_batch_norm_in_fusion_residual=config.use_batch_norm_in_fusion_residual,
-            is_hybrid=False,
+            use_bias_in_fusion_residual=config.use_bias_in_fusion_residual,
+            is_hybrid=self.is_hybrid,
         )
+        # Set where DPTConfig would fall back on its own backbone's width.
+        neck.backbone_config = None
         if self.reassembles:
             from transformers.models.dpt.modeling_dpt import DPTReassembleStage
 
@@ -112,39 +138,77 @@ class DPTHead(DepthSegHead):
         fusion = config.fusion_hidden_size
         self.convs = nn.ModuleList(nn.Conv2d(c, fusion, 3, padding=1, bias=False) for c in neck.neck_hidden_sizes)
         self.fusion_stage = FusionStage(neck)
+        self.projection = nn.Conv2d(fusion, fusion, 3, padding=1) if config.add_projection else None
         self.conv1 = nn.Conv2d(fusion, fusion // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(fusion // 2, config.head_hidden_size, 3, padding=1)
-        self.channels = [config.head_hidden_size]
-        self.strides = (1.0,)
+        finest = strides[0] / config.reassemble_factors[0] if len(set(strides)) == 1 else strides[0]
+        self.fused_stride = finest / 2
+        self.serve(depth=True, labels=True)
+
+    def serve(self, depth: bool, labels: bool) -> None:
+        """See [`DepthSegHead.serve`]; the segmentation block needs no convolutions behind the fused map."""
+        block = self.config.ending == "segmentation_block" and labels
+        self.refines = depth or not block
+        self.hands_on_fused = block
+        self.classifier_map = -1
+        refined_stride = 1.0 if self.config.upsampling == "image" else self.fused_stride / 2
+        self.channels = [self.config.head_hidden_size] * self.refines + [self.config.fusion_hidden_size] * block
+        self.strides = (refined_stride,) * self.refines + (self.fused_stride,) * block
 
     def reassemble(self, features: EncoderFeatures) -> list[Tensor]:
         """Return a pyramid of four maps `(B, neck_hidden_sizes[i], h_i, w_i)`, shallow to deep."""
-        maps = features.maps[-NUM_MAPS:]
+        maps = features.maps[self.maps_read]
         if not self.reassembles:
             return maps
-        # transformers expects a CLS token in front even where readout_type "ignore" drops it at once.
-        prefixes = features.prefix_tokens or [feature_map.new_zeros(len(feature_map), 1, 1) for feature_map in maps]
-        tokens = []
-        for feature_map, prefix in zip(maps, prefixes[-NUM_MAPS:], strict=True):
+        prefixes = features.prefix_tokens[self.maps_read] if features.prefix_tokens else [None] * NUM_MAPS
+        stage_inputs = []
+        for index, (feature_map, prefix) in enumerate(zip(maps, prefixes, strict=True)):
+            if self.is_hybrid and index < 2:
+                stage_inputs.append(feature_map)
+                continue
+            # transformers expects a CLS token in front even where readout_type "ignore" drops it at once.
+            prefix = feature_map.new_zeros(len(feature_map), 1, 1) if prefix is None else prefix[:, :1]
             patches = feature_map.flatten(2).transpose(1, 2)
-            tokens.append(torch.cat([prefix[:, :1].expand(-1, -1, patches.shape[-1]), patches], dim=1))
-        return self.reassemble_stage(tokens, *maps[0].shape[-2:])
+            stage_inputs.append(torch.cat([prefix.expand(-1, -1, patches.shape[-1]), patches], dim=1))
+        return self.reassemble_stage(stage_inputs, *maps[-1].shape[-2:])
+
+    def fuse(self, features: EncoderFeatures) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the four projected maps, shallow to deep, and the four fused maps, coarse to fine."""
+        maps = [conv(level) for conv, level in zip(self.convs, self.reassemble(features), strict=True)]
+        return maps, self.fusion_stage(maps)
+
+    def refine(self, fused: Tensor, features: EncoderFeatures) -> Tensor:
+        """Map the finest fused map to the input of the last layer, `(B, head_hidden_size, H, W)`."""
+        if self.projection is not None:
+            fused = F.relu(self.projection(fused))
+        x = self.conv1(fused)
+        height, width = x.shape[-2:]
+        size = features.padded_size if self.config.upsampling == "image" else (2 * height, 2 * width)
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        return F.relu(self.conv2(x))
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; one map, of the size of the (padded) image."""
-        maps = [conv(level) for conv, level in zip(self.convs, self.reassemble(features), strict=True)]
-        x = self.conv1(self.fusion_stage(maps))
-        x = F.interpolate(x, size=features.padded_size, mode="bilinear", align_corners=True)
-        return [F.relu(self.conv2(x))]
+        """See [`DepthSegHead.forward`]: the refined map, the fused map behind it, or one of them; see `serve`."""
+        fused = self.fuse(features)[1][-1]
+        decoded = [self.refine(fused, features)] if self.refines else []
+        return [*decoded, fused] if self.hands_on_fused else decoded
 
     def make_depth_predictor(self) -> nn.ModuleList:
         """One 1x1 convolution to one channel."""
-        return nn.ModuleList([nn.Conv2d(self.channels[0], 1, 1)])
+        return nn.ModuleList([nn.Conv2d(self.config.head_hidden_size, 1, 1)])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
-        """One 1x1 convolution to `num_labels` channels at the resolution of the image."""
-        return nn.Conv2d(self.channels[0], num_labels, 1)
+        """One 1x1 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""
+        if self.config.ending == "segmentation_block":
+            return SegmentationBlock(self.config.fusion_hidden_size, num_labels, self.config.classifier_dropout)
+        return nn.Conv2d(self.config.head_hidden_size, num_labels, 1)
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """The residual unit of the first fusion layer, which has no map to join (kept for published weights)."""
-        return list(self.fusion_stage.layers[0].residual_layer1.parameters())
+        """The residual unit of the first fusion layer, which has no map to join, and what no last layer reads.
+
+        They are kept for the weights that are published with them.
+        """
+        unused = [self.fusion_stage.layers[0].residual_layer1]
+        if not self.refines:
+            unused += [self.conv1, self.conv2] + ([self.projection] if self.projection is not None else [])
+        return [parameter for module in unused for parameter in module.parameters()]

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .encoders_depthseg import EncoderFeatures
+from .encoders_base_depthseg import EncoderFeatures
 from .heads_base_depthseg import DepthSegHead
+from .heads_blocks_depthseg import check_count_lists, check_counts
+from .heads_pyramid_depthseg import FeaturePyramid
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,8 @@ class Monodepth2HeadConfig:
     num_scales: int = 4
 
     def __post_init__(self) -> None:
-        if not self.decoder_channels or any(not isinstance(c, int) or c < 1 for c in self.decoder_channels):
-            raise ValueError(f"head_config.decoder_channels is {self.decoder_channels}; each must be at least 1.")
-        if not isinstance(self.num_scales, int) or self.num_scales < 1:
-            raise ValueError(f"head_config.num_scales is {self.num_scales!r}; it must be a whole number from 1 up.")
+        check_count_lists(decoder_channels=self.decoder_channels)
+        check_counts(num_scales=self.num_scales)
 
 
 class ReflectConv(nn.Module):
@@ -65,7 +65,8 @@ class Monodepth2Head(DepthSegHead):
     """Up-convolutions with skip connections, from the deepest map to the resolution of the image.
 
     Level i joins encoder map i - 1 and its output has that map's size; level 0 has the image's. The depth predictors
-    and the classifier are 3x3 convolutions with reflection padding.
+    and the classifier are 3x3 convolutions with reflection padding. Plain ViTs get a [`FeaturePyramid`] first, whose
+    four levels then are the encoder's maps.
 
     Source: Godard et al. 2019, https://huggingface.co/papers/1806.01260, supplementary material; with the classifier
     in place of the finest predictor it is the segmentation network of Lao et al. 2024,
@@ -76,6 +77,9 @@ class Monodepth2Head(DepthSegHead):
         self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: Monodepth2HeadConfig
     ):
         super().__init__()
+        self.pyramid = FeaturePyramid(channels, strides)
+        self.maps_read = self.pyramid.maps_read
+        channels, strides = self.pyramid.channels, self.pyramid.strides
         depth = len(channels)
         if depth > len(config.decoder_channels) or config.num_scales > depth:
             raise ValueError(
@@ -98,9 +102,10 @@ class Monodepth2Head(DepthSegHead):
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
         """See [`DepthSegHead.forward`]; map 0 has the size of the (padded) image, map i that of encoder map i - 1."""
         decoded = []
-        x = features.maps[-1]
+        maps = self.pyramid(features.maps)
+        x = maps[-1]
         for i in range(len(self.levels) - 1, -1, -1):
-            skip = features.maps[i - 1] if i > 0 else None
+            skip = maps[i - 1] if i > 0 else None
             x = self.levels[i](x, skip, features.padded_size if skip is None else skip.shape[-2:])
             decoded.insert(0, x)
         return decoded

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,6 +54,15 @@ class DepthSegImageProcessor(BaseImageProcessor):
         self.do_normalize = do_normalize
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from the entries of a `preprocessor_config.json`, of ours or of a processor of transformers."""
+        settings = dict(image_processor_dict)
+        written_by = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+        if written_by not in (None, cls.__name__):
+            settings = foreign_settings(settings, written_by, kwargs.get("size"))
+        return super().from_dict(settings, **kwargs)
 
     def __call__(self, images: Any, segmentation_maps: Any = None, **kwargs: Any) -> BatchFeature:
         """See [`~DepthSegImageProcessor.preprocess`]."""
@@ -158,6 +170,47 @@ class DepthSegImageProcessor(BaseImageProcessor):
         """Save the settings and this file, so that the folder loads without depthseg."""
         self.auto_map = dict(AUTO_MAP)
         return super().save_pretrained(save_directory, **kwargs)
+
+
+def foreign_settings(found: dict[str, Any], written_by: str, size: dict[str, int] | None) -> dict[str, Any]:
+    """Return the options of [`DepthSegImageProcessor`] that do what another image processor does.
+
+    Normalisation and filter are taken as they are. A size is taken as it is; what would make it depend on the image
+    (`keep_aspect_ratio`, `ensure_multiple_of`, `size_divisor`) is not: models of depthseg pad to their own multiple.
+
+    Args:
+        found (`dict[str, Any]`): The processor's `preprocessor_config.json`.
+        written_by (`str`): Its class.
+        size (`dict[str, int]`, *optional*): Chosen by the caller, in place of the file's.
+
+    Raises:
+        ValueError: For a processor that scales pixels in another way, or does not say how.
+    """
+    # Processors without normalisation, as GLPN's, do not mention it.
+    normalises = found.get("do_normalize", "image_mean" in found)
+    rescales = found.get("do_rescale", True) and abs(found.get("rescale_factor", 1 / 255) * 255 - 1) < 1e-6
+    if not rescales or (normalises and not ("image_mean" in found and "image_std" in found)):
+        raise ValueError(
+            f"The preprocessor_config.json of a {written_by} does not divide pixels by 255, or normalises without "
+            "image_mean and image_std; make a DepthSegImageProcessor that scales images as the model expects."
+        )
+    settings = {name: found[name] for name in ("image_mean", "image_std", "resample") if name in found}
+    settings["do_normalize"] = normalises
+    if size is None and found.get("do_resize", True):
+        settings["size"] = fixed_size(found.get("size"))
+        if found.get("keep_aspect_ratio") and settings["size"] is not None:
+            logger.warning(
+                "%s keeps the aspect ratio of images; here they are resized to exactly %d x %d. Pass another size.",
+                *(written_by, settings["size"]["height"], settings["size"]["width"]),
+            )
+    return settings
+
+
+def fixed_size(size: Any) -> dict[str, int] | None:
+    """Return the size of another processor as height and width, or `None` where it depends on the image."""
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    return size if isinstance(size, dict) and set(size) == {"height", "width"} else None
 
 
 def to_pil(image: Any) -> Image.Image:

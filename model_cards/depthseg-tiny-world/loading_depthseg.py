@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from .heads_depthseg import build_head
 from .transfer_depthseg import PartTransfer, TransferReport, parts_of, plan_transfer, source_name
@@ -58,10 +61,12 @@ class TransferMixin:
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source = cls._source_config(pretrained_model_name_or_path, hub_arguments)
         if config is None:
+            # The dtype of the weights to load is not an option of the configuration, where "auto" means nothing.
+            kept = {name: kwargs.pop(name) for name in ("dtype", "torch_dtype") if name in kwargs}
             config, kwargs = cls.config_class.from_pretrained(
                 pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
             )
-            kwargs = hub_arguments | kwargs
+            kwargs = hub_arguments | kept | kwargs
         plan = plan_transfer(source, config, cls.__name__, head_init)
         # Tensors of another shape are let through here and judged by part below.
         kwargs["ignore_mismatched_sizes"] = True
@@ -73,7 +78,8 @@ class TransferMixin:
             if not taken:
                 initialise_anew(model, part)
         model.freeze_unused_parameters()
-        model.transfer_report = make_report(model, plan, source, source_name(pretrained_model_name_or_path))
+        revision = source_revision(pretrained_model_name_or_path, hub_arguments)
+        model.transfer_report = make_report(model, plan, source, pretrained_model_name_or_path, revision)
         model.record_lineage()
         return (model, info) if output_loading_info else model
 
@@ -120,7 +126,20 @@ def initialise_anew(model: PreTrainedModel, part: str) -> None:
         model._initialize_weights(module)
 
 
-def make_report(model: PreTrainedModel, plan: dict[str, tuple[bool, str]], source: Any, name: str) -> TransferReport:
+def source_revision(name: Any, hub_arguments: dict[str, Any]) -> str | None:
+    """Return the commit of a checkpoint on the Hub, or `None` of a folder."""
+    if os.path.isdir(name):
+        return None
+    # transformers no longer notes the commit in the configuration; the cache has it in the path of the file.
+    arguments = {key: value for key, value in hub_arguments.items() if key != "force_download"}
+    path = Path(cached_file(name, "config.json", **arguments)).as_posix()
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", path)
+    return found[1] if found else None
+
+
+def make_report(
+    model: PreTrainedModel, plan: dict[str, tuple[bool, str]], source: Any, name: Any, revision: str | None
+) -> TransferReport:
     """Count the tensors of each part of a loaded model, and of each part of the checkpoint that was not used."""
     parts = []
     for part, (taken, why) in plan.items():
@@ -132,8 +151,8 @@ def make_report(model: PreTrainedModel, plan: dict[str, tuple[bool, str]], sourc
         if not taken:
             parts.append(PartTransfer(part, "left over", why, *count_tensors(module)))
     return TransferReport(
-        source=name,
-        revision=getattr(source, "_commit_hash", None) or getattr(model.config, "_commit_hash", None),
+        source=source_name(name),
+        revision=revision,
         source_class=(source.architectures or ["an unknown class"])[0],
         target_class=type(model).__name__,
         parts=tuple(parts),

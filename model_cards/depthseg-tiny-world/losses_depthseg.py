@@ -69,15 +69,17 @@ def check_label_range(ids: Tensor, num_labels: int, ignore_index: int) -> None:
 
 
 def depth_loss(
-    kind: str, prediction: Tensor, labels: Tensor, inverse: bool, num_valid: Tensor | int | None = None
+    kind: str, prediction: Tensor, labels: Tensor, depth_type: str, num_valid: Tensor | int | None = None
 ) -> Tensor:
     """Compare predicted with measured depth.
 
     Args:
         kind (`str`): `"l1"`, `"silog"` (scale-invariant log) or `"ssi"` (scale-and-shift-invariant).
-        prediction (`torch.Tensor` of shape `(B, H, W)`): Depth in metres, or inverse depth where `inverse` holds.
+        prediction (`torch.Tensor` of shape `(B, H, W)`): Depth, or inverse depth for `"relative_inverse"`.
         labels (`torch.Tensor` of shape `(B, H, W)`): Depth in metres; 0, negative, NaN or infinite = unknown.
-        inverse (`bool`): Whether the prediction is inverse depth; the labels are then inverted before they are used.
+        depth_type (`str`): What the prediction means, as in [`DepthSegConfig`]. Inverse depth is compared with
+            inverted labels. `"ssi"` compares inverse depths, except for `"relative"`: depth whose shift is unknown
+            cannot be inverted.
         num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
 
     Returns:
@@ -92,12 +94,12 @@ def depth_loss(
     # Unknown pixels get a harmless value: a NaN times a zero mask would still be NaN.
     labels = torch.where(valid, labels, torch.ones_like(labels)).float()
     prediction = prediction.float()
-    if kind == "ssi":
-        inverse_prediction = prediction if inverse else 1 / prediction.clamp(min=EPSILON)
-        total = ssi_sums(inverse_prediction, 1 / labels, valid).sum()
+    if kind == "ssi" and depth_type not in ("relative", "relative_inverse"):
+        prediction, target = 1 / prediction.clamp(min=EPSILON), 1 / labels
     else:
-        target = 1 / labels if inverse else labels
-        total = (silog_sums if kind == "silog" else l1_sums)(prediction, target, valid).sum()
+        target = 1 / labels if depth_type == "relative_inverse" else labels
+    sums = {"ssi": ssi_sums, "silog": silog_sums, "l1": l1_sums}[kind]
+    total = sums(prediction, target, valid).sum()
     return total / divisor(valid, num_valid)
 
 
@@ -123,8 +125,9 @@ def silog_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def ssi_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Per image its number of valid pixels times the scale-and-shift-invariant loss, shape `(B,)`.
 
-    Prediction and target, both inverse depth, are each shifted by their median and scaled by their mean absolute
-    deviation; the loss is the mean absolute difference R plus half the mean absolute gradient of R at four scales.
+    Prediction and target, both depth or both inverse depth, are each shifted by their median and scaled by their mean
+    absolute deviation; the loss is the mean absolute difference R plus half the mean absolute gradient of R at four
+    scales.
 
     Source: Ranftl et al. 2020 (MiDaS), https://huggingface.co/papers/1907.01341, equations 5, 7 and 11.
     """

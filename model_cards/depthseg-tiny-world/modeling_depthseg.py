@@ -16,9 +16,11 @@ from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmente
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_depthseg import DepthSegConfig
-from .encoders_depthseg import EncoderFeatures, encoder_entry
+from .encoders_base_depthseg import EncoderFeatures
+from .encoders_depthseg import encoder_entry
 from .heads_depthseg import build_head
 from .loading_depthseg import TransferMixin
+from .loading_foreign_depthseg import ForeignMixin
 from .losses_depthseg import depth_loss, segmentation_loss, valid_depth
 
 logger = logging.get_logger(__name__)
@@ -38,7 +40,7 @@ class DepthSegDepthOutput(DepthEstimatorOutput):
         loss (`torch.Tensor` of shape `()`, *optional*): Where labels were given.
         predicted_depth (`torch.Tensor` of shape `(B, H, W)`):
             Metres for `depth_type` `"metric"` and `"disparity"` (the latter up to scale, if it was trained without
-            one); inverse depth up to scale and shift for `"relative_inverse"`.
+            one); depth or inverse depth up to scale and shift for `"relative"` and `"relative_inverse"`.
         raw_maps (`tuple[torch.Tensor, ...]`): Activated predictor maps `(B, 1, h, w)`, finest first: sigmoid
             disparity, sigmoid depth or inverse depth. They cover the padded image.
     """
@@ -62,7 +64,7 @@ class DepthSegSegmenterOutput(SemanticSegmenterOutput):
     depth_loss: Tensor | None = None
 
 
-class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
+class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
     """Encoder and head under the same names in every task, so that pre-training and fine-tuning are one load apart."""
 
     config: DepthSegConfig
@@ -99,7 +101,7 @@ class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
 
     def freeze_unused_parameters(self) -> None:
         """Take parameters without gradient out of training; distributed training would wait for them for ever."""
-        for parameter in [*self.encoder.unused_parameters(), *self.head.unused_parameters()]:
+        for parameter in [*self.encoder.unused_parameters(self.head.maps_read), *self.head.unused_parameters()]:
             parameter.requires_grad_(False)
 
     @classmethod
@@ -138,9 +140,13 @@ class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
             return 1 / (farthest + (nearest - farthest) * raw)
         return raw * self.config.max_depth if self.config.depth_type == "metric" else raw
 
-    def activate_depth(self, predicted: Tensor) -> Tensor:
-        """Apply the activation of `config.depth_type` to a predictor's output."""
-        return F.relu(predicted) if self.config.depth_type == "relative_inverse" else predicted.sigmoid()
+    def predict_raw_depth(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """Read the decoder maps and activate: one `(B, 1, h, w)` per trained scale, finest first."""
+        predicted = self.head.predict_depth(self.depth_predictor, maps)
+        if self.head.activates_depth:
+            return tuple(predicted)
+        relative = self.config.depth_type in ("relative", "relative_inverse")
+        return tuple(F.relu(scale) if relative else scale.sigmoid() for scale in predicted)
 
     def compute_depth_loss(
         self, features: EncoderFeatures, raw_maps: tuple[Tensor, ...], labels: Tensor, num_valid: Tensor | int | None
@@ -149,8 +155,8 @@ class DepthSegPreTrainedModel(TransferMixin, PreTrainedModel):
         losses = []
         for raw in raw_maps:
             raw = F.interpolate(features.to_input(raw), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            inverse = self.config.depth_type == "relative_inverse"
-            losses.append(depth_loss(self.config.depth_loss, self.read_depth(raw)[:, 0], labels, inverse, num_valid))
+            kind, depth_type = self.config.depth_loss, self.config.depth_type
+            losses.append(depth_loss(kind, self.read_depth(raw)[:, 0], labels, depth_type, num_valid))
         return torch.stack(losses).mean()
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
@@ -176,6 +182,7 @@ class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
+        self.head.serve(depth=True, labels=False)
         self.depth_predictor = self.head.make_depth_predictor()
         self.finish_init()
 
@@ -206,7 +213,7 @@ class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
         """
         features = self.encode(pixel_values)
         maps = self.head(features)
-        raw_maps = tuple(self.activate_depth(p(m)) for p, m in zip(self.depth_predictor, maps, strict=False))
+        raw_maps = self.predict_raw_depth(maps)
         loss = None if labels is None else self.compute_depth_loss(features, raw_maps, labels, num_valid)
         return DepthSegDepthOutput(
             loss=loss,
@@ -228,6 +235,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
+        self.head.serve(depth=config.keep_depth, labels=True)
         self.classifier = self.head.make_classifier(config.num_labels)
         if config.keep_depth:
             self.depth_predictor = self.head.make_depth_predictor()
@@ -279,7 +287,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         """
         features = self.encode(pixel_values)
         maps = self.head(features)
-        logits = self.classifier(maps[0])
+        logits = self.classifier(maps[self.head.classifier_map])
         if features.input_size != features.padded_size:
             logits = features.to_input(logits)
         loss = None
@@ -287,7 +295,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
             loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index, num_valid)
         predicted_depth = measured_depth_loss = None
         if self.config.keep_depth:
-            raw = self.activate_depth(self.depth_predictor[0](maps[0]))
+            raw = self.predict_raw_depth(maps)[0]
             predicted_depth = self.read_depth(features.to_input(raw))[:, 0]
         if depth_labels is not None:
             if not self.config.keep_depth:

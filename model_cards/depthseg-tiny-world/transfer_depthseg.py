@@ -1,4 +1,4 @@
-"""What is taken over when one depthseg checkpoint starts another model, and why.
+"""What is taken over when one checkpoint starts another model, and why.
 
 A model has four parts: `encoder`, `head` (the decoder body), `depth_predictor` and `classifier`. Each part is taken
 as a whole or not at all, by name; the decision reads the two configurations, never the shapes of tensors, because
@@ -11,13 +11,19 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .heads_native_depthseg import canonical_head
+
 PARTS_OF_TASK = {
     "DepthSegForDepthEstimation": ("encoder", "head", "depth_predictor"),
     "DepthSegForSemanticSegmentation": ("encoder", "head", "classifier"),
 }
 # Fields of an encoder's configuration that do not change what its weights mean.
 ENCODER_CIRCUMSTANCES = frozenset(
-    {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "attn_implementation"}
+    {
+        *("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "attn_implementation"),
+        # Dilation in place of strides: the same filters on a finer grid.
+        "output_stride",
+    }
 )
 
 
@@ -141,9 +147,11 @@ def plan_head(source: Any, target: Any, source_class: str, head_init: str) -> tu
         return False, f"{source_class} keeps its decoder under another name: it solves another task"
     if head_init == "random":
         return False, "head_init='random' asked for a new one"
-    if source.head_type != target.head_type:
+    source_type, source_options = canonical_head(source.head_type, source.head_config)
+    target_type, target_options = canonical_head(target.head_type, target.head_config)
+    if source_type != target_type:
         return False, f"head_type {source.head_type!r} in the checkpoint, {target.head_type!r} here"
-    changed = sorted(name for name, value in target.head_config.items() if source.head_config.get(name) != value)
+    changed = sorted(name for name, value in target_options.items() if source_options.get(name) != value)
     if changed:
         return False, f"head_config differs in {', '.join(changed)}"
     return True, "same head"
@@ -157,8 +165,15 @@ def plan_last_layer(
         return False, f"{source_class} has none"
     if not head[0]:
         return False, "reads the head, which is new"
+    if part == "classifier" and ending_of(source) != ending_of(target):
+        return False, f"ending {ending_of(source)!r} in the checkpoint, {ending_of(target)!r} here"
     if part == "classifier" and source.num_labels != target.num_labels:
         return False, f"{source.num_labels} classes in the checkpoint, {target.num_labels} here"
     if part == "depth_predictor" and source.depth_type != target.depth_type:
         return False, f"depth_type {source.depth_type!r} in the checkpoint, {target.depth_type!r} here"
     return True, "same task"
+
+
+def ending_of(config: Any) -> str:
+    """Return what a head's classifier replaces; heads without that option end in one layer."""
+    return config.head_config.get("ending", "last_layer")

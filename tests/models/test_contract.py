@@ -15,6 +15,8 @@ from depthseg.models import ENCODERS, HEADS
 CROSSED_HEADS = [head for head in HEADS if head != "native"]
 # By default every encoder meets one head, in one task, and every head these encoders in both; the rest is heavy.
 COMMON_ENCODERS = ("depthseg_resnet", "dinov2", "swin")
+# Of the encoders that one class serves, one is saved and loaded by default.
+SAVED_ENCODERS = {entry.cls: name for name, entry in ENCODERS.items()}.values()
 # Decoders that end at the size of the image; the others end at a map of the encoder.
 FULL_SIZE = ("monodepth2", "dpt")
 SIZES = [(57, 101), (360, 480), (112, 224)]
@@ -28,6 +30,10 @@ def is_default(encoder: str, head: str, task: str) -> bool:
     return encoder in COMMON_ENCODERS or (head == "dpt" and task == "segmentation")
 
 
+def is_saved_by_default(encoder: str, head: str) -> bool:
+    return encoder == "depthseg_resnet" or (head == "dpt" and encoder in SAVED_ENCODERS)
+
+
 COMBINATIONS = [
     pytest.param((encoder, head, task), marks=() if is_default(encoder, head, task) else pytest.mark.heavy)
     for encoder in ENCODERS
@@ -36,7 +42,7 @@ COMBINATIONS = [
     if supported(encoder, head)
 ]
 PAIRS = [
-    pytest.param(encoder, head, marks=() if head == "dpt" or encoder == "depthseg_resnet" else pytest.mark.heavy)
+    pytest.param(encoder, head, marks=() if is_saved_by_default(encoder, head) else pytest.mark.heavy)
     for encoder in ENCODERS
     for head in CROSSED_HEADS
     if supported(encoder, head)

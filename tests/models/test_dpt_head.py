@@ -86,9 +86,7 @@ def test_depth_network_on_dinov2_equals_depth_anything(size):
         "fusion_hidden_size": 8,
         "head_hidden_size": 6,
     }
-    config = DepthSegConfig(
-        encoder_config=DINOV2, head_type="dpt", head_config=options, depth_type="relative_inverse"
-    )
+    config = DepthSegConfig(encoder_config=DINOV2, head_type="dpt", head_config=options, depth_type="relative_inverse")
     ours = DepthSegForDepthEstimation(config).eval()
     ours.load_state_dict({rename(name, RENAMES): tensor for name, tensor in theirs.state_dict().items()})
     image = torch.randn(1, 3, *size)

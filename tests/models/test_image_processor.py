@@ -128,9 +128,7 @@ def test_saving_and_loading_gives_the_same_processor(settings, loader, tmp_path)
     loaded.save_pretrained(tmp_path / "second")
     first, second = ((tmp_path / name / "preprocessor_config.json").read_bytes() for name in ("first", "second"))
     assert first == second
-    assert json.loads(first)["auto_map"] == {
-        "AutoImageProcessor": "image_processing_depthseg.DepthSegImageProcessor"
-    }
+    assert json.loads(first)["auto_map"] == {"AutoImageProcessor": "image_processing_depthseg.DepthSegImageProcessor"}
     assert (tmp_path / "first" / "image_processing_depthseg.py").is_file()
 
 

@@ -45,6 +45,9 @@ owners = AutoModelForDepthEstimation.from_pretrained("owner/depth")
 np.save("depth.npy", owners(image).predicted_depth.detach().numpy())
 """
 
+# Three processes, each of which imports torch and transformers: half a minute.
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def journey(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:

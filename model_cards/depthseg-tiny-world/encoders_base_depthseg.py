@@ -1,0 +1,248 @@
+"""The contract of an encoder: from an image of any size to a list of maps, shallow to deep.
+
+Shape letters: B batch, H and W image size, C channels, N patches, P prefix (CLS) tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from .encoders_layers_depthseg import number_layers, parents
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What one forward on the meta device tells about a backbone.
+
+    Args:
+        channels (`tuple[int, ...]`), strides (`tuple[float, ...]`): Of the maps, shallow to deep.
+        num_prefix_tokens (`int`): Prefix tokens of the deepest map.
+        unused (`tuple[frozenset[str], ...]`): Per map the names of the parameters that it does not depend on.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[float, ...]
+    num_prefix_tokens: int
+    unused: tuple[frozenset[str], ...]
+
+
+# By the JSON of the encoder's configuration.
+DRY_RUNS: dict[str, DryRun] = {}
+
+
+@dataclass
+class EncoderFeatures:
+    """What an encoder hands to a head.
+
+    Args:
+        maps (`list[torch.Tensor]`): Maps of shape `(B, C_i, h_i, w_i)`, shallow to deep.
+        prefix_tokens (`list[torch.Tensor | None]` or `None`): Per map the CLS and register tokens `(B, P, C_i)`, for
+            heads that read them; `None` for convolutional maps and encoders.
+        strides (`tuple[float, ...]`): Input pixels per map cell.
+        input_size (`tuple[int, int]`): Height and width of the image as given.
+        padded_size (`tuple[int, int]`): Height and width after padding to the encoder's multiple; the maps cover it.
+    """
+
+    maps: list[Tensor]
+    prefix_tokens: list[Tensor | None] | None
+    strides: tuple[float, ...]
+    input_size: tuple[int, int]
+    padded_size: tuple[int, int]
+
+    def to_input(self, decoded: Tensor) -> Tensor:
+        """Resize a decoded map `(B, C, h, w)` that covers the padded image to the image as given, `(B, C, H, W)`."""
+        if decoded.shape[-2:] != self.padded_size:
+            decoded = F.interpolate(decoded, size=self.padded_size, mode="bilinear", align_corners=False)
+        return decoded[..., : self.input_size[0], : self.input_size[1]]
+
+
+class DepthSegEncoder(nn.Module, ABC):
+    """A backbone that takes any image size and declares what its maps look like.
+
+    The image is padded at the right and bottom, by repeating its border, to a multiple of what the backbone needs.
+    Channels, strides and the number of prefix tokens come from a dry run on the meta device, because the attributes
+    that backbones declare are not always true. A backbone of one fixed size gets the image resized to that size
+    instead, and says so; its maps then cover the image as given.
+
+    Attributes:
+        backbone (`PreTrainedModel`): The bare backbone.
+        channels (`list[int]`), strides (`tuple[float, ...]`): One entry a map, shallow to deep.
+        num_prefix_tokens (`int`): Prefix tokens a map comes with.
+        multiple (`int`): The image is padded to a multiple of it.
+        fixed_size (`tuple[int, int]`, *optional*): The only height and width that the backbone takes.
+        frozen (`bool`): Whether [`~DepthSegEncoder.freeze`] was called.
+    """
+
+    multiple = 1
+    fixed_size: tuple[int, int] | None = None
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.frozen = False
+        self.backbone = self.build_backbone(config)
+        # Remembered, because the meta device is slow: half the time of loading a small model.
+        key = config.to_json_string(use_diff=False)
+        if key not in DRY_RUNS:
+            DRY_RUNS[key] = self.dry_run(config)
+        self.channels = list(DRY_RUNS[key].channels)
+        self.strides = DRY_RUNS[key].strides
+        self.num_prefix_tokens = DRY_RUNS[key].num_prefix_tokens
+        self.unused = DRY_RUNS[key].unused
+
+    def dry_run(self, config: PreTrainedConfig) -> DryRun:
+        """Run a copy of the backbone on the meta device, with gradients whatever the caller does."""
+        height, width = self.dry_run_size()
+        with torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
+            backbone = self.build_on_meta(config)
+            maps, prefix_tokens = self.extract(backbone, torch.zeros(1, 3, height, width))
+        prefix = prefix_tokens[-1] if prefix_tokens else None
+        return DryRun(
+            channels=tuple(feature_map.shape[1] for feature_map in maps),
+            strides=tuple(width / feature_map.shape[-1] for feature_map in maps),
+            num_prefix_tokens=0 if prefix is None else prefix.shape[1],
+            unused=tuple(unreached_parameters(backbone, feature_map) for feature_map in maps),
+        )
+
+    def build_on_meta(self, config: PreTrainedConfig) -> nn.Module:
+        """Return a copy of the backbone that takes no memory."""
+        with torch.device("meta"):
+            # Moved as well, because some parameters are made without regard to the device.
+            return self.build_backbone(config).to("meta").eval()
+
+    def dry_run_size(self) -> tuple[int, int]:
+        """Return the height and width of the image of a dry run."""
+        side = self.multiple * -(-128 // self.multiple)
+        return self.fixed_size or (side, side)
+
+    @staticmethod
+    def complete_config(config: PreTrainedConfig) -> None:
+        """Fill in, and check, what this encoder asks of its configuration beyond the backbone's own defaults.
+
+        Called when the model's configuration is made, so that a configuration is the same before and after saving.
+        """
+
+    @abstractmethod
+    def build_backbone(self, config: PreTrainedConfig) -> nn.Module:
+        """Return a new backbone with random weights."""
+
+    @staticmethod
+    @abstractmethod
+    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor | None] | None]:
+        """Return the maps `(B, C_i, h_i, w_i)` and prefix tokens `(B, P, C_i)` of a padded image `(B, 3, H, W)`."""
+
+    def unused_parameters(self, maps_read: slice = slice(None)) -> list[nn.Parameter]:
+        """Parameters of the backbone that no map depends on; they would make distributed training wait for ever.
+
+        Such are mask tokens, layers above the deepest one that is read, final norms that no map passes, and what the
+        backbone itself holds fixed. The autograd graph of the dry run tells.
+
+        Args:
+            maps_read (`slice`, *optional*): Which maps the head reads; all without it. Swin and others put every map
+                through a norm of its own, which is unused where its map is.
+        """
+        names = frozenset.intersection(*self.unused[maps_read])
+        return [parameter for name, parameter in self.backbone.named_parameters() if name in names]
+
+    @cached_property
+    def layer_numbers(self) -> tuple[dict[str, int], int]:
+        """Layer of every module of the backbone, and the number of the last layer; see [`number_layers`]."""
+        with torch.device("meta"):
+            backbone = self.build_on_meta(self.backbone.config)
+            image = torch.zeros(1, 3, *self.dry_run_size())
+            return number_layers(backbone, lambda: self.extract(backbone, image))
+
+    @property
+    def num_layers(self) -> int:
+        """Number of the last layer: one above the blocks (or stages), for what runs after them."""
+        return self.layer_numbers[1]
+
+    def layer_of(self, parameter_name: str) -> int:
+        """Return the layer of a parameter, from 0 for the stem to `num_layers`, for layer-wise learning rates.
+
+        Args:
+            parameter_name (`str`): As in `named_parameters()` of this module, such as `backbone.conv1.weight`.
+
+        Raises:
+            ValueError: If the encoder has no such parameter.
+        """
+        try:
+            self.get_parameter(parameter_name)
+        except AttributeError as error:
+            raise ValueError(f"The encoder has no parameter {parameter_name!r}.") from error
+        owner = parents(parameter_name)[1].removeprefix("backbone").removeprefix(".")
+        return self.layer_numbers[0][owner]
+
+    def freeze(self) -> None:
+        """Fix parameters and norm statistics, whatever `.train()` says later."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> DepthSegEncoder:
+        """Set training mode; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixel_values: Tensor) -> EncoderFeatures:
+        """Encode an image of any size.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): The scaled image.
+
+        Returns:
+            [`EncoderFeatures`]: the maps cover the padded image.
+        """
+        input_size = height, width = tuple(pixel_values.shape[-2:])
+        if self.fixed_size is not None:
+            maps, prefix_tokens = self.extract(self.backbone, self.resize(pixel_values))
+            return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, input_size)
+        pad_bottom, pad_right = -height % self.multiple, -width % self.multiple
+        if pad_bottom or pad_right:
+            pixel_values = F.pad(pixel_values, (0, pad_right, 0, pad_bottom), mode="replicate")
+        maps, prefix_tokens = self.extract(self.backbone, pixel_values)
+        padded_size = (height + pad_bottom, width + pad_right)
+        return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, padded_size)
+
+    def resize(self, pixel_values: Tensor) -> Tensor:
+        """Resize an image `(B, 3, H, W)` to the fixed size of the backbone, and warn once that this is done."""
+        if tuple(pixel_values.shape[-2:]) == self.fixed_size:
+            return pixel_values
+        height, width = self.fixed_size
+        logger.warning_once(
+            f"The encoder {self.backbone.config.model_type} takes images of {height}x{width} pixels only: images of "
+            "another size are resized to that, their shape included."
+        )
+        # In float32, because smoothing is not offered in half precision everywhere.
+        resized = F.interpolate(pixel_values.float(), self.fixed_size, mode="bilinear", antialias=True)
+        return resized.to(pixel_values.dtype)
+
+
+def unreached_parameters(module: nn.Module, output: Tensor) -> frozenset[str]:
+    """Return the names of the parameters that the autograd graph of an output does not hold."""
+    reached, seen = set(), set()
+    pending = [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        reached.add(id(getattr(node, "variable", None)))
+        pending.extend(source for source, _ in node.next_functions)
+    return frozenset(name for name, parameter in module.named_parameters() if id(parameter) not in reached)
+
+
+def unfold_tokens(tokens: list[Tensor], size: tuple[int, int], patch_size: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Split tokens `(B, P + N, C)` of an image of `size` into maps `(B, C, h, w)` and prefix tokens `(B, P, C)`."""
+    height, width = size[0] // patch_size, size[1] // patch_size
+    prefix = tokens[0].shape[1] - height * width
+    maps = [layer[:, prefix:].transpose(1, 2).unflatten(2, (height, width)) for layer in tokens]
+    return maps, [layer[:, :prefix] for layer in tokens]

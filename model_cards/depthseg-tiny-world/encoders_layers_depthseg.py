@@ -1,0 +1,135 @@
+"""Which layer a parameter of a backbone belongs to, read off its structure and off one run of it.
+
+A transformer's layers are its blocks, the innermost repeated modules with attention, whatever stages they stand in. A
+network without attention counts its stages, the outermost repeated modules. Nothing here knows a family by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[str, int], int]:
+    """Number the modules of a backbone by layer, as BEiT and MAE do for layer-wise learning rates.
+
+    Layer 0 is what runs before the first block (stem, embeddings), 1 to N are the N blocks, N + 1 is what runs after
+    the last one. What runs between two blocks (downsampling) belongs to the one before. Networks side by side, such as
+    the two of DepthPro, are numbered each by itself.
+
+    Args:
+        backbone (`nn.Module`): The backbone; the meta device will do.
+        run (`Callable`): Runs the backbone once.
+
+    Returns:
+        `tuple[dict[str, int], int]`: name of every module (`""` is the backbone itself) -> layer, and N + 1, of the
+        longest network where there are several.
+
+    Source: Bao et al. 2022, https://huggingface.co/papers/2106.08254; He et al. 2022,
+    https://huggingface.co/papers/2111.06377, appendix A.
+    """
+    networks = find_networks(backbone)
+    blocks = {network: find_blocks(backbone.get_submodule(network), network) for network in networks}
+    top = 1 + max(len(names) for names in blocks.values())
+    numbers = {name: number for names in blocks.values() for number, name in enumerate(names, start=1)}
+    reached = dict.fromkeys(networks, 0)
+    layers: dict[str, int] = {}
+
+    def enter(name: str) -> None:
+        network = next((network for network in networks if is_inside(name, network)), None)
+        if (block := enclosing(name, numbers)) is not None:
+            reached[network] = layers[name] = block
+        elif network is not None:
+            layers.setdefault(name, after(reached[network], len(blocks[network])))
+        else:  # around several networks: it joins what they give, or makes what they get
+            layers.setdefault(name, top if all(reached.values()) else 0)
+
+    def after(block: int, count: int) -> int:
+        return top if block == count else block
+
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, name=name: enter(name))
+        for name, module in backbone.named_modules()
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    for name, _ in backbone.named_modules():
+        if name not in layers:  # never called: in a block left out, inside a module called, or of no use
+            block = enclosing(name, numbers)
+            around = next((layers[parent] for parent in parents(name)[:-1] if parent in layers), top)
+            layers[name] = around if block is None else block
+    return layers, top
+
+
+def find_networks(backbone: nn.Module) -> list[str]:
+    """Return the names of the models that stand side by side in a backbone; `[""]` where it is one network."""
+    models = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, PreTrainedModel) and attention_blocks(module)
+    ]
+    innermost = [name for name in models if not any(other != name and is_inside(other, name) for other in models)]
+    if len(innermost) < 2:
+        return [""]
+    alone = [name for name in models if sum(is_inside(other, name) for other in innermost) == 1]
+    return [name for name in alone if not any(other != name and is_inside(name, other) for other in alone)]
+
+
+def find_blocks(network: nn.Module, prefix: str) -> list[str]:
+    """Return the names, under `prefix`, of a network's attention blocks, or else of its stages, in their order."""
+    blocks = attention_blocks(network) or stages(network)
+    return [f"{prefix}.{name}" if prefix else name for name in blocks]
+
+
+def attention_blocks(network: nn.Module) -> list[str]:
+    """Return the names of the elements, innermost, of those module lists whose elements all hold attention."""
+    elements = [
+        f"{name}.{index}".lstrip(".")
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential))
+        if all(holds_attention(element) for element in module)
+        for index in range(len(module))
+    ]
+    return [name for name in elements if not any(other != name and is_inside(other, name) for other in elements)]
+
+
+def stages(network: nn.Module) -> list[str]:
+    """Return the names of the stages: the elements of the outermost module list, or outermost lists side by side.
+
+    Where such lists stand in several places, as a stem of convolutions may be one, the place with most weights counts.
+    """
+    places: dict[str, list[str]] = {}
+    for name, module in network.named_modules():
+        repeats = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
+        if repeats and not any(is_inside(name, outer) for outer in sum(places.values(), [])):
+            places.setdefault(name.rpartition(".")[0], []).append(name)
+
+    def weight(lists: list[str]) -> int:
+        return sum(tensor.numel() for name in lists for tensor in network.get_submodule(name).parameters())
+
+    lists = max(places.values(), key=weight)
+    return lists if len(lists) > 1 else [f"{lists[0]}.{i}" for i in range(len(network.get_submodule(lists[0])))]
+
+
+def holds_attention(module: nn.Module) -> bool:
+    """Whether a module holds attention, which transformers' class names tell in every family."""
+    return any("Attention" in type(child).__name__ for child in module.modules())
+
+
+def enclosing(name: str, numbers: dict[str, int]) -> int | None:
+    """Return the number of a module, or of the innermost numbered one around it."""
+    return next((numbers[parent] for parent in parents(name) if parent in numbers), None)
+
+
+def parents(name: str) -> list[str]:
+    """Return a dotted name and those of the modules around it, innermost first, down to `""`."""
+    pieces = name.split(".") if name else []
+    return [".".join(pieces[:count]) for count in range(len(pieces), -1, -1)]
+
+
+def is_inside(name: str, outer: str) -> bool:
+    """Whether a dotted name is another one, or lies inside it."""
+    return not outer or name == outer or name.startswith(f"{outer}.")

@@ -1,0 +1,77 @@
+"""Plain vision transformers that transformers does not offer as backbones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, ViTMAEModel, ViTModel
+
+from .encoders_base_depthseg import DepthSegEncoder, unfold_tokens
+
+
+class ViTEncoder(DepthSegEncoder):
+    """A plain ViT, as in DPT: hidden states after chosen layers, before the final norm.
+
+    Transformers does not offer `ViTModel` as a backbone. `encoder_config.out_indices` are the numbers of layers (1 =
+    after the first); without it four evenly spaced ones, (3, 6, 9, 12) of 12, are taken, as DPT does.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        self.multiple = int(config.patch_size)
+        super().__init__(config)
+
+    @staticmethod
+    def complete_config(config: PreTrainedConfig) -> None:
+        """Choose the layers to read, or check those chosen."""
+        layers = config.num_hidden_layers
+        if getattr(config, "out_indices", None) is None:
+            config.out_indices = [layers * (i + 1) // 4 for i in range(4)]
+        if not all(1 <= index <= layers for index in config.out_indices):
+            raise ValueError(
+                f"encoder_config.out_indices is {config.out_indices}; a ViT of {layers} layers allows 1 to {layers}."
+            )
+
+    def build_backbone(self, config: PreTrainedConfig) -> nn.Module:
+        """Return a new ViT without pooler."""
+        return ViTModel(config, add_pooling_layer=False)
+
+    @staticmethod
+    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return one map a chosen layer, each at the stride of the patches, and the CLS tokens."""
+        output = backbone(pixel_values, interpolate_pos_encoding=True, output_hidden_states=True)
+        return unfold_layers(backbone, output.hidden_states, pixel_values)
+
+
+class ViTMAEEncoder(ViTEncoder):
+    """The ViT of a masked autoencoder, with nothing masked and the patches in their order.
+
+    Its position embeddings stay fixed, as in transformers.
+    """
+
+    @staticmethod
+    def complete_config(config: PreTrainedConfig) -> None:
+        """Choose the layers to read, or check those chosen, and mask nothing."""
+        config.mask_ratio = 0.0
+        ViTEncoder.complete_config(config)
+
+    def build_backbone(self, config: PreTrainedConfig) -> nn.Module:
+        """Return a new ViT-MAE without decoder."""
+        return ViTMAEModel(config)
+
+    @staticmethod
+    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return one map a chosen layer, each at the stride of the patches, and the CLS tokens."""
+        batch, _, height, width = pixel_values.shape
+        patch = backbone.config.patch_size
+        # The backbone puts patches into the order of this noise: rising, they stay where they are.
+        noise = torch.arange((height // patch) * (width // patch), device=pixel_values.device).expand(batch, -1)
+        output = backbone(pixel_values, noise=noise, interpolate_pos_encoding=True, output_hidden_states=True)
+        return unfold_layers(backbone, output.hidden_states, pixel_values)
+
+
+def unfold_layers(
+    backbone: nn.Module, hidden_states: tuple[Tensor, ...], pixel_values: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the maps and prefix tokens of the layers that the configuration names."""
+    tokens = [hidden_states[index] for index in backbone.config.out_indices]
+    return unfold_tokens(tokens, pixel_values.shape[-2:], backbone.config.patch_size)

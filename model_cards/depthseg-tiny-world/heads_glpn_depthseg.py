@@ -1,0 +1,106 @@
+"""The decoder of GLPN: selective feature fusion from deep to shallow, and one convolution behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .encoders_base_depthseg import EncoderFeatures
+from .heads_base_depthseg import DepthSegHead, SegmentationBlock, check_ending
+
+
+@dataclass(frozen=True)
+class GLPNHeadConfig:
+    """Options of [`GLPNHead`].
+
+    Args:
+        decoder_hidden_size (`int`, *optional*, defaults to `64`): Channels of every decoder stage; even.
+        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter adds: one 3x3 convolution where the
+            depth layer is (`"last_layer"`), or DPT's own block on the fused features (`"segmentation_block"`).
+        classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout in the segmentation block.
+    """
+
+    decoder_hidden_size: int = 64
+    ending: str = "last_layer"
+    classifier_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        size = self.decoder_hidden_size
+        if not isinstance(size, int) or size < 2 or size % 2:
+            raise ValueError(f"head_config.decoder_hidden_size is {size!r}; it must be an even number from 2 up.")
+        check_ending(self.ending)
+
+
+class GLPNHead(DepthSegHead):
+    """GLPN's decoder stages and the first convolution of its head; the last layer is a 3x3 convolution.
+
+    transformers doubles the size after each stage and refuses images that are not multiples of 32; here each stage
+    resizes to the size of the *next map*, then to twice that of the finest map and to the image. On multiples of 32
+    the two are the same.
+
+    Source: Kim et al. 2022, https://huggingface.co/papers/2201.07436.
+    """
+
+    def __init__(
+        self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: GLPNHeadConfig
+    ):
+        super().__init__()
+        # A private class: imported here, so that a rename in transformers breaks this head alone.
+        from transformers.models.glpn.modeling_glpn import GLPNDecoderStage
+
+        self.config = config
+        hidden = config.decoder_hidden_size
+        # Deepest first, as in transformers.
+        self.stages = nn.ModuleList(GLPNDecoderStage(c, hidden) for c in reversed(channels))
+        # The deepest map has none to fuse with.
+        self.stages[0].fusion = None
+        self.conv = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.fused_stride = strides[0] / 2
+        self.serve(depth=True, labels=True)
+
+    def serve(self, depth: bool, labels: bool) -> None:
+        """See [`DepthSegHead.serve`]; the segmentation block needs no convolution behind the fused map."""
+        block = self.config.ending == "segmentation_block" and labels
+        self.refines = depth or not block
+        self.hands_on_fused = block
+        self.classifier_map = -1
+        self.strides = (1.0,) * self.refines + (self.fused_stride,) * block
+        self.channels = [self.config.decoder_hidden_size] * len(self.strides)
+
+    def fuse(self, maps: list[Tensor]) -> Tensor:
+        """Fuse maps `(B, C_i, h_i, w_i)`, shallow to deep, into `(B, decoder_hidden_size, 2 * h_0, 2 * w_0)`."""
+        height, width = maps[0].shape[-2:]
+        targets = [tuple(level.shape[-2:]) for level in maps[-2::-1]] + [(2 * height, 2 * width)]
+        fused = None
+        for stage, level, target in zip(self.stages, reversed(maps), targets, strict=True):
+            level = stage.convolution(level)
+            fused = level if fused is None else stage.fusion(level, fused)
+            fused = resize(fused, target)
+        return fused
+
+    def forward(self, features: EncoderFeatures) -> list[Tensor]:
+        """See [`DepthSegHead.forward`]: the refined map, the fused map behind it, or one of them; see `serve`."""
+        fused = self.fuse(features.maps)
+        decoded = [F.relu(self.conv(resize(fused, features.padded_size)))] if self.refines else []
+        return [*decoded, fused] if self.hands_on_fused else decoded
+
+    def make_depth_predictor(self) -> nn.ModuleList:
+        """One 3x3 convolution to one channel."""
+        return nn.ModuleList([nn.Conv2d(self.config.decoder_hidden_size, 1, 3, padding=1)])
+
+    def make_classifier(self, num_labels: int) -> nn.Module:
+        """One 3x3 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""
+        if self.config.ending == "segmentation_block":
+            return SegmentationBlock(self.config.decoder_hidden_size, num_labels, self.config.classifier_dropout)
+        return nn.Conv2d(self.config.decoder_hidden_size, num_labels, 3, padding=1)
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """The convolution behind the fused map, where no last layer reads it."""
+        return [] if self.refines else list(self.conv.parameters())
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `(B, C, h, w)` bilinearly, as GLPN's decoder does."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
