@@ -101,19 +101,7 @@ class ForeignMixin:
             ValueError: If the encoder is not one of `ENCODERS`, or the checkpoint lacks tensors of it.
         """
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        values, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
-        model_type = values.get("model_type")
-        if model_type in (*DEPTH_FAMILIES, cls.config_class.model_type):
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is a depth model ({model_type}); load it with "
-                "from_depth_pretrained, with head_init='random' to take its encoder alone."
-            )
-        config_class = encoder_entry(model_type).config_class
-        found, _ = config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
-        known = {name: value for name, value in found.items() if name in config_class().to_dict()}
-        if encoder_options and {"out_indices", "out_features"} & encoder_options.keys():
-            known = {name: value for name, value in known.items() if name not in ("out_indices", "out_features")}
-        encoder_config = {"model_type": model_type} | known | (encoder_options or {})
+        encoder_config = read_encoder_config(pretrained_model_name_or_path, hub_arguments, encoder_options or {})
         model = cls(cls.config_class(encoder_config=encoder_config, **kwargs))
         backbone, info = type(model.encoder.backbone).from_pretrained(
             pretrained_model_name_or_path,
@@ -123,9 +111,15 @@ class ForeignMixin:
             output_loading_info=True,
             **hub_arguments,
         )
-        refuse_incomplete(pretrained_model_name_or_path, info)
-        model.to(backbone.dtype).eval().encoder.backbone.load_state_dict(backbone.state_dict())
-        parts = [PartTransfer("encoder", "taken", "the checkpoint's", *count_tensors(model.encoder))]
+        # Some backbones put each map through a norm of its own, which no other model has; it starts as the identity.
+        norms = {name for name in info["missing_keys"] if name.startswith("hidden_states_norms.")}
+        # What transformers' class has and ours has not, a pooler, need not be there.
+        ours = model.to(backbone.dtype).eval().encoder.backbone.state_dict().keys()
+        refuse_incomplete(pretrained_model_name_or_path, info | {"missing_keys": ours & info["missing_keys"] - norms})
+        tensors = {name: tensor for name, tensor in backbone.state_dict().items() if name in ours}
+        model.encoder.backbone.load_state_dict(tensors)
+        why = "the checkpoint's; the norms of single maps are new" if norms else "the checkpoint's"
+        parts = [PartTransfer("encoder", "taken", why, *count_tensors(model.encoder))]
         parts += [
             PartTransfer(name, "new", "the checkpoint is an encoder", *count_tensors(part))
             for name, part in model.named_children()
@@ -158,6 +152,26 @@ class ForeignMixin:
                 "transformers, so it cannot be saved alone; use save_pretrained."
             )
         backbone.save_pretrained(save_directory, **kwargs)
+
+
+def read_encoder_config(name: Any, hub_arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the `encoder_config` of a checkpoint that is an encoder or stands on one, with changed options.
+
+    Raises:
+        ValueError: If it is a depth model, or stands on an encoder that is not in `ENCODERS`.
+    """
+    found, _ = PreTrainedConfig.get_config_dict(name, **hub_arguments)
+    model_type = found.get("model_type")
+    if model_type in (*DEPTH_FAMILIES, "depthseg"):
+        raise ValueError(
+            f"{name} is a depth model ({model_type}); load it with from_depth_pretrained, with head_init='random' to "
+            "take its encoder alone."
+        )
+    known = set(encoder_entry(model_type).config_class().to_dict())
+    # One stage alone is what transformers writes where nobody chose.
+    if len(found.get("out_indices") or ()) < 2 or {"out_indices", "out_features"} & options.keys():
+        known -= {"out_indices", "out_features"}
+    return {"model_type": model_type} | {key: value for key, value in found.items() if key in known} | options
 
 
 def choose_head(source: Any, head_type: str | None, head_config: dict[str, Any] | None) -> dict[str, Any]:

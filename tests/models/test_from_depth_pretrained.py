@@ -8,9 +8,12 @@ import logging
 import pytest
 import torch
 from models.test_families_dpt import DINOV2, OWN_VIT, make_foreign
-from models.tiny_models import NUM_LABELS, TASKS, tiny_model
+from models.tiny_models import NUM_LABELS, TASKS, TINY_ENCODERS, tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
     BertConfig,
     Dinov2Backbone,
     Dinov2Config,
@@ -248,3 +251,23 @@ def test_the_configuration_of_a_native_head_is_checked():
     ):
         with pytest.raises(ValueError, match=message):
             DepthSegConfig(encoder_config=dict(DINOV2), head_type="native", head_config=head_config)
+
+
+@pytest.mark.parametrize(
+    "encoder", ["vit", "vit_mae", "beit", "swin", "swinv2", "convnext", "resnet", "dinov2_with_registers"]
+)
+def test_any_image_classifier_gives_its_encoder(encoder, tmp_path):
+    """The baselines of the study: every tensor of the encoder is found, value by value, in the classifier."""
+    options = {name: value for name, value in TINY_ENCODERS[encoder].items() if name != "model_type"}
+    auto_class = AutoModelForPreTraining if encoder == "vit_mae" else AutoModelForImageClassification
+    theirs = auto_class.from_config(AutoConfig.for_model(encoder, **options))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    theirs.save_pretrained(tmp_path)
+    model = DepthSegForSemanticSegmentation.from_encoder_pretrained(tmp_path, head_type="linear", num_labels=3)
+    assert len(model.encoder.strides) == 4
+    stored = {tensor.float().sum().item() for tensor in theirs.state_dict().values()}
+    alien = [n for n, t in model.encoder.named_parameters() if t.float().sum().item() not in stored]
+    # Norms of single maps are new: a classifier has none.
+    assert [name for name in alien if "hidden_states_norms" not in name] == []
