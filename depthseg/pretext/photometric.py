@@ -1,0 +1,392 @@
+"""How well warped source frames explain a target frame: the photometric loss of Monodepth2, without its networks.
+
+Who calls this has warped the sources already. The loss compares, per pixel takes the best explanation, leaves out
+pixels that move with the camera and asks for smooth disparity.
+
+The plain formulae compute the error of the unwarped sources and the window statistics of the target anew for every
+scale and source. Here both are computed once, windows are sums along one axis and then the other, and the gradient of
+SSIM is written out by hand; the values are those of the formulae.
+
+Shape letters: B batch, C channels, H and W image size, h and w size of a disparity map, S scales.
+
+Source: Godard et al. 2019 (Monodepth2), https://huggingface.co/papers/1806.01260, section 3; Wang et al. 2004 (SSIM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ..models.losses_depthseg import divisor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SSIM_WEIGHT = 0.85
+WINDOW_PIXELS = 9
+# SSIM's two constants for values in [0, 1], times the square of the window's pixels: means and variances below are
+# sums over the window, so that nothing need be divided.
+MEAN_CONSTANT = 0.01**2 * WINDOW_PIXELS**2
+VARIANCE_CONSTANT = 0.03**2 * WINDOW_PIXELS**2
+EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class TargetStatistics:
+    """What the error of any prediction needs to know of the target.
+
+    Attributes:
+        image: The target, `(B, C, H, W)` in [0, 1].
+        total: Its sums over 3x3 windows.
+        mean_term: Its share of the first denominator of SSIM, constant included.
+        variance_term: Its share of the second.
+    """
+
+    image: Tensor
+    total: Tensor
+    mean_term: Tensor
+    variance_term: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, image: Tensor) -> TargetStatistics:
+        """Compute the statistics of a target `(B, C, H, W)`."""
+        image = at_least_float32(image.detach())
+        total = sum_windows(image)
+        squared = total * total
+        variance = sum_windows(image * image).mul_(WINDOW_PIXELS).sub_(squared)
+        return cls(image, total, squared.add_(MEAN_CONSTANT), variance.add_(VARIANCE_CONSTANT))
+
+
+def sum_windows(images: Tensor, transposed: bool = False) -> Tensor:
+    """Sum over 3x3 windows; the border is mirrored without repeating it.
+
+    Args:
+        images: `(..., H, W)`. Along an axis of one pixel there is nothing to mirror, so the pixel is repeated.
+        transposed: Return the transposed operation instead: what a gradient of the sums becomes on the way back.
+
+    Returns:
+        The sums, of the same shape.
+    """
+    return sum_neighbours(sum_neighbours(images, -2, transposed), -1, transposed)
+
+
+def sum_neighbours(values: Tensor, axis: int, transposed: bool) -> Tensor:
+    """Sum each value with the one before and the one after it; see `sum_windows`."""
+    size = values.shape[axis]
+    if size == 1:
+        return values * 3
+    sums = torch.empty_like(values)
+    torch.add(values.narrow(axis, 0, size - 2), values.narrow(axis, 2, size - 2), out=sums.narrow(axis, 1, size - 2))
+    sums.select(axis, 0).copy_(values.select(axis, 1))
+    sums.select(axis, -1).copy_(values.select(axis, -2))
+    sums += values
+    # At an end the only neighbour stands in for the missing one as well.
+    for end, neighbour in ((0, 1), (-1, -2)):
+        to, source = (neighbour, end) if transposed else (end, neighbour)
+        sums.select(axis, to).add_(values.select(axis, source))
+    return sums
+
+
+class PhotometricError(Function):
+    """The error map of one prediction, with the gradient of SSIM written out."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, target: TargetStatistics, ssim_weight: float) -> Tensor:
+        """Return the error `(B, H, W)` of a prediction `(B, C, H, W)`."""
+        total = sum_windows(prediction)
+        squared, cross = total * total, (total * target.total).mul_(2)
+        # Differences of near numbers come before small constants, which rounding would swallow.
+        variance_numerator = sum_windows(prediction * target.image).mul_(2 * WINDOW_PIXELS).sub_(cross)
+        variance_numerator.add_(VARIANCE_CONSTANT)
+        mean_numerator = cross.add_(MEAN_CONSTANT)
+        variance_denominator = sum_windows(prediction * prediction).mul_(WINDOW_PIXELS).sub_(squared)
+        variance_denominator.add_(target.variance_term)
+        mean_denominator = squared.add_(target.mean_term)
+        inverse = (mean_denominator * variance_denominator).reciprocal_()
+        ssim = (mean_numerator * variance_numerator).mul_(inverse)
+        ctx.ssim_weight = ssim_weight
+        if ctx.needs_input_grad[0]:
+            # Derivatives of SSIM by the window's sum, sum of squares and sum of products with the target; a factor
+            # of 2, and of 2 x WINDOW_PIXELS for the last two, waits for `backward`.
+            by_product = mean_numerator * inverse
+            by_square = (ssim * mean_denominator).mul_(inverse).neg_()
+            by_total = variance_numerator.sub_(mean_numerator).mul_(target.total)
+            by_total.sub_(variance_denominator.sub_(mean_denominator).mul_(total).mul_(ssim)).mul_(inverse)
+            ctx.save_for_backward(prediction, target.image, by_total, by_square, by_product)
+        # SSIM lies within [-1, 1] but for rounding.
+        dissimilarity = ssim.clamp_(-1, 1).mean(1).mul_(-0.5).add_(0.5)
+        absolute = torch.sub(prediction, target.image).abs_().mean(1)
+        return dissimilarity.mul_(ssim_weight).add_(absolute, alpha=1 - ssim_weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient by the prediction."""
+        prediction, target, by_total, by_square, by_product = ctx.saved_tensors
+        gradient = gradient.unsqueeze(1) / prediction.shape[1]
+        by_ssim = gradient * -ctx.ssim_weight
+        result = sum_windows(by_total * by_ssim, transposed=True)
+        by_ssim = by_ssim * WINDOW_PIXELS
+        # A square has a derivative of 2 x, of which the 2 is in `by_ssim`.
+        result.addcmul_(sum_windows(by_square * by_ssim, transposed=True), prediction)
+        result.addcmul_(sum_windows(by_product * by_ssim, transposed=True), target)
+        sign = torch.sub(prediction, target).sign_()
+        return result.addcmul_(sign, gradient * (1 - ctx.ssim_weight)), None, None
+
+
+def photometric_error(
+    prediction: Tensor, target: Tensor | TargetStatistics, ssim_weight: float = SSIM_WEIGHT
+) -> Tensor:
+    """Compare two images: `ssim_weight * (1 - SSIM) / 2 + (1 - ssim_weight) * |difference|`, mean over the channels.
+
+    SSIM is that of 3x3 windows with equal weights and mirrored borders.
+
+    Args:
+        prediction: `(B, C, H, W)` in [0, 1].
+        target: `(B, C, H, W)` in [0, 1], or its statistics where it is compared more than once. It is data: no
+            gradient reaches it. The error is symmetric, so swap the two to differentiate by the other.
+        ssim_weight: From 0 to 1.
+
+    Returns:
+        `(B, H, W)`, from 0 to 1; float64 where the target is, else float32.
+
+    Raises:
+        ValueError: If the shapes differ or the target wants a gradient.
+    """
+    statistics = target if isinstance(target, TargetStatistics) else None
+    image = target if statistics is None else statistics.image
+    if prediction.shape != image.shape or prediction.dim() != 4:
+        raise ValueError(
+            f"prediction and target have shapes {tuple(prediction.shape)} and {tuple(image.shape)}; expected two "
+            "equal shapes (batch, channels, height, width)."
+        )
+    if image.requires_grad:
+        raise ValueError("target requires a gradient but is treated as data; detach it, or swap it and prediction.")
+    if statistics is None:
+        statistics = TargetStatistics.of(image)
+    return PhotometricError.apply(prediction.to(statistics.image.dtype).contiguous(), statistics, ssim_weight)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Variances lose all digits in half precision; leave float32 and float64 as they are."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def edge_aware_smoothness(disparity: Tensor, image: Tensor) -> Tensor:
+    """Measure how rough disparity is where the image is not: mean of `|d'| * exp(-|I'|)` along x plus along y.
+
+    Args:
+        disparity: `(B, 1, h, w)` of any unit; each image's is divided by its mean first, so that shrinking all
+            disparities gains nothing.
+        image: `(B, C, H, W)` in [0, 1]; averaged down to the size of the disparity.
+
+    Returns:
+        `(B,)`. An axis of one pixel counts 0.
+    """
+    image = at_least_float32(image)
+    if image.shape[-2:] != disparity.shape[-2:]:
+        image = F.interpolate(image, size=disparity.shape[-2:], mode="area")
+    disparity = at_least_float32(disparity)
+    disparity = disparity / (disparity.mean((2, 3), keepdim=True) + EPSILON)
+    roughness = disparity.new_zeros(len(disparity))
+    for axis in (-1, -2):
+        edges = torch.diff(image, dim=axis).abs().mean(1, keepdim=True).neg().exp()
+        steps = torch.diff(disparity, dim=axis).abs() * edges
+        roughness = roughness + steps.flatten(1).sum(1) / max(1, steps[0].numel())
+    return roughness
+
+
+@dataclass(frozen=True)
+class PhotometricOutput:
+    """What `PhotometricLoss` returns.
+
+    Attributes:
+        loss: `()`; `photometric + smoothness`.
+        photometric: `()`; mean over the scales.
+        smoothness: `()`; mean over the scales, weights included.
+        error: `(S, B, H, W)`, no gradient; each pixel's least error, 0 where it does not count.
+        auto_mask: bool `(S, B, H, W)`; where a warped source beats all unwarped ones, so that the pixel teaches
+            something. Without auto-masking: where the pixel counts.
+    """
+
+    loss: Tensor
+    photometric: Tensor
+    smoothness: Tensor
+    error: Tensor
+    auto_mask: Tensor
+
+
+class PhotometricLoss(nn.Module):
+    """The photometric loss of Monodepth2 on images that are already warped.
+
+    Per pixel the least error over the sources, mean over the pixels, mean over the scales, plus edge-aware smoothness
+    of which each scale has half the weight of the one before. With auto-masking the *unwarped* sources compete as
+    well: where one of them wins, as on a car that keeps its distance or in a video that stands still, the pixel has a
+    constant error and no gradient.
+
+    Args:
+        ssim_weight: Share of SSIM in the error, from 0 to 1; the rest is the absolute difference.
+        smoothness_weight: Weight of the smoothness of the first scale, at least 0.
+        auto_mask: Whether the unwarped sources compete.
+        noise: Standard deviation of the noise on the errors of unwarped sources that breaks ties; used only where
+            `forward` gets a generator. Without it an unwarped source wins a tie.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        ssim_weight: float = SSIM_WEIGHT,
+        smoothness_weight: float = 1e-3,
+        auto_mask: bool = True,
+        noise: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if not 0 <= ssim_weight <= 1:
+            raise ValueError(f"ssim_weight is {ssim_weight}; it must lie between 0 and 1.")
+        for name, value in (("smoothness_weight", smoothness_weight), ("noise", noise)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be a finite number of at least 0.")
+        self.ssim_weight = ssim_weight
+        self.smoothness_weight = smoothness_weight
+        self.auto_mask = auto_mask
+        self.noise = noise
+
+    def count_valid(self, target: Tensor, masks: Sequence[Sequence[Tensor] | None] | None, num_scales: int) -> Tensor:
+        """Count what the sums are divided by: pixels that a source sees, for each scale, and at last the images.
+
+        Args:
+            target: As in `forward`.
+            masks: As in `forward`.
+            num_scales: S.
+
+        Returns:
+            int64 `(S + 1,)`. Counts of the parts of a batch add up to those of the batch.
+        """
+        pixels = target[:, 0].numel()
+        counts = [
+            seen_by_any(m).sum() if m is not None else torch.tensor(pixels) for m in masks or [None] * num_scales
+        ]
+        counts.append(torch.tensor(len(target)))
+        return torch.stack([count.to(target.device) for count in counts])
+
+    def forward(
+        self,
+        target: Tensor,
+        sources: Sequence[Tensor],
+        warped: Sequence[Sequence[Tensor]],
+        disparities: Sequence[Tensor],
+        masks: Sequence[Sequence[Tensor] | None] | None = None,
+        num_valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PhotometricOutput:
+        """Compare a target with its sources.
+
+        Args:
+            target: `(B, 3, H, W)` in [0, 1], without colour augmentation.
+            sources: One or more `(B, 3, H, W)` in [0, 1]; read only for auto-masking.
+            warped: For each scale, finest first, each source as seen from the target, `(B, 3, H, W)`: full
+                resolution at every scale. Finite everywhere, also outside the masks, which SSIM windows overlap.
+            disparities: For each scale `(B, 1, h, w)`.
+            masks: For each scale None or, for each source, bool `(B, H, W)`: where the source is seen. Elsewhere it
+                does not compete; pixels that no source sees do not count, whatever unwarped sources say.
+            num_valid: `(S + 1,)`, the sum of `count_valid` over all parts of an optimiser step; None = of this batch.
+            generator: Source of the noise, on the target's device; None = no noise.
+
+        Raises:
+            ValueError: If the numbers of scales, sources or counts, or shapes, do not fit together.
+        """
+        masks = masks or [None] * len(warped)
+        check_counts(sources, warped, disparities, masks)
+        check_shapes(target, disparities, masks)
+        if num_valid is None:
+            num_valid = self.count_valid(target, masks, len(warped))
+        elif len(num_valid) != len(warped) + 1:
+            raise ValueError(
+                f"num_valid holds {len(num_valid)} counts; expected {len(warped) + 1}, as `count_valid` gives them."
+            )
+        statistics = TargetStatistics.of(target)
+        unwarped = self.unwarped_error(statistics, sources, generator) if self.auto_mask else None
+        photometric, smoothness, errors, kept = [], [], [], []
+        for scale, (images, disparity, mask) in enumerate(zip(warped, disparities, masks, strict=True)):
+            error, wins = self.least_error(statistics, images, mask, unwarped)
+            photometric.append(error.sum() / divisor(wins, num_valid[scale]))
+            rough = edge_aware_smoothness(disparity, target).sum() / divisor(wins, num_valid[-1])
+            smoothness.append(rough * self.smoothness_weight / 2**scale)
+            errors.append(error.detach())
+            kept.append(wins)
+        parts = [torch.stack(values).mean() for values in (photometric, smoothness)]
+        return PhotometricOutput(parts[0] + parts[1], *parts, torch.stack(errors), torch.stack(kept))
+
+    @torch.no_grad()
+    def unwarped_error(
+        self, target: TargetStatistics, sources: Sequence[Tensor], generator: torch.Generator | None
+    ) -> Tensor:
+        """Return the least error `(B, H, W)` of the sources as they are, noise included; the same for all scales."""
+        errors = torch.stack([photometric_error(source.detach(), target, self.ssim_weight) for source in sources])
+        if generator is not None:
+            noise = torch.randn(errors.shape, generator=generator, dtype=errors.dtype, device=errors.device)
+            errors.add_(noise, alpha=self.noise)
+        return errors.amin(0)
+
+    def least_error(
+        self,
+        target: TargetStatistics,
+        warped: Sequence[Tensor],
+        masks: Sequence[Tensor] | None,
+        unwarped: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the least error of one scale, 0 where no source is seen, and where a warped source has it."""
+        errors = [photometric_error(image, target, self.ssim_weight) for image in warped]
+        if masks is not None:
+            errors = [e.masked_fill(~mask, float("inf")) for e, mask in zip(errors, masks, strict=True)]
+        # The first of equal errors wins, and that is the unwarped one.
+        least, winner = torch.stack(errors if unwarped is None else [unwarped, *errors]).min(0)
+        wins = torch.ones_like(least, dtype=torch.bool) if unwarped is None else winner > 0
+        if masks is None:
+            return least, wins
+        seen = seen_by_any(masks)
+        return least.masked_fill(~seen, 0), wins & seen
+
+
+def seen_by_any(masks: Sequence[Tensor]) -> Tensor:
+    """Return where at least one of the masks `(B, H, W)` holds."""
+    return torch.stack(list(masks)).any(0)
+
+
+def check_counts(
+    sources: Sequence[Tensor], warped: Sequence[Sequence[Tensor]], disparities: Sequence[Tensor], masks: Sequence
+) -> None:
+    """Raise a sentence if the numbers of scales or sources do not fit together."""
+    scales = (len(warped), len(disparities), len(masks))
+    if len(set(scales)) > 1 or not warped:
+        raise ValueError(
+            f"warped, disparities and masks hold {scales[0]}, {scales[1]} and {scales[2]} scales; they must hold the "
+            "same number, at least one."
+        )
+    for name, lists in (("warped", warped), ("masks", masks)):
+        counts = [len(images) for images in lists if images is not None]
+        if not sources or any(count != len(sources) for count in counts):
+            raise ValueError(
+                f"sources holds {len(sources)} images and {name} {counts} at its scales; give at least one source, "
+                "and at every scale one image for each."
+            )
+
+
+def check_shapes(target: Tensor, disparities: Sequence[Tensor], masks: Sequence[Sequence[Tensor] | None]) -> None:
+    """Raise a sentence where broadcasting would hide that a disparity or mask does not belong to the target."""
+    for disparity in disparities:
+        if disparity.dim() != 4 or disparity.shape[:2] != (len(target), 1):
+            raise ValueError(f"A disparity has shape {tuple(disparity.shape)}; expected ({len(target)}, 1, h, w).")
+    expected = (len(target), *target.shape[-2:])
+    for mask in [mask for scale in masks for mask in scale or ()]:
+        if mask.shape != expected or mask.dtype != torch.bool:
+            raise ValueError(f"A mask is {mask.dtype} {tuple(mask.shape)}; expected torch.bool {expected}.")
