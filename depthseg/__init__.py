@@ -3,6 +3,9 @@
 from .models import (
     DepthSegConfig,
     DepthSegForDepthEstimation,
+    DepthSegForImageClassification,
+    DepthSegForImageReconstruction,
+    DepthSegForOpticalFlow,
     DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
 )
@@ -12,6 +15,9 @@ __version__ = "0.1.0"
 __all__ = [
     "DepthSegConfig",
     "DepthSegForDepthEstimation",
+    "DepthSegForImageClassification",
+    "DepthSegForImageReconstruction",
+    "DepthSegForOpticalFlow",
     "DepthSegForSemanticSegmentation",
     "DepthSegImageProcessor",
     "__version__",

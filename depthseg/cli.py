@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .bench import CASES, DEFAULT_CASES, bench, environment
 from .data import DATASETS
 from .data.check import check_dataset
+from .data.doctor import examine_video
 from .engine.command import (
     add_evaluation_options,
     add_training_options,
@@ -20,6 +23,7 @@ from .engine.command import (
 )
 from .engine.predict import predict
 from .engine.records import write_json
+from .engine.rules import TASKS
 from .quickstart import quickstart
 
 
@@ -40,25 +44,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_quickstart(commands.add_parser("quickstart", help="the whole path on the procedural world, in minutes"))
-    for name, task, text in (
-        ("pretrain", "depth", "train a depth network"),
-        ("finetune", "segmentation", "turn a depth network into a segmenter"),
+    for name, tasks, text in (
+        ("pretrain", TASKS, "train a depth network, or a rival of it"),
+        ("finetune", ("segmentation",), "turn a depth network into a segmenter"),
     ):
         command = commands.add_parser(name, help=text)
         add_training_options(command)
-        command.set_defaults(run=lambda options, task=task: print_run(task, options))
+        command.set_defaults(run=lambda options, tasks=tasks: print_run(tasks, options))
     command = commands.add_parser("evaluate", help="score a model")
     add_evaluation_options(command)
     command.set_defaults(run=lambda options: print(scores_text(run_evaluation(options))))
     add_predict(commands.add_parser("predict", help="labels and depth for your images, with pictures"))
     add_datasets(commands.add_parser("datasets", help="list, check or render data sets"))
-    add_bench(commands.add_parser("bench", help="our forward pass against transformers' own"))
+    add_bench(commands.add_parser("bench", help="our speed against transformers and plain formulae"))
     return parser
 
 
-def print_run(task: str, options: argparse.Namespace) -> None:
+def print_run(tasks: Sequence[str], options: argparse.Namespace) -> None:
     """Train, then print where the model lies and its scores."""
-    result = run_training(task, options)
+    result = run_training(tasks, options)
     if result.is_main_process:
         print(f"{result.model_dir}\n{scores_text(result.scores)}")
 
@@ -106,7 +110,7 @@ def run_predict(options: argparse.Namespace) -> int:
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of the comparison."""
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: those not tiny")
-    parser.add_argument("--repeats", type=int, default=20, help="forwards of each side; default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=20, help="runs of each side; default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write every single time as JSON, too")
     parser.set_defaults(run=run_bench)
@@ -125,7 +129,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 
 def add_datasets(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the commands `list`, `check` and `render`."""
+    """Give a parser the commands `list`, `check`, `doctor` and `render`."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="known data sets, their splits and terms")
     listing.set_defaults(run=list_datasets)
@@ -133,6 +137,12 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
     check.add_argument("name", choices=list(DATASETS))
     check.add_argument("root")
     check.set_defaults(run=run_check)
+    doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
+    doctor.add_argument("path", help="video file, folder of frames or folder of clips")
+    doctor.add_argument("--stride", type=int, default=1, help="frames between two pictures; default: %(default)s")
+    doctor.add_argument("--calibration", metavar="FILE", help="camera; default: calib.txt beside the frames")
+    doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    doctor.set_defaults(run=run_doctor)
     render = commands.add_parser("render", help="render the procedural world into a folder")
     render.add_argument("root")
     render.add_argument("--split", default="train", choices=DATASETS["synthetic"].splits)
@@ -144,7 +154,7 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
 def list_datasets(options: argparse.Namespace) -> None:
     """Print the table of data sets."""
     for name, entry in DATASETS.items():
-        print(f"{name:<10} {entry.summary}\n{'':<10} splits: {', '.join(entry.splits)}; terms: {entry.terms}")
+        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {', '.join(entry.splits)}; terms: {entry.terms}")
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -153,6 +163,13 @@ def run_check(options: argparse.Namespace) -> int:
         report = check_dataset(options.name, options.root)
     print(report)
     return 1 if report.problems else 0
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    """Print what a video shows of the motion of its camera."""
+    with one_sentence_errors():
+        report = examine_video(options.path, stride=options.stride, calibration=options.calibration)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
 
 
 def run_render(options: argparse.Namespace) -> None:

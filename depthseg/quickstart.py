@@ -23,7 +23,7 @@ from .data import Sample, SampleDataset
 from .data.subsets import few_shot_subset
 from .data.synthetic import SyntheticWorld
 from .engine.command import show_progress
-from .engine.config import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
+from .engine.options import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
 from .engine.panel import write_prediction_panel
 from .engine.predict import load_model, predict_maps
 from .engine.records import write_json

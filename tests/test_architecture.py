@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "pretext": {"pretext", "models", "geometry", "data", "metrics"},
     "engine": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
-    "bench": {"models"},
+    "bench": {"models", "pretext"},
     "cli": {"bench", "quickstart", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "__init__": {"models"},
 }

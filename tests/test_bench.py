@@ -1,16 +1,18 @@
-"""The comparison with transformers: what it prints and writes, and that it times equal models in turns."""
+"""The comparisons of speed: what they print and write, and that they time equal things in turns."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from statistics import median
 
 import pytest
 import torch
 from torch import nn
 
-from depthseg import bench as package
-from depthseg.bench import CASES, DEFAULT_CASES, Comparison, relative_difference, time_in_turns
+from depthseg.bench import CASES, DEFAULT_CASES, timing
+from depthseg.bench.photometric import SIDES
+from depthseg.bench.timing import Comparison, relative_difference, time_in_turns
 from depthseg.cli import main
 
 TINY = ("depth-anything-tiny", "dpt-tiny")
@@ -41,6 +43,21 @@ def test_both_sides_are_printed_and_written(tmp_path, capsys):
     assert torch.get_num_threads() == threads
 
 
+def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
+    assert run("bench", "photometric-tiny", "--repeats", 2, "--output", tmp_path / "bench.json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert all(word in line for word in ("photometric-tiny", "16x24", "transcription", "depthseg", "ratio", "ms"))
+    (comparison,) = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
+    assert list(comparison["seconds"]) == list(SIDES) == ["transcription", "depthseg"]
+    assert comparison["difference"] < 1e-6
+
+
+def test_a_wrong_loss_is_seen(monkeypatch):
+    monkeypatch.setitem(SIDES, "depthseg", lambda inputs: 1.01 * SIDES["transcription"](inputs))
+    (comparison,) = CASES["photometric-tiny"].compare("x", 2)
+    assert comparison.difference == pytest.approx(0.01, rel=1e-3)
+
+
 def test_ratio_is_the_median_of_pairs():
     seconds = {"transformers": [1.0, 2.0, 4.0], "depthseg": [1.1, 2.0, 2.0]}
     comparison = Comparison("x", 1, 2, seconds, 0.0)
@@ -49,11 +66,10 @@ def test_ratio_is_the_median_of_pairs():
     assert "2000.0 ms [1500.0 - 3000.0]" in str(comparison) and "2000.0 ms [1550.0 - 2000.0]" in str(comparison)
 
 
-def test_sides_take_turns(monkeypatch):
+def test_sides_take_turns():
     order = []
-    monkeypatch.setattr(package, "predict", lambda model, pixels: order.append(model))
-    time_in_turns({"a": "a", "b": "b"}, torch.zeros(1), 4)
-    timed = order[2 * package.WARM_UPS :]
+    time_in_turns({side: partial(order.append, side) for side in "ab"}, 4)
+    timed = order[2 * timing.WARM_UPS :]
     assert len(timed) == 8 and {timed[0::2].count("a"), timed[1::2].count("a")} == {2}
     assert all(set(timed[i : i + 2]) == {"a", "b"} for i in range(0, 8, 2))
 

@@ -24,7 +24,7 @@ def main() -> None:
     """Parse, train, show the scores of the selected weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
-    result = run_training("segmentation", parser.parse_args())
+    result = run_training(("segmentation",), parser.parse_args())
     if result.is_main_process:
         print(f"{result.model_dir}\n{scores_text(result.scores)}")
 

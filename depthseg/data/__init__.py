@@ -13,6 +13,8 @@ from .camvid import CamVid
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from .sample import Sample, SampleDataset
+from .stereo import StereoPairs
+from .video import VideoSequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +28,8 @@ __all__ = [
     "LabelSpace",
     "Sample",
     "SampleDataset",
+    "StereoPairs",
+    "VideoSequences",
     "default_palette",
     "load_dataset",
 ]
@@ -55,11 +59,36 @@ def _load_synthetic(
     count: int,
     size: Sequence[int],
     outputs: Sequence[str] = ("image", "depth", "labels"),
+    frames: Sequence[int] = (),
+    stereo: bool = False,
+    flow: bool = False,
+    intrinsics: bool = False,
+    variant: str = "first",
     workers: int | None = None,
 ) -> SampleDataset:
     from .synthetic import SyntheticWorld  # here, so that reading files never imports the renderer
 
-    return SyntheticWorld(root, split, count=count, size=tuple(size), outputs=tuple(outputs), workers=workers)
+    return SyntheticWorld(
+        root,
+        split,
+        count=count,
+        size=tuple(size),
+        outputs=tuple(outputs),
+        frames=frames,
+        stereo=stereo,
+        flow=flow,
+        intrinsics=intrinsics,
+        variant=variant,
+        workers=workers,
+    )
+
+
+def _load_synthetic_crops(
+    root: str | Path, split: str, *, count: int, size: Sequence[int], workers: int | None = None
+) -> SampleDataset:
+    from .synthetic import SyntheticCrops
+
+    return SyntheticCrops(root, split, count=count, size=tuple(size), workers=workers)
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -78,8 +107,26 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
-        summary="procedural street world with exact depth, 11 CamVid classes, rendered once into ROOT",
+        summary="procedural street world with exact depth, views and flow, 11 CamVid classes, rendered once into ROOT",
         terms="Apache-2.0, made by this package",
+    ),
+    "synthetic_crops": DatasetEntry(
+        load=_load_synthetic_crops,
+        splits=("train", "val", "test"),
+        summary="square pictures of single objects of that world, 8 classes in turn, rendered once into ROOT",
+        terms="Apache-2.0, made by this package",
+    ),
+    "stereo": DatasetEntry(
+        load=StereoPairs,
+        splits=StereoPairs.splits,
+        summary="your own rectified pairs: left/, right/, optional disparity/, calib.txt",
+        terms="yours",
+    ),
+    "video": DatasetEntry(
+        load=VideoSequences,
+        splits=VideoSequences.splits,
+        summary="your own video, folder of frames or folder of clips, optional calib.txt, poses.txt",
+        terms="yours",
     ),
 }
 """Every data set by name; the command line, the tests and the documentation read this table."""

@@ -11,7 +11,15 @@ import numpy as np
 
 from .camvid import CamVid, read_camvid_labels, split_folders
 from .folder import divide, read_folder_labels, read_label_space, read_list
-from .images import IMAGE_SUFFIXES, KITTI_DEPTH_SCALE, check_same_size, list_images, read_depth, read_image
+from .images import (
+    IMAGE_SUFFIXES,
+    KITTI_DEPTH_SCALE,
+    check_same_size,
+    find_map,
+    list_images,
+    read_depth,
+    read_image,
+)
 from .label_spaces import CAMVID11, LabelSpace
 
 _SHOWN_PROBLEMS = 20
@@ -150,7 +158,8 @@ class _Scan:
         ids = self._read_map(label_path, self.read_labels, path, image)
         if self.labels_required and not label_path.is_file():
             self.problems.append(f"{path} has no label map: {label_path} is missing.")
-        metres = self._read_map(depth / f"{path.stem}.png", self.read_depth, path, image) if depth else None
+        depth_path = self._try(lambda: find_map(depth, path.stem)) if depth else None
+        metres = self._read_map(depth_path, self.read_depth, path, image) if depth_path else None
         pixels = None
         if ids is not None:
             pixels = np.bincount(np.minimum(ids, self.num_labels).ravel(), minlength=self.num_labels + 1)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .images import (
+    DISPARITY_FORMATS,
     KITTI_DEPTH_SCALE,
     check_ids,
     check_same_size,
+    depth_from_disparity,
+    find_map,
     image_files,
     list_images,
     read_depth,
+    read_disparity,
     read_image,
     read_labels,
     read_palette,
@@ -32,7 +37,8 @@ class FolderDataset:
     ```
     ROOT/images/NAME.jpg|jpeg|png
     ROOT/labels/NAME.png    class ids as grey values or palette indices, 255 = ignored; some images may have none
-    ROOT/depth/NAME.png     16-bit, metres x 256, 0 = unknown; optional
+    ROOT/depth/NAME.png     16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
+    ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
     ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}
     ROOT/train.txt, val.txt names without ending, one a line; optional
     ```
@@ -47,7 +53,11 @@ class FolderDataset:
         truth: What `train` and `val` must have: `labels` or `depth`.
         val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
         seed: Seed of that division.
-        depth_scale: Units of the depth files per metre.
+        depth_scale: Units of 16-bit depth files per metre.
+        focal_times_baseline: Focal length in pixels of these images x distance of the two cameras in metres, such as
+            473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
+        disparity_format: What a 16-bit value p in disparity/ means: `kitti` = p / 256 pixels, `cityscapes` =
+            (p - 1) / 256 pixels; 0 = unknown.
 
     Raises:
         FileNotFoundError: A folder, a list, the class names or a label map is missing.
@@ -65,10 +75,15 @@ class FolderDataset:
         val_fraction: float = 0.2,
         seed: int = 0,
         depth_scale: float = KITTI_DEPTH_SCALE,
+        focal_times_baseline: float | None = None,
+        disparity_format: str = "kitti",
     ) -> None:
         self._check_options(split, truth, val_fraction, depth_scale)
         self._root = Path(root)
         self._depth_scale = depth_scale
+        self._focal_times_baseline = focal_times_baseline
+        self._disparity_format = disparity_format
+        self._check_disparity()
         self._images = image_files(self._root / "images")
         self.label_space = read_label_space(root)
         self.names = self._names_of(split, truth, val_fraction, seed)
@@ -83,12 +98,22 @@ class FolderDataset:
         if not depth_scale > 0:
             raise ValueError(f"depth_scale={depth_scale} is out of range; it is the file units per metre, above 0.")
 
+    def _check_disparity(self) -> None:
+        factor = self._focal_times_baseline
+        if factor is not None and not factor > 0:
+            raise ValueError(f"focal_times_baseline={factor} is out of range; it is pixels x metres, above 0.")
+        if self._disparity_format not in DISPARITY_FORMATS:
+            raise ValueError(
+                f"disparity_format={self._disparity_format!r} is not known; choose one of "
+                f"{', '.join(DISPARITY_FORMATS)}."
+            )
+
     def _names_of(self, split: str, truth: str, val_fraction: float, seed: int) -> list[str]:
         if split == "all":
             return list(self._images)
         listed = read_list(self._root, split)
         if listed is None:
-            ready = [name for name in self._images if self._file(truth, name).is_file()]
+            ready = [name for name in self._images if self._file(truth, name)]
             if len(ready) < len(self._images):
                 logger.info("%d of %d images of %s have %s", len(ready), len(self._images), self._root, truth)
             names = divide(ready, split, val_fraction, seed)
@@ -98,8 +123,8 @@ class FolderDataset:
         if not names:
             raise ValueError(
                 f"The split {split!r} of {self._root} is empty: none of its {len(self._images)} images is left for it "
-                f"with {truth} and val_fraction={val_fraction:g}. Add files to {truth}/, or change the options truth "
-                "or val_fraction."
+                f"with {truth} and val_fraction={val_fraction:g}. Add files to {self._folder(truth).name}/, or change "
+                f"the options truth or val_fraction.{self._hint(truth)}"
             )
         return names
 
@@ -107,13 +132,30 @@ class FolderDataset:
         for name in names:
             if name not in self._images:
                 raise FileNotFoundError(f"{self._root}/{split}.txt lists {name!r}, but images/ has no such image.")
-            if not self._file(truth, name).is_file():
-                raise FileNotFoundError(
-                    f"{self._images[name]} is listed in {split}.txt but {self._file(truth, name)} is missing."
-                )
+            if not self._file(truth, name):
+                missing = self._folder(truth) / f"{name}.png"
+                raise FileNotFoundError(f"{self._images[name]} is listed in {split}.txt but {missing} is missing.")
 
-    def _file(self, kind: str, name: str) -> Path:
-        return self._root / kind / f"{name}.png"
+    def _folder(self, truth: str) -> Path:
+        """Where the files of a truth lie."""
+        return self._root / ("disparity" if truth == "depth" and self._focal_times_baseline else truth)
+
+    def _hint(self, truth: str) -> str:
+        if truth == "depth" and self._focal_times_baseline is None and (self._root / "disparity").is_dir():
+            return " To make depth of disparity/, give the option focal_times_baseline."
+        return ""
+
+    def _file(self, truth: str, name: str) -> Path | None:
+        """The file of a truth of an image, if there is one."""
+        if truth == "depth":
+            return find_map(self._folder(truth), name)
+        path = self._folder(truth) / f"{name}.png"
+        return path if path.is_file() else None
+
+    def _read_depth(self, path: Path) -> np.ndarray:
+        if self._focal_times_baseline is None:
+            return read_depth(path, self._depth_scale)
+        return depth_from_disparity(read_disparity(path, self._disparity_format), self._focal_times_baseline)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,11 +165,11 @@ class FolderDataset:
         image_path = self._images[name]
         image = read_image(image_path)
         labels = depth = None
-        if self.label_space is not None and (path := self._file("labels", name)).is_file():
+        if self.label_space is not None and (path := self._file("labels", name)):
             labels = read_folder_labels(path, self.label_space)
             check_same_size(image_path, image, path, labels)
-        if (path := self._file("depth", name)).is_file():
-            depth = read_depth(path, self._depth_scale)
+        if path := self._file("depth", name):
+            depth = self._read_depth(path)
             check_same_size(image_path, image, path, depth)
         return Sample(name=name, image=image, labels=labels, depth=depth)
 
@@ -169,6 +211,27 @@ def divide(names: list[str], split: str, val_fraction: float, seed: int) -> list
         count = min(max(count, 1), len(names) - 1)
     order = shuffled_names(names, seed)
     return sorted(order[:count] if split == "val" else order[count:])
+
+
+def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequence:
+    """The part of a recording that belongs to a split: `val` is its end, so that neighbours in time stay together.
+
+    Args:
+        items: In the order of time.
+        split: `train`, `val` or `all`.
+        val_fraction: Share of `val`, rounded to whole items; 0 = both `train` and `val` are everything.
+
+    Raises:
+        ValueError: An unknown split or a share that is not from 0 to below 1.
+    """
+    if split not in ("train", "val", "all"):
+        raise ValueError(f"There is no split {split!r}; the splits are train, val, all.")
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction={val_fraction} is out of range; it is a share from 0 to below 1.")
+    if split == "all" or val_fraction == 0:
+        return items
+    first = len(items) - round(val_fraction * len(items))
+    return items[first:] if split == "val" else items[:first]
 
 
 def read_label_space(root: str | Path) -> LabelSpace | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .float_maps import FLOAT_SUFFIXES, read_float_map
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,6 +22,12 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 KITTI_DEPTH_SCALE = 256.0
 """File units per metre in KITTI's 16-bit depth maps."""
+
+MAP_SUFFIXES = (".png", *FLOAT_SUFFIXES)
+"""Endings of depth and disparity files, in lower case."""
+
+DISPARITY_FORMATS = {"kitti": 0, "cityscapes": 1}
+"""Format of 16-bit disparity maps -> what is taken off a value before it is divided by 256; 0 is unknown in both."""
 
 # Pillow stretches packed grey PNGs (2 and 4 bits a pixel) to the full byte range; these factors give the ids back.
 _PACKED_GREY_FACTORS = {"L;2": 85, "L;4": 17}
@@ -84,22 +92,62 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def read_depth(path: str | Path, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray:
-    """Read a depth map stored as a 16-bit PNG of metres times `scale`.
+    """Read a depth map: a 16-bit PNG of metres times `scale`, or metres as `.npy`, `.npz` or `.pfm`.
 
     Returns:
-        float32 `(H, W)`, metres, 0 = unknown.
+        float32 `(H, W)`, metres, 0 = unknown; NaN and infinite values of the file are unknown as well.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, is truncated, or does not hold 16-bit values.
+        ValueError: The file is damaged, holds another kind of values, or negative ones.
     """
-    image = _load(path)
-    if not image.mode.startswith("I"):
+    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
+        return _without_unknown(path, read_float_map(path))
+    return (_read_16_bit(path, f"a depth map is a 16-bit single-channel PNG of metres x {scale:g}") / scale).astype(
+        np.float32
+    )
+
+
+def read_disparity(path: str | Path, png_format: str = "kitti") -> np.ndarray:
+    """Read a disparity map: a 16-bit PNG, or pixels as `.npy`, `.npz` or `.pfm`.
+
+    Args:
+        path: The file.
+        png_format: Meaning p of a PNG's values: `kitti` = p / 256, `cityscapes` = (p - 1) / 256.
+
+    Returns:
+        float32 `(H, W)`, pixels, 0 = unknown; NaN and infinite values of the file are unknown as well.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An unknown format; a file that is damaged, holds another kind of values, or negative ones.
+    """
+    if png_format not in DISPARITY_FORMATS:
         raise ValueError(
-            f"{path} has mode {image.mode}, but a depth map is a 16-bit single-channel PNG of metres x {scale:g} "
-            "with 0 = unknown."
+            f"Disparity format {png_format!r} is not known; choose one of {', '.join(DISPARITY_FORMATS)}."
         )
-    return (np.asarray(image) / scale).astype(np.float32)
+    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
+        return _without_unknown(path, read_float_map(path))
+    values = _read_16_bit(path, "a disparity map is a 16-bit single-channel PNG of pixels x 256")
+    return (np.maximum(values - DISPARITY_FORMATS[png_format], 0) / 256).astype(np.float32)
+
+
+def depth_from_disparity(disparity: np.ndarray, focal_times_baseline: float) -> np.ndarray:
+    """Depth of a rectified pair: `focal_times_baseline` (pixels x metres) / disparity, 0 where that is 0."""
+    known = disparity > 0
+    return np.where(known, focal_times_baseline / np.where(known, disparity, 1), 0).astype(np.float32)
+
+
+def find_map(folder: str | Path, name: str) -> Path | None:
+    """The depth or disparity file of an image, whatever its ending; None if there is none.
+
+    Raises:
+        ValueError: There are several.
+    """
+    found = [path for suffix in MAP_SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(map(str, found))} belong to the same image; remove all but one.")
+    return found[0] if found else None
 
 
 def check_ids(path: str | Path, ids: np.ndarray, count: int, ignore_index: int | None = 255) -> None:
@@ -159,6 +207,24 @@ def list_images(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) ->
         raise FileNotFoundError(f"The folder {folder} does not exist; check the root of the data set.")
     found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return sorted(found, key=lambda path: (path.stem, path.suffix))
+
+
+def _read_16_bit(path: str | Path, expected: str) -> np.ndarray:
+    """int32 `(H, W)` of a 16-bit grey PNG."""
+    image = _load(path)
+    if not image.mode.startswith("I"):
+        raise ValueError(f"{path} has mode {image.mode}, but {expected} with 0 = unknown.")
+    return np.asarray(image).astype(np.int32)
+
+
+def _without_unknown(path: str | Path, values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values)
+    if (values[known] < 0).any():
+        raise ValueError(
+            f"{path} holds negative values, the lowest is {values[known].min():g}; write 0, NaN or infinity where "
+            "nothing is known."
+        )
+    return np.where(known, values, 0)
 
 
 def _load(path: str | Path) -> Image.Image:

@@ -1,8 +1,9 @@
-"""What one item of every data set is: an image, and the labels and depth that go with it."""
+"""What one item of every data set is: an image, what is known about it, and the pictures that go with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,19 +14,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its labels and depth, all of one size (H, W).
+    """One image and what goes with it; pictures and maps are all of one size (H, W).
+
+    What a data set does not have is None, or empty for the frames.
 
     Attributes:
         name: Stable, unique in its data set.
         image: uint8 `(H, W, 3)`, RGB.
-        labels: uint8 `(H, W)`, class ids 0..K-1, 255 = ignored; None where the data set has none.
-        depth: float32 `(H, W)`, metres, 0 = unknown; None where the data set has none.
+        labels: uint8 `(H, W)`, class ids 0..K-1, 255 = ignored.
+        depth: float32 `(H, W)`, metres, 0 = unknown.
+        frames: Neighbours in the video by their offset, such as -1 and 1: uint8 `(H, W, 3)`.
+        stereo: uint8 `(H, W, 3)`, the picture of the other camera of a rectified pair.
+        stereo_x: Where the other camera stands on the x axis of this one, metres or any unit; above 0 = to the right.
+        intrinsics: float64 `(3, 3)` in pixels of `image`, as `depthseg.geometry` has them.
+        flow: float32 `(H, W, 2)`, where each pixel is found in `frames[-1]`, pixels right and down, NaN = unknown or
+            not visible there; for scoring only.
+        category: Class of the whole picture.
+        holes: bool `(H, W)`, True = erased, to be painted in.
+        clean: This sample before its colours were changed, where a loss compares its pictures with one another.
     """
 
     name: str
     image: np.ndarray
     labels: np.ndarray | None = None
     depth: np.ndarray | None = None
+    frames: Mapping[int, np.ndarray] = field(default_factory=dict)
+    stereo: np.ndarray | None = None
+    stereo_x: float | None = None
+    intrinsics: np.ndarray | None = None
+    flow: np.ndarray | None = None
+    category: int | None = None
+    holes: np.ndarray | None = None
+    clean: Sample | None = None
 
 
 class SampleDataset(Protocol):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageEnhance
 
 from .sample import Sample
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+_Recolour = Callable[[Image.Image], Image.Image]
 
 
 def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -20,13 +24,60 @@ def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return np.array(Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-class TrainTransform:
-    """Random crop, resize to one size, mirroring and colour changes.
+@dataclass(frozen=True)
+class _Geometry:
+    """A box of a picture, resized to one size and perhaps mirrored.
 
-    The three parts of a sample go through the same geometry: the image with an antialiased bilinear filter, labels
-    and depth with the nearest pixel, so no id or depth is invented. The crop takes the same share of the height and
-    of the width, so pictures are squeezed exactly as a processor that resizes whole images squeezes them.
-    Depth values stay as they are: a crop that is enlarged is a longer focal length, not a nearer scene.
+    Attributes:
+        box: left, top, right, bottom in pixels, measured from the outer edges of the picture.
+        size: Height and width of the result.
+        mirrored: Whether left and right change places.
+    """
+
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]
+    mirrored: bool
+
+    def picture(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
+        """Resample uint8 `(H, W, 3)` with an antialiased bilinear filter, its colours changed before."""
+        image = Image.fromarray(values)
+        return self._resample(recolour(image) if recolour else image, Image.Resampling.BILINEAR)
+
+    def map(self, values: np.ndarray | None) -> np.ndarray | None:
+        """Take ids or depths `(H, W)` from the nearest pixel."""
+        return None if values is None else self._resample(Image.fromarray(values), Image.Resampling.NEAREST)
+
+    def intrinsics(self, values: np.ndarray | None) -> np.ndarray | None:
+        """The `(3, 3)` of the camera that sees the result; a mirrored one lives in a mirrored scene."""
+        if values is None:
+            return None
+        (height, width), (left, top, right, bottom) = self.size, self.box
+        sx, sy = width / (right - left), height / (bottom - top)
+        # Edges go to edges, and pixel centres lie half a pixel beside them.
+        move = np.array([[sx, 0.0, sx * (0.5 - left) - 0.5], [0.0, sy, sy * (0.5 - top) - 0.5], [0.0, 0.0, 1.0]])
+        moved = move @ values
+        if self.mirrored:
+            flip = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+            moved = flip @ moved @ np.diag([-1.0, 1.0, 1.0])
+        return moved
+
+    def _resample(self, values: Image.Image, resampling: Image.Resampling) -> np.ndarray:
+        height, width = self.size
+        warped = np.array(values.resize((width, height), resampling, box=self.box))
+        return np.ascontiguousarray(warped[:, ::-1]) if self.mirrored else warped
+
+
+class TrainTransform:
+    """Random crop, resize to one size, mirroring, colour changes and holes.
+
+    All parts of a sample go through the same geometry: pictures with an antialiased bilinear filter, labels and depth
+    with the nearest pixel, so no id or depth is invented. The crop takes the same share of the height and of the
+    width, so pictures are squeezed exactly as a processor that resizes whole images squeezes them. Intrinsics follow.
+    Depth values stay as they are: a crop that is enlarged is a longer focal length, not a nearer scene. In a mirrored
+    pair the picture stays what it is and the other camera stands on the other side. Flow is dropped.
+
+    The colours of all pictures of a sample change alike. Where it has frames or a second view, `clean` of the result
+    holds the same pictures with their own colours.
 
     Args:
         size: Height and width of the result.
@@ -34,6 +85,9 @@ class TrainTransform:
         crop_scale: Range of the crop's share of the height and width, 0 < low <= high <= 1; (1, 1) = whole image.
         colour_jitter: Brightness, contrast and saturation are changed in random order, each by a factor drawn from
             [1 - j, 1 + j]; 0 <= j <= 1.
+        crop_pixels: Cut a random patch of `size` out of the image as it is: nothing is resized.
+        hole_share: Range of the share of pixels that get a hole around them; None = `holes` stays None.
+        hole_size: Side of the square holes in pixels; an even one reaches farther up and left.
 
     Raises:
         ValueError: An option out of its range.
@@ -45,11 +99,18 @@ class TrainTransform:
         hflip: float = 0.5,
         crop_scale: Sequence[float] = (1.0, 1.0),
         colour_jitter: float = 0.0,
+        *,
+        crop_pixels: bool = False,
+        hole_share: Sequence[float] | None = None,
+        hole_size: int = 7,
     ) -> None:
         self.size = tuple(size)
         self.hflip = hflip
         self.crop_scale = tuple(crop_scale)
         self.colour_jitter = colour_jitter
+        self.crop_pixels = crop_pixels
+        self.hole_share = None if hole_share is None else tuple(hole_share)
+        self.hole_size = hole_size
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size={list(self.size)} is not valid; give [height, width] in pixels, each at least 1.")
         if not 0 <= hflip <= 1:
@@ -58,44 +119,106 @@ class TrainTransform:
             raise ValueError(f"crop_scale={list(self.crop_scale)} must be [low, high] with 0 < low <= high <= 1.")
         if not 0 <= colour_jitter <= 1:
             raise ValueError(f"colour_jitter={colour_jitter} is out of range; it goes from 0 to 1.")
+        if crop_pixels and self.crop_scale != (1, 1):
+            raise ValueError(
+                "crop_pixels=True cuts patches of one size, crop_scale shares of the image: set only one."
+            )
+        if self.hole_share and not (len(self.hole_share) == 2 and 0 <= self.hole_share[0] <= self.hole_share[1] <= 1):
+            raise ValueError(f"hole_share={list(self.hole_share)} must be [low, high] with 0 <= low <= high <= 1.")
+        if hole_size < 1:
+            raise ValueError(f"hole_size={hole_size} is out of range; give the side of a hole in pixels, 1 or more.")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Change a sample.
 
         Args:
-            sample: Image `(H, W, 3)`, with labels and depth `(H, W)` or without.
-            rng: The only source of randomness; every call draws the same number of values whatever the options are.
+            sample: Image `(H, W, 3)`, with whatever else a sample has, or without.
+            rng: The only source of randomness. Holes are drawn last, and everything before takes the same number of
+                draws whatever the options are: no option moves what another one draws.
+
+        Raises:
+            ValueError: Parts of different size, or a picture that is smaller than the patch to cut.
         """
-        box = self._draw_box(sample.image.shape[:2], rng)
-        mirrored = rng.random() < self.hflip
-        picture = self._jitter(Image.fromarray(sample.image), rng)
-
-        def warp(values: Image.Image, resampling: Image.Resampling) -> np.ndarray:
-            height, width = self.size
-            warped = np.array(values.resize((width, height), resampling, box=box))
-            return np.ascontiguousarray(warped[:, ::-1]) if mirrored else warped
-
-        maps = (
-            None if values is None else warp(Image.fromarray(values), Image.Resampling.NEAREST)
-            for values in (sample.labels, sample.depth)
+        _check_one_size(sample)
+        box = self._draw_box(sample, rng)
+        geometry = _Geometry(box, self.size, mirrored=rng.random() < self.hflip)
+        recolour = self._draw_jitter(rng)
+        mirror_x = -1 if geometry.mirrored else 1
+        moved = replace(
+            sample,
+            labels=geometry.map(sample.labels),
+            depth=geometry.map(sample.depth),
+            stereo_x=None if sample.stereo_x is None else mirror_x * sample.stereo_x,
+            intrinsics=geometry.intrinsics(sample.intrinsics),
+            flow=None,
+            holes=self._draw_holes(rng),
         )
-        labels, depth = maps
-        return Sample(sample.name, warp(picture, Image.Resampling.BILINEAR), labels, depth)
+        compared = recolour is not None and (sample.frames or sample.stereo is not None)
+        clean = _with_pictures(moved, sample, geometry, None) if compared else None
+        return replace(_with_pictures(moved, sample, geometry, recolour), clean=clean)
 
-    def _draw_box(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
+    def _draw_box(self, sample: Sample, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """A random crop as left, top, right, bottom in pixels."""
+        size = sample.image.shape[:2]
         low, high = self.crop_scale
         share = low + (high - low) * rng.random()
-        top, left = (1 - share) * rng.random(2) * size
+        place = rng.random(2)
+        if self.crop_pixels:
+            if size[0] < self.size[0] or size[1] < self.size[1]:
+                raise ValueError(
+                    f"Image {sample.name!r} is {size[0]} pixels high and {size[1]} wide, too small to cut a patch of "
+                    f"{self.size[0]} x {self.size[1]} out of it; set a smaller size, or crop_pixels=false."
+                )
+            top, left = (int(p * (n - m + 1)) for p, n, m in zip(place, size, self.size, strict=True))
+            return left, top, left + self.size[1], top + self.size[0]
+        top, left = (1 - share) * place * size
         height, width = share * size[0], share * size[1]
         # The sums may pass the border by a rounding error, which Pillow refuses.
         return left, top, min(left + width, size[1]), min(top + height, size[0])
 
-    def _jitter(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def _draw_jitter(self, rng: np.random.Generator) -> _Recolour | None:
+        """One change of colours for all pictures of a sample; None for none."""
         order = rng.permutation(len(_JITTERS))
         factors = 1 + self.colour_jitter * rng.uniform(-1, 1, len(_JITTERS))
-        if self.colour_jitter == 0:
+
+        def recolour(image: Image.Image) -> Image.Image:
+            for index in order:
+                image = _JITTERS[index](image).enhance(factors[index])
             return image
-        for index in order:
-            image = _JITTERS[index](image).enhance(factors[index])
-        return image
+
+        return recolour if self.colour_jitter else None
+
+    def _draw_holes(self, rng: np.random.Generator) -> np.ndarray | None:
+        """Squares around random pixels, bool `(H, W)`."""
+        if self.hole_share is None:
+            return None
+        height, width = self.size
+        count = int(rng.uniform(*self.hole_share) * height * width)
+        holes = np.zeros(height * width, bool)
+        holes[rng.choice(height * width, count, replace=False)] = True
+        holes = np.pad(holes.reshape(height, width), ((self.hole_size - 1) // 2, self.hole_size // 2))
+        for axis in (0, 1):
+            holes = sliding_window_view(holes, self.hole_size, axis).any(-1)
+        return holes
+
+
+def _with_pictures(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:
+    """`moved` with the pictures of `source`, brought into the same geometry."""
+    return replace(
+        moved,
+        image=geometry.picture(source.image, recolour),
+        frames={offset: geometry.picture(frame, recolour) for offset, frame in source.frames.items()},
+        stereo=None if source.stereo is None else geometry.picture(source.stereo, recolour),
+    )
+
+
+def _check_one_size(sample: Sample) -> None:
+    parts = {"labels": sample.labels, "depth": sample.depth, "stereo": sample.stereo}
+    parts |= {f"frame {offset:+d}": frame for offset, frame in sample.frames.items()}
+    for name, values in parts.items():
+        if values is not None and values.shape[:2] != sample.image.shape[:2]:
+            (height, width), (image_height, image_width) = values.shape[:2], sample.image.shape[:2]
+            raise ValueError(
+                f"The {name} of {sample.name!r} is {height} pixels high and {width} wide, its image {image_height} "
+                f"and {image_width}; all parts of a sample must have one size."
+            )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,43 +38,133 @@ class StreamDataset(Dataset):
         return self._transform(sample, self._stream.rng(position))
 
 
+@dataclass(frozen=True)
+class BatchContent:
+    """What an objective reads of its samples, beside the pictures as the network sees them.
+
+    Attributes:
+        truth: Name in the batch -> attribute of the samples: `labels`, `depth` or `category`.
+        pictures: Whether it compares pictures, which colour jitter must not have touched.
+        source_frames: Offsets in time of the frames that it compares with.
+        stereo: Whether it compares with the other camera of a pair.
+        intrinsics: Whether it asks for the camera's intrinsics.
+        holes: Whether parts of the network's picture are erased.
+    """
+
+    truth: Mapping[str, str] = field(default_factory=dict)
+    pictures: bool = False
+    source_frames: tuple[int, ...] = ()
+    stereo: bool = False
+    intrinsics: bool = False
+    holes: bool = False
+
+
 class Collate:
     """Turn samples of one size into a batch.
 
     Args:
         processor: Image processor of the model; it scales pixel values, the transform has set the size.
-        task: `segmentation` reads `labels` of the samples, `depth` their `depth`.
-        with_depth: Whether a segmentation batch holds the samples' depth as well.
+        content: What the batch is to hold.
     """
 
-    def __init__(self, processor: Any, task: str, with_depth: bool = False) -> None:
+    def __init__(self, processor: Any, content: BatchContent) -> None:
         self._processor = processor
-        self._task = task
-        self._with_depth = with_depth
+        self._content = content
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Make `pixel_values` `(B, 3, H, W)`, `labels` and perhaps `depth` `(B, H, W)` for `SupervisedObjective`.
+        """Make the tensors that an objective of `depthseg.pretext` takes.
+
+        Returns:
+            `pixel_values` `(B, 3, H, W)` as the processor scales them, black in holes. As asked for: `image`
+            `(B, 3, H, W)` in [0, 1], without colour jitter; of S sources, frames in their order and then the other
+            camera, `source_pixel_values` and `source_images` `(B, S, 3, H, W)`; `intrinsics` `(B, 3, 3)`; `stereo_x`
+            `(B,)`; `holes` bool `(B, H, W)`; labels and depth `(B, H, W)`, categories `(B,)`.
 
         Raises:
-            ValueError: A sample without the labels of the task.
+            ValueError: A sample that lacks what is asked for.
         """
-        images = self._processor(images=[sample.image for sample in samples], do_resize=False, return_tensors="pt")
-        targets = {"labels": self._task} | ({"depth": "depth"} if self._with_depth else {})
-        truth = {name: np.stack([target_of(sample, task) for sample in samples]) for name, task in targets.items()}
-        return {"pixel_values": images["pixel_values"], **{k: torch.from_numpy(v) for k, v in truth.items()}}
+        content = self._content
+        images = [_erased(sample) if content.holes else sample.image for sample in samples]
+        batch = {"pixel_values": self._scale(images)}
+        batch |= {key: torch.from_numpy(_stack(samples, kind)) for key, kind in content.truth.items()}
+        clean = [sample.clean or sample for sample in samples]
+        if content.pictures:
+            batch["image"] = _to_unit(np.stack([sample.image for sample in clean]))
+        if content.source_frames or content.stereo:
+            shape = (len(samples), -1)
+            jittered = [picture for sample in samples for picture in self._sources(sample)]
+            batch["source_pixel_values"] = self._scale(jittered).unflatten(0, shape)
+            pictures = [picture for sample in clean for picture in self._sources(sample)]
+            batch["source_images"] = _to_unit(np.stack(pictures)).unflatten(0, shape)
+        if content.intrinsics:
+            intrinsics = [_require(sample, "intrinsics", "intrinsics of its camera") for sample in samples]
+            batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
+        if content.stereo:
+            batch["stereo_x"] = torch.tensor([float(_require(s, "stereo_x", "stereo baseline")) for s in samples])
+        if content.holes:
+            batch["holes"] = torch.from_numpy(np.stack([sample.holes for sample in samples]))
+        return batch
+
+    def _scale(self, pictures: list[np.ndarray]) -> Tensor:
+        return self._processor(images=pictures, do_resize=False, return_tensors="pt")["pixel_values"]
+
+    def _sources(self, sample: Sample) -> list[np.ndarray]:
+        missing = [offset for offset in self._content.source_frames if offset not in sample.frames]
+        if missing:
+            raise ValueError(
+                f"Image {sample.name!r} lacks its neighbours at {', '.join(f'{o:+d}' for o in missing)}, it has "
+                f"{', '.join(f'{o:+d}' for o in sample.frames) or 'none'}. Make data.options.frames name every one of "
+                "pretext.source_frames."
+            )
+        sources = [sample.frames[offset] for offset in self._content.source_frames]
+        return (
+            [*sources, _require(sample, "stereo", "second view of a stereo pair")] if self._content.stereo else sources
+        )
 
 
-def target_of(sample: Sample, task: str) -> np.ndarray:
-    """Truth of a sample: class ids as int64 `(H, W)`, or metres as float32 `(H, W)`.
+def _require(sample: Sample, name: str, what: str) -> Any:
+    value = getattr(sample, name)
+    if value is None:
+        raise ValueError(f"Image {sample.name!r} comes without the {what} that this way of training needs.")
+    return value
+
+
+def _erased(sample: Sample) -> np.ndarray:
+    """The picture `(H, W, 3)` with black holes."""
+    return np.where(_require(sample, "holes", "holes")[..., None], np.uint8(0), sample.image)
+
+
+def _to_unit(pictures: np.ndarray) -> Tensor:
+    """Pictures uint8 `(N, H, W, 3)` as float32 `(N, 3, H, W)` in [0, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+_TRUTHS = {
+    "labels": ("label map", np.int64),
+    "depth": ("depth map", np.float32),
+    "category": ("class of the whole picture", np.int64),
+}
+
+
+def _stack(samples: list[Sample], kind: str) -> np.ndarray:
+    return np.stack([target_of(sample, kind) for sample in samples])
+
+
+def target_of(sample: Sample, kind: str) -> np.ndarray:
+    """Truth of a sample.
+
+    Args:
+        sample: The sample.
+        kind: `labels` (class ids as int64 `(H, W)`), `depth` (metres as float32 `(H, W)`) or `category` (int64 `()`).
 
     Raises:
         ValueError: The sample has none.
     """
-    target, kind = (sample.labels, np.int64) if task == "segmentation" else (sample.depth, np.float32)
+    what, dtype = _TRUTHS[kind]
+    target = getattr(sample, kind)
     if target is None:
-        what = "label map" if task == "segmentation" else "depth map"
-        raise ValueError(f"Image {sample.name!r} has no {what}, and task {task!r} needs one for every image.")
-    return target.astype(kind)
+        raise ValueError(f"Image {sample.name!r} has no {what}, and this task needs one for every image.")
+    return np.asarray(target, dtype=dtype)
 
 
 def micro_batches(

@@ -16,6 +16,9 @@ from ..models import (
     ENCODERS,
     DepthSegConfig,
     DepthSegForDepthEstimation,
+    DepthSegForImageClassification,
+    DepthSegForImageReconstruction,
+    DepthSegForOpticalFlow,
     DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
     check_input_scaling,
@@ -24,15 +27,26 @@ from ..models import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import LabelSpace, SampleDataset
-    from .config import DataOptions, ModelOptions, RunConfig
+    from ..data import SampleDataset
+    from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
 
-MODELS = {"segmentation": DepthSegForSemanticSegmentation, "depth": DepthSegForDepthEstimation}
+MODELS = {
+    "segmentation": DepthSegForSemanticSegmentation,
+    "depth": DepthSegForDepthEstimation,
+    "flow": DepthSegForOpticalFlow,
+    "reconstruction": DepthSegForImageReconstruction,
+    "classification": DepthSegForImageClassification,
+}
 """Task -> model class."""
 
 _DEPTH_OPTIONS = ("depth_type", "depth_loss", "min_depth", "max_depth")
+
+
+def source_of(data: DataOptions) -> tuple[str | None, str | None]:
+    """Name and root of the data set."""
+    return (data.name, data.root) if data.video is None else ("video", data.video)
 
 
 def build_datasets(
@@ -49,42 +63,45 @@ def build_datasets(
         ValueError: Neither a data set nor its name and root; options that the data set does not take.
         FileNotFoundError: Missing data.
     """
-    if None in (train_set, val_set) and None in (data.name, data.root):
+    name, root = source_of(data)
+    if None in (train_set, val_set) and None in (name, root):
         raise ValueError(
             "data.name and data.root must say what to train and score on, such as data.name=camvid "
-            "data.root=/path/to/camvid; from Python, pass train_set and val_set instead."
+            "data.root=/path/to/camvid, or data.video=clip.mp4; from Python, pass train_set and val_set instead."
         )
     if train_set is None:
-        train_set = load_dataset(data.name, data.root, data.train_split, **{**data.options, **data.train_options})
+        train_set = load_dataset(name, root, data.train_split, **{**data.options, **data.train_options})
     if val_set is None:
-        val_set = load_dataset(data.name, data.root, data.val_split, **{**data.options, **data.val_options})
+        val_set = load_dataset(name, root, data.val_split, **{**data.options, **data.val_options})
     if data.subset_size:
         train_set = few_shot_subset(train_set, data.subset_size, data.subset_seed)
     return train_set, val_set
 
 
-def build_model(config: RunConfig, label_space: LabelSpace | None) -> tuple[nn.Module, Any]:
+def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module, Any]:
     """Make the model of a run, from a checkpoint or with new weights, and its image processor.
 
     Args:
         config: The options.
-        label_space: Classes to segment; not read for depth.
+        train_set: Names the classes to segment or to tell apart; not read for other tasks.
 
     Returns:
         The model (encoder frozen where the options say so) and the processor at the training size.
 
     Raises:
-        ValueError: Segmentation without classes, a checkpoint that is no depth model, or images that would be
-            normalised twice.
+        ValueError: Segmentation or classification without classes, a checkpoint that is no depth model, or images
+            that would be normalised twice.
         FileNotFoundError: The checkpoint has no image processor.
     """
     options = config.model
-    changes = _label_arguments(config, label_space) | {
+    changes = _label_arguments(config, train_set) | {
         name: getattr(options, name)
         for name in ("head_type", "head_config", *_DEPTH_OPTIONS)
         if getattr(options, name) is not None
     }
-    size = {"height": config.data.size[0], "width": config.data.size[1]}
+    # Patches are cut, never resized, so that whole pictures are to be seen as they are, too.
+    height, width = train_set[0].image.shape[:2] if config.data.crop_pixels else config.data.size
+    size = {"height": height, "width": width}
     if options.pretrained is None:
         model = MODELS[config.task](DepthSegConfig(encoder_config=options.encoder, **changes))
         processor = DepthSegImageProcessor(size=size)
@@ -125,9 +142,16 @@ def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImag
         ) from error
 
 
-def _label_arguments(config: RunConfig, label_space: LabelSpace | None) -> dict[str, Any]:
-    if config.task == "depth":
+def _label_arguments(config: RunConfig, train_set: SampleDataset) -> dict[str, Any]:
+    if config.task == "classification":
+        names = getattr(train_set, "categories", None)
+        if not names:
+            raise ValueError("The training set names no categories, so it cannot train classification.")
+        ids = dict(enumerate(names))
+        return {"num_labels": len(ids), "id2label": ids, "label2id": {name: index for index, name in ids.items()}}
+    if config.task != "segmentation":
         return {}
+    label_space = train_set.label_space
     if label_space is None:
         raise ValueError("The training set names no classes (label_space is None), so it cannot train segmentation.")
     return {

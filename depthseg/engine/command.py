@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -14,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..data import DATASETS, load_dataset
-from ..metrics import ALIGNMENTS, DepthErrors
+from ..metrics import ALIGNMENTS, CROPS, DepthErrors
 from ..models import DepthSegForSemanticSegmentation
 from .config import load_config
 from .evaluation import default_depth_errors, evaluate_model, json_scores
@@ -24,7 +24,7 @@ from .run import RunResult, train
 if TYPE_CHECKING:
     import argparse
 
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError)
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError)
 """Errors whose message tells the user what to do; they end a command without a traceback."""
 
 
@@ -52,11 +52,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="SECTION.OPTION=VALUE", help="such as optim.lr=1e-4")
 
 
-def run_training(task: str, arguments: argparse.Namespace) -> RunResult:
+def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResult:
     """Train as the command line says.
 
     Args:
-        task: The task that the configuration must have.
+        tasks: The tasks that this command trains.
         arguments: Parsed options of `add_training_options`.
 
     Raises:
@@ -65,8 +65,10 @@ def run_training(task: str, arguments: argparse.Namespace) -> RunResult:
     show_progress()
     with one_sentence_errors(), logging_redirect_tqdm():
         config = load_config(arguments.config, arguments.overrides)
-        if config.task != task:
-            raise ValueError(f"{arguments.config} has task: {config.task}, and this command trains task: {task}.")
+        if config.task not in tasks:
+            raise ValueError(
+                f"{arguments.config} has task: {config.task}, and this command trains task: {', '.join(tasks)}."
+            )
         return train(config)
 
 
@@ -80,6 +82,9 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the data set")
     parser.add_argument("--protocol", choices=ALIGNMENTS, help="how depth is aligned; default: as its type asks")
     parser.add_argument("--factor", type=float, help="the factor of --protocol fixed")
+    parser.add_argument(
+        "--crop", choices=CROPS, default="none", help="part of the picture where depth is scored; default: all of it"
+    )
     parser.add_argument("--min-depth", type=float, help="metres; default: the model's")
     parser.add_argument("--max-depth", type=float, help="metres; default: the model's")
 
@@ -111,6 +116,7 @@ def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthE
     return DepthErrors(
         alignment=arguments.protocol or default.alignment,
         factor=arguments.factor,
+        crop=arguments.crop,
         min_depth=arguments.min_depth or default.min_depth,
         max_depth=arguments.max_depth or default.max_depth,
         inverse=default.inverse,

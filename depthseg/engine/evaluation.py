@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from ..data import SampleDataset
 
-SELECTION = {"segmentation": ("mean_iou", max), "depth": ("abs_rel", min)}
-"""Task -> the score that picks the best weights, and which of two is the better one."""
+TRUTHS = {"segmentation": "labels", "depth": "depth"}
+"""Task -> the attribute of a sample that it is scored on."""
 
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
@@ -60,13 +60,13 @@ def evaluate_model(
     model.eval()
     for index in range(rank, len(dataset), world):
         sample = dataset[index]
-        target = torch.from_numpy(target_of(sample, task))
+        target = torch.from_numpy(target_of(sample, TRUTHS[task]))
         labels, depth = predict_maps(model, processor, sample.image)
         meter.update(torch.from_numpy(labels if task == "segmentation" else depth), target)
     model.train(was_training)
     if task == "segmentation":
-        return segmentation_scores(_total(meter.matrix, accelerator), _class_names(model))
-    meter.state = _total(meter.state, accelerator)
+        return segmentation_scores(total(meter.matrix, accelerator), _class_names(model))
+    meter.state = total(meter.state, accelerator)
     return meter.compute()
 
 
@@ -109,7 +109,8 @@ def _class_names(model: nn.Module) -> list[str]:
     return [model.config.id2label[index] for index in range(model.config.num_labels)]
 
 
-def _total(counts: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:
+def total(counts: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:
+    """Sum a tensor over the processes, on the CPU."""
     if accelerator is None or accelerator.num_processes == 1:
         return counts
     return accelerator.reduce(counts.to(accelerator.device), reduction="sum").cpu()

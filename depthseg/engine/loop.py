@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Progress, save_checkpoint
-from .evaluation import SELECTION, json_scores
+from .evaluation import json_scores
 from .optim import set_learning_rate
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
 
-    from .config import RunConfig
+    from .options import RunConfig
     from .records import RunLog
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class Training:
         progress: How far the run is.
         log: Where numbers go.
         score: Scores the weights as they are now; called by all processes together.
+        selection: The score that picks the best weights, and which of two is the better one.
+        show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
     """
 
@@ -55,6 +58,8 @@ class Training:
     progress: Progress
     log: RunLog
     score: Callable[[], dict[str, Any]]
+    selection: tuple[str, Callable]
+    show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
 
 
@@ -194,7 +199,9 @@ def _score(training: Training, lr: float) -> None:
     }
     progress.loss_sum, progress.loss_steps = 0.0, 0
     training.log.scores(line)
-    name, better = SELECTION[config.task]
+    if training.accelerator.is_main_process and config.run.tensorboard:
+        training.log.pictures(progress.step, training.show())
+    name, better = training.selection
     best_before = progress.selected.get(name, line[name])
     if config.run.select == "last" or line[name] == better(line[name], best_before):
         progress.selected = line

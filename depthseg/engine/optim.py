@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-    from .config import OptimOptions, ScheduleOptions
+    from .options import OptimOptions, ScheduleOptions
 
 
 def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> torch.optim.Optimizer:

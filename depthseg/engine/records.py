@@ -17,11 +17,13 @@ from tqdm import tqdm
 from .atomic import atomic_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from accelerate import Accelerator
 
-    from .config import RunConfig
+    from .options import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +101,12 @@ class RunLog:
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Show pictures uint8 `(H, W, 3)` in TensorBoard."""
+        if self._board:
+            for name, picture in pictures.items():
+                self._board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Finish bar and event file."""

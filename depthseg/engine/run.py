@@ -13,21 +13,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
-from ..pretext import SupervisedObjective
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model
+from .build import build_datasets, build_model, source_of
 from .checkpoint import Progress, latest_checkpoint, replace_folder
-from .config import RunConfig, changed_options, load_config
-from .evaluation import evaluate_model
+from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
+from .motion import write_motion_report
+from .objectives import batch_content, build_objective
 from .optim import build_optimizer
+from .options import RunConfig
 from .panel import write_prediction_panel
 from .predict import load_model
 from .records import METRICS_FILE, RUN_RECORD, RunLog, write_json
 from .report import write_curves
 from .sampling import MicroBatches
+from .scoring import Scorer, hole_options
 from .sync_batch_norm import synchronise_batch_norm
 
 if TYPE_CHECKING:
@@ -92,13 +95,17 @@ def train(
     accelerator = make_accelerator(config)
     # Built before the directory is touched: a mistake in the options must not cost the run that lies there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
+    if train_set is None and accelerator.is_main_process:
+        log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)
     set_seed(config.run.seed)
     if model is None:
-        model, processor = build_model(config, train_set.label_space)
+        model, processor = build_model(config, train_set)
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
-    training = _assemble(config, run_dir, accelerator, model, processor, val_set, checkpoint)
+    objective = build_objective(config, model, train_set).train()
+    scorer = Scorer(config, objective, processor, val_set, accelerator)
+    training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = MicroBatches(
         first_step=training.progress.step,
         last_step=config.schedule.steps,
@@ -107,25 +114,59 @@ def train(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    transform = TrainTransform(config.data.size, config.data.hflip, config.data.crop_scale, config.data.colour_jitter)
-    stream = StreamDataset(train_set, transform, config.run.seed)
-    collate = Collate(processor, config.task, with_depth=config.model.depth_weight > 0)
+    stream = StreamDataset(train_set, build_transform(config), config.run.seed)
+    collate = Collate(processor, batch_content(config))
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     if accelerator.is_main_process:
-        write_report(run_dir, val_set, accelerator.device)
+        write_report(run_dir, config, scorer, val_set, accelerator.device)
     accelerator.wait_for_everyone()
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
 
 
-def write_report(run_dir: Path, val_set: SampleDataset, device: torch.device) -> None:
-    """Write the pictures of a run: its curves, and predictions of the weights in `model/`."""
-    write_curves(run_dir / "report" / "curves.png", run_dir / METRICS_FILE)
-    model, processor = load_model(run_dir / "model", device=str(device))
-    write_prediction_panel(run_dir / "report" / "panel.png", model, processor, val_set)
+def log_video_report(config: RunConfig) -> None:
+    """Say how the camera of a video moves before a network is to learn from it."""
+    name, root = source_of(config.data)
+    if name != "video":
+        return
+    options = {**config.data.options, **config.data.train_options}
+    chosen = {key: options[key] for key in ("stride", "calibration") if key in options}
+    try:
+        logger.info("%s", examine_video(root, **chosen))
+    except ImportError as error:
+        logger.warning("The video was not examined: %s", error)
+
+
+def build_transform(config: RunConfig) -> TrainTransform:
+    """What happens to a training sample."""
+    data = config.data
+    return TrainTransform(
+        data.size,
+        data.hflip,
+        data.crop_scale,
+        data.colour_jitter,
+        crop_pixels=data.crop_pixels,
+        **hole_options(config),
+    )
+
+
+def write_report(
+    run_dir: Path, config: RunConfig, scorer: Scorer, val_set: SampleDataset, device: torch.device
+) -> None:
+    """Write the pictures of a run: its curves, predictions of the weights in `model/`, and the camera's motion.
+
+    The motion is that of the networks after the last step, because pose networks are not kept in `model/`.
+    """
+    folder = run_dir / "report"
+    write_curves(folder / "curves.png", run_dir / METRICS_FILE)
+    if config.task in ("segmentation", "depth"):
+        model, processor = load_model(run_dir / "model", device=str(device))
+        write_prediction_panel(folder / "panel.png", model, processor, val_set)
+    if scorer.sees_motion:
+        write_motion_report(folder, scorer.objective, val_set, scorer.batch_of, device)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -200,13 +241,13 @@ def _assemble(
     config: RunConfig,
     run_dir: Path,
     accelerator: Accelerator,
-    model: nn.Module,
+    objective: nn.Module,
     processor: Any,
-    val_set: SampleDataset,
+    scorer: Scorer,
     checkpoint: Path | None,
 ) -> Training:
     """Objective, optimiser and progress on their device, as they were at the checkpoint."""
-    objective = SupervisedObjective(model, config.model.depth_weight).train()
+    model = objective.model
     # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
     objective = objective.to(accelerator.device, memory_format=torch.channels_last)
     if accelerator.num_processes > 1:
@@ -237,6 +278,8 @@ def _assemble(
         optimizer=optimizer,
         progress=progress,
         log=RunLog(run_dir, accelerator, config, progress.step),
-        score=lambda: evaluate_model(model, processor, val_set, config.task, accelerator),
+        score=scorer,
+        selection=scorer.selection,
+        show=scorer.show,
         save_model=save_model,
     )

@@ -1,6 +1,21 @@
 """Scores of predictions, filled image by image; nothing keeps prediction maps."""
 
 from .confusion import ConfusionMatrix, segmentation_scores
-from .depth import ALIGNMENTS, DepthErrors
+from .depth import ALIGNMENTS, CROPS, DepthErrors
+from .flow import FlowErrors
+from .images import CategoryScores, ReconstructionErrors
+from .trajectory import chain_poses, straight_line, trajectory_errors
 
-__all__ = ["ALIGNMENTS", "ConfusionMatrix", "DepthErrors", "segmentation_scores"]
+__all__ = [
+    "ALIGNMENTS",
+    "CROPS",
+    "CategoryScores",
+    "ConfusionMatrix",
+    "DepthErrors",
+    "FlowErrors",
+    "ReconstructionErrors",
+    "chain_poses",
+    "segmentation_scores",
+    "straight_line",
+    "trajectory_errors",
+]

@@ -12,14 +12,25 @@ ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_inverse", "fixed")
 `scale_shift`: least-squares scale and shift of the depth of the image. `scale_shift_inverse`: the same of its inverse
 depth. `fixed`: times one factor."""
 
+CROPS = {
+    "none": (0.0, 1.0, 0.0, 1.0),
+    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
+    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+}
+"""Part of a KITTI picture that is scored: first and last row as shares of the height, first and last column of the
+width, cut to whole pixels. `garg` is that of Garg et al. 2016, with which Monodepth2 and most others score the Eigen
+split; `eigen` is what the authors of Monodepth found to reproduce the numbers of Eigen et al. 2014
+(mrharicot/monodepth, `utils/evaluate_kitti.py`)."""
+
 SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
 
 class DepthErrors:
     """Mean over images of AbsRel, SqRel, RMSE, RMSElog and delta 1 to 3.
 
-    A pixel counts if its true depth lies strictly between `min_depth` and `max_depth`. The prediction is aligned on
-    these pixels and then clamped to that range. Images without such a pixel are counted and left out.
+    A pixel counts if it lies in the crop and its true depth strictly between `min_depth` and `max_depth`. The
+    prediction is aligned on these pixels and then clamped to that range. Images without such a pixel are counted and
+    left out.
 
     Args:
         alignment: One of `ALIGNMENTS`.
@@ -38,7 +49,8 @@ class DepthErrors:
         ValueError: An option out of its range.
 
     Source:
-        Eigen et al. 2014; the protocol of Monodepth2 (`evaluate_depth.py`) without its crop.
+        Eigen et al. 2014; with alignment `median` (stereo: `fixed`) and crop `garg` the protocol of Monodepth2
+        (`evaluate_depth.py`).
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class DepthErrors:
         max_depth: float = 80.0,
         inverse: bool = False,
         relative: bool = False,
+        crop: str = "none",
     ) -> None:
         if alignment not in ALIGNMENTS:
             raise ValueError(f"alignment={alignment!r} is not known; choose one of {', '.join(ALIGNMENTS)}.")
@@ -66,12 +79,15 @@ class DepthErrors:
                 f"A relative depth has no metres, so alignment={alignment!r} cannot score it; use "
                 "alignment='scale_shift'."
             )
+        if crop not in CROPS:
+            raise ValueError(f"crop={crop!r} is not known; choose one of {', '.join(CROPS)}.")
         self.alignment = alignment
         self.factor = factor
         self.min_depth = min_depth
         self.max_depth = max_depth
         self.inverse = inverse
         self.relative = relative
+        self.crop = crop
         self.state = torch.zeros(len(SCORES) + 2, dtype=torch.float64)
 
     def update(self, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
@@ -97,6 +113,8 @@ class DepthErrors:
             self._update_image(predicted, truth)
 
     def _update_image(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        inside = crop_slices(self.crop, truth.shape)
+        truth, predicted = truth[inside], predicted[inside]
         known = (truth > self.min_depth) & (truth < self.max_depth)  # False for NaN as well
         if not known.any():
             self.state[-1] += 1
@@ -138,9 +156,14 @@ class DepthErrors:
         self.state += other.state
 
     def stamp(self) -> dict[str, Any]:
-        """How is measured: `alignment` (with its factor), `min_depth` and `max_depth` in metres."""
+        """How is measured: `alignment` (with its factor), `min_depth` and `max_depth` in metres, `crop`."""
         alignment = self.alignment if self.factor is None else f"{self.alignment} x{self.factor:g}"
-        return {"alignment": alignment, "min_depth": self.min_depth, "max_depth": self.max_depth}
+        return {
+            "alignment": alignment,
+            "min_depth": self.min_depth,
+            "max_depth": self.max_depth,
+            "crop": self.crop,
+        }
 
     def compute(self) -> dict[str, Any]:
         """Scores, numbers of images and the stamp.
@@ -156,10 +179,17 @@ class DepthErrors:
         if images == 0:
             raise ValueError(
                 f"No image was scored: {left_out} images were seen, none has a true depth between {self.min_depth:g} "
-                f"and {self.max_depth:g} metres."
+                f"and {self.max_depth:g} metres" + ("." if self.crop == "none" else f" in the {self.crop} crop.")
             )
         scores = dict(zip(SCORES, (self.state[:-2] / images).tolist(), strict=True))
         return {**scores, "images": images, "images_without_depth": left_out, **self.stamp()}
+
+
+def crop_slices(crop: str, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of one of `CROPS` in a picture of `size` (height, width)."""
+    top, bottom, left, right = CROPS[crop]
+    height, width = size
+    return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 
 
 def _as_array(values: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -3,7 +3,14 @@
 The files whose names end in `_depthseg` travel with every saved model; this one does not.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForDepthEstimation,
+    AutoModelForImageClassification,
+    AutoModelForImageToImage,
+    AutoModelForSemanticSegmentation,
+)
 
 from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
@@ -19,6 +26,13 @@ from .modeling_depthseg import (
     DepthSegPreTrainedModel,
     DepthSegSegmenterOutput,
 )
+from .modeling_pretext_depthseg import (
+    DepthSegFlowOutput,
+    DepthSegForImageClassification,
+    DepthSegForImageReconstruction,
+    DepthSegForOpticalFlow,
+    DepthSegReconstructionOutput,
+)
 from .transfer_depthseg import TransferReport
 from .transfer_families_depthseg import DEPTH_FAMILIES, UNSUPPORTED_FAMILIES
 
@@ -29,10 +43,15 @@ __all__ = [
     "UNSUPPORTED_FAMILIES",
     "DepthSegConfig",
     "DepthSegDepthOutput",
+    "DepthSegFlowOutput",
     "DepthSegForDepthEstimation",
+    "DepthSegForImageClassification",
+    "DepthSegForImageReconstruction",
+    "DepthSegForOpticalFlow",
     "DepthSegForSemanticSegmentation",
     "DepthSegImageProcessor",
     "DepthSegPreTrainedModel",
+    "DepthSegReconstructionOutput",
     "DepthSegResNet",
     "DepthSegResNetConfig",
     "DepthSegSegmenterOutput",
@@ -45,10 +64,14 @@ __all__ = [
 # Locally, the Auto classes find the installed classes; with a saved model, its own code travels.
 AutoConfig.register(DepthSegConfig.model_type, DepthSegConfig)
 AutoModelForDepthEstimation.register(DepthSegConfig, DepthSegForDepthEstimation)
+AutoModelForImageClassification.register(DepthSegConfig, DepthSegForImageClassification)
+AutoModelForImageToImage.register(DepthSegConfig, DepthSegForImageReconstruction)
 AutoModelForSemanticSegmentation.register(DepthSegConfig, DepthSegForSemanticSegmentation)
 AutoImageProcessor.register(DepthSegConfig, slow_image_processor_class=DepthSegImageProcessor)
 
 DepthSegConfig.register_for_auto_class()
 DepthSegForDepthEstimation.register_for_auto_class("AutoModelForDepthEstimation")
+DepthSegForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+DepthSegForImageReconstruction.register_for_auto_class("AutoModelForImageToImage")
 DepthSegForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
 DepthSegImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -14,7 +14,7 @@ ENDINGS = ("last_layer", "segmentation_block")
 
 
 class DepthSegHead(nn.Module, ABC):
-    """A decoder body and the factories of its two possible last layers.
+    """A decoder body and the factories of its possible last layers.
 
     Attributes:
         channels (`list[int]`): Channels of the decoder maps, finest first.
@@ -43,8 +43,12 @@ class DepthSegHead(nn.Module, ABC):
         """
 
     @abstractmethod
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """Return one module per trained scale, finest first, each from its decoder map to `channels` channels."""
+
     def make_depth_predictor(self) -> nn.ModuleList:
-        """Return one module per trained scale, finest first, each from its decoder map to one channel."""
+        """Return the predictors of depth: one channel a scale."""
+        return self.make_predictor(1)
 
     @abstractmethod
     def make_classifier(self, num_labels: int) -> nn.Module:

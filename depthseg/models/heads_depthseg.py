@@ -2,12 +2,14 @@
 
 A head's `forward` is the decoder body, the same for depth and segmentation: features in, decoder maps out, finest
 first. The last layer is built by the head but owned by the model, under a name that says the task: `depth_predictor`
-or `classifier`. So a depth network becomes a segmenter by exchanging one small module.
+or `classifier`. So a depth network becomes a segmenter by exchanging one small module. Pretext tasks keep the decoder
+itself under another name; see [`PretextHead`].
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -174,3 +176,18 @@ def build_head(
             f"{len(channels)}; choose more layers in encoder_config.out_indices or another head."
         )
     return entry.cls(channels, strides, num_prefix_tokens, entry.config_class(**head_config))
+
+
+def build_head_on(encoder: Any, config: Any, pictures: int = 1) -> nn.Module:
+    """Build the head that a configuration asks for.
+
+    Args:
+        encoder ([`DepthSegEncoder`]): Whose maps the head reads.
+        config ([`DepthSegConfig`]): Its `head_type` and `head_config`.
+        pictures (`int`, *optional*, defaults to `1`): Of how many pictures the maps lie side by side.
+
+    Raises:
+        ValueError: As [`build_head`].
+    """
+    channels = [pictures * given for given in encoder.channels]
+    return build_head(config.head_type, config.head_config, channels, encoder.strides, encoder.num_prefix_tokens)

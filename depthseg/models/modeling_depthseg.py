@@ -18,7 +18,8 @@ from transformers.utils import can_return_tuple, logging
 from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
 from .encoders_depthseg import encoder_entry
-from .heads_depthseg import build_head
+from .heads_base_depthseg import DepthSegHead
+from .heads_depthseg import build_head_on
 from .loading_depthseg import TransferMixin
 from .loading_foreign_depthseg import ForeignMixin
 from .losses_depthseg import depth_loss, segmentation_loss, valid_depth
@@ -28,6 +29,10 @@ logger = logging.get_logger(__name__)
 AUTO_MAP = {
     "AutoConfig": "configuration_depthseg.DepthSegConfig",
     "AutoModelForDepthEstimation": "modeling_depthseg.DepthSegForDepthEstimation",
+    "AutoModelForImageClassification": "modeling_pretext_depthseg.DepthSegForImageClassification",
+    "AutoModelForImageToImage": "modeling_pretext_depthseg.DepthSegForImageReconstruction",
+    # transformers has no such class, and passes over the entry; see `DepthSegForOpticalFlow`.
+    "AutoModelForOpticalFlow": "modeling_pretext_depthseg.DepthSegForOpticalFlow",
     "AutoModelForSemanticSegmentation": "modeling_depthseg.DepthSegForSemanticSegmentation",
 }
 
@@ -65,7 +70,10 @@ class DepthSegSegmenterOutput(SemanticSegmenterOutput):
 
 
 class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
-    """Encoder and head under the same names in every task, so that pre-training and fine-tuning are one load apart."""
+    """The encoder, under the same name in every task, so that pre-training and fine-tuning are one load apart.
+
+    Depth and labels share the name `head` of their decoder, too; other pre-trainings call theirs `pretext_head`.
+    """
 
     config: DepthSegConfig
     config_class = DepthSegConfig
@@ -85,14 +93,12 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
         self.encoder = encoder_entry(config.encoder_config.model_type).cls(config.encoder_config)
-        self.head = build_head(
-            config.head_type,
-            config.head_config,
-            self.encoder.channels,
-            self.encoder.strides,
-            self.encoder.num_prefix_tokens,
-        )
         self.transfer_report = None
+
+    @property
+    def body(self) -> DepthSegHead:
+        """The decoder body that reads the encoder's maps."""
+        return self.head
 
     def finish_init(self) -> None:
         """Initialise weights and fix the parameters that no output depends on; every subclass ends with it."""
@@ -101,7 +107,7 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
 
     def freeze_unused_parameters(self) -> None:
         """Take parameters without gradient out of training; distributed training would wait for them for ever."""
-        for parameter in [*self.encoder.unused_parameters(self.head.maps_read), *self.head.unused_parameters()]:
+        for parameter in [*self.encoder.unused_parameters(self.body.maps_read), *self.body.unused_parameters()]:
             parameter.requires_grad_(False)
 
     @classmethod
@@ -182,6 +188,7 @@ class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
+        self.head = build_head_on(self.encoder, config)
         self.head.serve(depth=True, labels=False)
         self.depth_predictor = self.head.make_depth_predictor()
         self.finish_init()
@@ -235,6 +242,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
+        self.head = build_head_on(self.encoder, config)
         self.head.serve(depth=config.keep_depth, labels=True)
         self.classifier = self.head.make_classifier(config.num_labels)
         if config.keep_depth:

@@ -1,5 +1,25 @@
 """Objectives: what a network is trained to do, with everything that takes."""
 
+from .classification import ClassificationObjective
+from .flow import OpticalFlowObjective
+from .photometric import PhotometricLoss, photometric_error
+from .pose import POSE_NETWORKS, LearnedCamera, PoseNetwork, build_pose_network
+from .reconstruction import ReconstructionObjective
+from .self_supervised import Explanation, SelfSupervisedObjective, start_far
 from .supervised import SupervisedObjective
 
-__all__ = ["SupervisedObjective"]
+__all__ = [
+    "POSE_NETWORKS",
+    "ClassificationObjective",
+    "Explanation",
+    "LearnedCamera",
+    "OpticalFlowObjective",
+    "PhotometricLoss",
+    "PoseNetwork",
+    "ReconstructionObjective",
+    "SelfSupervisedObjective",
+    "SupervisedObjective",
+    "build_pose_network",
+    "photometric_error",
+    "start_far",
+]

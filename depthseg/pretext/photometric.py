@@ -195,11 +195,24 @@ def edge_aware_smoothness(disparity: Tensor, image: Tensor) -> Tensor:
         image = F.interpolate(image, size=disparity.shape[-2:], mode="area")
     disparity = at_least_float32(disparity)
     disparity = disparity / (disparity.mean((2, 3), keepdim=True) + EPSILON)
-    roughness = disparity.new_zeros(len(disparity))
+    return edge_aware_roughness(disparity, image)
+
+
+def edge_aware_roughness(values: Tensor, image: Tensor) -> Tensor:
+    """Measure how rough values are where the image is not: mean of `|v'| * exp(-|I'|)` along x plus along y.
+
+    Args:
+        values: `(B, C, H, W)`; the roughness of the channels is added up.
+        image: `(B, 3, H, W)` in [0, 1].
+
+    Returns:
+        `(B,)`. An axis of one pixel counts 0.
+    """
+    roughness = values.new_zeros(len(values))
     for axis in (-1, -2):
         edges = torch.diff(image, dim=axis).abs().mean(1, keepdim=True).neg().exp()
-        steps = torch.diff(disparity, dim=axis).abs() * edges
-        roughness = roughness + steps.flatten(1).sum(1) / max(1, steps[0].numel())
+        steps = torch.diff(values, dim=axis).abs() * edges
+        roughness = roughness + steps.flatten(1).sum(1) / max(1, steps[0, 0].numel())
     return roughness
 
 

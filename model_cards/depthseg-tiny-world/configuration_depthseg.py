@@ -61,6 +61,8 @@ class DepthSegConfig(PreTrainedConfig):
             for weights trained that way. Leave unset where the image processor normalises, never set both.
         keep_depth (`bool`, *optional*, defaults to `False`): Whether a segmenter keeps the depth predictor, so that
             one forward gives labels and depth.
+        flow_range (`float`, *optional*, defaults to `0.2`): The largest optical flow that can be predicted, in shares
+            of the width to the side and of the height up and down.
         weight_lineage (`list[dict]`, *optional*): Where the weights came from, oldest first; written by transfer.
 
     Raises:
@@ -83,6 +85,7 @@ class DepthSegConfig(PreTrainedConfig):
     input_mean: list[float | int] | tuple[float | int, ...] | None = None
     input_std: list[float | int] | tuple[float | int, ...] | None = None
     keep_depth: bool = False
+    flow_range: float | int = 0.2
     weight_lineage: list[dict[str, Any]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -119,6 +122,8 @@ class DepthSegConfig(PreTrainedConfig):
                 f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; they must satisfy "
                 "0 < min_depth < max_depth, in metres."
             )
+        if not 0 < self.flow_range <= 1:
+            raise ValueError(f"flow_range is {self.flow_range}; it must lie above 0 and not above 1.")
         if (self.input_mean is None) != (self.input_std is None):
             raise ValueError("input_mean and input_std go together; set both or neither.")
         if self.input_std is not None and (len(self.input_mean) != 3 or len(self.input_std) != 3):

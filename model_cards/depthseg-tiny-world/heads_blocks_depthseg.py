@@ -75,9 +75,9 @@ class PixelHead(DepthSegHead):
         self.strides = (stride,)
         self.classifier_dropout = classifier_dropout
 
-    def make_depth_predictor(self) -> nn.ModuleList:
-        """One 1x1 convolution to one channel."""
-        return nn.ModuleList([nn.Conv2d(self.channels[0], 1, 1)])
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """One 1x1 convolution."""
+        return nn.ModuleList([nn.Conv2d(self.channels[0], channels, 1)])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 1x1 convolution to `num_labels` channels."""

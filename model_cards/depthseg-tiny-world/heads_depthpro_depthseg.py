@@ -133,9 +133,9 @@ class DepthProHead(DepthSegHead):
         decoded = [torch.relu(self.conv2(self.deconv(self.conv1(fused))))] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
 
-    def make_depth_predictor(self) -> nn.ModuleList:
-        """One 1x1 convolution to one channel."""
-        return nn.ModuleList([nn.Conv2d(HEAD_HIDDEN_SIZE, 1, 1)])
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """One 1x1 convolution."""
+        return nn.ModuleList([nn.Conv2d(HEAD_HIDDEN_SIZE, channels, 1)])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 1x1 convolution to `num_labels` channels at the finest resolution, or the segmentation block."""

@@ -193,9 +193,9 @@ class DPTHead(DepthSegHead):
         decoded = [self.refine(fused, features)] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
 
-    def make_depth_predictor(self) -> nn.ModuleList:
-        """One 1x1 convolution to one channel."""
-        return nn.ModuleList([nn.Conv2d(self.config.head_hidden_size, 1, 1)])
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """One 1x1 convolution."""
+        return nn.ModuleList([nn.Conv2d(self.config.head_hidden_size, channels, 1)])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 1x1 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""

@@ -86,9 +86,9 @@ class GLPNHead(DepthSegHead):
         decoded = [F.relu(self.conv(resize(fused, features.padded_size)))] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
 
-    def make_depth_predictor(self) -> nn.ModuleList:
-        """One 3x3 convolution to one channel."""
-        return nn.ModuleList([nn.Conv2d(self.config.decoder_hidden_size, 1, 3, padding=1)])
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """One 3x3 convolution."""
+        return nn.ModuleList([nn.Conv2d(self.config.decoder_hidden_size, channels, 3, padding=1)])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 3x3 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""

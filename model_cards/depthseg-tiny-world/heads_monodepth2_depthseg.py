@@ -110,9 +110,9 @@ class Monodepth2Head(DepthSegHead):
             decoded.insert(0, x)
         return decoded
 
-    def make_depth_predictor(self) -> nn.ModuleList:
-        """One 3x3 convolution to one channel for each of the `num_scales` finest maps."""
-        return nn.ModuleList(ReflectConv(channels, 1) for channels in self.channels[: self.num_scales])
+    def make_predictor(self, channels: int) -> nn.ModuleList:
+        """One 3x3 convolution for each of the `num_scales` finest maps."""
+        return nn.ModuleList(ReflectConv(given, channels) for given in self.channels[: self.num_scales])
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 3x3 convolution to `num_labels` channels at the resolution of the image."""

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
-from .heads_depthseg import build_head
+from .heads_depthseg import build_head_on
+from .heads_pretext_depthseg import PRETEXT_HEADS
 from .transfer_depthseg import PartTransfer, TransferReport, parts_of, plan_transfer, source_name
 
 logger = logging.get_logger(__name__)
@@ -36,6 +37,7 @@ class TransferMixin:
         *model_args: Any,
         config: Any = None,
         head_init: str = "pretrained",
+        transfer_head: bool = False,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -47,6 +49,8 @@ class TransferMixin:
             config ([`DepthSegConfig`], *optional*): Configuration of the model to load; by default the checkpoint's
                 with the overrides in `kwargs`, such as `num_labels`, `id2label`, `head_type` or `keep_depth`.
             head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` takes the encoder alone.
+            transfer_head (`bool`, *optional*, defaults to `False`): Whether to take the decoder of a reconstruction,
+                which otherwise is left over because it solves another task. Its head must be the one to load.
             output_loading_info (`bool`, *optional*): Whether to return transformers' loading information as well.
             kwargs: Overrides of the configuration, and everything transformers' own `from_pretrained` takes.
 
@@ -54,7 +58,8 @@ class TransferMixin:
             The model in evaluation mode, with its `transfer_report`.
 
         Raises:
-            ValueError: If the checkpoint is not a depthseg one, has another encoder, or lacks tensors of a part.
+            ValueError: If the checkpoint is not a depthseg one, has another encoder, or lacks tensors of a part; if
+                `transfer_head` cannot be done.
         """
         if head_init not in HEAD_INITS:
             raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
@@ -67,16 +72,19 @@ class TransferMixin:
                 pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
             )
             kwargs = hub_arguments | kept | kwargs
-        plan = plan_transfer(source, config, cls.__name__, head_init)
+        plan = plan_transfer(source, config, cls.__name__, head_init, transfer_head)
         # Tensors of another shape are let through here and judged by part below.
         kwargs["ignore_mismatched_sizes"] = True
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
-        cls._refuse_partial(plan, info, pretrained_model_name_or_path)
+        by_name = {part for part, (taken, _) in plan.items() if taken} - ({"head"} if transfer_head else set())
+        cls._refuse_partial(by_name, info, pretrained_model_name_or_path)
         for part, (taken, _) in plan.items():
             if not taken:
                 initialise_anew(model, part)
+        if transfer_head:
+            take_reconstruction_body(model, pretrained_model_name_or_path, hub_arguments)
         model.freeze_unused_parameters()
         revision = source_revision(pretrained_model_name_or_path, hub_arguments)
         model.transfer_report = make_report(model, plan, source, pretrained_model_name_or_path, revision)
@@ -96,12 +104,12 @@ class TransferMixin:
         return cls.config_class.from_dict(values)
 
     @staticmethod
-    def _refuse_partial(plan: dict[str, tuple[bool, str]], info: dict[str, Any], path: Any) -> None:
+    def _refuse_partial(parts: set[str], info: dict[str, Any], path: Any) -> None:
         """Raise if a part that was to be taken is not whole."""
         mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
-        for part, (taken, _) in plan.items():
+        for part in sorted(parts):
             broken = sorted(k for k in {*info["missing_keys"], *mismatched} if k.startswith(f"{part}."))
-            if taken and broken:
+            if broken:
                 raise ValueError(
                     f"{path}: {len(broken)} tensors of {part!r} are missing or of another shape, for example "
                     f"{broken[0]}; a part is taken as a whole or not at all. The checkpoint is damaged or was saved "
@@ -126,6 +134,16 @@ def initialise_anew(model: PreTrainedModel, part: str) -> None:
         model._initialize_weights(module)
 
 
+def take_reconstruction_body(model: PreTrainedModel, name: Any, hub_arguments: dict[str, Any]) -> None:
+    """Copy the decoder body of a reconstruction checkpoint to `head`."""
+    # Imported here, because that file stands on this one. Files import each other in a circle so that transformers,
+    # which copies the files that a class's file names, sends all of them with a model of any task.
+    from .modeling_pretext_depthseg import DepthSegForImageReconstruction
+
+    source = DepthSegForImageReconstruction.from_pretrained(name, dtype=model.dtype, **hub_arguments)
+    model.head.load_state_dict(source.pretext_head.body.state_dict())
+
+
 def source_revision(name: Any, hub_arguments: dict[str, Any]) -> str | None:
     """Return the commit of a checkpoint on the Hub, or `None` of a folder."""
     if os.path.isdir(name):
@@ -146,6 +164,8 @@ def make_report(
         status = "taken" if taken else "new"
         parts.append(PartTransfer(part, status, why, *count_tensors(model.get_submodule(part))))
     source_parts = build_source_parts(model, source)
+    if "pretext_head" in source_parts and plan.get("head", (False, ""))[0]:
+        source_parts = {"pretext_head.predictor": source_parts["pretext_head"].predictor}
     for part, module in source_parts.items():
         taken, why = plan.get(part, (False, f"{type(model).__name__} has none"))
         if not taken:
@@ -161,14 +181,14 @@ def make_report(
 
 def build_source_parts(model: PreTrainedModel, source: Any) -> dict[str, nn.Module]:
     """Build the checkpoint's parts beside the encoder on the meta device, to be counted."""
-    names = parts_of((source.architectures or [""])[0], source)
+    source_class = (source.architectures or [""])[0]
+    names = parts_of(source_class, source)
     if names == ("encoder",):
         return {}
-    encoder = model.encoder
     with torch.device("meta"):
-        head = build_head(
-            source.head_type, source.head_config, encoder.channels, encoder.strides, encoder.num_prefix_tokens
-        )
+        if "pretext_head" in names:
+            return {"pretext_head": PRETEXT_HEADS[source_class](model.encoder, source)}
+        head = build_head_on(model.encoder, source)
         modules = {"head": head}
         if "depth_predictor" in names:
             modules["depth_predictor"] = head.make_depth_predictor()

@@ -1,8 +1,9 @@
 """What is taken over when one checkpoint starts another model, and why.
 
-A model has four parts: `encoder`, `head` (the decoder body), `depth_predictor` and `classifier`. Each part is taken
-as a whole or not at all, by name; the decision reads the two configurations, never the shapes of tensors, because
-heads of different types have tensors of equal name and shape that mean different things.
+A model of depth or labels has up to four parts: `encoder`, `head` (the decoder body), `depth_predictor` and
+`classifier`; one of another pre-training has two: `encoder` and `pretext_head`. Each part is taken as a whole or not
+at all, by name; the decision reads the two configurations, never the shapes of tensors, because heads of different
+types have tensors of equal name and shape that mean different things.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from .heads_native_depthseg import canonical_head
 PARTS_OF_TASK = {
     "DepthSegForDepthEstimation": ("encoder", "head", "depth_predictor"),
     "DepthSegForSemanticSegmentation": ("encoder", "head", "classifier"),
+    "DepthSegForOpticalFlow": ("encoder", "pretext_head"),
+    "DepthSegForImageReconstruction": ("encoder", "pretext_head"),
+    "DepthSegForImageClassification": ("encoder", "pretext_head"),
 }
 # Fields of an encoder's configuration that do not change what its weights mean.
 ENCODER_CIRCUMSTANCES = frozenset(
@@ -32,7 +36,7 @@ class PartTransfer:
     """What happened to one part.
 
     Args:
-        part (`str`): `encoder`, `head`, `depth_predictor` or `classifier`.
+        part (`str`): `encoder`, `head`, `depth_predictor`, `classifier` or `pretext_head`.
         status (`str`): `"taken"`, `"new"` (randomly initialised) or `"left over"` (in the checkpoint, not used).
         why (`str`): The reason.
         tensors (`int`): Number of tensors, buffers included.
@@ -76,10 +80,10 @@ class TransferReport:
     def __str__(self) -> str:
         origin = f"{self.source}@{self.revision[:12]}" if self.revision else self.source
         lines = [f"{self.target_class} from {origin} ({self.source_class}):"]
-        lines += [
-            f"  {part.part:<16} {part.status:<10} {part.tensors:>5} tensors {part.parameters:>12,} numbers  {part.why}"
-            for part in self.parts
-        ]
+        width = max(16, *(len(entry.part) for entry in self.parts))
+        for entry in self.parts:
+            counts = f"{entry.tensors:>5} tensors {entry.parameters:>12,} numbers"
+            lines.append(f"  {entry.part:<{width}} {entry.status:<10} {counts}  {entry.why}")
         return "\n".join(lines)
 
 
@@ -97,7 +101,9 @@ def structure(encoder_config: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ENCODER_CIRCUMSTANCES}
 
 
-def plan_transfer(source: Any, target: Any, target_class: str, head_init: str) -> dict[str, tuple[bool, str]]:
+def plan_transfer(
+    source: Any, target: Any, target_class: str, head_init: str, transfer_head: bool = False
+) -> dict[str, tuple[bool, str]]:
     """Decide for each part of the target whether the checkpoint's is taken.
 
     Args:
@@ -105,12 +111,13 @@ def plan_transfer(source: Any, target: Any, target_class: str, head_init: str) -
         target ([`DepthSegConfig`]): Configuration of the model to load.
         target_class (`str`): Name of the class to load.
         head_init (`str`): `"pretrained"` or `"random"`.
+        transfer_head (`bool`, *optional*, defaults to `False`): Whether to take the decoder of a reconstruction.
 
     Returns:
         `dict[str, tuple[bool, str]]`: part -> (is it taken, why).
 
     Raises:
-        ValueError: If the encoders differ: then nothing could be taken over.
+        ValueError: If the encoders differ: then nothing could be taken over. If `transfer_head` cannot be done.
     """
     source_class = (source.architectures or ["an unknown class"])[0]
     changed = sorted(
@@ -125,7 +132,13 @@ def plan_transfer(source: Any, target: Any, target_class: str, head_init: str) -
             "configuration to start from random weights."
         )
     plan = {"encoder": (True, "same encoder")}
-    plan["head"] = plan_head(source, target, source_class, head_init)
+    if "pretext_head" in parts_of(target_class, target):
+        plan["pretext_head"] = plan_pretext_head(source, target, source_class, target_class, head_init)
+    else:
+        plan["head"] = plan_head(source, target, source_class, head_init)
+    if transfer_head:
+        refuse_transfer_head(source, target, source_class, target_class, head_init)
+        plan["head"] = (True, "the body of pretext_head, by transfer_head=True")
     source_parts = parts_of(source_class, source)
     for part in ("depth_predictor", "classifier"):
         if part in parts_of(target_class, target):
@@ -144,17 +157,67 @@ def parts_of(class_name: str, config: Any) -> tuple[str, ...]:
 def plan_head(source: Any, target: Any, source_class: str, head_init: str) -> tuple[bool, str]:
     """Decide on the decoder body."""
     if "head" not in parts_of(source_class, source):
-        return False, f"{source_class} keeps its decoder under another name: it solves another task"
+        return False, why_no_head(source_class)
     if head_init == "random":
         return False, "head_init='random' asked for a new one"
+    difference = compare_heads(source, target)
+    return (False, difference) if difference else (True, "same head")
+
+
+def why_no_head(source_class: str) -> str:
+    """Say why a checkpoint has no decoder body of depth or labels."""
+    if source_class not in PARTS_OF_TASK:
+        return f"{source_class} is not known here, except for its encoder"
+    if source_class == "DepthSegForImageClassification":
+        return f"{source_class} has no decoder"
+    return f"{source_class} keeps its decoder as pretext_head: it solves another task"
+
+
+def compare_heads(source: Any, target: Any) -> str:
+    """Say in what two configurations' decoder bodies differ; an empty string if in nothing."""
     source_type, source_options = canonical_head(source.head_type, source.head_config)
     target_type, target_options = canonical_head(target.head_type, target.head_config)
     if source_type != target_type:
-        return False, f"head_type {source.head_type!r} in the checkpoint, {target.head_type!r} here"
+        return f"head_type {source.head_type!r} in the checkpoint, {target.head_type!r} here"
     changed = sorted(name for name, value in target_options.items() if source_options.get(name) != value)
-    if changed:
-        return False, f"head_config differs in {', '.join(changed)}"
-    return True, "same head"
+    return f"head_config differs in {', '.join(changed)}" if changed else ""
+
+
+def plan_pretext_head(
+    source: Any, target: Any, source_class: str, target_class: str, head_init: str
+) -> tuple[bool, str]:
+    """Decide on the decoder of a pretext task, its last layer included."""
+    if "pretext_head" not in parts_of(source_class, source):
+        return False, f"{source_class} has none"
+    if source_class != target_class:
+        return False, f"{source_class} solves another task"
+    if head_init == "random":
+        return False, "head_init='random' asked for a new one"
+    if target_class == "DepthSegForImageClassification":
+        difference = compare_classes(source, target)
+    else:
+        difference = compare_heads(source, target)
+    if not difference and target_class == "DepthSegForOpticalFlow" and source.flow_range != target.flow_range:
+        difference = f"flow_range {source.flow_range} in the checkpoint, {target.flow_range} here"
+    return (False, difference) if difference else (True, "same task")
+
+
+def refuse_transfer_head(source: Any, target: Any, source_class: str, target_class: str, head_init: str) -> None:
+    """Raise unless a reconstruction's decoder can become `head`; who asks for it is not served by a new one."""
+    if "head" not in parts_of(target_class, target):
+        why = f"{target_class} has no head"
+    elif head_init == "random":
+        why = "head_init='random' asks for a new one"
+    elif "head" in parts_of(source_class, source):
+        why = f"{source_class} has a head, which is handed on without it"
+    elif source_class == "DepthSegForOpticalFlow":
+        why = f"that of {source_class} reads the maps of two pictures: it has other channels"
+    elif source_class != "DepthSegForImageReconstruction":
+        why = why_no_head(source_class)
+    else:
+        why = compare_heads(source, target)
+    if why:
+        raise ValueError(f"transfer_head=True takes the decoder of a reconstruction as head, but {why}.")
 
 
 def plan_last_layer(
@@ -167,11 +230,18 @@ def plan_last_layer(
         return False, "reads the head, which is new"
     if part == "classifier" and ending_of(source) != ending_of(target):
         return False, f"ending {ending_of(source)!r} in the checkpoint, {ending_of(target)!r} here"
-    if part == "classifier" and source.num_labels != target.num_labels:
-        return False, f"{source.num_labels} classes in the checkpoint, {target.num_labels} here"
+    if part == "classifier" and compare_classes(source, target):
+        return False, compare_classes(source, target)
     if part == "depth_predictor" and source.depth_type != target.depth_type:
         return False, f"depth_type {source.depth_type!r} in the checkpoint, {target.depth_type!r} here"
     return True, "same task"
+
+
+def compare_classes(source: Any, target: Any) -> str:
+    """Say how two configurations' numbers of classes differ; an empty string if they do not."""
+    if source.num_labels == target.num_labels:
+        return ""
+    return f"{source.num_labels} classes in the checkpoint, {target.num_labels} here"
 
 
 def ending_of(config: Any) -> str:

@@ -172,3 +172,14 @@ def test_many_problems_are_counted_but_not_all_printed(folder):
 def test_data_that_is_not_on_disk():
     with pytest.raises(ValueError, match="'synthetic' has no files to check; data sets on disk are camvid, folder"):
         check_dataset("synthetic", ".")
+
+
+def test_depth_in_arrays_is_counted_and_examined(tmp_path):
+    for folder in ("images", "depth"):
+        (tmp_path / folder).mkdir()
+    for name, metres in (("good", 2.0), ("bad", -1.0)):
+        Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        np.save(tmp_path / "depth" / f"{name}.npy", np.full((4, 6), metres, np.float32))
+    report = check_dataset("folder", tmp_path)
+    assert report.splits["all"].with_depth == 1
+    assert any("bad.npy" in problem and "negative" in problem for problem in report.problems)

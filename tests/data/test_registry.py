@@ -4,7 +4,7 @@ from depthseg.data import DATASETS, load_dataset
 
 
 def test_the_table_is_complete():
-    assert set(DATASETS) == {"camvid", "folder", "synthetic"}
+    assert set(DATASETS) == {"camvid", "folder", "stereo", "synthetic", "synthetic_crops", "video"}
     for entry in DATASETS.values():
         assert entry.splits
         assert entry.summary

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import yaml
 
-from depthseg.engine.config import RunConfig, changed_options, load_config
+from depthseg.engine.config import changed_options, load_config
+from depthseg.engine.options import RunConfig
 
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18}"
 
@@ -62,7 +63,10 @@ def test_unreadable_options_are_named_with_a_way_out(override, parts):
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("task=detection", "task must be one of segmentation, depth, got 'detection'"),
+        (
+            "task=detection",
+            "task must be one of segmentation, depth, flow, reconstruction, classification, got 'detection'",
+        ),
         ("model.encoder=null", "model.pretrained and model.encoder are both null"),
         ("model.head_init=none", "model.head_init must be one of pretrained, random"),
         ("model.min_depth=0", "model.min_depth must be a finite number above 0"),
@@ -130,3 +134,28 @@ def test_changed_options_lists_what_differs():
         "optim.lr: 0.0001 -> 5.0",
     ]
     assert changed_options(old, RunConfig()) == []
+
+
+def test_a_file_based_on_another_says_only_what_it_changes(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "model: {encoder: {model_type: depthseg_resnet, depth: 50}}\n"
+        "data: {name: synthetic, root: x, options: {count: 3, size: [8, 8]}}\noptim: {lr: 0.5}\n"
+    )
+    (tmp_path / "sub").mkdir()
+    middle, top = tmp_path / "sub" / "middle.yaml", tmp_path / "sub" / "top.yaml"
+    middle.write_text("base: ../base.yaml\ndata: {options: {count: 4}}\n")
+    top.write_text("base: middle.yaml\noptim: {batch_size: 3}\n")
+    config = load_config(top, ["data.options.flow=true", "model.encoder.depth=18"])
+    assert config.data.options == {"count": 4, "flow": True}  # a file replaces dictionaries, an override adds to them
+    assert config.model.encoder == {"model_type": "depthseg_resnet", "depth": 18}
+    assert (config.optim.lr, config.optim.batch_size, config.data.root) == (0.5, 3, "x")
+
+
+def test_a_missing_or_circular_base_is_named(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("base: second.yaml\n")
+    with pytest.raises(FileNotFoundError, match="second.yaml"):
+        load_config(first)
+    second.write_text("base: first.yaml\n")
+    with pytest.raises(ValueError, match="first.yaml is based on itself, by way of .*second.yaml"):
+        load_config(first)

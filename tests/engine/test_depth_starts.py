@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from depthseg.engine.config import load_config
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 SPACE = LabelSpace("two", ("low", "high"), ((0, 0, 0), (255, 0, 0)))
+CLASSES = SimpleNamespace(label_space=SPACE)
+
 # What the processors of Depth Anything write, with other numbers.
 PROCESSOR = {
     "image_processor_type": "DPTImageProcessor",
@@ -106,7 +109,7 @@ def test_the_model_of_a_run_predicts_what_transformers_predicts(depth_anything):
 def test_the_options_of_a_run_reach_the_model(depth_anything):
     folder, _ = depth_anything
     overrides = ("model.head_type=monodepth2", "model.keep_depth=true", "model.depth_type=relative")
-    model, _ = build_model(options(folder, *overrides, "model.freeze_encoder=true"), SPACE)
+    model, _ = build_model(options(folder, *overrides, "model.freeze_encoder=true"), CLASSES)
     assert type(model) is DepthSegForSemanticSegmentation and model.config.id2label == {0: "low", 1: "high"}
     assert (model.config.head_type, model.config.depth_type) == ("monodepth2", "relative")
     assert model.encoder.frozen and model.dtype == torch.float32
@@ -121,7 +124,7 @@ def test_a_run_may_start_from_a_bare_encoder(depth_anything, tmp_path):
     classifier = Dinov2ForImageClassification(Dinov2Config(**{name: options_of_encoder[name] for name in names}))
     classifier.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    model, processor = build_model(options(tmp_path, "model.head_type=linear"), SPACE)
+    model, processor = build_model(options(tmp_path, "model.head_type=linear"), CLASSES)
     status = {part.part: part.status for part in model.transfer_report.parts}
     assert status == {"encoder": "taken", "head": "new", "classifier": "new"}
     theirs = classifier.dinov2.embeddings.cls_token
@@ -132,7 +135,7 @@ def test_a_run_may_start_from_a_bare_encoder(depth_anything, tmp_path):
 def test_a_depth_model_without_processor_is_refused(depth_anything, tmp_path):
     depth_anything[1].save_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="no preprocessor_config.json"):
-        build_model(options(tmp_path), SPACE)
+        build_model(options(tmp_path), CLASSES)
 
 
 def run(capsys, *arguments):

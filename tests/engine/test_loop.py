@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from depthseg.engine.checkpoint import Progress
-from depthseg.engine.config import RunConfig
 from depthseg.engine.loop import Training, train_step
+from depthseg.engine.options import RunConfig
 
 
 class Regression(nn.Module):
@@ -38,9 +38,7 @@ def _training(tmp_path, max_grad_norm=0.0):
     prepared, optimizer = accelerator.prepare(objective, optimizer)
     config = RunConfig()
     config.optim.max_grad_norm = max_grad_norm
-    return Training(
-        config, tmp_path, accelerator, prepared, objective.count_valid, optimizer, Progress(), None, None, None
-    )
+    return Training(config, tmp_path, accelerator, prepared, objective.count_valid, optimizer, Progress(), *[None] * 5)
 
 
 def _batches(*known):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from depthseg.engine.config import OptimOptions, ScheduleOptions
 from depthseg.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from depthseg.engine.options import OptimOptions, ScheduleOptions
 from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 
 

@@ -6,7 +6,7 @@ The README gives the measured score, 30 %; here it is held against what colour a
 import pytest
 
 from depthseg.data.synthetic import SyntheticWorld
-from depthseg.engine.config import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
+from depthseg.engine.options import DataOptions, ModelOptions, OptimOptions, RunConfig, RunOptions, ScheduleOptions
 from depthseg.engine.run import train
 from depthseg.metrics.baselines import ColourClassifier, PositionPrior, score_segmentation_baseline
 

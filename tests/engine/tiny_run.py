@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
 from depthseg.data import LabelSpace, Sample
-from depthseg.engine.config import RunConfig, load_config
+from depthseg.engine.config import load_config
+from depthseg.engine.options import RunConfig
 from depthseg.engine.run import RunResult, train
 
 SPACE = LabelSpace("blocks", ("left", "right", "far"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
@@ -53,6 +55,13 @@ def tiny_config(output_dir: object, *overrides: str) -> RunConfig:
             *overrides,
         ],
     )
+
+
+def tiny_pretext_config(output_dir: object, task: str, *pretext: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Four steps of that network; `pretext` are options of that section."""
+    small = ["model.head_config={decoder_channels: [8, 8, 8, 16, 16]}", "optim.batch_size=2", "schedule.steps=4"]
+    options = (f"pretext.{option}" for option in pretext)
+    return tiny_config(output_dir, f"task={task}", *small, *options, *overrides)
 
 
 def tiny_train(output_dir: object, *overrides: str) -> RunResult:

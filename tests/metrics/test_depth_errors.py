@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from depthseg.metrics import DepthErrors
+from depthseg.metrics.depth import crop_slices
 
 NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
@@ -140,6 +141,37 @@ def test_the_stamp_says_how_it_was_measured():
         DepthErrors().merge(DepthErrors(alignment="median"))
 
 
+@pytest.mark.parametrize(
+    ("crop", "size", "rows", "columns"),
+    [
+        # What the code of Monodepth and Monodepth2 scores. For 370x1224 Garg et al. name columns 44 to 1180; shares
+        # were rounded so that the code, which cuts to whole pixels, begins at 43 (and ends at row 366, not 367).
+        ("garg", (375, 1242), (153, 371), (44, 1197)),
+        ("garg", (370, 1224), (151, 366), (43, 1180)),
+        ("eigen", (375, 1242), (124, 342), (44, 1197)),
+        ("none", (5, 7), (0, 5), (0, 7)),
+    ],
+)
+def test_crops_have_the_published_borders(crop, size, rows, columns):
+    assert crop_slices(crop, size) == (slice(*rows), slice(*columns))
+
+
+def test_what_lies_outside_of_the_crop_does_not_matter():
+    # A height of 10 leaves rows 4 to 8, a width of 30 columns 1 to 27: by the shares 0.408 to 0.992, 0.036 to 0.964.
+    truth, predicted = np.full((2, 10, 30), 2.0), np.full((2, 10, 30), np.nan)
+    predicted[:, 4:9, 1:28] = 4.0
+    truth[1, 4:9, 1:28] = 0.0
+    scores = scores_of(predicted, truth, crop="garg")
+    assert (scores["abs_rel"], scores["images"], scores["images_without_depth"]) == (1.0, 1, 1)
+    assert scores["crop"] == "garg" and scores_of(truth[0], truth[0])["crop"] == "none"
+    scores = scores_of(predicted[0], truth[0], crop="garg", alignment="median")
+    assert scores["abs_rel"] == 0
+    with pytest.raises(ValueError, match="in the garg crop"):
+        scores_of(predicted[1], truth[1], crop="garg")
+    with pytest.raises(ValueError, match="different protocols"):
+        DepthErrors(crop="eigen").merge(DepthErrors(crop="garg"))
+
+
 def test_half_precision_predictions_are_scored():
     truth = torch.full((2, 2), 3.0)
     assert scores_of(truth.bfloat16().requires_grad_(), truth)["abs_rel"] == 0
@@ -154,6 +186,7 @@ def test_half_precision_predictions_are_scored():
         ({"alignment": "fixed", "factor": -1.0}, "factor=-1.0 does not fit"),
         ({"min_depth": 0}, "min_depth=0"),
         ({"max_depth": 1e-4}, "max_depth=0.0001"),
+        ({"crop": "center"}, "crop='center' is not known"),
         ({"inverse": True}, "use alignment='scale_shift_inverse'"),
     ],
 )

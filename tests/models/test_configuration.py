@@ -27,6 +27,7 @@ WRONG = {
     "input_mean": ([0.5, 0.5, 0.5], "input_mean and input_std go together"),
     "input_std": ([0.5, 0.5, 0.5], "input_mean and input_std go together"),
     "keep_depth": ("yes", "keep_depth"),
+    "flow_range": (1.5, "flow_range is 1.5; it must lie above 0 and not above 1"),
     "weight_lineage": ("imagenet", "weight_lineage"),
 }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 import torch
-from models.tiny_models import NUM_LABELS, TASKS, TINY_HEADS, VIT, scramble, tiny_config, tiny_model
+from models.tiny_models import NUM_LABELS, PRETEXT_TASKS, TINY_HEADS, VIT, scramble, tiny_config, tiny_model
+from models.tiny_models import TASKS as OWN_TASKS
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSemanticSegmentation, ViTConfig, ViTModel
 
+TASKS = OWN_TASKS | PRETEXT_TASKS
 SOURCES = {
     "depth": ("depth", {}),
     "segmentation": ("segmentation", {}),
@@ -19,6 +22,13 @@ SOURCES = {
     # name and shape.
     "dpt": ("depth", {"head": "dpt", "head_config": TINY_HEADS["dpt"] | {"head_hidden_size": 64}}),
     "vit": ("depth", {"encoder": "vit", "head": "dpt", "head_config": TINY_HEADS["dpt"] | {"readout_type": "add"}}),
+    "flow": ("flow", {}),
+    "reconstruction": ("reconstruction", {}),
+    "reconstruction with readout": (
+        *("reconstruction",),
+        {"encoder": "vit", "head": "dpt", "head_config": TINY_HEADS["dpt"] | {"readout_type": "add"}},
+    ),
+    "classification": ("classification", {}),
 }
 OTHER_SCALES = {"decoder_channels": [8, 8, 8, 8, 8], "num_scales": 2}
 # source, task to load, arguments, parts taken, parts new, parts left over
@@ -65,6 +75,47 @@ CASES = {
     "other meaning of depth": (
         *("depth", "depth", {"depth_type": "metric"}),
         *("encoder head", "depth_predictor", "depth_predictor"),
+    ),
+    "flow to segmentation": ("flow", "segmentation", {}, "encoder", "head classifier", "pretext_head"),
+    "flow to depth": ("flow", "depth", {}, "encoder", "head depth_predictor", "pretext_head"),
+    "reconstruction to segmentation": (
+        *("reconstruction", "segmentation", {}),
+        *("encoder", "head classifier", "pretext_head"),
+    ),
+    "reconstruction to both": (
+        *("reconstruction", "segmentation", {"keep_depth": True}),
+        *("encoder", "head classifier depth_predictor", "pretext_head"),
+    ),
+    "classification to segmentation": (
+        *("classification", "segmentation", {}),
+        *("encoder", "head classifier", "pretext_head"),
+    ),
+    "depth to flow": ("depth", "flow", {}, "encoder", "pretext_head", "head depth_predictor"),
+    "segmentation to reconstruction": (
+        *("segmentation", "reconstruction", {}),
+        *("encoder", "pretext_head", "head classifier"),
+    ),
+    "segmentation to classification": (
+        *("segmentation", "classification", {}),
+        *("encoder", "pretext_head", "head classifier"),
+    ),
+    "reconstruction to flow": ("reconstruction", "flow", {}, "encoder", "pretext_head", "pretext_head"),
+    "flow again": ("flow", "flow", {}, "encoder pretext_head", "", ""),
+    "flow of another reach": ("flow", "flow", {"flow_range": 0.1}, "encoder", "pretext_head", "pretext_head"),
+    "flow with a new head": ("flow", "flow", {"head_init": "random"}, "encoder", "pretext_head", "pretext_head"),
+    "reconstruction again": ("reconstruction", "reconstruction", {}, "encoder pretext_head", "", ""),
+    "reconstruction with another head": (
+        *("reconstruction", "reconstruction", {"head_type": "linear"}),
+        *("encoder", "pretext_head", "pretext_head"),
+    ),
+    "classification again": ("classification", "classification", {}, "encoder pretext_head", "", ""),
+    "classification, whatever the head is": (
+        *("classification", "classification", {"head_type": "linear"}),
+        *("encoder pretext_head", "", ""),
+    ),
+    "classification of other classes": (
+        *("classification", "classification", {"num_labels": 3}),
+        *("encoder", "pretext_head", "pretext_head"),
     ),
 }
 
@@ -125,6 +176,85 @@ def test_exactly_these_tensors_are_taken_new_and_left_over(case, checkpoints):
 def test_the_report_says_why_a_head_is_taken_or_new(arguments, why, checkpoints):
     report = TASKS["segmentation"].from_pretrained(checkpoints / "depth", **arguments).transfer_report
     assert {part.why for part in report.parts if part.part == "head"} == {why}
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "part", "why"),
+    [
+        (
+            *("flow", "segmentation", "head"),
+            "DepthSegForOpticalFlow keeps its decoder as pretext_head: it solves another task",
+        ),
+        (
+            *("reconstruction", "depth", "head"),
+            "DepthSegForImageReconstruction keeps its decoder as pretext_head: it solves another task",
+        ),
+        ("reconstruction", "depth", "pretext_head", "DepthSegForDepthEstimation has none"),
+        ("classification", "segmentation", "head", "DepthSegForImageClassification has no decoder"),
+        ("reconstruction", "flow", "pretext_head", "DepthSegForImageReconstruction solves another task"),
+        ("depth", "flow", "pretext_head", "DepthSegForDepthEstimation has none"),
+    ],
+)
+def test_the_report_says_why_a_pretext_decoder_stays_behind(source, task, part, why, checkpoints):
+    report = TASKS[task].from_pretrained(checkpoints / source).transfer_report
+    assert {entry.why for entry in report.parts if entry.part == part} == {why}
+
+
+@pytest.mark.parametrize("source", ["reconstruction", "reconstruction with readout"])
+@pytest.mark.parametrize("task", OWN_TASKS)
+def test_the_decoder_of_a_reconstruction_is_taken_on_request(source, task, checkpoints, tmp_path):
+    stored = load_file(checkpoints / f"{source}.safetensors")
+    model = TASKS[task].from_pretrained(checkpoints / source, transfer_head=True)
+    tensors = model.state_dict()
+    body = {name.replace("pretext_head.body.", "head."): t for name, t in stored.items() if ".body." in name}
+    assert body.keys() == keys_of(tensors, "head")
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in body.items())
+    assert all(torch.equal(tensors[name], stored[name]) for name in keys_of(tensors, "encoder"))
+    last = "classifier" if task == "segmentation" else "depth_predictor"
+    report = model.transfer_report
+    assert set(parts_with(report, "taken")) == {"encoder", "head"} and set(parts_with(report, "new")) == {last}
+    predictor = [tensor.numel() for name, tensor in stored.items() if name.startswith("pretext_head.predictor.")]
+    assert parts_with(report, "left over") == {"pretext_head.predictor": sum(predictor)}
+    assert "by transfer_head=True" in str(report)
+
+    model.save_pretrained(tmp_path / "first")
+    assert b'transfer_head"' not in (tmp_path / "first" / "config.json").read_bytes()
+    again = TASKS[task].from_pretrained(tmp_path / "first")
+    assert again.transfer_report.is_reload
+    again.save_pretrained(tmp_path / "second")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "arguments", "why"),
+    [
+        ("flow", "segmentation", {}, "that of DepthSegForOpticalFlow reads the maps of two pictures"),
+        ("classification", "depth", {}, "DepthSegForImageClassification has no decoder"),
+        ("depth", "segmentation", {}, "DepthSegForDepthEstimation has a head, which is handed on without it"),
+        ("reconstruction", "flow", {}, "DepthSegForOpticalFlow has no head"),
+        ("reconstruction", "depth", {"head_init": "random"}, "head_init='random' asks for a new one"),
+        (
+            "reconstruction",
+            "depth",
+            {"head_type": "linear"},
+            "head_type 'monodepth2' in the checkpoint, 'linear' here",
+        ),
+        ("reconstruction", "depth", {"head_config": OTHER_SCALES}, "head_config differs in num_scales"),
+    ],
+)
+def test_a_decoder_that_cannot_be_taken_is_not_replaced_in_silence(source, task, arguments, why, checkpoints):
+    with pytest.raises(ValueError, match=re.escape(f"decoder of a reconstruction as head, but {why}")):
+        TASKS[task].from_pretrained(checkpoints / source, transfer_head=True, **arguments)
+
+
+def test_a_damaged_decoder_is_refused(checkpoints, tmp_path):
+    stored = load_file(checkpoints / "reconstruction" / "model.safetensors")
+    del stored["pretext_head.body.levels.0.conv0.conv.weight"]
+    (tmp_path / "config.json").write_bytes((checkpoints / "reconstruction" / "config.json").read_bytes())
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 tensors of 'pretext_head' are missing"):
+        TASKS["depth"].from_pretrained(tmp_path, transfer_head=True)
 
 
 def test_a_new_head_has_fresh_statistics(checkpoints, tmp_path):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from depthseg.models import ENCODERS, DepthSegConfig, DepthSegForDepthEstimation, DepthSegForSemanticSegmentation
+from depthseg.models import (
+    ENCODERS,
+    DepthSegConfig,
+    DepthSegForDepthEstimation,
+    DepthSegForImageClassification,
+    DepthSegForImageReconstruction,
+    DepthSegForOpticalFlow,
+    DepthSegForSemanticSegmentation,
+)
 
 # A plain ViT and a pyramid of four stages, in the words that most of transformers' configurations share. Without
 # stochastic depth, which with one image leaves out whole layers.
@@ -139,6 +147,11 @@ PAIR_OPTIONS = {
     ("depth_pro", "monodepth2"): {"decoder_channels": [8, 8, 8, 8, 8, 8]},
 }
 TASKS = {"depth": DepthSegForDepthEstimation, "segmentation": DepthSegForSemanticSegmentation}
+PRETEXT_TASKS = {
+    "flow": DepthSegForOpticalFlow,
+    "reconstruction": DepthSegForImageReconstruction,
+    "classification": DepthSegForImageClassification,
+}
 NUM_LABELS = 5
 
 
@@ -149,7 +162,7 @@ def tiny_config(encoder: str = "depthseg_resnet", head: str = "monodepth2", **op
 
 
 def tiny_model(task: str, encoder: str = "depthseg_resnet", head: str = "monodepth2", **options):
-    return TASKS[task](tiny_config(encoder, head, **options))
+    return (TASKS | PRETEXT_TASKS)[task](tiny_config(encoder, head, **options))
 
 
 def make_labels(task: str, *shape: int) -> torch.Tensor:

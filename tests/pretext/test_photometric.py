@@ -1,14 +1,11 @@
 """The photometric loss against a transcription of the formulae, brute force and numbers worked out by hand."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
 
+from depthseg.bench import photometric as formulae
 from depthseg.pretext.photometric import (
     PhotometricLoss,
     TargetStatistics,
@@ -17,19 +14,7 @@ from depthseg.pretext.photometric import (
     sum_windows,
 )
 
-BENCHMARK = Path(__file__).parents[2] / "training" / "benchmarks" / "photometric_loss.py"
 SIZES = [(5, 7), (2, 2), (3, 2), (1, 6), (6, 1), (1, 1)]
-
-
-@pytest.fixture(scope="module")
-def formulae():
-    """The plain transcription of the paper, which the benchmark holds."""
-    spec = importlib.util.spec_from_file_location("photometric_formulae", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def random_images(*shape, seed=0, dtype=torch.float64):
@@ -79,7 +64,7 @@ def test_transposed_sums_are_the_transpose(size):
     assert (sum_windows(x) * y).sum() == pytest.approx((x * sum_windows(y, transposed=True)).sum().item(), rel=1e-12)
 
 
-def test_error_and_gradient_are_those_of_the_transcription(formulae):
+def test_error_and_gradient_are_those_of_the_transcription():
     x, y = random_images(2, 3, 24, 40).requires_grad_(), random_images(2, 3, 24, 40, seed=1)
     upstream = random_images(2, 24, 40, seed=2)
     ours, plain = photometric_error(x, TargetStatistics.of(y)), formulae.transcribed_error(x, y)
@@ -138,7 +123,7 @@ def test_target_gets_no_gradient_and_says_so():
         photometric_error(x, y)
 
 
-def test_loss_and_gradient_are_those_of_the_transcription(formulae):
+def test_loss_and_gradient_are_those_of_the_transcription():
     inputs = formulae.make_inputs(2, 24, 40, dtype=torch.float64)
     ours, plain = formulae.fast_loss(inputs), formulae.transcribed_loss(inputs)
     assert ours.item() == pytest.approx(plain.item(), abs=1e-12)
@@ -147,7 +132,7 @@ def test_loss_and_gradient_are_those_of_the_transcription(formulae):
         assert a.any()
 
 
-def test_loss_in_single_precision_equals_the_transcription(formulae):
+def test_loss_in_single_precision_equals_the_transcription():
     inputs = formulae.make_inputs(2, 48, 80)
     assert formulae.fast_loss(inputs).item() == pytest.approx(formulae.transcribed_loss(inputs).item(), abs=1e-6)
 

@@ -1,46 +1,33 @@
-"""The world as a data set: rendered once into memory-mapped files, opened at once ever after."""
+"""The world as a data set."""
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
-import os
-import sys
-import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..label_spaces import LABEL_SPACES, LabelSpace
+from ..label_spaces import LabelSpace
 from ..sample import Sample
+from .cache import ShardCache
 from .rendering import OUTPUTS, check_outputs, check_size, render
-from .world import WORLD_VERSION
-
-logger = logging.getLogger(__name__)
-
-SPLIT_SEEDS = {"train": 0, "val": 1, "test": 2}
-SHARD_FRAMES = 16
-_FACTS = "world.json"
+from .variants import VARIANTS
 
 
 class SyntheticWorld:
-    """The first `count` scenes of a split of the procedural world.
+    """The first `count` scenes of a split of a procedural world.
 
-    Frames lie in `root/SPLIT_HEIGHTxWIDTH/` in files of 16 frames for each output. Missing files are rendered when the
-    data set is made, by worker processes where the system can fork; a cache that was cut off goes on where it stopped,
-    a longer one serves a shorter count, and processes that start together wait for each other.
+    Rendered once into `root/SPLIT_HEIGHTxWIDTH/` (the second world into `root/second_SPLIT_...`), see `ShardCache`.
 
     Attributes:
         names: One name for each frame, `train_00000` and so on.
-        label_space: The eleven classes of CamVid.
+        label_space: The eleven classes of CamVid; of the second world, seven coarse ones.
         outputs: What the cache holds.
+        folder: Where it lies.
     """
 
-    splits = tuple(SPLIT_SEEDS)
+    splits = tuple(VARIANTS["first"].seeds)
 
     def __init__(
         self,
@@ -50,6 +37,11 @@ class SyntheticWorld:
         count: int,
         size: tuple[int, int],
         outputs: Sequence[str] = ("image", "depth", "labels"),
+        frames: Sequence[int] = (),
+        stereo: bool = False,
+        flow: bool = False,
+        intrinsics: bool = False,
+        variant: str = "first",
         workers: int | None = None,
     ) -> None:
         """Open the cache, rendering first what it lacks.
@@ -60,24 +52,40 @@ class SyntheticWorld:
             count: Number of frames.
             size: Height and width in pixels.
             outputs: Which outputs of `render` to keep; "image" is always among them.
+            frames: Offsets of the neighbours in time that samples bring along, such as -1 and 1.
+            stereo: Whether samples bring along the camera to the right, and its distance in metres.
+            flow: Whether samples bring along the true flow to the frame before.
+            intrinsics: Whether samples have intrinsics; with frames, stereo or flow they always do.
+            variant: "first", or "second" for a world of other streets, cameras, colours and classes.
             workers: Rendering processes; None for one per core, at most 8.
 
         Raises:
-            ValueError: An unknown split or output, a count below 1, or a folder that another world was rendered into.
+            ValueError: An unknown split, variant or output, a count below 1, an offset of 0, or a folder that another
+                world was rendered into.
         """
-        if split not in SPLIT_SEEDS:
-            raise ValueError(f"split is {split!r}; the procedural world has {', '.join(SPLIT_SEEDS)}.")
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"count is {count!r}; give the number of frames, 1 or more.")
+        if variant not in VARIANTS:
+            raise ValueError(f"variant is {variant!r}; the procedural worlds are {', '.join(VARIANTS)}.")
+        world = VARIANTS[variant]
+        check_split_and_count(split, count)
         check_size(size)
         check_outputs(outputs, OUTPUTS)
-        self.split, self.size = split, tuple(size)
-        self.outputs = tuple(dict.fromkeys(("image", *outputs)))
-        self.names = [f"{split}_{index:05d}" for index in range(count)]
-        self.label_space: LabelSpace | None = LABEL_SPACES["camvid11"]
-        self.folder = Path(root) / f"{split}_{size[0]}x{size[1]}"
-        self._maps: dict[tuple[str, int], np.ndarray] = {}
-        self._prepare(workers)
+        self.frames = _check_offsets(frames)
+        self.stereo, self.flow = stereo, flow
+        self.intrinsics = bool(intrinsics or stereo or flow or self.frames)
+        self.split, self.size, self.variant = split, tuple(size), variant
+        self.outputs = tuple(dict.fromkeys(("image", *outputs, *self._views())))
+        self.names = [f"{world.prefix}{split}_{index:05d}" for index in range(count)]
+        self.label_space: LabelSpace | None = world.label_space
+        self._label_ids = world.ids
+        self.folder = Path(root) / f"{world.prefix}{split}_{size[0]}x{size[1]}"
+        self._cache = ShardCache(
+            self.folder,
+            world.version,
+            partial(_render_outputs, variant, split, self.size),
+            count=count,
+            outputs=self.outputs,
+            workers=workers,
+        )
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -86,113 +94,70 @@ class SyntheticWorld:
     def __getitem__(self, index: int) -> Sample:
         """Frame number `index`; depth 0 = sky, labels and depth None where they are not among the outputs."""
         number = range(len(self))[index]
-        found = {name: self.read(name, number) if name in self.outputs else None for name in ("labels", "depth")}
-        return Sample(self.names[number], self.read("image", number), **found)
 
-    def __getstate__(self) -> dict:
-        """Leave the maps behind: a worker process opens its own instead of receiving every frame."""
-        return {**self.__dict__, "_maps": {}}
+        def found(output: str, wanted: bool) -> np.ndarray | None:
+            return self.read(output, number) if wanted else None
+
+        labels = found("labels", "labels" in self.outputs)
+        return Sample(
+            self.names[number],
+            self.read("image", number),
+            labels=None if labels is None else self._label_ids[labels],
+            depth=found("depth", "depth" in self.outputs),
+            frames={offset: self.read(_frame_output(offset), number) for offset in self.frames},
+            stereo=found("stereo", self.stereo),
+            stereo_x=float(self.read("baseline", number)) if self.stereo else None,
+            intrinsics=found("intrinsics", self.intrinsics),
+            flow=self._flow(number) if self.flow else None,
+        )
 
     def read(self, output: str, index: int) -> np.ndarray:
         """A copy of one output of frame `index`, as `render` returns it."""
         check_outputs([output], self.outputs)
-        shard, row = divmod(range(len(self))[index], SHARD_FRAMES)
-        key = (output, shard)
-        if key not in self._maps:
-            self._maps[key] = _open_shard(_shard_path(self.folder, *key))
-        return np.array(self._maps[key][row])
+        return self._cache.read(output, range(len(self))[index])
 
-    def _prepare(self, workers: int | None) -> None:
-        shards = range(-(-len(self) // SHARD_FRAMES))
-        if _missing(self.folder, shards, self.outputs) or not (self.folder / _FACTS).is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / ".lock"):
-                _claim(self.folder)
-                jobs = [
-                    (self.folder, self.split, self.size, shard, names)
-                    for shard, names in _missing(self.folder, shards, self.outputs).items()
-                ]
-                _render_all(jobs, workers)
-        _claim(self.folder)
+    def _views(self) -> list[str]:
+        """Outputs that the cache needs for views, flow and intrinsics."""
+        needed = [_frame_output(offset) for offset in self.frames]
+        needed += ["stereo", "baseline"] * self.stereo
+        needed += ["flow_previous", "visible_previous"] * self.flow
+        return needed + ["intrinsics"] * self.intrinsics
+
+    def _flow(self, number: int) -> np.ndarray:
+        visible = self.read("visible_previous", number)
+        return np.where(visible[..., None], self.read("flow_previous", number), np.float32(np.nan))
 
 
-def _shard_path(folder: Path, output: str, shard: int) -> Path:
-    return folder / f"{output}_{shard:05d}.npy"
+def check_split_and_count(split: str, count: int) -> None:
+    """Raise a ValueError for a split that does not exist or a count that is no number of frames."""
+    if split not in SyntheticWorld.splits:
+        raise ValueError(f"split is {split!r}; the procedural world has {', '.join(SyntheticWorld.splits)}.")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"count is {count!r}; give the number of frames, 1 or more.")
 
 
-def _open_shard(path: Path) -> np.ndarray:
-    frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    if len(frames) != SHARD_FRAMES:
-        raise ValueError(
-            f"{path} holds {len(frames)} frames where files of {SHARD_FRAMES} are expected: another release rendered "
-            "it. Give another cache folder, or delete this one."
-        )
-    return frames
+def _check_offsets(frames: Sequence[int]) -> tuple[int, ...]:
+    listed = isinstance(frames, Sequence) and not isinstance(frames, str)
+    if not listed or any(not isinstance(offset, int) or offset == 0 for offset in frames):
+        raise ValueError(f"frames is {frames!r}; give a list of offsets in time, whole and not 0, such as [-1, 1].")
+    return tuple(dict.fromkeys(frames))
 
 
-def _missing(folder: Path, shards: Sequence[int], outputs: Sequence[str]) -> dict[int, list[str]]:
-    """Outputs that each shard lacks; shards that lack none are left out."""
-    lacking = {s: [name for name in outputs if not _shard_path(folder, name, s).is_file()] for s in shards}
-    return {shard: names for shard, names in lacking.items() if names}
+def _frame_output(offset: int) -> str:
+    """Name in the cache of the picture `offset` frames later."""
+    return f"frame{offset:+d}"
 
 
-def _claim(folder: Path) -> None:
-    """Write this world's version into a new cache folder, compare it in an old one."""
-    path = folder / _FACTS
-    if not path.is_file():
-        _write(path, lambda file: file.write(json.dumps({"world_version": WORLD_VERSION}).encode()))
-    found = json.loads(path.read_text()).get("world_version")
-    if found != WORLD_VERSION:
-        raise ValueError(
-            f"{folder} holds frames of world version {found}, this is version {WORLD_VERSION}; "
-            "give another cache folder, or delete this one."
-        )
-
-
-def _write(path: Path, fill) -> None:
-    """Write a file under a temporary name and rename it: other processes see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            fill(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the system drops when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: renaming keeps the files whole, work may be done twice
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _render_all(jobs: list[tuple], workers: int | None) -> None:
-    """Render shards, in worker processes where that is worth while and possible without importing the caller again."""
-    workers = min(workers or min(os.cpu_count() or 1, 8), len(jobs))
-    if not jobs:
-        return
-    logger.info("Rendering %d frames of the procedural world into %s", len(jobs) * SHARD_FRAMES, jobs[0][0])
-    if workers > 1 and sys.platform == "linux":
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-            for _ in pool.map(_render_shard, jobs):
-                pass
-        return
-    for job in jobs:
-        _render_shard(job)
-
-
-def _render_shard(job: tuple[Path, str, tuple[int, int], int, list[str]]) -> None:
-    """Render the frames of one shard and write one file for each output."""
-    folder, split, size, shard, names = job
-    first = shard * SHARD_FRAMES
-    frames = [render(SPLIT_SEEDS[split], first + k, size, outputs=names) for k in range(SHARD_FRAMES)]
-    for name in names:
-        stack = np.stack([frame[name] for frame in frames])
-        _write(_shard_path(folder, name, shard), lambda file, stack=stack: np.save(file, stack))
+def _render_outputs(
+    variant: str, split: str, size: tuple[int, int], index: int, outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Outputs of one scene, those of `render` and pictures from other moments and places."""
+    world = VARIANTS[variant]
+    own = [name for name in outputs if name in OUTPUTS]
+    draw = partial(render, world.seeds[split], index, size, world=world.parameters)
+    found = draw(outputs=own) if own else {}
+    for name in outputs:
+        if name not in own:
+            where = {"view": "right"} if name == "stereo" else {"time": int(name.removeprefix("frame"))}
+            found[name] = draw(**where, outputs=("image",))["image"]
+    return found

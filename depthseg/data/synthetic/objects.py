@@ -17,7 +17,6 @@ from .primitives import (
     Builder,
     Material,
 )
-from .world import WORLD
 
 _IDS = LABEL_SPACES["camvid11"].label2id
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = (
@@ -41,10 +40,10 @@ SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 def building(b: Builder, width: float, depth: float) -> None:
     """A house with rows of windows, a ground floor of its own, and a flat or gabled roof; it faces x."""
     draw = b.draw
-    height, storey = draw.between(WORLD.building_height), draw.between((2.6, 3.4))
+    height, storey = draw.between(draw.world.building_height), draw.between((2.6, 3.4))
     pitch = draw.between((1.8, 3.6))
     fill = (draw.between((0.35, 0.7)), draw.between((0.4, 0.65)))
-    muted = {"saturation": WORLD.muted_saturation, "brightness": WORLD.wall_brightness}
+    muted = {"saturation": draw.world.muted_saturation, "brightness": draw.world.wall_brightness}
     wall, pane = draw.colour(**muted), draw.colour(**muted)
     facade = Material(
         wall, pane, (pitch, storey, pitch), (fill[0], fill[1], fill[0]), draw.between((0.1, 0.5)), 1.6, b.contrast()
@@ -55,7 +54,7 @@ def building(b: Builder, width: float, depth: float) -> None:
     b.part(BOX, BUILDING, (0, 0, 0), (depth / 2 + 0.06, min(storey, height) - 0.4, width / 2 + 0.06), shop)
     rows, fill = (FAR, 0.6, FAR), (1.0, 0.7, 1.0)
     tiles = Material(draw.colour(**muted), draw.colour(**muted), rows, fill, 0.2, 1.2, b.contrast())
-    if draw.chance(WORLD.gable_share):
+    if draw.chance(draw.world.gable_share):
         ridge = draw.between((1.2, 3.0))
         size = (depth / 2 + 0.3, ridge, width / 2 + 0.2)
         b.part(BOX, BUILDING, (0, height, 0), size, tiles, taper=(size[0] / ridge, 0.0))
@@ -66,14 +65,18 @@ def building(b: Builder, width: float, depth: float) -> None:
 def tree(b: Builder) -> None:
     """A trunk under a crown of blobs, a conifer, or a bush."""
     draw = b.draw
-    kind, leaves = draw.unit(), draw.colour(WORLD.leaf_hue, WORLD.leaf_saturation)
-    crown = Material(leaves, blotch=draw.between(WORLD.leaf_blotch), contrast=draw.between(WORLD.leaf_contrast))
-    bark = Material(draw.colour(brightness=WORLD.dark), blotch=0.3, contrast=draw.between(WORLD.leaf_contrast))
+    kind, leaves = draw.unit(), draw.colour(draw.world.leaf_hue, draw.world.leaf_saturation)
+    crown = Material(
+        leaves, blotch=draw.between(draw.world.leaf_blotch), contrast=draw.between(draw.world.leaf_contrast)
+    )
+    bark = Material(
+        draw.colour(brightness=draw.world.dark), blotch=0.3, contrast=draw.between(draw.world.leaf_contrast)
+    )
     if kind < 0.1:
         radius = draw.between((0.5, 1.1))
         b.part(ELLIPSOID, TREE, (0, 0.5 * radius, 0), (radius, 0.9 * radius, radius), crown)
         return
-    height, radius = draw.between(WORLD.tree_height), draw.between(WORLD.crown_radius)
+    height, radius = draw.between(draw.world.tree_height), draw.between(draw.world.crown_radius)
     trunk = draw.between((0.25, 0.5)) * height
     b.part(CONE, TREE, (0, 0, 0), (draw.between((0.12, 0.3)), height * 0.7, 0), bark, taper=(0.02, 0.0))
     if kind < 0.25:
@@ -96,13 +99,13 @@ def _bands(b: Builder, period: float) -> Material:
 def pole(b: Builder) -> None:
     """A street lamp, a plain mast, or a bollard."""
     draw = b.draw
-    kind, radius = draw.unit(), draw.between(WORLD.pole_radius)
-    plain = b.plain(draw.colour(saturation=WORLD.muted_saturation))
+    kind, radius = draw.unit(), draw.between(draw.world.pole_radius)
+    plain = b.plain(draw.colour(saturation=draw.world.muted_saturation))
     look = _bands(b, draw.between((0.4, 1.5))) if draw.chance(0.2) else plain
     if kind < 0.1:
         b.part(BOX, POLE, (0, 0, 0), (radius, draw.between((0.8, 1.2)), radius), look)
         return
-    height = draw.between(WORLD.pole_height)
+    height = draw.between(draw.world.pole_height)
     b.part(CONE, POLE, (0, 0, 0), (radius, height, 0), look, taper=(0.3 * radius / height, 0.0))
     if kind < 0.7:
         reach = draw.between((0.8, 2.0))
@@ -113,7 +116,7 @@ def pole(b: Builder) -> None:
 def sign(b: Builder) -> None:
     """A plate with a border and a symbol, or two, on a post; the plate faces along z."""
     draw = b.draw
-    radius, height = draw.between(WORLD.sign_radius), draw.between((1.5, 2.4))
+    radius, height = draw.between(draw.world.sign_radius), draw.between((1.5, 2.4))
     post = draw.between((0.05, 0.09))
     top = height + 2 * radius
     b.part(CONE, POLE, (0, 0, 0.04 + post), (post, top + 0.1, 0), b.plain())
@@ -121,7 +124,7 @@ def sign(b: Builder) -> None:
         shape = SIGN_SHAPES[draw.count((0, 4))]
         stripes = draw.between((0.5, 1.1)) * radius
         period, fill = (stripes, stripes, FAR), (0.6, 0.6, 1.0)
-        vivid = {"saturation": WORLD.sign_saturation, "brightness": WORLD.sign_brightness}
+        vivid = {"saturation": draw.world.sign_saturation, "brightness": draw.world.sign_brightness}
         border, inside = draw.colour(**vivid), draw.colour(**vivid)
         face = Material(border, inside, period, fill, 0.6, 0.8, b.contrast(), centred=True)
         wide = radius * (draw.between((0.8, 1.6)) if shape == RECTANGLE else 1.0)
@@ -132,7 +135,7 @@ def sign(b: Builder) -> None:
 def fence(b: Builder, length: float) -> None:
     """A panel along x: planks, pickets, or rails between posts."""
     draw = b.draw
-    height, kind = draw.between(WORLD.fence_height), draw.count((0, 6))
+    height, kind = draw.between(draw.world.fence_height), draw.count((0, 6))
     step, fill = draw.between((0.25, 0.7)), draw.between((0.65, 0.85))
     planks = Material(draw.colour(), draw.colour(), (step, FAR, FAR), (fill, 1.0, 1.0), 0.4, 0.9, b.contrast())
     shape = (RAILS, PICKETS, PICKETS, PLANKS, PLANKS, PLANKS, PLANKS)[kind]
@@ -147,10 +150,10 @@ def fence(b: Builder, length: float) -> None:
 def car(b: Builder) -> None:
     """Body, cabin with windows, four wheels and lamps; it faces z."""
     draw = b.draw
-    half, wide = draw.between(WORLD.car_length) / 2, draw.between(WORLD.car_width) / 2
-    van = draw.chance(WORLD.van_share)
+    half, wide = draw.between(draw.world.car_length) / 2, draw.between(draw.world.car_width) / 2
+    van = draw.chance(draw.world.van_share)
     belt = draw.between((0.6, 0.75))
-    paint, glass = draw.colour(), draw.colour(brightness=WORLD.dark)
+    paint, glass = draw.colour(), draw.colour(brightness=draw.world.dark)
     body = Material(paint, paint, (FAR, FAR, half), (1.0, 1.0, 0.94), 0.15, 0.9, b.contrast())
     b.part(BOX, CAR, (0, 0.28, 0), (wide, belt, half), body, taper=(0.04, 0.06))
     roof = draw.between((0.9, 1.4)) if van else draw.between((0.5, 0.65))
@@ -158,7 +161,7 @@ def car(b: Builder) -> None:
     cabin = Material(paint, glass, pane, (0.8, 0.62, 0.84), 0.3, 0.6, b.contrast(), centred=True)
     slope, length, shift = (0.12, half * 0.96, 0.0) if van else (0.75, half * 0.72, -0.12 * half)
     b.part(BOX, CAR, (0, 0.28 + belt, shift), (wide * 0.95, roof, length), cabin, taper=(0.22, slope))
-    tyre, lamp = b.plain(draw.colour(brightness=WORLD.dark)), b.plain()
+    tyre, lamp = b.plain(draw.colour(brightness=draw.world.dark)), b.plain()
     for side in (-1, 1):
         for end in (-0.62, 0.62):
             b.part(ELLIPSOID, CAR, (side * (wide - 0.08), 0.34, end * half), (0.13, 0.34, 0.34), tyre)
@@ -169,7 +172,7 @@ def car(b: Builder) -> None:
 def pedestrian(b: Builder) -> None:
     """Two legs, a torso, arms and a head; walks along z."""
     draw = b.draw
-    k = draw.between(WORLD.pedestrian_height) / 1.75
+    k = draw.between(draw.world.pedestrian_height) / 1.75
     step = draw.between((0.05, 0.3))
     trousers, skin = b.plain(blotch=0.35), b.plain(blotch=0.3)
     shirt = _bands(b, draw.between((0.15, 0.4))) if draw.chance(0.4) else b.plain(blotch=0.35)
@@ -185,7 +188,7 @@ def pedestrian(b: Builder) -> None:
 def bicyclist(b: Builder) -> None:
     """Two wheels, a frame and a rider who leans forward; rides along z."""
     draw = b.draw
-    wheel = b.plain(draw.colour(brightness=WORLD.dark))
+    wheel = b.plain(draw.colour(brightness=draw.world.dark))
     frame, trousers, skin = b.plain(), b.plain(blotch=0.35), b.plain(blotch=0.3)
     shirt = _bands(b, draw.between((0.15, 0.4))) if draw.chance(0.4) else b.plain(blotch=0.35)
     for end in (-0.55, 0.55):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .world import WORLD, Colour, Draw
+from .world import Colour, Draw
 
 BOX, ELLIPSOID, CONE, PLATE = range(4)
 RECTANGLE, DISC, TRIANGLE, OCTAGON, DIAMOND, PICKETS, RAILS, PLANKS = range(8)
@@ -109,7 +109,7 @@ class Builder:
 
     def contrast(self) -> float:
         """A random strength of blotches."""
-        return self.draw.between(WORLD.texture_contrast)
+        return self.draw.between(self.draw.world.texture_contrast)
 
     def build(self) -> Parts:
         """The collected parts as arrays."""

@@ -13,7 +13,7 @@ from .camera import Camera, camera_at
 from .scene import Scene, build_scene
 from .shading import shade
 from .surfaces import PAVEMENT_SURFACE, ROAD_SURFACE, SKY_SURFACE, Hits, PlacedParts, meet_ground, meet_parts
-from .world import WORLD
+from .world import WORLD, WorldParameters
 
 VIEWS = ("left", "right")
 OUTPUTS = (
@@ -28,7 +28,9 @@ OUTPUTS = (
     "visible_previous",
     "intrinsics",
     "pose",
+    "baseline",
 )
+_CAMERA_OUTPUTS = {"intrinsics", "pose", "baseline"}
 _VISIBLE_DEPTH_TOLERANCE = 1e-6
 
 
@@ -46,7 +48,7 @@ class View:
         rays = self.camera.rays(_grid(*self.size)[0] if pixels is None else pixels)
         pick = self._pick_grid if pixels is None else _Picker(pixels)
         hits = meet_parts(self.placed, self.camera, rays, pick)
-        return rays, meet_ground(self.scene.road, self.camera.centre, rays, hits, WORLD.ground_limit)
+        return rays, meet_ground(self.scene.road, self.camera.centre, rays, hits, self.scene.world.ground_limit)
 
     def radiance(self, rays: np.ndarray, hits: Hits) -> np.ndarray:
         """Unquantised colours `(N, 3)`, 1 = white."""
@@ -102,6 +104,7 @@ def render(
     time: float = 0,
     view: str = "left",
     outputs: Sequence[str] = ("image", "depth", "labels"),
+    world: WorldParameters = WORLD,
 ) -> dict[str, np.ndarray]:
     """Picture number `index` of world `seed`: a pure function of its arguments.
 
@@ -112,6 +115,7 @@ def render(
         time: Moment in frames; -1, 0 and 1 are a triplet, fractions are moments between.
         view: "left", or "right" for the camera one baseline to the right.
         outputs: Which of `OUTPUTS` to return.
+        world: The ranges that scenes are drawn from.
 
     Returns:
         image: uint8 `(H, W, 3)` RGB. radiance: float64 `(H, W, 3)`, the same without clipping or rounding, 1 = white.
@@ -121,7 +125,7 @@ def render(
         to the picture one frame later or earlier, by camera and own motion; 0 where it gets behind the camera.
         visible_next, visible_previous: bool `(H, W)`, whether it is inside that picture and not hidden.
         intrinsics: float64 `(3, 3)` in pixels, pixel centres whole-numbered. pose: float64 `(4, 4)`, camera to world,
-        metres, x right, y down, z forward.
+        metres, x right, y down, z forward. baseline: float64 `()`, metres from the left camera to the right one.
 
     Raises:
         ValueError: An argument outside of what is listed here.
@@ -130,13 +134,16 @@ def render(
     if not math.isfinite(time):
         raise ValueError(f"time is {time!r}; give a moment in frames, such as -1, 0 or 1.")
     height, width = size
-    scene = build_scene(seed, index)
+    scene = build_scene(seed, index, world)
     here = View(scene, (height, width), time, view)
-    rays, hits = here.cast()
     found: dict[str, np.ndarray] = {"intrinsics": here.camera.intrinsics, "pose": here.camera.pose}
+    found["baseline"] = np.array(scene.path.baseline)
+    if _CAMERA_OUTPUTS.issuperset(outputs):
+        return {name: found[name] for name in outputs}
+    rays, hits = here.cast()
     if "image" in outputs or "radiance" in outputs:
         found["radiance"] = here.radiance(rays, hits).reshape(height, width, 3)
-        found["image"] = np.round(np.clip(found["radiance"], 0.0, 1.0) * 255.0).astype(np.uint8)
+        found["image"] = quantise(found["radiance"])
     known = np.isfinite(hits.depth)
     found["depth"] = np.where(known, hits.depth, 0.0).astype(np.float32).reshape(height, width)
     found["labels"] = _labels(scene, hits).reshape(height, width)
@@ -147,6 +154,11 @@ def render(
             flow, visible = _flow(here, rays, hits, there, f"visible_{name}" in outputs)
             found[f"flow_{name}"], found[f"visible_{name}"] = flow, visible
     return {name: found[name] for name in outputs}
+
+
+def quantise(radiance: np.ndarray) -> np.ndarray:
+    """Radiance, 1 = white, as the uint8 of a picture."""
+    return np.round(np.clip(radiance, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def _labels(scene: Scene, hits: Hits) -> np.ndarray:

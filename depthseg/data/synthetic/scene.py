@@ -12,7 +12,7 @@ from . import objects
 from .camera import Trajectory, advance
 from .primitives import Builder, Parts
 from .road import Road
-from .world import WORLD, Draw
+from .world import WORLD, Draw, WorldParameters
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class GroundLook:
 class Scene:
     """Everything that a picture of the scene depends on besides time, view and size."""
 
+    world: WorldParameters
     road: Road
     path: Trajectory
     parts: Parts
@@ -59,50 +60,51 @@ class Scene:
 
 
 @lru_cache(maxsize=4)
-def build_scene(seed: int, index: int) -> Scene:
-    """The scene `index` of world `seed`."""
-    draw = Draw(seed, index)
+def build_scene(seed: int, index: int, world: WorldParameters = WORLD) -> Scene:
+    """The scene `index` of world `seed`, drawn from the ranges of `world`."""
+    draw = Draw(seed, index, world)
     road = _road(draw)
     path = _path(draw, road)
     light = _light(draw)
     look = _ground_look(draw, road)
     layout = _Layout(draw, road, path)
     layout.fill()
-    return Scene(road, path, layout.builder.build(), light, look)
+    return Scene(world, road, path, layout.builder.build(), light, look)
 
 
 def _road(draw: Draw) -> Road:
-    bend = 0.0 if draw.chance(WORLD.straight_share) else draw.sign() / draw.between(WORLD.curve_radius)
-    crossing = draw.between(WORLD.crossing_distance) if draw.chance(WORLD.crossing_share) else None
+    bend = 0.0 if draw.chance(draw.world.straight_share) else draw.sign() / draw.between(draw.world.curve_radius)
+    crossing = draw.between(draw.world.crossing_distance) if draw.chance(draw.world.crossing_share) else None
     return Road(
         bend,
-        draw.between(WORLD.road_half_width),
-        draw.between(WORLD.kerb_height),
+        draw.between(draw.world.road_half_width),
+        draw.between(draw.world.kerb_height),
         crossing,
-        draw.between(WORLD.crossing_half_width),
+        draw.between(draw.world.crossing_half_width),
     )
 
 
 def _path(draw: Draw, road: Road) -> Trajectory:
-    if draw.chance(WORLD.camera_off_road_share):
+    if draw.chance(draw.world.camera_off_road_share):
         u = draw.sign() * (road.half_width + draw.between((0.5, 1.5)))
     else:
         u = draw.between((-1.0, 1.0)) * (road.half_width - 0.8)
-    yaw = draw.sign() * draw.between(WORLD.turned_yaw) if draw.chance(WORLD.turned_share) else draw.between(WORLD.yaw)
-    standing = draw.chance(WORLD.standing_share)
+    turned = draw.chance(draw.world.turned_share)
+    yaw = draw.sign() * draw.between(draw.world.turned_yaw) if turned else draw.between(draw.world.yaw)
+    standing = draw.chance(draw.world.standing_share)
     return Trajectory(
         x=u,
         z=0.0,
         heading=math.radians(yaw),
-        speed=0.0 if standing else draw.between(WORLD.speed),
-        turn=0.0 if standing else math.radians(draw.between(WORLD.yaw_rate)),
-        height=draw.between(WORLD.camera_height),
-        pitch=math.radians(draw.between(WORLD.pitch)),
-        pitch_rate=0.0 if standing else math.radians(draw.between(WORLD.pitch_rate)),
-        roll=math.radians(draw.between(WORLD.roll)),
-        focal=draw.between(WORLD.focal),
-        shift=(draw.between(WORLD.principal_shift), draw.between(WORLD.principal_shift)),
-        baseline=draw.between(WORLD.baseline),
+        speed=0.0 if standing else draw.between(draw.world.speed),
+        turn=0.0 if standing else math.radians(draw.between(draw.world.yaw_rate)),
+        height=draw.between(draw.world.camera_height),
+        pitch=math.radians(draw.between(draw.world.pitch)),
+        pitch_rate=0.0 if standing else math.radians(draw.between(draw.world.pitch_rate)),
+        roll=math.radians(draw.between(draw.world.roll)),
+        focal=draw.between(draw.world.focal),
+        shift=(draw.between(draw.world.principal_shift), draw.between(draw.world.principal_shift)),
+        baseline=draw.between(draw.world.baseline),
     )
 
 
@@ -110,17 +112,17 @@ def _light(draw: Draw) -> Light:
     azimuth, elevation = 2 * math.pi * draw.unit(), draw.between((0.4, 1.2))
     flat = math.cos(elevation)
     direction = np.array([flat * math.sin(azimuth), -math.sin(elevation), flat * math.cos(azimuth)])
-    exposure = draw.between(WORLD.exposure)
+    exposure = draw.between(draw.world.exposure)
     tint = np.array([exposure * draw.between((0.92, 1.08)) for _ in range(3)])
-    return Light(direction, draw.between(WORLD.ambient), tint)
+    return Light(direction, draw.between(draw.world.ambient), tint)
 
 
 def _ground_look(draw: Draw, road: Road) -> GroundLook:
-    muted = {"saturation": WORLD.muted_saturation}
-    sky = {"saturation": WORLD.sky_saturation, "brightness": WORLD.sky_brightness}
+    muted = {"saturation": draw.world.muted_saturation}
+    sky = {"saturation": draw.world.sky_saturation, "brightness": draw.world.sky_brightness}
     colours = {
-        **dict.fromkeys(("asphalt", "patch"), {**muted, "brightness": WORLD.road_brightness}),
-        **dict.fromkeys(("slab", "joint"), {**muted, "brightness": WORLD.pavement_brightness}),
+        **dict.fromkeys(("asphalt", "patch"), {**muted, "brightness": draw.world.road_brightness}),
+        **dict.fromkeys(("slab", "joint"), {**muted, "brightness": draw.world.pavement_brightness}),
         **dict.fromkeys(("kerb", "paint"), muted),
         **dict.fromkeys(("horizon", "zenith"), sky),
         "cloud": {**sky, **muted},
@@ -130,7 +132,7 @@ def _ground_look(draw: Draw, road: Road) -> GroundLook:
     return GroundLook(
         **{name: np.array(draw.colour(**ranges)) for name, ranges in colours.items()},
         noise_origin=np.array([9.0 * draw.unit() for _ in range(3)]),
-        contrast=draw.between(WORLD.texture_contrast),
+        contrast=draw.between(draw.world.texture_contrast),
         slab_size=(slab, slab * draw.between((0.6, 1.6))),
         dash=(draw.between((3.0, 8.0)), draw.between((0.35, 0.7))),
         line_width=draw.between((0.12, 0.25)),
@@ -146,27 +148,27 @@ class _Layout:
     def __init__(self, draw: Draw, road: Road, path: Trajectory) -> None:
         self.draw, self.road = draw, road
         self.builder = Builder(draw)
-        self.widths = {side: draw.between(WORLD.pavement_width) for side in (-1.0, 1.0)}
-        self.setbacks = {side: draw.between(WORLD.setback) for side in (-1.0, 1.0)}
+        self.widths = {side: draw.between(draw.world.pavement_width) for side in (-1.0, 1.0)}
+        self.setbacks = {side: draw.between(draw.world.setback) for side in (-1.0, 1.0)}
         drive = (advance(path.x, path.z, path.heading, path.speed, path.turn, t) for t in (-1.0, 0.0, 1.0))
-        self.taken = [(x, z, WORLD.clearance) for x, z, _ in drive]
+        self.taken = [(x, z, draw.world.clearance) for x, z, _ in drive]
 
     def fill(self) -> None:
         """All objects, the large ones first."""
         draw = self.draw
         for side in (-1.0, 1.0):
-            open_side = draw.chance(WORLD.open_side_share)
-            self._buildings(side, draw.between(WORLD.backdrop_distance) if open_side else self.setbacks[side])
-        if draw.chance(WORLD.street_end_share):
+            open_side = draw.chance(draw.world.open_side_share)
+            self._buildings(side, draw.between(draw.world.backdrop_distance) if open_side else self.setbacks[side])
+        if draw.chance(draw.world.street_end_share):
             self._street_end()
-        self._several(WORLD.parked_cars, self._parked_car)
-        self._several(WORLD.moving_cars, self._moving_car)
-        self._several(WORLD.bicyclists, self._bicyclist)
-        self._several(WORLD.fences, self._fence)
-        self._several(WORLD.trees, self._tree)
-        self._several(WORLD.poles, self._pole)
-        self._several(WORLD.signs, self._sign)
-        self._several(WORLD.pedestrians, self._pedestrian)
+        self._several(draw.world.parked_cars, self._parked_car)
+        self._several(draw.world.moving_cars, self._moving_car)
+        self._several(draw.world.bicyclists, self._bicyclist)
+        self._several(draw.world.fences, self._fence)
+        self._several(draw.world.trees, self._tree)
+        self._several(draw.world.poles, self._pole)
+        self._several(draw.world.signs, self._sign)
+        self._several(draw.world.pedestrians, self._pedestrian)
 
     def _several(self, bounds: tuple[float, float], place) -> None:
         for _ in range(self.draw.count(bounds)):
@@ -187,10 +189,10 @@ class _Layout:
     def _buildings(self, side: float, setback: float) -> None:
         draw, road = self.draw, self.road
         front = road.half_width + self.widths[side] + setback
-        s, end = WORLD.street_extent
+        s, end = draw.world.street_extent
         while s < end:
-            width, depth = draw.between(WORLD.building_width), draw.between(WORLD.building_depth)
-            gap = draw.between(WORLD.building_gap) if draw.chance(WORLD.building_gap_share) else 0.15
+            width, depth = draw.between(draw.world.building_width), draw.between(draw.world.building_depth)
+            gap = draw.between(draw.world.building_gap) if draw.chance(draw.world.building_gap_share) else 0.15
             if not road.on_crossing(s + width / 2, width / 2 + 2.0):
                 x, z, heading = road.place(s + width / 2, side * (front + depth / 2))
                 self.builder.body(x, z, heading, 0.0)
@@ -214,7 +216,7 @@ class _Layout:
 
     def _moving_car(self) -> None:
         draw, road = self.draw, self.road
-        speed = draw.between(WORLD.car_speed)
+        speed = draw.between(draw.world.car_speed)
         if road.crossing is not None and draw.chance(0.5):
             u = draw.between((-14.0, 14.0))
             direction = draw.sign()
@@ -261,7 +263,7 @@ class _Layout:
 
     def _fence(self) -> None:
         draw, road = self.draw, self.road
-        side, s, length = draw.sign(), self._ahead(4.0, 26.0), draw.between(WORLD.fence_length)
+        side, s, length = draw.sign(), self._ahead(4.0, 26.0), draw.between(draw.world.fence_length)
         inner = draw.chance(0.3)
         u = side * (road.half_width + (0.4 if inner else self.widths[side] - 0.2))
         place = None if road.on_crossing(s, length / 2) else self._free(s, u, length * 0.4)
@@ -272,7 +274,7 @@ class _Layout:
 
     def _pedestrian(self) -> None:
         draw, road = self.draw, self.road
-        if draw.chance(WORLD.pedestrian_on_road_share):
+        if draw.chance(draw.world.pedestrian_on_road_share):
             s, u = self._ahead(6.0, 20.0), draw.between((-1.0, 1.0)) * road.half_width
             place, height = self._free(s, u, 0.4), 0.0
         else:
@@ -280,7 +282,7 @@ class _Layout:
             height = road.kerb
         if place:
             heading = place[2] + draw.between((0.0, 2 * math.pi))
-            self.builder.body(place[0], place[1], heading, height, draw.between(WORLD.pedestrian_speed))
+            self.builder.body(place[0], place[1], heading, height, draw.between(draw.world.pedestrian_speed))
             objects.pedestrian(self.builder)
 
     def _bicyclist(self) -> None:
@@ -290,5 +292,5 @@ class _Layout:
         if place:
             x, z, heading = place
             heading += draw.between((-0.6, 0.6)) + (math.pi if draw.chance(0.4) else 0.0)
-            self.builder.body(x, z, heading, 0.0, draw.between(WORLD.bicyclist_speed))
+            self.builder.body(x, z, heading, 0.0, draw.between(draw.world.bicyclist_speed))
             objects.bicyclist(self.builder)

@@ -116,15 +116,16 @@ WORLD_VERSION = parameter_hash(WORLD)
 
 
 class Draw:
-    """Random numbers of one scene, a pure function of `(seed, index)`.
+    """Random numbers of one scene, a pure function of `(seed, index)`, and the ranges that they are drawn from.
 
     Only uniform draws of the bit generator are used: numpy may change the streams of its other distributions.
     """
 
     _BLOCK = 2048
 
-    def __init__(self, seed: int, index: int) -> None:
+    def __init__(self, seed: int, index: int, world: WorldParameters = WORLD) -> None:
         """Start the stream of scene `index` of world `seed` (both integers >= 0)."""
+        self.world = world
         self._generator = np.random.Generator(np.random.PCG64([seed, index]))
         self._block: list[float] = []
 
@@ -153,9 +154,10 @@ class Draw:
     def colour(
         self,
         hue: Range = (0.0, 1.0),
-        saturation: Range = WORLD.saturation,
-        brightness: Range = WORLD.brightness,
+        saturation: Range | None = None,
+        brightness: Range | None = None,
     ) -> Colour:
         """Linear RGB in 0..1; the ranges of different classes overlap, so that none has a colour of its own."""
-        low, high = saturation
+        low, high = saturation or self.world.saturation
+        brightness = brightness or self.world.brightness
         return colorsys.hsv_to_rgb(self.between(hue), low + (high - low) * self.unit() ** 2, self.between(brightness))

@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
-from depthseg.data.synthetic import SyntheticWorld, dataset, render
+from depthseg.data.synthetic import VARIANTS, SyntheticWorld, dataset, render
+from depthseg.data.synthetic.cache import SHARD_FRAMES
 
 SIZE = (8, 24)
 
@@ -20,7 +21,7 @@ def test_frames_are_those_of_the_renderer(tmp_path):
     assert world.names == ["val_00000", "val_00001", "val_00002"]
     assert world.label_space.num_labels == 11
     for index, sample in enumerate(world):
-        expected = render(dataset.SPLIT_SEEDS["val"], index, SIZE)
+        expected = render(VARIANTS["first"].seeds["val"], index, SIZE)
         assert sample.name == world.names[index]
         assert (sample.image.dtype, sample.depth.dtype, sample.labels.dtype) == (np.uint8, np.float32, np.uint8)
         for name in ("image", "depth", "labels"):
@@ -36,11 +37,11 @@ def test_splits_share_no_frame(tmp_path):
 
 
 def test_cache_is_rendered_once_and_a_longer_one_serves_a_shorter_count(tmp_path, monkeypatch):
-    longer = SyntheticWorld(tmp_path, "train", count=dataset.SHARD_FRAMES + 1, size=SIZE, workers=2)
+    longer = SyntheticWorld(tmp_path, "train", count=SHARD_FRAMES + 1, size=SIZE, workers=2)
     monkeypatch.setattr(dataset, "render", lambda *args, **kwargs: pytest.fail("rendered again"))
     shorter = SyntheticWorld(tmp_path, "train", count=2, size=SIZE)
     np.testing.assert_array_equal(shorter[1].image, longer[1].image)
-    assert longer[dataset.SHARD_FRAMES].name == "train_00016"
+    assert longer[SHARD_FRAMES].name == "train_00016"
 
 
 def test_cut_off_rendering_goes_on_and_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -48,27 +49,27 @@ def test_cut_off_rendering_goes_on_and_leaves_nothing_half_written(tmp_path, mon
 
     def fails_late(seed, index, size, **options):
         calls.append(index)
-        if index == dataset.SHARD_FRAMES + 3:
+        if index == SHARD_FRAMES + 3:
             raise KeyboardInterrupt
         return render(seed, index, size, **options)
 
     monkeypatch.setattr(dataset, "render", fails_late)
     with pytest.raises(KeyboardInterrupt):
-        SyntheticWorld(tmp_path, "train", count=dataset.SHARD_FRAMES + 8, size=SIZE, workers=1)
+        SyntheticWorld(tmp_path, "train", count=SHARD_FRAMES + 8, size=SIZE, workers=1)
     folder = tmp_path / "train_8x24"
     finished = ["depth_00000.npy", "image_00000.npy", "labels_00000.npy"]
     assert sorted(path.name for path in folder.glob("*.npy")) == finished
     calls.clear()
     monkeypatch.setattr(dataset, "render", lambda seed, k, size, **o: calls.append(k) or render(seed, k, size, **o))
-    SyntheticWorld(tmp_path, "train", count=dataset.SHARD_FRAMES + 8, size=SIZE, workers=1)
-    assert min(calls) == dataset.SHARD_FRAMES
+    SyntheticWorld(tmp_path, "train", count=SHARD_FRAMES + 8, size=SIZE, workers=1)
+    assert min(calls) == SHARD_FRAMES
     assert not [path for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
 def open_and_report(root, start, answers):
     """What each of two processes does that start at the same moment."""
     start.wait()
-    world = SyntheticWorld(root, "test", count=2 * dataset.SHARD_FRAMES, size=SIZE, workers=1)
+    world = SyntheticWorld(root, "test", count=2 * SHARD_FRAMES, size=SIZE, workers=1)
     answers.put(zlib.crc32(b"".join(sample.image.tobytes() for sample in world)))
 
 
@@ -86,12 +87,12 @@ def test_two_processes_that_start_together_agree_and_share_the_work(tmp_path, mo
     for process in pair:
         process.start()
     found = [answers.get(timeout=60) for _ in pair]
-    indices = sorted(rendered.get(timeout=60) for _ in range(2 * dataset.SHARD_FRAMES))
+    indices = sorted(rendered.get(timeout=60) for _ in range(2 * SHARD_FRAMES))
     for process in pair:
         process.join(60)
     assert [process.exitcode for process in pair] == [0, 0]
     assert found[0] == found[1]
-    assert indices == list(range(2 * dataset.SHARD_FRAMES)) and rendered.empty()
+    assert indices == list(range(2 * SHARD_FRAMES)) and rendered.empty()
 
 
 def test_other_outputs_join_the_same_cache(tmp_path):

@@ -1,0 +1,74 @@
+"""Timing two ways to the same numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides on one case and size.
+
+    Attributes:
+        name: Key of `CASES`.
+        height: Of the image.
+        width: Of the image.
+        seconds: Side -> time of each repetition; first the other side, then ours.
+        difference: Largest difference between the two results, as a share of the largest value.
+    """
+
+    name: str
+    height: int
+    width: int
+    seconds: dict[str, list[float]]
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Median over the repetitions of our time by the other side's; below 1 we are faster."""
+        return median(ours / theirs for theirs, ours in zip(*self.seconds.values(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        medians = {side: median(seconds) for side, seconds in self.seconds.items()}
+        return asdict(self) | {"ratio": self.ratio, "medians": medians}
+
+    def __str__(self) -> str:
+        sides = "  ".join(f"{side} {milliseconds(seconds)}" for side, seconds in self.seconds.items())
+        return (
+            f"{self.name:<22} {self.height:>4}x{self.width:<4} {sides}  ratio {self.ratio:.3f}  "
+            f"difference {self.difference:.0e}"
+        )
+
+
+def time_in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each run, side by side; the side that goes first changes every time."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for repetition in range(-WARM_UPS, repeats):
+        turns = list(sides.items())
+        for side, run in turns if repetition % 2 == 0 else reversed(turns):
+            started = time.perf_counter()
+            run()
+            if repetition >= 0:
+                seconds[side].append(time.perf_counter() - started)
+    return seconds
+
+
+def relative_difference(expected: Tensor, found: Tensor) -> float:
+    """Return the largest difference of two tensors as a share of the largest value."""
+    return float((expected - found).abs().max() / expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def milliseconds(seconds: list[float]) -> str:
+    """Return the median and the middle half of some times as text."""
+    low, _, high = (1000 * value for value in quantiles(seconds, n=4, method="inclusive"))
+    return f"{1000 * median(seconds):8.1f} ms [{low:.1f} - {high:.1f}]"

@@ -1,0 +1,258 @@
+"""The options of a run: one dataclass per concern."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from .atomic import atomic_path
+from .rules import broken_rules
+
+
+@dataclass
+class ModelOptions:
+    """Which network is trained, and what it starts from.
+
+    Attributes:
+        pretrained: Directory or Hub id of the checkpoint to start from, one of depthseg or a depth model of
+            transformers (Depth Anything, DPT, ...), or a bare encoder of it (DINOv2, Swin, ...); null = random
+            weights.
+        revision: Commit, tag or branch of a Hub id.
+        encoder: Encoder of a random start, such as `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`.
+            A checkpoint brings its own.
+        head_type: Decoder; null = the one of the checkpoint, or the model's default.
+        head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
+        head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` starts it anew.
+        freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
+        gradient_checkpointing: Keep fewer activations of the encoder and compute them again in the backward pass: less
+            memory, more time, the same numbers.
+        keep_depth: Keep the depth layer of a depth checkpoint beside the classifier.
+        depth_weight: Segmentation with `keep_depth`: weight of the depth loss beside the label loss, for data that has
+            both; 0 = labels alone, and the kept depth gets worse as the network moves.
+        depth_type: Meaning of the depth output (`disparity`, `metric`, `relative`, `relative_inverse`); null = the
+            model's.
+        depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's.
+        min_depth: Nearest depth in metres; null = the model's.
+        max_depth: Farthest depth in metres; null = the model's.
+    """
+
+    pretrained: str | None = None
+    revision: str | None = None
+    encoder: dict[str, Any] | None = None
+    head_type: str | None = None
+    head_config: dict[str, Any] | None = None
+    head_init: str = "pretrained"
+    freeze_encoder: bool = False
+    gradient_checkpointing: bool = False
+    keep_depth: bool = False
+    depth_weight: float = 0.0
+    depth_type: str | None = None
+    depth_loss: str | None = None
+    min_depth: float | None = None
+    max_depth: float | None = None
+
+
+@dataclass
+class DataOptions:
+    """What the network is trained and scored on.
+
+    Attributes:
+        name: A data set of `depthseg.data.DATASETS`; may stay null where Python passes its own data sets.
+        root: Folder of the data.
+        video: A video file or a folder of frames: short for `name=video` and `root`.
+        train_split: Split to train on.
+        val_split: Split to score on.
+        options: Options of the data set for both splits.
+        train_options: Options for the training split alone, on top of `options`.
+        val_options: Options for the scored split alone, on top of `options`.
+        subset_size: Train on this many images (a few-shot subset); 0 = all.
+        subset_seed: Seed of the subset; with one seed smaller subsets lie inside larger ones.
+        size: `[height, width]` in pixels of what the network sees, in training and afterwards.
+        hflip: Probability of mirroring a training image.
+        crop_scale: Range of the side length of random crops, as a share of the image; `[1, 1]` = no cropping.
+        crop_pixels: Cut a random patch of `size` out of the image as it is, instead of resizing the image.
+        colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
+        num_workers: Processes that read training images beside each training process.
+    """
+
+    name: str | None = None
+    root: str | None = None
+    video: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    options: dict[str, Any] = field(default_factory=dict)
+    train_options: dict[str, Any] = field(default_factory=dict)
+    val_options: dict[str, Any] = field(default_factory=dict)
+    subset_size: int = 0
+    subset_seed: int = 0
+    size: list[int] = field(default_factory=lambda: [192, 640])
+    hflip: float = 0.5
+    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    crop_pixels: bool = False
+    colour_jitter: float = 0.0
+    num_workers: int = 0
+
+
+@dataclass
+class PretextOptions:
+    """What teaches a network that is not trained on labels; each task reads its own.
+
+    Attributes:
+        supervision: What teaches depth: `labels` (measured depth), `mono` (a video), `stereo` (rectified pairs), or
+            `mono_stereo` (a video of a stereo rig).
+        source_frames: Neighbours in time that a frame is compared with, such as -1 and 1; of optical flow the first.
+        pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps) or `posecnn`.
+        pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
+        intrinsics: `given` by the data, or a focal length that is learned: of `one_camera` for all pictures, or
+            `per_picture`.
+        ssim_weight: Share of SSIM in the photometric error; the rest is the absolute difference.
+        smoothness_weight: Weight of edge-aware smoothness, of disparity or of flow; null = 1e-3 for depth, 2/3 for
+            flow.
+        auto_mask: Leave out pixels that an unwarped source explains best: what moves with the camera, or stands still
+            with it.
+        scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
+        pyramid: Compare coarse scales of depth on coarse pictures, in place of all scales at full resolution: for
+            cameras that turn by many pixels a frame.
+        hole_share: Reconstruction erases squares around this share of the pixels, drawn between two numbers.
+        hole_size: Side of these squares in pixels.
+        scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
+            code of Lao et al. does.
+    """
+
+    supervision: str = "labels"
+    source_frames: list[int] = field(default_factory=lambda: [-1, 1])
+    pose_network: str = "separate"
+    pose_encoder: dict[str, Any] | None = None
+    intrinsics: str = "given"
+    ssim_weight: float = 0.85
+    smoothness_weight: float | None = None
+    auto_mask: bool = True
+    scale_consistency_weight: float = 0.0
+    pyramid: bool = False
+    hole_share: list[float] = field(default_factory=lambda: [0.001, 0.01])
+    hole_size: int = 7
+    scale_weights: str = "fine"
+
+
+@dataclass
+class OptimOptions:
+    """How weights are updated.
+
+    Attributes:
+        name: `adamw`, `adam` or `sgd`.
+        lr: Peak learning rate.
+        encoder_lr_factor: The encoder learns at `lr` times this.
+        layer_decay: Each layer of the encoder learns at this share of the rate of the layer above it, so that what
+            lies near the image changes least, as in BEiT and MAE; 1 = all at the same rate.
+        weight_decay: For weight matrices and filters; norms, biases and other vectors never decay.
+        betas: Averages of Adam and AdamW.
+        momentum: Momentum of SGD.
+        batch_size: Images per optimiser step, over all processes and accumulation steps together.
+        accumulation_steps: Cut each batch into this many parts, for small memories.
+        max_grad_norm: Clip the gradient to this length; 0 = never.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-4
+    encoder_lr_factor: float = 1.0
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    momentum: float = 0.9
+    batch_size: int = 8
+    accumulation_steps: int = 1
+    max_grad_norm: float = 0.0
+
+
+@dataclass
+class ScheduleOptions:
+    """How long, and how the learning rate moves; everything counts optimiser steps.
+
+    Attributes:
+        name: `cosine`, `poly` or `constant`.
+        steps: Optimiser steps of the whole run.
+        warmup_steps: Linear rise from zero over the first steps.
+        power: Power of `poly`.
+    """
+
+    name: str = "cosine"
+    steps: int = 1000
+    warmup_steps: int = 0
+    power: float = 0.9
+
+
+@dataclass
+class RunOptions:
+    """Where results go and how the run behaves.
+
+    Attributes:
+        output_dir: Run directory.
+        seed: Seed of new weights, of the order of images and of their augmentation.
+        precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; scoring is always float32.
+        eval_every: Score after every so many steps, and after the last one; 0 = after the last one alone.
+        log_every: Steps between two lines of progress.
+        checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
+        select: `model/` holds the `best` scored weights, or the `last`.
+        resume: Go on with the run in `output_dir`, or start it where there is none.
+        overwrite: Remove the run that `output_dir` holds.
+        tensorboard: Write TensorBoard event files.
+        cpu: Stay on the CPU even where there is a GPU.
+    """
+
+    output_dir: str = "runs/default"
+    seed: int = 0
+    precision: str = "no"
+    eval_every: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 0
+    select: str = "best"
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: bool = True
+    cpu: bool = False
+
+
+@dataclass
+class RunConfig:
+    """All options of one training run.
+
+    Attributes:
+        task: `segmentation`, `depth`, or a rival of depth: `flow`, `reconstruction` or `classification`.
+        model: The network.
+        data: The data.
+        pretext: What teaches a network without labels.
+        optim: The optimiser.
+        schedule: Length and learning rate.
+        run: Everything else.
+    """
+
+    task: str = "segmentation"
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    pretext: PretextOptions = field(default_factory=PretextOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def validate(self) -> None:
+        """Check every value that can be checked without data, model or device.
+
+        Raises:
+            ValueError: One sentence per wrong option, all of them together.
+        """
+        problems = broken_rules(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain dictionaries, lists and numbers."""
+        return dataclasses.asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the options as one complete YAML file."""
+        with atomic_path(path) as temporary:
+            OmegaConf.save(OmegaConf.structured(self), temporary)

@@ -1,0 +1,181 @@
+"""Scoring a run while it goes on: each task by its own measure, and by its loss where the data hold no truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..data.transforms import TrainTransform
+from ..metrics import CategoryScores, DepthErrors, FlowErrors, ReconstructionErrors
+from .batches import Collate
+from .evaluation import default_depth_errors, evaluate_model, total
+from .monitor import colourise_monitor
+from .objectives import batch_content, is_self_supervised
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+
+    from ..data import Sample, SampleDataset
+    from .options import RunConfig
+
+SELECTION: dict[str, tuple[str, Callable]] = {
+    "segmentation": ("mean_iou", max),
+    "depth": ("abs_rel", min),
+    "flow": ("end_point_error", min),
+    "reconstruction": ("hole_l1", min),
+    "classification": ("accuracy", max),
+}
+"""Task -> the score that picks the best weights, and which of two is the better one."""
+
+WITHOUT_TRUTH = ("photometric_loss", min)
+"""The same for pictures whose depth or flow nobody measured."""
+
+
+class Scorer:
+    """Scores the weights of a run as they are at a moment; called by all processes together.
+
+    Pictures are resized as for training, one at a time; labels and depth are scored at the own size of every image.
+    Depth that only a moving camera taught has no scale, so it is aligned by the median of each image.
+
+    Args:
+        config: The options.
+        objective: The bare objective of the run.
+        processor: Image processor of its model.
+        dataset: What to score on.
+        accelerator: Shares the images out over its processes.
+
+    Attributes:
+        objective: As given.
+        selection: The score that picks the best weights, and which of two is the better one.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        objective: nn.Module,
+        processor: Any,
+        dataset: SampleDataset,
+        accelerator: Accelerator,
+    ) -> None:
+        self._task = config.task
+        self.objective = objective
+        self._processor = processor
+        self._dataset = dataset
+        self._accelerator = accelerator
+        self._collate = Collate(processor, batch_content(config))
+        # Holes are drawn as in training; nothing else is left to chance.
+        self._transform = TrainTransform(config.data.size, hflip=0.0, **hole_options(config))
+        self._self_supervised = is_self_supervised(config)
+        self._has_truth = len(dataset) > 0 and _has_truth(dataset[0], config.task)
+        self.selection = SELECTION[config.task] if self._has_truth else WITHOUT_TRUTH
+
+    def __call__(self) -> dict[str, Any]:
+        """Score, and leave the objective in the mode it was in."""
+        was_training = self.objective.training
+        self.objective.eval()
+        scores: dict[str, Any] = {}
+        if self._task in ("segmentation", "depth") and self._has_truth:
+            scores |= self._evaluate()
+        if self._self_supervised or self._task not in ("segmentation", "depth"):
+            scores = self._run_objective() | scores
+        self.objective.train(was_training)
+        return scores
+
+    @property
+    def sees_motion(self) -> bool:
+        """Whether the objective estimates how the camera of a whole video moves."""
+        return bool(getattr(self.objective, "source_frames", ())) and hasattr(self._dataset, "poses")
+
+    @torch.no_grad()
+    def show(self) -> dict[str, np.ndarray]:
+        """What the objective makes of the first picture, for TensorBoard; nothing where it compares no pictures."""
+        if not self._self_supervised:
+            return {}
+        was_training = self.objective.training
+        self.objective.eval()
+        pictures = colourise_monitor(self.objective.monitor(self.batch_of(self._dataset[0])))
+        self.objective.train(was_training)
+        return pictures
+
+    def batch_of(self, sample: Sample, index: int = 0) -> dict[str, Tensor]:
+        """The batch of one sample, on the device of the run; its holes depend on `index` alone."""
+        batch = self._collate([self._transform(sample, np.random.default_rng([index]))])
+        return {name: values.to(self._accelerator.device) for name, values in batch.items()}
+
+    def _evaluate(self) -> dict[str, Any]:
+        model, errors = self.objective.model, None
+        if self._self_supervised and not self.objective.is_metric:
+            default = default_depth_errors(model)
+            errors = DepthErrors("median", min_depth=default.min_depth, max_depth=default.max_depth)
+        return evaluate_model(model, self._processor, self._dataset, self._task, self._accelerator, errors)
+
+    @torch.no_grad()
+    def _run_objective(self) -> dict[str, Any]:
+        """Mean over the images of the parts of the loss, and what the task measures beside it."""
+        meter = _meter(self._task, self.objective.model) if self._has_truth else None
+        parts: dict[str, float] = {}
+        rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        for index in range(rank, len(self._dataset), world):
+            sample = self._dataset[index]
+            batch = self.batch_of(sample, index)
+            found = {name: value.item() for name, value in self.objective(batch).items()}
+            for name, value in (found | self._focal_error(batch, sample)).items():
+                parts[name] = parts.get(name, 0.0) + value
+            if meter is not None:
+                _update(meter, self._task, self.objective.model, batch, sample)
+        packed = torch.tensor([*parts.values(), float(len(range(rank, len(self._dataset), world)))])
+        *sums, count = total(packed, self._accelerator).tolist()
+        scores = {name: value / count for name, value in zip(parts, sums, strict=True)}
+        scores["val_loss"] = scores.pop("loss")
+        if meter is None:
+            return scores
+        meter.state = total(meter.state, self._accelerator)
+        return scores | meter.compute()
+
+    def _focal_error(self, batch: dict[str, Tensor], sample: Sample) -> dict[str, float]:
+        """Error of a learned focal length as a share of the true one, where that is known."""
+        if not self._self_supervised or self.objective.camera is None or sample.intrinsics is None:
+            return {}
+        truth = self._transform(sample, np.random.default_rng(0)).intrinsics[0, 0]
+        return {"focal_error": abs(self.objective.explain(batch).intrinsics[0, 0, 0].item() / truth - 1)}
+
+
+def hole_options(config: RunConfig) -> dict[str, Any]:
+    """Options of the transform that erases parts of a picture; none for tasks that do not."""
+    if config.task != "reconstruction":
+        return {}
+    return {"hole_share": tuple(config.pretext.hole_share), "hole_size": config.pretext.hole_size}
+
+
+def _has_truth(sample: Sample, task: str) -> bool:
+    """Whether pictures can be scored by the measure of their task; those of labels must be, which is checked there."""
+    return {"depth": sample.depth, "flow": sample.flow}.get(task, sample) is not None
+
+
+def _meter(task: str, model: nn.Module) -> Any:
+    if task == "depth":
+        return None
+    if task == "classification":
+        return CategoryScores(model.config.num_labels)
+    return FlowErrors() if task == "flow" else ReconstructionErrors()
+
+
+def _update(meter: Any, task: str, model: nn.Module, batch: dict[str, Tensor], sample: Sample) -> None:
+    if task == "classification":
+        meter.update(model(batch["pixel_values"]).logits.argmax(-1), batch["labels"])
+    elif task == "reconstruction":
+        meter.update(model(batch["pixel_values"]).reconstruction, batch["image"], batch["holes"])
+    else:
+        flow = model(batch["pixel_values"], batch["source_pixel_values"][:, 0]).flow
+        meter.update(resize_flow(flow, sample.flow.shape[:2])[0].cpu(), torch.from_numpy(sample.flow).permute(2, 0, 1))
+
+
+def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `(B, 2, H, W)` in pixels to pictures of another size, in their pixels."""
+    scale = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]])
+    resized = torch.nn.functional.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+    return resized * scale[:, None, None]

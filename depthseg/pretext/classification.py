@@ -1,0 +1,56 @@
+"""Classification of whole pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ClassificationObjective(nn.Module):
+    """Cross-entropy of one class a picture.
+
+    Args:
+        model: `DepthSegForImageClassification`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Number of pictures: int64 `(1,)`."""
+        labels = batch["labels"]
+        return torch.tensor([len(labels)], device=labels.device)
+
+    def forward(self, batch: Mapping[str, Tensor], num_valid: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the loss of one (micro-)batch.
+
+        Args:
+            batch: `pixel_values` `(B, 3, H, W)`, as the image processor makes them; `labels` int64 `(B,)`, class ids.
+            num_valid: `(1,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
+
+        Returns:
+            `loss`.
+
+        Raises:
+            ValueError: If the labels are not one a picture, or an id lies outside the range (checked on the CPU,
+                where it is cheap).
+        """
+        labels = batch["labels"]
+        logits = self.model(batch["pixel_values"]).logits.float()
+        if labels.shape != (len(logits),):
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; expected ({len(logits)},): one id a picture.")
+        num_labels = logits.shape[1]
+        if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
+            raise ValueError(
+                f"labels holds the ids {sorted(set(labels.tolist()))} but the model knows 0 to {num_labels - 1}; set "
+                "num_labels, or map the labels to the model's classes."
+            )
+        count = (self.count_valid(batch) if num_valid is None else num_valid)[0]
+        return {"loss": F.cross_entropy(logits, labels, reduction="sum") / count}

@@ -1,0 +1,177 @@
+"""Runs without labels, and the rivals of depth, from options to run directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from depthseg.data.synthetic import SyntheticCrops, SyntheticWorld
+from depthseg.engine.predict import load_model
+from depthseg.engine.run import train
+from depthseg.models import DepthSegForSemanticSegmentation
+
+DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
+LEARNED = ("supervision=mono", "intrinsics=per_picture")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    return {
+        split: SyntheticWorld(root, split, count=count, size=(32, 64), frames=(-1, 1), stereo=True, flow=True)
+        for split, count in (("train", 6), ("val", 2))
+    }
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    root = tmp_path_factory.mktemp("crops")
+    return {
+        split: SyntheticCrops(root, split, count=count, size=(32, 32)) for split, count in (("train", 8), ("val", 8))
+    }
+
+
+def scores_of(run):
+    return json.loads((run.run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.mark.parametrize("options", [(option,) for option in DEPTH] + [LEARNED, (*LEARNED[:1], "pose_network=shared")])
+def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, options):
+    config = tiny.tiny_pretext_config(tmp_path, "depth", *options)
+    run = train(config, world["train"], world["val"])
+    scores = scores_of(run)
+    assert scores["alignment"] == ("none" if "stereo" in options[0] else "median")
+    assert 0 < scores["abs_rel"] < 10 and scores["images"] == 2
+    # The world's cameras see as far as 0.72 to 0.98 of the width, and four steps leave the estimate near 1.
+    assert ("focal_error" in scores) == (options == LEARNED) and 0 < scores.get("focal_error", 0.1) < 0.5
+    assert scores["photometric_loss"] + scores["smoothness_loss"] == pytest.approx(scores["val_loss"], rel=1e-6)
+    segmenter = DepthSegForSemanticSegmentation.from_pretrained(run.model_dir, num_labels=3)
+    taken = {part.part: part.status for part in segmenter.transfer_report.parts}
+    assert taken == {"encoder": "taken", "head": "taken", "classifier": "new", "depth_predictor": "left over"}
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("flow", {"end_point_error", "outliers", "photometric_loss"}),
+        ("reconstruction", {"l1", "psnr", "hole_l1", "hole_psnr"}),
+        ("classification", {"accuracy", "mean_class_accuracy"}),
+    ],
+)
+def test_rivals_are_scored_by_their_own_measure_and_hand_on_their_encoder(tiny, tmp_path, world, crops, task, names):
+    data, overrides = (crops, ["data.size=[32,32]"]) if task == "classification" else (world, [])
+    run = train(tiny.tiny_pretext_config(tmp_path, task, overrides=overrides), data["train"], data["val"])
+    scores = scores_of(run)
+    assert names | {"val_loss"} <= set(scores)
+    assert all(np.isfinite(scores[name]) for name in names)
+    segmenter = DepthSegForSemanticSegmentation.from_pretrained(run.model_dir, num_labels=3)
+    taken = {part.part: part.status for part in segmenter.transfer_report.parts}
+    assert taken == {"encoder": "taken", "head": "new", "classifier": "new", "pretext_head": "left over"}
+
+
+class Unmeasured:
+    """The world as a user's video has it: pictures and intrinsics, no truth."""
+
+    label_space = None
+
+    def __init__(self, world):
+        self.names, self._world = world.names, world
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        return replace(self._world[index], labels=None, depth=None, flow=None)
+
+
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_pictures_without_truth_are_scored_by_how_well_they_are_explained(tiny, tmp_path, world, task):
+    options = ("supervision=mono",) if task == "depth" else ()
+    config = tiny.tiny_pretext_config(tmp_path, task, *options)
+    scores = scores_of(train(config, Unmeasured(world["train"]), Unmeasured(world["val"])))
+    assert scores["photometric_loss"] > 0 and "abs_rel" not in scores and "end_point_error" not in scores
+
+
+@pytest.mark.parametrize("task", ["depth", "reconstruction"])
+def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(tiny, tmp_path, world, task):
+    """Motion networks and drawn holes are part of what is resumed."""
+    options = ("supervision=mono", "intrinsics=one_camera") if task == "depth" else ()
+    extra = ["data.colour_jitter=0.3", "run.checkpoint_every=2"]
+    whole = train(tiny.tiny_pretext_config(tmp_path / "whole", task, *options, overrides=extra), *world.values())
+    config = tiny.tiny_pretext_config(tmp_path / "parts", task, *options, overrides=extra)
+
+    class Broken(Exception):
+        pass
+
+    class BreaksOff:
+        label_space = None
+
+        def __init__(self, data):
+            self.names, self._data, self._left = data.names, data, 6
+
+        def __len__(self):
+            return len(self.names)
+
+        def __getitem__(self, index):
+            self._left -= 1
+            if self._left < 0:
+                raise Broken
+            return self._data[index]
+
+    with pytest.raises(Broken):
+        train(config, BreaksOff(world["train"]), world["val"])
+    config.run.resume = True
+    parts = train(config, *world.values())
+    ours, theirs = (last_state(run) for run in (whole, parts))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert json.loads((parts.run_dir / "run.json").read_text())["launches"][1]["first_step"] == 2
+
+
+def last_state(run):
+    """Weights of everything that is trained, from the last checkpoint."""
+    return load_file(next((run.run_dir / "checkpoints").glob("step_*/model.safetensors")))
+
+
+def test_patches_are_cut_and_whole_pictures_scored_as_they_are(tiny, tmp_path, world):
+    config = tiny.tiny_pretext_config(
+        tmp_path, "depth", overrides=["data.size=[32,32]", "data.crop_pixels=true", "data.hflip=0"]
+    )
+    run = train(config, world["train"], world["val"])
+    _, processor = load_model(run.model_dir)
+    assert processor.size == {"height": 32, "width": 64}
+
+
+def test_missing_views_are_named(tiny, tmp_path, world):
+    class NoViews(Unmeasured):
+        def __getitem__(self, index):
+            return replace(self._world[index], frames={1: self._world[index].frames[1]}, stereo=None, intrinsics=None)
+
+    data = NoViews(world["train"])
+    for options, sentence in (
+        (("supervision=mono",), "lacks its neighbours at -1, it has \\+1"),
+        (("supervision=stereo",), "without the second view of a stereo pair"),
+        (("supervision=mono", "source_frames=[1]"), "without the intrinsics of its camera"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            train(tiny.tiny_pretext_config(tmp_path / options[-1], "depth", *options), data, world["val"])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "sentence"),
+    [
+        ("flow", ("supervision=mono",), "pretext.supervision=mono is for task depth"),
+        ("depth", ("source_frames=[0]",), "never 0"),
+        ("depth", ("supervision=stereo", "intrinsics=one_camera"), "it needs pretext.supervision=mono"),
+        ("depth", ("hole_share=[0.5,0.1]",), "hole_share must be \\[least, most\\]"),
+        ("depth", ("pose_network=lstm",), "pretext.pose_network must be one of separate, shared, posecnn"),
+    ],
+)
+def test_options_that_do_not_go_together(tiny, tmp_path, task, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny.tiny_pretext_config(tmp_path, task, *options)
