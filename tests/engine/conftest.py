@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_pictures():
     """Drawing takes longer than the tiny runs; the tests of the recipes look for the pictures."""
     patch = pytest.MonkeyPatch()
