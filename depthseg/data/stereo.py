@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .calibration import Calibration, read_calibration
+from .clips import natural_order
 from .folder import divide_in_order
 from .images import check_same_size, depth_from_disparity, find_map, image_files, read_disparity, read_image
+from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
 if TYPE_CHECKING:
@@ -32,9 +35,13 @@ class StereoPairs:
     and the baseline for 1: depth is then in units of the baseline, and off by the factor between the guessed focal
     length and the true one. Disparity = fx * baseline / depth is right all the same.
 
+    Pictures of a video can bring their neighbours in time along, for training on both.
+
     Args:
         root: The folder.
         split: `train`, `val` or `all`.
+        frames: Offsets of neighbours of the left picture, in steps of `stride` along the natural order of the names.
+        stride: Pictures from one step to the next.
         calibration: File of the cameras, looked for in `root` first; None = `calib.txt` if there is one.
         baseline: Distance of the cameras in metres; goes before that of the calibration.
         focal: Focal length in pixels where there is no calibration; the principal point is the middle.
@@ -53,6 +60,8 @@ class StereoPairs:
         root: str | Path,
         split: str = "all",
         *,
+        frames: Sequence[int] = (),
+        stride: int = 1,
         calibration: str | Path | None = None,
         baseline: float | None = None,
         focal: float | None = None,
@@ -67,11 +76,16 @@ class StereoPairs:
             path, other = (self._left[name], "right") if name in self._left else (self._right[name], "left")
             raise FileNotFoundError(f"{path} has no partner of the same name in {self._root / other}.")
         self.label_space: LabelSpace | None = None
-        self.names = list(divide_in_order(list(self._left), split, val_fraction))
+        self._steps = steps_of(frames, stride)
+        self._order = sorted(self._left, key=natural_order)
+        numbers = divide_in_order(range(len(self._order)), split, val_fraction)
+        self._numbers = with_neighbours(numbers, self._steps)
+        self.names = [self._order[number] for number in self._numbers]
         if not self.names:
             raise ValueError(
                 f"The split {split!r} of {self._root} is empty: val_fraction={val_fraction:g} of {len(self._left)} "
-                "pairs leaves nothing for it. Change val_fraction."
+                f"pairs leaves nothing for it, as a sample takes {span_of(self._steps)} in a row. Change "
+                "val_fraction, frames or stride."
             )
         self._calibration = self._find_calibration(calibration)
         if self._calibration is not None and focal is not None:
@@ -105,7 +119,21 @@ class StereoPairs:
             disparity = read_disparity(path)
             check_same_size(paths[0], left, path, disparity)
             depth = depth_from_disparity(disparity, intrinsics[0, 0] * self._baseline)
-        return Sample(name=name, image=left, depth=depth, stereo=right, stereo_x=self._baseline, intrinsics=intrinsics)
+        return Sample(
+            name=name,
+            image=left,
+            depth=depth,
+            frames={offset: self._neighbour(index, step, left) for offset, step in self._steps.items()},
+            stereo=right,
+            stereo_x=self._baseline,
+            intrinsics=intrinsics,
+        )
+
+    def _neighbour(self, index: int, step: int, left: np.ndarray) -> np.ndarray:
+        path = self._left[self._order[self._numbers[index] + step]]
+        picture = read_image(path)
+        check_same_size(self._left[self.names[index]], left, path, picture)
+        return picture
 
     def _intrinsics(self, size: tuple[int, int]) -> np.ndarray:
         if self._calibration is not None:

@@ -14,6 +14,7 @@ from .calibration import Calibration, read_calibration, read_poses, resize_intri
 from .clips import Clip, FrameCache, find_clips
 from .folder import divide_in_order
 from .images import KITTI_DEPTH_SCALE, check_same_size, find_map, read_depth
+from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ class VideoSequences:
         size: Sequence[int] | None = None,
         depth_scale: float = KITTI_DEPTH_SCALE,
     ) -> None:
-        _check_options(frames, stride, size, depth_scale)
+        _check_options(size, depth_scale)
         self._root = Path(root)
         self.stride = stride
-        self._steps = {offset: offset * stride for offset in frames}
+        self._steps = steps_of(frames, stride)
         self._size = None if size is None else (int(size[0]), int(size[1]))
         self._depth_folder = None if depth is None else self._locate(depth)
         self._depth_scale = depth_scale
@@ -128,18 +129,17 @@ class VideoSequences:
 
     def _find_places(self, split: str, val_fraction: float) -> list[tuple[int, int]]:
         """Clip and frame number of every sample of a split."""
-        before, after = -min(0, *self._steps.values(), 0), max(0, *self._steps.values(), 0)
         places = []
         for index, clip in enumerate(self.clips):
             numbers = divide_in_order(range(len(clip.frames)), split, val_fraction)
-            places += [(index, number) for number in numbers[before : max(len(numbers) - after, 0)]]
+            places += [(index, number) for number in with_neighbours(numbers, self._steps)]
         if not places:
             longest = max(len(clip.frames) for clip in self.clips)
             part = f" and val_fraction={val_fraction:g}" if val_fraction else ""
             raise ValueError(
                 f"The split {split!r} of {self._root} has no sample: its longest clip has {longest} frames"
                 f"{' in all' if part else ''}, and neighbours at {sorted(self._steps.values())} need "
-                f"{before + after + 1} in a row. Give a longer video, or other options frames and stride{part}."
+                f"{span_of(self._steps)} in a row. Give a longer video, or other options frames and stride{part}."
             )
         return places
 
@@ -206,12 +206,7 @@ class VideoSequences:
         return np.stack([of_clip[clip][number] for clip, number in self._places])
 
 
-def _check_options(frames: Sequence[int], stride: int, size: Sequence[int] | None, depth_scale: float) -> None:
-    whole = all(isinstance(offset, int) and offset != 0 for offset in frames)
-    if isinstance(frames, str) or not whole or len(set(frames)) < len(frames):
-        raise ValueError(f"frames={frames} is not valid; give different whole offsets other than 0, such as [-1, 1].")
-    if not isinstance(stride, int) or stride < 1:
-        raise ValueError(f"stride={stride} is out of range; it is a number of frames, 1 or more.")
+def _check_options(size: Sequence[int] | None, depth_scale: float) -> None:
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size={list(size)} is not valid; give [height, width] in pixels, each at least 1.")
     if not depth_scale > 0:

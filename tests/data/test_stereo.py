@@ -78,6 +78,20 @@ def test_val_is_the_end(root):
         StereoPairs(root, "val", val_fraction=0.1)
 
 
+def test_pairs_of_a_video_bring_their_neighbours(root):
+    pairs = StereoPairs(root, frames=[-1, 1], stride=1)
+    assert pairs.names == ["1", "2"]
+    for index, name in enumerate(pairs.names):
+        for offset in (-1, 1):
+            expected = np.asarray(Image.open(root / "left" / f"{int(name) + offset}.png"))
+            assert np.array_equal(pairs[index].frames[offset], expected)
+    assert StereoPairs(root, frames=[1], stride=2).names == ["0", "1"]
+    with pytest.raises(ValueError, match="a sample takes 5 in a row"):
+        StereoPairs(root, frames=[-1, 1], stride=2)
+    with pytest.raises(ValueError, match="other than 0"):
+        StereoPairs(root, frames=[0])
+
+
 def test_what_does_not_fit_is_named(root):
     for options in ({"baseline": 0}, {"focal": -1}):
         with pytest.raises(ValueError, match="must be above 0"):

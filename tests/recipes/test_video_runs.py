@@ -25,6 +25,9 @@ TINY = [
     "run.cpu=true",
 ]
 SIZE = (48, 144)
+# The protocol of Eigen et al. as Monodepth2 has it, on two frames of the world.
+EIGEN = ["--dataset", "synthetic", "--option", "count=2", "--option", "size=[48,144]"]
+EIGEN += ["--protocol", "median", "--crop", "garg", "--min-depth", "1e-3", "--max-depth", "80"]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,11 @@ def test_a_folder_of_frames_becomes_a_depth_network_and_a_motion_report(clip, tm
     names = {f"pictures/{name}" for name in ("target", "warped", "disparity", "auto_mask", "error")}
     assert names <= set(board.Tags()["images"])
     DepthSegForSemanticSegmentation.from_pretrained(run / "model", num_labels=2)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["evaluate", "--model", str(run / "model"), *EIGEN, "--root", str(tmp_path / "world")])
+    assert exit_info.value.code in (0, None)
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["alignment"], scores["crop"], scores["max_depth"]) == ("median", "garg", 80.0)
 
 
 def test_without_calibration_the_focal_length_can_be_learned(clip, tmp_path):
