@@ -97,10 +97,12 @@ class Collate:
             pictures = [picture for sample in clean for picture in self._sources(sample)]
             batch["source_images"] = _to_unit(np.stack(pictures)).unflatten(0, shape)
         if content.intrinsics:
-            intrinsics = [_require(sample, "intrinsics", "intrinsics of its camera") for sample in samples]
+            intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
             batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
         if content.stereo:
-            batch["stereo_x"] = torch.tensor([float(_require(s, "stereo_x", "stereo baseline")) for s in samples])
+            batch["stereo_x"] = torch.tensor(
+                [float(_require(s, "stereo_x", "the baseline of a stereo pair")) for s in samples]
+            )
         if content.holes:
             batch["holes"] = torch.from_numpy(np.stack([sample.holes for sample in samples]))
         return batch
@@ -118,26 +120,35 @@ class Collate:
             )
         sources = [sample.frames[offset] for offset in self._content.source_frames]
         return (
-            [*sources, _require(sample, "stereo", "second view of a stereo pair")] if self._content.stereo else sources
+            [*sources, _require(sample, "stereo", "the second view of a stereo pair")]
+            if self._content.stereo
+            else sources
         )
 
 
 def _require(sample: Sample, name: str, what: str) -> Any:
     value = getattr(sample, name)
     if value is None:
-        raise ValueError(f"Image {sample.name!r} comes without the {what} that this way of training needs.")
+        raise ValueError(f"Image {sample.name!r} comes without {what}.")
     return value
 
 
 def _erased(sample: Sample) -> np.ndarray:
     """The picture `(H, W, 3)` with black holes."""
-    return np.where(_require(sample, "holes", "holes")[..., None], np.uint8(0), sample.image)
+    return np.where(
+        _require(sample, "holes", "holes, which the transform draws")[..., None], np.uint8(0), sample.image
+    )
 
 
 def _to_unit(pictures: np.ndarray) -> Tensor:
     """Pictures uint8 `(N, H, W, 3)` as float32 `(N, 3, H, W)` in [0, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 255
 
+
+UNCALIBRATED = (
+    "the intrinsics of its camera: give a calibration (data.options.calibration, or calib.txt beside the frames), or "
+    "learn the focal length with pretext.intrinsics=one_camera"
+)
 
 _TRUTHS = {
     "labels": ("label map", np.int64),

@@ -23,6 +23,8 @@ from ..models import (
     DepthSegImageProcessor,
     check_input_scaling,
 )
+from ..pretext import start_far
+from .objectives import is_self_supervised
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,6 +110,8 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
     else:
         model = _start_model(config, changes)
         processor = _load_processor(options, size)
+    if is_self_supervised(config) and _is_new(model, "depth_predictor"):
+        start_far(model)
     check_input_scaling(model.config, processor)
     if options.freeze_encoder:
         model.freeze_encoder()
@@ -116,6 +120,12 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         new_name = hasattr(model, "activation_checkpointing_enable")
         (model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def _is_new(model: nn.Module, part: str) -> bool:
+    """Whether a part of a model that was just built or loaded has random weights."""
+    report = model.transfer_report
+    return report is None or any(entry.part == part and entry.status == "new" for entry in report.parts)
 
 
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -76,10 +77,13 @@ def _with_bases(path: Path) -> list[tuple[str, Any]]:
     """A file with the files that it is based on, the lowest one first."""
     chain: list[tuple[str, Any]] = []
     while path is not None:
+        path = Path(os.path.normpath(path))
         if str(path) in [name for name, _ in chain]:
             raise ValueError(f"{path} is based on itself, by way of {', '.join(name for name, _ in chain)}.")
         values = _read_yaml(path)
         base = values.pop("base", None)
+        if base is not None and not isinstance(base, str):
+            raise ValueError(f"{path}: base must be the path of one YAML file, got {base}.")
         chain.append((str(path), values))
         path = None if base is None else path.parent / base
     return chain[::-1]

@@ -40,7 +40,7 @@ def evaluate_model(
     Args:
         model: Task model of depthseg; left in the mode (train or eval) it came in.
         processor: Its image processor, which resizes the image and brings the prediction back to the truth's size.
-        dataset: What to score on; every sample needs labels or depth.
+        dataset: What to score on; every sample needs labels, or some of them depth.
         task: `segmentation` or `depth`.
         accelerator: Shares the images out over its processes; None = this process does all.
         depth_errors: How depth is measured; None = `default_depth_errors(model)`.
@@ -60,6 +60,9 @@ def evaluate_model(
     model.eval()
     for index in range(rank, len(dataset), world):
         sample = dataset[index]
+        if task == "depth" and sample.depth is None:
+            meter.leave_out()
+            continue
         target = torch.from_numpy(target_of(sample, TRUTHS[task]))
         labels, depth = predict_maps(model, processor, sample.image)
         meter.update(torch.from_numpy(labels if task == "segmentation" else depth), target)

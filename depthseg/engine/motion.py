@@ -93,7 +93,7 @@ class View:
         return Camera(dict(zip(self.offsets, poses, strict=True)), focal, given)
 
     def guess(self, step: float) -> list[Tensor]:
-        """The sources, warped as if the camera drove `step` straight ahead each frame."""
+        """The sources, warped as if the camera drove `step` straight ahead from each frame to the next."""
         warped = []
         for source, offset in zip(self.sources, self.offsets, strict=True):
             ahead = self.depth.new_tensor([[0.0, 0.0, -step * offset]])
@@ -156,7 +156,7 @@ def write_motion_report(
         (`straight_line`) at the one speed that gives the least error, with the model's depth and intrinsics; all
         three over the same pixels, those that the model finds in the source; None if there are none;
         `seen_share`: share of these pixels;
-        `straight_line_step`: that speed, per frame, in the unit of the model's depth;
+        `straight_line_step`: that speed, per step of the stride, in the unit of the model's depth;
         `trajectory`: `trajectory_errors` of the motions of the `model`, joined, and of the true mean speed in a
         straight line (`straight_line`), on the longest `clip`; None without true poses;
         `focal_length`: `learned` and `given`, `[fx, fy]` in pixels of the network's picture, mean over the samples,

@@ -13,7 +13,6 @@ from ..pretext import (
     SelfSupervisedObjective,
     SupervisedObjective,
     build_pose_network,
-    start_far,
 )
 from .batches import BatchContent
 
@@ -79,10 +78,6 @@ def build_objective(config: RunConfig, model: nn.Module, train_set: SampleDatase
 
 def _self_supervised(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> SelfSupervisedObjective:
     pretext, content = config.pretext, batch_content(config)
-    report = model.transfer_report
-    is_new = report is None or any(part.part == "depth_predictor" and part.status == "new" for part in report.parts)
-    if is_new:
-        start_far(model)
     pose_network = camera = None
     if content.source_frames:
         encoder = model.config.encoder_config
@@ -91,9 +86,11 @@ def _self_supervised(config: RunConfig, model: nn.Module, train_set: SampleDatas
         pose_network = build_pose_network(pretext.pose_network, pose_encoder, model.encoder.channels[-1])
     if pretext.intrinsics != "given":
         height, width = train_set[0].image.shape[:2]
+        # Of a video that is squeezed as it is read.
+        aspect = train_set.pixel_aspect(0) if hasattr(train_set, "pixel_aspect") else 1.0
         camera = LearnedCamera(
             pose_network.channels if pretext.intrinsics == "per_picture" else None,
-            pixel_aspect=config.data.size[0] / height * width / config.data.size[1],
+            pixel_aspect=aspect * config.data.size[0] / height * width / config.data.size[1],
         )
     smoothness = DEPTH_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
     return SelfSupervisedObjective(

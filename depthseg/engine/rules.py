@@ -123,8 +123,8 @@ def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
     yield _not_negative("pretext.scale_consistency_weight", pretext.scale_consistency_weight)
     share = list(pretext.hole_share)
     yield (
-        len(share) != 2 or not 0 <= share[0] <= share[-1] <= 1,
-        f"pretext.hole_share must be [least, most] with 0 <= least <= most <= 1, got {share}.",
+        len(share) != 2 or not 0 <= share[0] <= share[-1] <= 1 or share[-1] == 0,
+        f"pretext.hole_share must be [least, most] with 0 <= least <= most <= 1 and most above 0, got {share}.",
     )
     yield _at_least("pretext.hole_size", pretext.hole_size, 1)
     yield _one_of("pretext.scale_weights", pretext.scale_weights, ("fine", "reversed"))

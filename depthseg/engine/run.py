@@ -45,7 +45,7 @@ RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", "checkpoi
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.tensorboard", "run.cpu", "data.root", "data.num_workers"),
+    *("run.tensorboard", "run.cpu", "data.root", "data.video", "data.num_workers"),
 )
 """Options that may differ when a run is resumed, because its numbers do not depend on them."""
 
@@ -101,10 +101,11 @@ def train(
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
-    _start_directory(config, run_dir, checkpoint, accelerator, train_set)
-    encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     objective = build_objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
+    scorer.batch_of(train_set[0])  # what samples lack is found here, too
+    _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = MicroBatches(
         first_step=training.progress.step,
@@ -133,7 +134,7 @@ def log_video_report(config: RunConfig) -> None:
     if name != "video":
         return
     options = {**config.data.options, **config.data.train_options}
-    chosen = {key: options[key] for key in ("stride", "calibration") if key in options}
+    chosen = {key: options[key] for key in ("stride", "calibration", "depth") if key in options}
     try:
         logger.info("%s", examine_video(root, **chosen))
     except ImportError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from ..data.transforms import TrainTransform
 from ..metrics import CategoryScores, DepthErrors, FlowErrors, ReconstructionErrors
@@ -68,10 +70,16 @@ class Scorer:
         self._accelerator = accelerator
         self._collate = Collate(processor, batch_content(config))
         # Holes are drawn as in training; nothing else is left to chance.
-        self._transform = TrainTransform(config.data.size, hflip=0.0, **hole_options(config))
+        size = processor.size["height"], processor.size["width"]
+        self._transform = TrainTransform(size, hflip=0.0, **hole_options(config))
         self._self_supervised = is_self_supervised(config)
-        self._has_truth = len(dataset) > 0 and _has_truth(dataset[0], config.task)
+        self._has_truth = len(dataset) > 0 and _has_truth(dataset, config)
         self.selection = SELECTION[config.task] if self._has_truth else WITHOUT_TRUTH
+        if config.task == "depth" and not (self._self_supervised or self._has_truth):
+            raise ValueError(
+                "The data set to score on has no depth, so nobody could tell how well depth is learned from labels: "
+                "choose another data.val_split, or data.val_options that bring depth."
+            )
 
     def __call__(self) -> dict[str, Any]:
         """Score, and leave the objective in the mode it was in."""
@@ -117,19 +125,20 @@ class Scorer:
     def _run_objective(self) -> dict[str, Any]:
         """Mean over the images of the parts of the loss, and what the task measures beside it."""
         meter = _meter(self._task, self.objective.model) if self._has_truth else None
-        parts: dict[str, float] = {}
+        parts: dict[str, list[float]] = {}
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
         for index in range(rank, len(self._dataset), world):
             sample = self._dataset[index]
             batch = self.batch_of(sample, index)
             found = {name: value.item() for name, value in self.objective(batch).items()}
             for name, value in (found | self._focal_error(batch, sample)).items():
-                parts[name] = parts.get(name, 0.0) + value
+                parts.setdefault(name, []).append(value)
             if meter is not None:
                 _update(meter, self._task, self.objective.model, batch, sample)
-        packed = torch.tensor([*parts.values(), float(len(range(rank, len(self._dataset), world)))])
-        *sums, count = total(packed, self._accelerator).tolist()
-        scores = {name: value / count for name, value in zip(parts, sums, strict=True)}
+        # By name: a process may have had no picture at all, or none whose focal length is known.
+        found = gather_object([parts])
+        names = dict.fromkeys(name for process in found for name in process)
+        scores = {name: fmean([value for process in found for value in process.get(name, ())]) for name in names}
         scores["val_loss"] = scores.pop("loss")
         if meter is None:
             return scores
@@ -151,9 +160,15 @@ def hole_options(config: RunConfig) -> dict[str, Any]:
     return {"hole_share": tuple(config.pretext.hole_share), "hole_size": config.pretext.hole_size}
 
 
-def _has_truth(sample: Sample, task: str) -> bool:
+def _has_truth(dataset: SampleDataset, config: RunConfig) -> bool:
     """Whether pictures can be scored by the measure of their task; those of labels must be, which is checked there."""
-    return {"depth": sample.depth, "flow": sample.flow}.get(task, sample) is not None
+    if config.task == "flow":
+        # The true flow is that to the frame before.
+        return config.pretext.source_frames[0] == -1 and dataset[0].flow is not None
+    if config.task == "depth":
+        known = getattr(dataset, "has_depth", None)
+        return any(map(known, range(len(dataset)))) if known else dataset[0].depth is not None
+    return True
 
 
 def _meter(task: str, model: nn.Module) -> Any:

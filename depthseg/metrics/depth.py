@@ -112,12 +112,16 @@ class DepthErrors:
         else:
             self._update_image(predicted, truth)
 
+    def leave_out(self) -> None:
+        """Count an image without any known depth."""
+        self.state[-1] += 1
+
     def _update_image(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         inside = crop_slices(self.crop, truth.shape)
         truth, predicted = truth[inside], predicted[inside]
         known = (truth > self.min_depth) & (truth < self.max_depth)  # False for NaN as well
         if not known.any():
-            self.state[-1] += 1
+            self.leave_out()
             return
         truth, predicted = truth[known], predicted[known]
         if not np.isfinite(predicted).all():

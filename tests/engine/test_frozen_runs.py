@@ -165,7 +165,7 @@ def test_parameters_without_gradient_do_not_stop_two_processes(tiny, tmp_path):
     Two processes with gradient checkpointing get the numbers of one process without.
     """
     overrides = (*VIT_DPT, "optim.batch_size=8")
-    done = launch(Path(tiny.__file__), str(tmp_path / "two"), *overrides, "model.gradient_checkpointing=true")
+    done = launch(Path(tiny.__file__), "3", str(tmp_path / "two"), *overrides, "model.gradient_checkpointing=true")
     assert done.returncode == 0, done.stderr
     train(tiny.tiny_config(tmp_path / "one", *overrides), tiny.Blocks(10), tiny.Blocks(3, seed=1))
     record = json.loads((tmp_path / "two" / "run.json").read_text())
@@ -179,7 +179,7 @@ def test_parameters_without_gradient_do_not_stop_two_processes(tiny, tmp_path):
 
 @pytest.mark.heavy
 def test_a_frozen_encoder_stays_as_it_is_in_two_processes(tiny, tmp_path):
-    done = launch(Path(tiny.__file__), str(tmp_path / "two"), *FROZEN)
+    done = launch(Path(tiny.__file__), "3", str(tmp_path / "two"), *FROZEN)
     assert done.returncode == 0, done.stderr
     tiny.tiny_train(tmp_path / "one", *FROZEN)
     two, one = hashes(tmp_path / "two"), hashes(tmp_path / "one")

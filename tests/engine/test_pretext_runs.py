@@ -156,7 +156,7 @@ def test_missing_views_are_named(tiny, tmp_path, world):
     for options, sentence in (
         (("supervision=mono",), "lacks its neighbours at -1, it has \\+1"),
         (("supervision=stereo",), "without the second view of a stereo pair"),
-        (("supervision=mono", "source_frames=[1]"), "without the intrinsics of its camera"),
+        (("supervision=mono", "source_frames=[1]"), "without the intrinsics of its camera: give a calibration"),
     ):
         with pytest.raises(ValueError, match=sentence):
             train(tiny.tiny_pretext_config(tmp_path / options[-1], "depth", *options), data, world["val"])
@@ -175,3 +175,67 @@ def test_missing_views_are_named(tiny, tmp_path, world):
 def test_options_that_do_not_go_together(tiny, tmp_path, task, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny.tiny_pretext_config(tmp_path, task, *options)
+
+
+class PartlyMeasured(Unmeasured):
+    """Depth of the second picture alone."""
+
+    def __getitem__(self, index):
+        sample = self._world[index]
+        return sample if index == 1 else replace(sample, depth=None)
+
+    def has_depth(self, index):
+        return index == 1
+
+
+@pytest.mark.parametrize("options", [("supervision=mono",), ()])
+def test_pictures_without_depth_are_left_out_of_the_score(tiny, tmp_path, world, options):
+    scores = scores_of(
+        train(tiny.tiny_pretext_config(tmp_path, "depth", *options), world["train"], PartlyMeasured(world["val"]))
+    )
+    assert (scores["images"], scores["images_without_depth"]) == (1, 1)
+
+
+def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, world):
+    earlier = train(tiny.tiny_pretext_config(tmp_path, "depth"), world["train"], world["val"])
+    again = ["run.overwrite=true"]
+    with pytest.raises(ValueError, match="The data set to score on has no depth"):
+        train(tiny.tiny_pretext_config(tmp_path, "depth", overrides=again), world["train"], Unmeasured(world["val"]))
+
+    class Uncalibrated(Unmeasured):
+        def __getitem__(self, index):
+            return replace(self._world[index], intrinsics=None)
+
+    config = tiny.tiny_pretext_config(tmp_path, "depth", "supervision=mono", overrides=again)
+    with pytest.raises(ValueError, match="pretext.intrinsics=one_camera"):
+        train(config, Uncalibrated(world["train"]), world["val"])
+    assert (earlier.model_dir / "model.safetensors").is_file() and scores_of(earlier)["step"] == 4
+
+
+def test_flow_to_another_frame_is_not_scored_by_the_flow_to_the_one_before(tiny, tmp_path, world):
+    scores = scores_of(train(tiny.tiny_pretext_config(tmp_path, "flow", "source_frames=[1]"), *world.values()))
+    assert "end_point_error" not in scores and scores["photometric_loss"] > 0
+
+
+def test_whole_pictures_are_scored_where_patches_are_trained_on(tiny, tmp_path, world, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "depthseg.engine.scoring.Scorer.show", lambda scorer: seen.append(scorer.batch_of(world["val"][0])) or {}
+    )
+    overrides = ["data.size=[32,32]", "data.crop_pixels=true", "run.tensorboard=true"]
+    train(tiny.tiny_pretext_config(tmp_path, "depth", "supervision=stereo", overrides=overrides), *world.values())
+    assert seen[0]["image"].shape == (1, 3, 32, 64)
+    expected = torch.from_numpy(world["val"][0].image).permute(2, 0, 1)[None] / 255
+    torch.testing.assert_close(seen[0]["image"], expected)
+
+
+def test_a_model_that_is_handed_over_keeps_its_weights(tiny, tmp_path, world):
+    first = train(tiny.tiny_pretext_config(tmp_path / "first", "depth", "supervision=stereo"), *world.values())
+    model, processor = load_model(first.model_dir)
+    model.transfer_report = None
+    biases = [predictor.conv.bias.item() for predictor in model.depth_predictor]
+    config = tiny.tiny_pretext_config(
+        tmp_path / "second", "depth", "supervision=stereo", overrides=["schedule.steps=1", "optim.lr=1e-12"]
+    )
+    train(config, *world.values(), model=model, processor=processor)
+    assert [predictor.conv.bias.item() for predictor in model.depth_predictor] == pytest.approx(biases, abs=1e-6)

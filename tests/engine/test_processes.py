@@ -38,7 +38,7 @@ def launch(script: Path, *arguments: str, processes: int = 2) -> subprocess.Comp
 def two_and_one(tiny, tmp_path_factory):
     """The same run, in two processes and in this one."""
     folder = tmp_path_factory.mktemp("processes")
-    done = launch(Path(tiny.__file__), str(folder / "two"), *OPTIONS)
+    done = launch(Path(tiny.__file__), "3", str(folder / "two"), *OPTIONS)
     assert done.returncode == 0, done.stderr
     tiny.tiny_train(folder / "one", *OPTIONS)
     return folder / "two", folder / "one"
@@ -93,3 +93,19 @@ def test_a_converted_layer_that_does_not_train_is_the_plain_one():
     nn.init.normal_(plain.running_mean)
     x = torch.randn(2, 4, 3, 3)
     torch.testing.assert_close(SyncBatchNorm2d.from_batch_norm(plain).eval()(x), plain.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.heavy
+def test_without_labels_two_processes_are_one_even_if_one_has_no_picture_to_score(tiny, tmp_path):
+    options = ("task=depth", "pretext.supervision=mono", "pretext.intrinsics=per_picture", *OPTIONS)
+    done = launch(Path(tiny.__file__), "1", str(tmp_path / "two"), *options)
+    assert done.returncode == 0, done.stderr
+    tiny.tiny_train(tmp_path / "one", *options, scored=1)
+    two, one = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("two", "one")
+    )
+    assert len(two) == len(one) == 4
+    for ours, theirs in zip(two, one, strict=True):
+        for name in ("train_loss", "val_loss", "focal_error"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name

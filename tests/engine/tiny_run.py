@@ -14,10 +14,14 @@ from depthseg.engine.run import RunResult, train
 
 SPACE = LabelSpace("blocks", ("left", "right", "far"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 SIZE = (32, 64)
+INTRINSICS = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 15.5], [0.0, 0.0, 1.0]])
 
 
 class Blocks:
-    """Noisy pictures of two colours with labels, depth, and a different share of unknown pixels in each."""
+    """Noisy pictures of two colours with labels, depth, and a different share of unknown pixels in each.
+
+    Their neighbours in time are the same picture, a pixel aside.
+    """
 
     label_space = SPACE
 
@@ -37,7 +41,9 @@ class Blocks:
         depth = np.float32(5.0) + 10 * labels.astype(np.float32)
         unknown = rng.random(SIZE) < rng.random()
         labels[unknown], depth[unknown] = 255, 0
-        return Sample(self.names[index], image.clip(0, 255).astype(np.uint8), labels, depth)
+        image = image.clip(0, 255).astype(np.uint8)
+        frames = {offset: np.roll(image, offset, axis=1) for offset in (-1, 1)}
+        return Sample(self.names[index], image, labels, depth, frames, intrinsics=INTRINSICS)
 
 
 def tiny_config(output_dir: object, *overrides: str) -> RunConfig:
@@ -64,10 +70,10 @@ def tiny_pretext_config(output_dir: object, task: str, *pretext: str, overrides:
     return tiny_config(output_dir, f"task={task}", *small, *options, *overrides)
 
 
-def tiny_train(output_dir: object, *overrides: str) -> RunResult:
-    """Train on ten pictures, score on three."""
-    return train(tiny_config(output_dir, *overrides), Blocks(10), Blocks(3, seed=1))
+def tiny_train(output_dir: object, *overrides: str, scored: int = 3) -> RunResult:
+    """Train on ten pictures, score on a few."""
+    return train(tiny_config(output_dir, *overrides), Blocks(10), Blocks(scored, seed=1))
 
 
 if __name__ == "__main__":
-    tiny_train(*sys.argv[1:])
+    tiny_train(*sys.argv[2:], scored=int(sys.argv[1]))
