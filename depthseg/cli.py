@@ -134,13 +134,14 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="known data sets, their splits and terms")
     listing.set_defaults(run=list_datasets)
     check = commands.add_parser("check", help="count files and ids, and say what is wrong")
-    check.add_argument("name", choices=list(DATASETS))
+    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help="camvid or folder")
     check.add_argument("root")
     check.set_defaults(run=run_check)
     doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
     doctor.add_argument("path", help="video file, folder of frames or folder of clips")
     doctor.add_argument("--stride", type=int, default=1, help="frames between two pictures; default: %(default)s")
     doctor.add_argument("--calibration", metavar="FILE", help="camera; default: calib.txt beside the frames")
+    doctor.add_argument("--depth", metavar="FOLDER", help="depth files, not to be taken for frames")
     doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")
     doctor.set_defaults(run=run_doctor)
     render = commands.add_parser("render", help="render the procedural world into a folder")
@@ -168,7 +169,9 @@ def run_check(options: argparse.Namespace) -> int:
 def run_doctor(options: argparse.Namespace) -> None:
     """Print what a video shows of the motion of its camera."""
     with one_sentence_errors():
-        report = examine_video(options.path, stride=options.stride, calibration=options.calibration)
+        report = examine_video(
+            options.path, stride=options.stride, calibration=options.calibration, depth=options.depth
+        )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
 
 

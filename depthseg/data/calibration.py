@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ _FORMS = (
     "KITTI's calib.txt (lines such as `P0: ` with 12 numbers), a text of 3x3 or 3x4 numbers, or JSON or YAML with fx, "
     "fy, cx, cy and optionally width, height, baseline"
 )
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_SAME_CAMERA = 1e-3
+"""Share of the focal length by which the intrinsics of a rectified pair may differ."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,18 @@ def read_calibration(path: str | Path) -> Calibration:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file has none of these forms, or its numbers are no camera.
+        ValueError: The file has none of these forms, its numbers are no camera, or the first two cameras differ.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no calibration file {path}.")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if path.suffix.lower() in (".json", ".yaml", ".yml"):
+    if path.suffix.lower() in (".json", *_YAML_SUFFIXES) or text.lstrip().startswith("{"):
         return _from_names(path, text)
     matrices = _matrices(path, text)
     intrinsics = _checked(path, matrices[0][:, :3])
+    if len(matrices) > 1:
+        _check_one_camera(path, intrinsics, _checked(path, matrices[1][:, :3]))
     baseline = None
     if len(matrices) > 1 and matrices[0].shape == matrices[1].shape == (3, 4):
         # The fourth column is -fx times the x of the camera.
@@ -116,23 +123,34 @@ def read_poses(path: str | Path) -> np.ndarray:
 
 
 def _from_names(path: Path, text: str) -> Calibration:
-    try:
-        values: Any = yaml.safe_load(text)  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid JSON or YAML: {error}.") from error
+    values = _parsed(path, text)
     needed, optional = ("fx", "fy", "cx", "cy"), ("width", "height", "baseline")
     if not isinstance(values, dict) or not set(needed) <= set(values):
         raise ValueError(f"{path} must name fx, fy, cx and cy in pixels; other forms are {_FORMS}.")
     for key in (*needed, *optional):
         value = values.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{path} says {key}: {value!r}; it must be a number.")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not number:
+            raise ValueError(f"{path} says {key}: {value!r}; it must be a number, and finite.")
     fx, fy, cx, cy = (float(values[key]) for key in needed)
     size = None
     if values.get("width") and values.get("height"):
         size = (int(values["height"]), int(values["width"]))
     intrinsics = _checked(path, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     return Calibration(path, intrinsics, size, _checked_baseline(path, values.get("baseline")))
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """What a JSON or YAML file holds; YAML comes second, as it takes JSON's 1e2 for a word."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if path.suffix.lower() not in _YAML_SUFFIXES:
+            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid JSON or YAML: {error}.") from error
 
 
 def _matrices(path: Path, text: str) -> list[np.ndarray]:
@@ -169,6 +187,21 @@ def _checked(path: Path, intrinsics: np.ndarray) -> np.ndarray:
             "above 0. Correct the file."
         )
     return intrinsics.astype(np.float64)
+
+
+def _check_one_camera(path: Path, first: np.ndarray, second: np.ndarray) -> None:
+    """Refuse a pair that is not rectified: its disparity would not be fx * baseline / depth."""
+    places = {"fx": (0, 0), "skew": (0, 1), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
+    differing = [
+        f"{name} ({first[place]:g} and {second[place]:g})"
+        for name, place in places.items()
+        if abs(first[place] - second[place]) > _SAME_CAMERA * first[0, 0]
+    ]
+    if differing:
+        raise ValueError(
+            f"The first two cameras of {path} differ in {', '.join(differing)}: rectify the pictures to one camera, "
+            "or leave only the matrix of the camera that took them."
+        )
 
 
 def _checked_baseline(path: Path, baseline: float | None) -> float | None:

@@ -102,10 +102,11 @@ def check_dataset(name: str, root: str | Path, **options: float) -> DatasetRepor
         **options: For `folder`: `val_fraction`, `seed` and `depth_scale` as in `FolderDataset`.
 
     Raises:
-        ValueError: This data set has no files to check.
+        ValueError: This data set cannot be checked.
     """
     if name not in _CHECKS:
-        raise ValueError(f"{name!r} has no files to check; data sets on disk are {', '.join(_CHECKS)}.")
+        hint = " Look at its frames with `depthseg datasets doctor PATH`." if name in ("video", "stereo") else ""
+        raise ValueError(f"{name!r} data sets cannot be checked here, only {' and '.join(_CHECKS)}.{hint}")
     report = DatasetReport(name=name, root=Path(root))
     if not report.root.is_dir():
         report.problems.append(f"The folder {root} does not exist.")

@@ -74,9 +74,9 @@ class Clip:
         return self.frames.files[number].stem if isinstance(self.frames, PictureFrames) else f"{number:06d}"
 
     def nearest(self, file_name: str, root: Path) -> Path | None:
-        """A file that goes with the clip: beside its frames or in a folder above, up to `root`."""
+        """A file that goes with the clip: beside its frames or in a folder above, up to `root` or the folder of it."""
         inside = [self.path, *self.path.parents]
-        for folder in inside[: inside.index(root) + 1] if root in inside else inside[:1]:
+        for folder in inside[: inside.index(root.parent if root.is_file() else root) + 1]:
             if (folder / file_name).is_file():
                 return folder / file_name
         return None

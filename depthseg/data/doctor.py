@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ class VideoReport:
         parallax: Share of the width that a point moves beyond what the rotation of the camera explains.
         rotation: Degrees that the camera turns from frame to frame.
         most_rotation: The same for the tenth of the pairs that turn fastest.
-        exposure_jumps: Names of frames before which the brightness jumps.
+        exposure_jumps: Where the brightness jumps: the name of the later frame of each such pair, the first one seen
+            after the jump.
         suggested_stride: The shortest stride with enough parallax; None if there is none.
         advice: Sentences on what stands in the way of learning depth, and what to do; empty if all is well.
     """
@@ -96,7 +99,12 @@ class VideoReport:
 
 
 def examine_video(
-    root: str | Path, *, stride: int = 1, calibration: str | Path | None = None, pairs: int = 60
+    root: str | Path,
+    *,
+    stride: int = 1,
+    calibration: str | Path | None = None,
+    depth: str | Path | None = None,
+    pairs: int = 60,
 ) -> VideoReport:
     """Measure how a camera moves through a video.
 
@@ -104,6 +112,7 @@ def examine_video(
         root: A video file, a folder of frames or a folder of clips, as `VideoSequences` takes them.
         stride: Frames between the two pictures of a pair.
         calibration: File of the camera; None = `calib.txt` if there is one, else the focal length is guessed.
+        depth: Folder of depth files, so that pictures in it are not taken for frames.
         pairs: At most so many pairs are examined, evenly spread; exposure jumps elsewhere are not seen.
 
     Raises:
@@ -113,7 +122,9 @@ def examine_video(
     """
     if pairs < 1:
         raise ValueError(f"pairs={pairs} is out of range; examine 1 pair or more.")
-    video = VideoSequences(root, "all", frames=(1,), stride=stride, calibration=calibration)
+    # Each sample is the later picture of its pair.
+    open_video = partial(VideoSequences, root, "all", frames=(-1,), calibration=calibration, depth=depth)
+    video = open_video(stride=stride)
     chosen = _spread(len(video), pairs)
     motions = [_measure(video, index) for index in chosen]
     followed = [motion for motion in motions if motion.followed]
@@ -139,7 +150,7 @@ def examine_video(
             if abs(math.log(motion.gain)) > math.log1p(EXPOSURE_JUMP) * math.sqrt(stride)
         ],
     )
-    report.suggested_stride = _suggest_stride(report, root, calibration)
+    report.suggested_stride = _suggest_stride(report, open_video)
     report.advice = _advice(report)
     return report
 
@@ -151,7 +162,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _measure(video: VideoSequences, index: int) -> PairMotion:
     sample = video[index]
-    return measure_pair(sample.image, sample.frames[1], sample.intrinsics)
+    return measure_pair(sample.frames[-1], sample.image, sample.intrinsics)
 
 
 def _middle(values: list[float], quantile: float = 0.5) -> float | None:
@@ -162,15 +173,15 @@ def _static_share(motions: list[PairMotion]) -> float:
     return sum(motion.followed and motion.motion < STATIC_MOTION for motion in motions) / len(motions)
 
 
-def _suggest_stride(report: VideoReport, root: str | Path, calibration: str | Path | None) -> int | None:
+def _suggest_stride(report: VideoReport, open_video: Callable[..., VideoSequences]) -> int | None:
     """The given stride if it shows enough parallax, else the first of its doubles that does; it is measured."""
     if _enough(report.static_share, report.parallax):
         return report.stride
     stride = 2 * report.stride
     while report.motion is not None and stride <= min(_LONGEST_STRIDE * report.stride, report.frames // 3):
         try:
-            video = VideoSequences(root, "all", frames=(1,), stride=stride, calibration=calibration)
-        except ValueError:  # every clip is shorter than that
+            video = open_video(stride=stride)
+        except (ValueError, FileNotFoundError):  # every clip is shorter, or no frame that is left has a depth file
             return None
         motions = [_measure(video, index) for index in _spread(len(video), _QUICK_PAIRS)]
         followed = [motion for motion in motions if motion.followed]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 FLOAT_SUFFIXES = (".npy", ".npz", ".pfm")
 """Endings of the files that `read_float_map` takes, in lower case."""
 
+# NumPy reads the header of an array as Python, and zipfile raises a RuntimeError for features that it does not know.
+_DAMAGES = (ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s")
 
 
@@ -45,7 +49,7 @@ def _read_numpy(path: Path) -> np.ndarray:
             if len(content.files) == 1:
                 return content[content.files[0]]
             names = ", ".join(content.files) or "none"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise ValueError(f"{path} is damaged or no NumPy file of numbers: {error}.") from error
     raise ValueError(f"{path} must hold exactly one array; its arrays are: {names}.")
 

@@ -173,6 +173,10 @@ class FolderDataset:
             check_same_size(image_path, image, path, depth)
         return Sample(name=name, image=image, labels=labels, depth=depth)
 
+    def has_depth(self, index: int) -> bool:
+        """Whether an image has a file that depth is read from."""
+        return self._file("depth", self.names[index]) is not None
+
 
 def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
     """Read a label map whose ids must lie in a label space.

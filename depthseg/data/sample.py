@@ -49,7 +49,11 @@ class Sample:
 
 
 class SampleDataset(Protocol):
-    """The form of every data set: ordered, indexable, named."""
+    """The form of every data set: ordered, indexable, named.
+
+    A data set whose depth may be missing for some samples may say so: `has_depth(index) -> bool`, without reading
+    pictures.
+    """
 
     names: list[str]
     label_space: LabelSpace | None

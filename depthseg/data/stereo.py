@@ -129,6 +129,10 @@ class StereoPairs:
             intrinsics=intrinsics,
         )
 
+    def has_depth(self, index: int) -> bool:
+        """Whether a pair has a file of true disparity."""
+        return find_map(self._root / "disparity", self.names[index]) is not None
+
     def _neighbour(self, index: int, step: int, left: np.ndarray) -> np.ndarray:
         path = self._left[self._order[self._numbers[index] + step]]
         picture = read_image(path)

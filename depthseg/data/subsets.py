@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from .sample import Sample, SampleDataset
 
@@ -46,6 +47,9 @@ SAMPLES_IN_MEMORY = 64
 class Subset:
     """The named samples of a data set, in the order given; each is read once if there are few.
 
+    Where the data set has `categories`, `stride`, `frame_rate`, `poses`, `has_depth` or `pixel_aspect`, so has the
+    subset, the last three for its own samples.
+
     Args:
         dataset: The pool.
         names: Which samples; each must be in the pool.
@@ -75,6 +79,18 @@ class Subset:
         if position not in self._kept:
             self._kept[position] = self._dataset[position]
         return self._kept[position]
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some data sets have, and the subset exactly if its data set has it."""
+        if name in ("categories", "stride", "frame_rate"):
+            return getattr(self._dataset, name)
+        if name == "poses":
+            poses = self._dataset.poses
+            return None if poses is None else poses[self._indices]
+        if name in ("has_depth", "pixel_aspect"):
+            ask = getattr(self._dataset, name)
+            return lambda index: ask(self._indices[index])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def few_shot_subset(dataset: SampleDataset, size: int, seed: int) -> Subset:

@@ -32,7 +32,7 @@ class VideoSequences:
     ROOT.mp4                  one video, or
     ROOT/000000.png ...       one folder of frames in natural order, or
     ROOT/CLIP/000000.png ...  clips, each a folder of frames or a video file, at any depth
-    ROOT/calib.txt            optional, here or beside the frames of a clip, as KITTI odometry has it
+    ROOT/calib.txt            optional, here, beside ROOT.mp4 or the frames of a clip, as KITTI odometry has it
     ROOT/poses.txt            optional, likewise; camera to world, one line a frame
     ```
 
@@ -122,6 +122,17 @@ class VideoSequences:
             frames={offset: near[step] for offset, step in self._steps.items()},
             intrinsics=self._intrinsics_of(clip),
         )
+
+    def has_depth(self, index: int) -> bool:
+        """Whether a frame has a depth file."""
+        return self._depth_folder is not None and self._depth_file(*self._places[index]) is not None
+
+    def pixel_aspect(self, index: int) -> float:
+        """Ratio fy / fx that a camera of square pixels has at the size of this sample: not 1 if `size` squeezes."""
+        if self._size is None:
+            return 1.0
+        height, width = self._cache.full_size(self._places[index][0])
+        return (self._size[0] / height) / (self._size[1] / width)
 
     def _locate(self, path: str | Path) -> Path:
         folder = self._root.parent if self._root.is_file() else self._root

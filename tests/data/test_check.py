@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthseg.cli import main
 from depthseg.data.check import check_dataset
 
 
@@ -169,9 +170,15 @@ def test_many_problems_are_counted_but_not_all_printed(folder):
     assert "... and 10 more" in report.render()
 
 
-def test_data_that_is_not_on_disk():
-    with pytest.raises(ValueError, match="'synthetic' has no files to check; data sets on disk are camvid, folder"):
+def test_data_that_cannot_be_checked_here(capsys):
+    with pytest.raises(ValueError, match="'synthetic' data sets cannot be checked here, only camvid and folder.$"):
         check_dataset("synthetic", ".")
+    for name in ("video", "stereo"):
+        with pytest.raises(SystemExit, match=f"'{name}' data sets cannot .*Look .* `depthseg datasets doctor PATH`"):
+            main(["datasets", "check", name, "."])
+    with pytest.raises(SystemExit):
+        main(["datasets", "check", "--help"])
+    assert "camvid or folder" in capsys.readouterr().out
 
 
 def test_depth_in_arrays_is_counted_and_examined(tmp_path):

@@ -55,6 +55,33 @@ def test_disparity_formats_of_16_bit_files(tmp_path):
     assert depth_from_disparity(np.array([[0, 0.5, 4]]), 8).tolist() == [[0, 16, 2]]
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_byte_is_a_sentence_or_changes_a_number(tmp_path, save):
+    path = tmp_path / "a.npz"
+    save(path, np.random.default_rng(0).random((2, 3)))
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            read_depth(path)
+        except ValueError as error:
+            assert "a.npz" in str(error)
+            refused += 1
+    assert refused > len(whole) / 2
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="a.npz is damaged or no NumPy file"):
+            read_depth(path)
+
+
+def test_a_header_that_does_not_end_is_damage(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"}", b" "))
+    with pytest.raises(ValueError, match="a.npy is damaged or no NumPy file"):
+        read_depth(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -99,6 +126,8 @@ def test_a_folder_takes_arrays_and_pictures_of_depth(root):
     np.save(root / "depth/a.npy", np.full((4, 6), 2.5))
     save_png(root / "depth/b.png", np.full((4, 6), 512))
     data = FolderDataset(root, "train", truth="depth", val_fraction=0)
+    everything = FolderDataset(root, "all")
+    assert [everything.has_depth(index) for index in range(3)] == [True, True, False]
     assert data.names == ["a", "b"] and [sample.depth[0, 0] for sample in data] == [2.5, 2]
     np.save(root / "depth/a.npy", np.full((4, 6), -1.0))
     with pytest.raises(ValueError, match="depth/a.npy holds negative values"):
@@ -113,6 +142,8 @@ def test_a_folder_makes_depth_of_disparity(root):
     save_png(root / "depth/b.png", np.full((4, 6), 256))
     options = {"truth": "depth", "val_fraction": 0, "focal_times_baseline": 514.0}
     kitti = FolderDataset(root, "train", **options)
+    both = FolderDataset(root, "all", focal_times_baseline=514.0), FolderDataset(root, "all")
+    assert [[data.has_depth(index) for index in range(3)] for data in both] == [[1, 0, 0], [0, 1, 0]]
     cityscapes = FolderDataset(root, "train", disparity_format="cityscapes", **options)
     assert kitti.names == cityscapes.names == ["a"]
     assert kitti[0].depth[0, 0] == 512 and cityscapes[0].depth[0, 0] == 514

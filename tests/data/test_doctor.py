@@ -133,9 +133,37 @@ def test_jumps_of_the_exposure_are_found_where_they_are(drive, gain):
         return np.clip(image * (0.7 * gain if number in (3, 4) else 0.7), 0, 255).astype(np.uint8)
 
     report = examine_video(drive((0, 1), range(7), expose))
-    assert report.exposure_jumps == ["drive/000002", "drive/000004"]
+    assert report.exposure_jumps == ["drive/000003", "drive/000005"]
     assert "The brightness jumps at 2 of the frames" in report.advice[-1]
     assert report.lost_share == 0
+
+
+@pytest.mark.parametrize("gain", [1 / 2, 0.7, 1.3, 2])
+def test_a_change_of_the_exposure_does_not_pass_for_motion(gain):
+    start, end = world_frame((0, 3), 0), world_frame((0, 3), 1)
+    dark, bright = ((scale * image["image"]).astype(np.uint8) for scale, image in ((0.5, start), (0.5 * gain, end)))
+    same = measure_pair(dark, (0.5 * end["image"]).astype(np.uint8), start["intrinsics"])
+    found = measure_pair(dark, bright, start["intrinsics"])
+    assert found.followed and found.gain == pytest.approx(gain, rel=0.05)
+    assert found.parallax == pytest.approx(same.parallax, rel=0.1)
+    assert found.rotation == pytest.approx(same.rotation, abs=0.1)
+
+
+def test_pictures_of_depth_are_not_frames(drive, camera, capsys):
+    path = drive((0, 1), range(4))
+    write_frames(path.parent / "depth" / "drive", [np.full((96, 320), 512, np.uint16)] * 3, "00000{}.png")
+    words = [str(path.parent), "--calibration", str(camera((0, 1))), "--json"]
+    for options, clips in ((["--depth", "depth"], 1), ([], 2)):
+        with pytest.raises(SystemExit):
+            main(["datasets", "doctor", *words, *options])
+        assert json.loads(capsys.readouterr().out)["clips"] == clips
+
+
+def test_little_depth_does_not_stop_the_search_for_a_stride(drive):
+    path = drive((0, 3), np.arange(12) / 32)
+    write_frames(path.parent / "depth", [np.full((96, 320), 512, np.uint16)], "000001.png")
+    report = examine_video(path.parent, depth="depth")
+    assert report.clips == 1 and report.suggested_stride is None
 
 
 def test_pictures_without_anything_in_common_cannot_be_followed(tmp_path):

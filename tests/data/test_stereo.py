@@ -46,6 +46,8 @@ def test_depth_is_focal_times_baseline_over_disparity(root):
     assert data[1].depth[0].tolist() == [0, 2, 0, 1, 0, 8]
     assert data[2].depth[:, 1].tolist() == [4, np.float32(4 / 7), np.float32(4 / 13), np.float32(4 / 19)]
     assert data[2].depth.dtype == np.float32
+    (root / "disparity/0.png").write_bytes(b"has_depth does not read it")
+    assert [data.has_depth(index) for index in range(4)] == [True, True, True, False]
 
 
 def test_without_any_camera_depth_is_in_baselines(root):

@@ -1,3 +1,8 @@
+"""Few-shot subsets: which names, and what of a data set goes with them."""
+
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -61,6 +66,38 @@ def test_the_subset_holds_the_named_samples():
     for index, name in enumerate(subset.names):
         assert subset[index].name == name
         assert subset[index].image[0, 0, 0] == NAMES.index(name)
+
+
+class Recording(Numbers):
+    """A data set with all that only some have."""
+
+    categories = ("Car", "Tree")
+    stride = 3
+    frame_rate = 10.0
+    poses = np.arange(40)[:, None, None] * np.eye(4)
+
+    def has_depth(self, index):
+        return index % 2 == 0
+
+    def pixel_aspect(self, index):
+        return float(index)
+
+
+def test_what_only_some_data_sets_have_goes_with_the_subset():
+    subset = pickle.loads(pickle.dumps(Subset(Recording(), ["frame_007", "frame_002"])))
+    assert (subset.categories, subset.stride, subset.frame_rate) == (("Car", "Tree"), 3, 10.0)
+    assert subset.poses[:, 0, 0].tolist() == [7, 2] and subset.poses.shape == (2, 4, 4)
+    assert [subset.has_depth(index) for index in (0, 1)] == [False, True]
+    assert [subset.pixel_aspect(index) for index in (0, 1)] == [7.0, 2.0]
+    recording = Recording()
+    recording.poses = None
+    assert Subset(recording, NAMES[:2]).poses is None
+
+
+@pytest.mark.parametrize("name", ["categories", "stride", "frame_rate", "poses", "has_depth", "pixel_aspect", "size"])
+def test_a_subset_has_nothing_that_its_data_set_has_not(name):
+    subset = few_shot_subset(Numbers(), 5, seed=2)
+    assert not hasattr(subset, name) and not hasattr(copy.copy(subset), name)
 
 
 @pytest.mark.parametrize("size", [0, -1, 41])

@@ -148,6 +148,38 @@ def test_depth_goes_by_the_name_of_the_frame(tmp_path, frames):
         VideoSequences(tmp_path, depth="nowhere")
 
 
+def test_has_depth_and_pixel_aspect_read_no_more_than_they_must(tmp_path, frames):
+    write_frames(tmp_path / "a", frames[:4])
+    write_frames(tmp_path / "b", [frame[:24] for frame in frames[:3]])
+    (tmp_path / "true" / "a").mkdir(parents=True)
+    (tmp_path / "true" / "a" / "000002.npy").write_bytes(b"not read")
+    data = VideoSequences(tmp_path, depth="true", size=(12, 32))
+    assert [data.has_depth(index) for index in range(3)] == [False, True, False]
+    # 64x48 and 64x24 become 32x12: in the first clip the height is squeezed twice as much as the width.
+    assert [data.pixel_aspect(index) for index in range(3)] == [0.5, 0.5, 1.0]
+    plain = VideoSequences(tmp_path / "a")
+    assert not plain.has_depth(0) and plain.pixel_aspect(0) == 1.0
+
+
+def test_the_pixel_aspect_is_that_of_the_intrinsics(drive):
+    (drive / "calib.txt").write_text("60 0 30 0 60 20 0 0 1")
+    data = VideoSequences(drive, size=(40, 24))
+    k = data[0].intrinsics
+    assert data.pixel_aspect(0) == pytest.approx(k[1, 1] / k[0, 0]) == pytest.approx(20 / 9)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_camera_and_poses_lie_beside_a_video_file(drive, frames, tmp_path, monkeypatch, relative):
+    (tmp_path / "calib.txt").write_text("1 0 1 0 1 1 0 0 1")  # a folder above the root: of something else
+    path = write_video(drive / "film.mp4", frames, qp="0")
+    monkeypatch.chdir(drive)
+    video = VideoSequences(path.name if relative else path)
+    assert video[0].intrinsics.tolist() == [[60, 0, 30], [0, 61, 20], [0, 0, 1]]
+    assert video.poses[:, 0, 3].tolist() == list(range(1, 11))
+    (drive / "calib.txt").unlink()
+    assert VideoSequences(path)[0].intrinsics is VideoSequences(drive)[0].intrinsics is None
+
+
 @pytest.mark.parametrize("limit", [1, 5 * 48 * 64 * 3])
 def test_little_memory_changes_nothing(drive, tmp_path, frames, monkeypatch, limit):
     monkeypatch.setattr(clips, "CACHE_BYTES", limit)

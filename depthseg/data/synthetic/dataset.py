@@ -111,6 +111,10 @@ class SyntheticWorld:
             flow=self._flow(number) if self.flow else None,
         )
 
+    def has_depth(self, index: int) -> bool:
+        """Whether depth is among the outputs."""
+        return "depth" in self.outputs
+
     def read(self, output: str, index: int) -> np.ndarray:
         """A copy of one output of frame `index`, as `render` returns it."""
         check_outputs([output], self.outputs)

@@ -26,6 +26,8 @@ def test_frames_are_those_of_the_renderer(tmp_path):
         assert (sample.image.dtype, sample.depth.dtype, sample.labels.dtype) == (np.uint8, np.float32, np.uint8)
         for name in ("image", "depth", "labels"):
             np.testing.assert_array_equal(getattr(sample, name), expected[name])
+    assert world.has_depth(2)
+    assert not SyntheticWorld(tmp_path / "b", "val", count=1, size=SIZE, outputs=["labels"]).has_depth(0)
     with pytest.raises(IndexError):
         world[3]
 
