@@ -102,5 +102,4 @@ def _self_supervised(config: RunConfig, model: nn.Module, train_set: SampleDatas
         content.stereo,
         pretext.scale_consistency_weight,
         pretext.pyramid,
-        pretext.pose_warmup_steps * config.optim.accumulation_steps,
     )

@@ -117,7 +117,6 @@ class PretextOptions:
         scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
         pyramid: Compare coarse scales of depth on coarse pictures, in place of all scales at full resolution: for
             cameras that turn by many pixels a frame.
-        pose_warmup_steps: Train the pose network alone at first, for so many steps.
         hole_share: Reconstruction erases squares around this share of the pixels, drawn between two numbers.
         hole_size: Side of these squares in pixels.
         scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
@@ -134,7 +133,6 @@ class PretextOptions:
     auto_mask: bool = True
     scale_consistency_weight: float = 0.0
     pyramid: bool = False
-    pose_warmup_steps: int = 0
     hole_share: list[float] = field(default_factory=lambda: [0.001, 0.01])
     hole_size: int = 7
     scale_weights: str = "fine"

@@ -121,7 +121,6 @@ def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
     yield not 0 <= pretext.ssim_weight <= 1, f"pretext.ssim_weight lies in [0, 1], got {pretext.ssim_weight}."
     yield _not_negative("pretext.smoothness_weight", pretext.smoothness_weight or 0.0)
     yield _not_negative("pretext.scale_consistency_weight", pretext.scale_consistency_weight)
-    yield _at_least("pretext.pose_warmup_steps", pretext.pose_warmup_steps, 0)
     share = list(pretext.hole_share)
     yield (
         len(share) != 2 or not 0 <= share[0] <= share[-1] <= 1 or share[-1] == 0,

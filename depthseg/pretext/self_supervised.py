@@ -81,10 +81,6 @@ class SelfSupervisedObjective(nn.Module):
             resolution, as Monodepth2 does. Coarse pictures lead the way where the camera turns by many pixels a frame,
             and cost little; fine depth then tends to have holes where there is no texture.
 
-        pose_warmup: For so many training batches the depth network is not taught, so that the pose network learns to
-            turn with the camera first. Where motion is still made up, depth that is the same everywhere does least
-            harm: a network that is taught so may saturate and never come back.
-
     Raises:
         ValueError: Parts that do not go together, or depth of a type that cannot be warped with.
     """
@@ -99,7 +95,6 @@ class SelfSupervisedObjective(nn.Module):
         stereo: bool = False,
         scale_consistency_weight: float = 0.0,
         pyramid: bool = False,
-        pose_warmup: int = 0,
     ) -> None:
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
@@ -124,9 +119,6 @@ class SelfSupervisedObjective(nn.Module):
         self.stereo = stereo
         self.scale_consistency_weight = scale_consistency_weight
         self.pyramid = pyramid
-        self.pose_warmup = pose_warmup
-        # Part of what a run is resumed from.
-        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
 
     @property
     def is_metric(self) -> bool:
@@ -152,8 +144,6 @@ class SelfSupervisedObjective(nn.Module):
             `loss` and its parts.
         """
         counts = self.count_valid(batch) if num_valid is None else num_valid
-        if self.training:
-            self.batches_seen += 1
         seen = self.explain(batch, with_source_depths=self.scale_consistency_weight > 0)
         outputs = self.compare(seen, counts)
         photometric = torch.stack([output.photometric for output in outputs]).mean()
@@ -208,9 +198,6 @@ class SelfSupervisedObjective(nn.Module):
         """
         features = self.model.encode(batch["pixel_values"])
         raw_maps = self.model.predict_raw_depth(self.model.head(features))
-        if self.training and self.batches_seen <= self.pose_warmup:
-            # A gradient of zero, not none: distributed training would wait for it.
-            raw_maps = [raw.detach() + 0 * raw for raw in raw_maps]
         depths = [self.model.read_depth(features.to_input(raw).float())[:, 0] for raw in raw_maps]
         poses, intrinsics = self.estimate_motion(batch, features, depths[0])
         full = tuple(batch["image"].shape[-2:])

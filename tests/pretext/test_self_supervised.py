@@ -315,23 +315,6 @@ def test_a_pyramid_compares_coarse_scales_on_coarse_pictures(world):
     torch.testing.assert_close(objective(world.batch)["photometric_loss"], torch.stack(each).mean())
 
 
-def test_the_pose_network_may_learn_alone_at_first():
-    objective = tiny_objective()
-    objective.pose_warmup = 2
-    batch = tiny_batch()
-    moved = []
-    for _ in range(3):
-        objective.zero_grad()
-        objective(batch)["loss"].backward()
-        trained = [p for p in objective.model.parameters() if p.requires_grad]
-        assert all(parameter.grad is not None for parameter in trained)
-        moved.append(any(parameter.grad.any() for parameter in trained))
-        assert all(parameter.grad.any() for parameter in objective.pose_network.decoder.parameters())
-    assert moved == [False, False, True]
-    objective.eval()(batch)
-    assert objective.state_dict()["batches_seen"] == 3
-
-
 def test_a_new_network_begins_far_away():
     model = tiny_model(min_depth=1.0, max_depth=100.0).eval()
     image = torch.rand(1, 3, 32, 64)
