@@ -182,6 +182,7 @@ class TrainTransform:
         factors = 1 + self.colour_jitter * rng.uniform(-1, 1, len(_JITTERS))
 
         def recolour(image: Image.Image) -> Image.Image:
+            """Apply the change that was drawn."""
             for index in order:
                 image = _JITTERS[index](image).enhance(factors[index])
             return image

@@ -264,6 +264,7 @@ def _assemble(
         logger.info("%s: %s on %d x %s", run_dir, state, accelerator.num_processes, accelerator.device.type)
 
     def save_model() -> None:
+        """Put model and processor in the place of the ones before, whole or not at all."""
         partial = run_dir / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
