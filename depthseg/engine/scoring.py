@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
     from .options import RunConfig
 
+logger = logging.getLogger(__name__)
+
 SELECTION: dict[str, tuple[str, Callable]] = {
     "segmentation": ("mean_iou", max),
     "depth": ("abs_rel", min),
@@ -35,6 +39,17 @@ SELECTION: dict[str, tuple[str, Callable]] = {
 
 WITHOUT_TRUTH = ("photometric_loss", min)
 """The same for pictures whose depth or flow nobody measured."""
+
+FLAT_SPREAD = 0.02
+"""Depth of a street varies by a factor of many; below this standard deviation of its logarithm it says nothing."""
+
+
+FLAT_DEPTH = (
+    "The depth of the pictures to score on is flat: it varies by %.1f %% within a picture. In the first steps that is "
+    "so until the motion of the camera is learned. If it stays so, lower optim.lr; where the camera turns by many "
+    "pixels a frame, set pretext.pyramid=true and pretext.auto_mask=false; where it stands still, `depthseg datasets "
+    "doctor` tells."
+)
 
 
 class Scorer:
@@ -91,6 +106,8 @@ class Scorer:
         if self._self_supervised or self._task not in ("segmentation", "depth"):
             scores = self._run_objective() | scores
         self.objective.train(was_training)
+        if scores.get("depth_spread", math.inf) < FLAT_SPREAD and self._accelerator.is_main_process:
+            logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
         return scores
 
     @property
@@ -131,7 +148,7 @@ class Scorer:
             sample = self._dataset[index]
             batch = self.batch_of(sample, index)
             found = {name: value.item() for name, value in self.objective(batch).items()}
-            for name, value in (found | self._focal_error(batch, sample)).items():
+            for name, value in (found | self._shown(batch, sample)).items():
                 parts.setdefault(name, []).append(value)
             if meter is not None:
                 _update(meter, self._task, self.objective.model, batch, sample)
@@ -145,12 +162,20 @@ class Scorer:
         meter.state = total(meter.state, self._accelerator)
         return scores | meter.compute()
 
-    def _focal_error(self, batch: dict[str, Tensor], sample: Sample) -> dict[str, float]:
-        """Error of a learned focal length as a share of the true one, where that is known."""
-        if not self._self_supervised or self.objective.camera is None or sample.intrinsics is None:
+    def _shown(self, batch: dict[str, Tensor], sample: Sample) -> dict[str, float]:
+        """What the networks of a self-supervised objective make of a picture, beside the loss.
+
+        `depth_spread` is the standard deviation of the logarithm of its depth; `focal_error`, of a learned focal
+        length whose truth is known, the error as a share of it.
+        """
+        if not self._self_supervised:
             return {}
-        truth = self._transform(sample, np.random.default_rng(0)).intrinsics[0, 0]
-        return {"focal_error": abs(self.objective.explain(batch).intrinsics[0, 0, 0].item() / truth - 1)}
+        seen = self.objective.explain(batch)
+        shown = {"depth_spread": seen.depth.log().std().item()}
+        if self.objective.camera is not None and sample.intrinsics is not None:
+            truth = self._transform(sample, np.random.default_rng(0)).intrinsics[0, 0]
+            shown["focal_error"] = abs(seen.intrinsics[0, 0, 0].item() / truth - 1)
+        return shown
 
 
 def hole_options(config: RunConfig) -> dict[str, Any]:

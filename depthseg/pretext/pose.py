@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 POSE_NETWORKS = ("separate", "shared", "posecnn")
 DECODER_CHANNELS = 256
-MOTION_FACTOR = 0.01
-"""Pose networks begin near standstill: what they put out counts for this share of radians and metres."""
+ROTATION_UNIT = 0.02
+"""Radians of a raw output of 1: so networks begin near standstill."""
+
+TRANSLATION_UNIT = 0.01
+"""Share of the depth of a raw output of 1. With a larger one the direction of motion is never steady enough for depth
+to be learned from it."""
 
 INVERSE_SOFTPLUS_OF_1 = 0.5413248546129181
 
@@ -63,8 +67,8 @@ class PoseNetwork(nn.Module, ABC):
             averaged over the picture, `(B, C)`.
         """
         seen = self.see(first, second)
-        motion = self.decode(seen).float().mean((2, 3)) * MOTION_FACTOR
-        return motion[:, :3], motion[:, 3:], seen.float().mean((2, 3))
+        motion = self.decode(seen).float().mean((2, 3))
+        return motion[:, :3] * ROTATION_UNIT, motion[:, 3:] * TRANSLATION_UNIT, seen.float().mean((2, 3))
 
 
 class MotionDecoder(nn.Sequential):

@@ -32,6 +32,9 @@ DEPTH_TYPES = ("disparity", "metric")
 FAR_DISPARITY = 0.06
 """Share of the range of disparity that a new network begins with."""
 
+ANCHOR_WEIGHT = 0.01
+"""Weight of `scale_anchor`: too weak to be seen beside the photometric loss, strong enough against drift."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -65,8 +68,9 @@ class Explanation:
 class SelfSupervisedObjective(nn.Module):
     """Photometric training of a depth network.
 
-    Two things differ from Monodepth2: the pose network's translations are shares of the depth that the picture shows
-    (1 over its mean inverse depth), and a new depth network begins far away (`start_far`).
+    Three things differ from Monodepth2: the pose network's translations are shares of the depth that the picture shows
+    (1 over its mean inverse depth), a new depth network begins far away (`start_far`), and where nothing but a moving
+    camera teaches depth, its free scale is held where the sigmoid is alive (`scale_anchor`).
 
     Args:
         model: `DepthSegForDepthEstimation` with depth type `disparity` or `metric`. Heads of one scale train at one.
@@ -125,6 +129,11 @@ class SelfSupervisedObjective(nn.Module):
         """Whether a baseline in metres gives the depth its scale."""
         return self.stereo
 
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the scale of depth is free, and could drift to where a sigmoid has no gradient."""
+        return not self.is_metric and has_sigmoid(self.model)
+
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pixels of each scale, and images: int64 `(2,)`."""
         image = batch["image"]
@@ -150,6 +159,9 @@ class SelfSupervisedObjective(nn.Module):
         # As at full resolution, each scale is asked for half of the smoothness of the one before.
         smoothness = torch.stack([output.smoothness / 2**scale for scale, output in enumerate(outputs)]).mean()
         parts = {"loss": photometric + smoothness, "photometric_loss": photometric, "smoothness_loss": smoothness}
+        if self.is_anchored:
+            parts["anchor_loss"] = ANCHOR_WEIGHT * scale_anchor(seen.disparities[0]) / counts[1]
+            parts["loss"] = parts["loss"] + parts["anchor_loss"]
         if self.scale_consistency_weight:
             consistency = depth_inconsistency(seen.source_depths) / counts[0]
             parts["scale_consistency_loss"] = consistency
@@ -283,6 +295,11 @@ class SelfSupervisedObjective(nn.Module):
         return found
 
 
+def has_sigmoid(model: nn.Module) -> bool:
+    """Whether depth comes from a share of a range of disparities, as in Monodepth2."""
+    return model.config.depth_type == "disparity" and not model.head.activates_depth
+
+
 @torch.no_grad()
 def start_far(model: nn.Module) -> None:
     """Let new depth predictors begin with a scene that is far away.
@@ -295,16 +312,35 @@ def start_far(model: nn.Module) -> None:
     Args:
         model: `DepthSegForDepthEstimation`; of another depth type than `disparity` it stays as it is.
     """
-    if model.config.depth_type != "disparity" or model.head.activates_depth:
+    if not has_sigmoid(model):
         return
     for predictor in model.depth_predictor:
         last = [module for module in predictor.modules() if isinstance(module, nn.Conv2d)][-1]
         nn.init.constant_(last.bias, math.log(FAR_DISPARITY / (1 - FAR_DISPARITY)))
 
 
+def scale_anchor(disparity: Tensor) -> Tensor:
+    """Sum over the pictures of the squared log of how far their mean is from `FAR_DISPARITY`.
+
+    No picture tells the scale of depth from a moving camera. As long as motion is not learned yet, every difference in
+    depth makes the loss worse, and the shortest way to none at all leads to the end of the sigmoid, from where no
+    gradient leads back.
+
+    Args:
+        disparity: `(B, 1, h, w)`, shares of the range of disparities.
+    """
+    return (disparity.float().mean((1, 2, 3)) / FAR_DISPARITY).log().square().sum()
+
+
 def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """Average `(B, C, H, W)` down to a size; the same size leaves them as they are."""
-    return pictures if tuple(pictures.shape[-2:]) == size else F.interpolate(pictures, size=size, mode="area")
+    shape = tuple(pictures.shape[-2:])
+    if shape == size:
+        return pictures
+    factor = shape[0] // size[0]
+    if shape == (size[0] * factor, size[1] * factor):  # the same numbers in half of the time
+        return F.avg_pool2d(pictures, factor)
+    return F.interpolate(pictures, size=size, mode="area")
 
 
 def depth_inconsistency(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

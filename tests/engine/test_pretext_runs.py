@@ -14,6 +14,7 @@ from depthseg.data.synthetic import SyntheticCrops, SyntheticWorld
 from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.models import DepthSegForSemanticSegmentation
+from depthseg.pretext import SelfSupervisedObjective
 
 DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
 LEARNED = ("supervision=mono", "intrinsics=per_picture")
@@ -49,7 +50,10 @@ def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, op
     assert 0 < scores["abs_rel"] < 10 and scores["images"] == 2
     # The world's cameras see as far as 0.72 to 0.98 of the width, and four steps leave the estimate near 1.
     assert ("focal_error" in scores) == (options == LEARNED) and 0 < scores.get("focal_error", 0.1) < 0.5
-    assert scores["photometric_loss"] + scores["smoothness_loss"] == pytest.approx(scores["val_loss"], rel=1e-6)
+    # Where no baseline gives depth a scale, an anchor holds it.
+    assert ("anchor_loss" in scores) == (options[0] == "supervision=mono")
+    parts = sum(scores.get(f"{part}_loss", 0) for part in ("photometric", "smoothness", "anchor"))
+    assert parts == pytest.approx(scores["val_loss"], rel=1e-6)
     segmenter = DepthSegForSemanticSegmentation.from_pretrained(run.model_dir, num_labels=3)
     taken = {part.part: part.status for part in segmenter.transfer_report.parts}
     assert taken == {"encoder": "taken", "head": "taken", "classifier": "new", "depth_predictor": "left over"}
@@ -72,6 +76,22 @@ def test_rivals_are_scored_by_their_own_measure_and_hand_on_their_encoder(tiny, 
     segmenter = DepthSegForSemanticSegmentation.from_pretrained(run.model_dir, num_labels=3)
     taken = {part.part: part.status for part in segmenter.transfer_report.parts}
     assert taken == {"encoder": "taken", "head": "new", "classifier": "new", "pretext_head": "left over"}
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_flat_depth_is_said(tiny, tmp_path, world, caplog, monkeypatch, flat):
+    depth = torch.ones(1, 32, 64) * 5
+    depth[:, 16:] *= 1.02 if flat else 4
+
+    def explain(self, batch, with_source_depths=False, explain=SelfSupervisedObjective.explain):
+        return replace(explain(self, batch, with_source_depths), depth=depth)
+
+    monkeypatch.setattr(SelfSupervisedObjective, "explain", explain)
+    config = tiny.tiny_pretext_config(tmp_path, "depth", "supervision=mono")
+    scores = scores_of(train(config, world["train"], world["val"]))
+    # The standard deviation of two values that are equally often there is half of their distance.
+    assert scores["depth_spread"] == pytest.approx(np.log(1.02 if flat else 4) / 2, rel=1e-3)
+    assert ("varies by 1.0 % within a picture" in caplog.text) == flat
 
 
 class Unmeasured:

@@ -16,7 +16,7 @@ from depthseg.pretext import (
     photometric_error,
     start_far,
 )
-from depthseg.pretext.self_supervised import depth_inconsistency
+from depthseg.pretext.self_supervised import FAR_DISPARITY, depth_inconsistency, scale_anchor
 
 SIZE = (64, 192)
 TINY = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
@@ -60,7 +60,7 @@ class KnownDepth(nn.Module):
 
     def __init__(self, depth):
         super().__init__()
-        self.config = SimpleNamespace(depth_type="disparity")
+        self.config = SimpleNamespace(depth_type="metric")
         self.disparity = nn.Parameter(1 / depth.clamp(min=1e-3)[:, None])
 
     def encode(self, pixel_values):
@@ -251,6 +251,34 @@ def test_depth_of_another_unit_explains_as_much():
     torch.testing.assert_close(far.depth, 7 * near.depth)
     torch.testing.assert_close(far.pixels[0], near.pixels[0], atol=2e-3, rtol=1e-5)
     torch.testing.assert_close(far.poses[1][:, :3, 3], 7 * near.poses[1][:, :3, 3])
+
+
+def test_anchor_by_hand():
+    """Pictures whose mean is e and 1/e^2 times where depth begins: 1 and 4, whatever their contrast."""
+    shares = torch.tensor([[0.5, 1.5], [2.0, 0.0]])[:, None, None] * FAR_DISPARITY
+    factors = torch.tensor([1.0, -2.0]).exp()[:, None, None, None]
+    assert scale_anchor(shares * factors).item() == pytest.approx(5.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "stereo", "anchored"),
+    [({}, False, True), ({}, True, False), ({"depth_type": "metric"}, False, False)],
+)
+def test_only_depth_without_a_scale_is_anchored(options, stereo, anchored):
+    objective = tiny_objective(model=tiny_model(**options), stereo=stereo)
+    parts = objective(tiny_batch(sources=3 if stereo else 2))
+    assert ("anchor_loss" in parts) == anchored
+
+
+def test_depth_at_the_end_of_the_sigmoid_comes_back():
+    """Without the anchor the layer gets no gradient that is worth the name, and depth stays flat for good."""
+    objective = tiny_objective().eval()
+    bias = objective.model.depth_predictor[0].conv.bias
+    nn.init.constant_(bias, -12.0)
+    parts = objective(tiny_batch())
+    (photometric,) = torch.autograd.grad(parts["photometric_loss"], bias, retain_graph=True)
+    (whole,) = torch.autograd.grad(parts["loss"], bias)
+    assert abs(photometric.item()) < 1e-4 and whole.item() < -0.01
 
 
 def test_scale_consistency_by_hand():
