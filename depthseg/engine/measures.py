@@ -1,0 +1,178 @@
+"""Why a fine-tuned model is better, in numbers: one call on a model and a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..metrics.boundaries import EDGE_KINDS, BoundaryIou
+from ..metrics.code_length import code_length
+from ..metrics.groups import IouByDepth, RecallBySize
+from .grad_cam import cam_boundary_alignment, evaluation_mode
+from .predict import predict_maps
+
+if TYPE_CHECKING:
+    from ..data import SampleDataset
+    from ..models import DepthSegForSemanticSegmentation
+
+PREDICTION_MEASURES = ("iou_by_depth", "recall_by_scale", "boundary_iou", "boundary_iou_by_edge")
+"""What is read off predicted label maps; all of them cost one prediction an image."""
+
+MEASURES = (*PREDICTION_MEASURES, "cam_boundary_alignment", "code_length")
+
+Measure = float | None | dict[str, float | None]
+
+
+def measure_model(
+    model: DepthSegForSemanticSegmentation,
+    processor: Any,
+    dataset: SampleDataset,
+    names: Sequence[str] = MEASURES,
+) -> dict[str, Measure]:
+    """Measure a segmenter on a data set, image by image at the labels' own size.
+
+    Args:
+        model: The segmenter; left in the mode (train or eval) it came in.
+        processor: Its image processor.
+        dataset: Samples; those without labels are passed over.
+        names: Which of `MEASURES`:
+            `iou_by_depth`: see `IouByDepth`; None without any known depth.
+            `recall_by_scale`: see `RecallBySize`.
+            `boundary_iou`: see `BoundaryIou`.
+            `boundary_iou_by_edge`: the same near depth edges and near texture edges; None without any known depth.
+            `cam_boundary_alignment`: see the function of this name.
+            `code_length`: `bits_per_pixel` of the labels given the features of the encoder, see `code_length` and
+            `frozen_features`, and `uniform_bits_per_pixel` of somebody who knows nothing.
+
+    Returns:
+        A number, or numbers by group, for each name; None where there was nothing to measure. Ready for JSON.
+
+    Raises:
+        ValueError: An unknown measure, a label space of another size than the model's, or no labelled sample.
+    """
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise ValueError(f"There is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}.")
+    space = dataset.label_space
+    if space is None or space.num_labels != model.config.num_labels:
+        classes = "no label space" if space is None else f"{space.num_labels} classes"
+        raise ValueError(f"The data set has {classes}, the model {model.config.num_labels} classes; they must agree.")
+    found: dict[str, Measure] = {}
+    if set(names) & set(PREDICTION_MEASURES):
+        found |= _measure_predictions(model, processor, dataset)
+    if "cam_boundary_alignment" in names:
+        found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
+    if "code_length" in names:
+        features, labels = frozen_features(model, processor, dataset)
+        cost = code_length(features, labels, space.num_labels, ignore_index=space.ignore_index)
+        found["code_length"] = {name: getattr(cost, name) for name in ("bits_per_pixel", "uniform_bits_per_pixel")}
+    return {name: found[name] for name in names}
+
+
+def frozen_features(
+    model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset, level: int | None = None
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """One map of the encoder and the labels of its cells, for every labelled image.
+
+    The labels come to the map and not the map to the labels: a cell has the label of the pixel under its middle
+    (nearest, never a mixture). Cells whose middle lies in the padding have the ignored label.
+
+    Args:
+        model: The segmenter; left in the mode (train or eval) it came in.
+        processor: Its image processor.
+        dataset: Samples; those without labels are passed over.
+        level: Number of the encoder's map, shallow to deep, negative ones from the end. None = the middle one, of
+            stride 8 for a ResNet: deep enough for meaning and fine enough for boundaries.
+
+    Returns:
+        Per image float32 `(C, h, w)` and int64 `(h, w)`, on the CPU.
+
+    Raises:
+        ValueError: There is no such map, or no sample has labels.
+    """
+    maps_of_encoder = len(model.encoder.channels)
+    level = maps_of_encoder // 2 if level is None else level
+    if not -maps_of_encoder <= level < maps_of_encoder:
+        raise ValueError(f"level={level} is out of range; the encoder has {maps_of_encoder} maps, 0 the shallowest.")
+    features, labels = [], []
+    with evaluation_mode(model), torch.no_grad():
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            if sample.labels is None:
+                continue
+            encoded = model.encode(processor(images=[sample.image], return_tensors="pt").to(model.device).pixel_values)
+            features.append(encoded.maps[level][0].float().cpu())
+            ids = labels_of_cells(
+                sample.labels,
+                tuple(features[-1].shape[1:]),
+                encoded.input_size,
+                encoded.padded_size,
+                model.config.semantic_loss_ignore_index,
+            )
+            labels.append(torch.from_numpy(ids))
+    if not labels:
+        raise ValueError("No sample of the data set has labels, so there is nothing to measure features against.")
+    return features, labels
+
+
+def labels_of_cells(
+    labels: np.ndarray,
+    cells: tuple[int, int],
+    input_size: tuple[int, int],
+    padded_size: tuple[int, int],
+    ignore_index: int = 255,
+) -> np.ndarray:
+    """Label under the middle of each cell of a map that covers the padded image.
+
+    Args:
+        labels: Integer ids `(H, W)`, of the whole image at any size.
+        cells: Height and width of the map.
+        input_size: Height and width of the image that was encoded.
+        padded_size: The same after padding at the right and bottom.
+        ignore_index: Label of the cells in the padding.
+
+    Returns:
+        int64 of size `cells`.
+    """
+    picked = []
+    for axis in range(2):
+        # In whole numbers: middle of a cell over the height or width of the image, times that of the labels.
+        middles = (2 * np.arange(cells[axis]) + 1) * padded_size[axis]
+        places = middles * labels.shape[axis] // (2 * cells[axis] * input_size[axis])
+        picked.append(places)
+    inside = [place < size for place, size in zip(picked, labels.shape, strict=True)]
+    rows, columns = (np.minimum(place, size - 1) for place, size in zip(picked, labels.shape, strict=True))
+    chosen = labels[np.ix_(rows, columns)].astype(np.int64)
+    return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
+
+
+def _measure_predictions(
+    model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset
+) -> dict[str, Measure]:
+    settings = (model.config.num_labels, dataset.label_space.ignore_index)
+    by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
+    labelled = depth_known = False
+    with evaluation_mode(model):
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            if sample.labels is None:
+                continue
+            labelled = True
+            prediction, _ = predict_maps(model, processor, sample.image)
+            by_size.update(prediction, sample.labels)
+            boundary.update(prediction, sample.labels, sample.depth)
+            if sample.depth is not None:
+                depth_known = depth_known or bool((sample.depth > 0).any())
+                by_depth.update(prediction, sample.labels, sample.depth)
+    if not labelled:
+        raise ValueError("No sample of the data set has labels, so there is nothing to measure.")
+    scores = boundary.compute()
+    return {
+        "iou_by_depth": by_depth.compute() if depth_known else None,
+        "recall_by_scale": by_size.compute(),
+        "boundary_iou": scores["all"],
+        "boundary_iou_by_edge": {kind: scores[kind] for kind in EDGE_KINDS} if depth_known else None,
+    }

@@ -1,0 +1,217 @@
+"""What happens along the boundaries between classes: boundary IoU, kinds of edges, alignment of heat maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .confusion import ConfusionMatrix, segmentation_scores
+from .groups import NO_GROUP, GroupedConfusion
+
+EDGE_KINDS = ("depth", "texture")
+
+
+def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np.ndarray:
+    """Pixels with a pixel of another class at most `distance` rows and columns away.
+
+    For the mask of one class these are its inner band along its boundary. Ignored pixels and what lies outside of the
+    picture are of no class: they are in no band, and make none.
+
+    Args:
+        ids: Integer ids `(H, W)`.
+        distance: Pixels, at least 1.
+        ignore_index: Id of the pixels without class.
+
+    Returns:
+        bool `(H, W)`.
+    """
+    if distance < 1:
+        raise ValueError(f"A distance of {distance} pixels to the boundary is out of range; give 1 or more.")
+    known = ids != ignore_index
+    ids = ids.astype(np.float32)
+    highest = _largest_around(np.where(known, ids, -np.inf), distance)
+    lowest = -_largest_around(np.where(known, -ids, -np.inf), distance)
+    return known & (highest != lowest)
+
+
+def edge_kinds(
+    labels: np.ndarray, depth: np.ndarray, distance: int, depth_ratio: float, ignore_index: int = 255
+) -> np.ndarray:
+    """Kind of the edges near each pixel: depth edges or texture edges.
+
+    Two neighbouring pixels (of the 4) of different classes are an edge. It is a depth edge if the farther one is more
+    than `depth_ratio` times as far as the nearer one, that is if their log depths differ by more than its logarithm;
+    otherwise it is a texture edge; if a depth is unknown it is neither. A pixel is near a depth edge if a pixel of
+    one is at most `distance` rows and columns away, and near texture edges if one of those is and no depth edge.
+
+    Args:
+        labels: Integer ids `(H, W)`.
+        depth: Metres `(H, W)`; 0 or NaN = unknown, infinite = farther than everything.
+        distance: Pixels.
+        depth_ratio: Above 1.
+        ignore_index: Id of the pixels without class.
+
+    Returns:
+        int64 `(H, W)`: 0 = near a depth edge, 1 = near texture edges, -1 = near none.
+    """
+    known = (labels != ignore_index) & (depth > 0)
+    marks = {kind: np.zeros(labels.shape, dtype=bool) for kind in EDGE_KINDS}
+    for one, other in (((slice(1, None),), (slice(-1),)), ((slice(None), slice(1, None)), (slice(None), slice(-1)))):
+        edge = known[one] & known[other] & (labels[one] != labels[other])
+        near, far = np.minimum(depth[one], depth[other]), np.maximum(depth[one], depth[other])
+        jump = far > depth_ratio * near
+        for kind, found in zip(EDGE_KINDS, (edge & jump, edge & ~jump), strict=True):
+            marks[kind][one] |= found
+            marks[kind][other] |= found
+    around = {kind: _largest_around(mark.astype(np.float32), distance) > 0 for kind, mark in marks.items()}
+    return np.select([around["depth"], around["texture"]], [0, 1], NO_GROUP)
+
+
+class BoundaryIou:
+    """IoU of the bands along the boundaries of the true and the predicted classes, and that near each kind of edge.
+
+    The band of a class are its pixels with a pixel of another class at most d rows and columns away, see
+    `near_boundary`; d is a share of the picture's diagonal. Of each class the pixels of the true and of the predicted
+    band are counted over all images; its score is the intersection over the union, and the score of a model the mean
+    over the classes that have a band. Predictions at ignored pixels are ignored before bands are drawn.
+
+    In the authors' code the border of the picture is a boundary too, which true and predicted masks share; here it is
+    none, because nothing changes there.
+
+    Near each kind of edge only pixels near a true edge of that kind count, see `edge_kinds`: so boundaries that are
+    predicted far from every true one count against the score as a whole and not against those of the kinds.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_index: Label of the pixels that are not scored.
+        share: d as a share of the picture's diagonal; d is rounded and at least 1 pixel.
+        depth_ratio: Ratio of depths across a depth edge.
+
+    Attributes:
+        state: int64 `(3, K + 1, K + 1)` on the CPU: everywhere, near depth edges, near texture edges; confusion of
+            true (row) and predicted (column) bands, the last one = in no band. States add up.
+
+    Source:
+        Cheng et al. 2021, https://huggingface.co/papers/2103.16562.
+    """
+
+    def __init__(
+        self, num_classes: int, ignore_index: int = 255, share: float = 0.02, depth_ratio: float = 1.25
+    ) -> None:
+        if not 0 < share < 1 or depth_ratio <= 1:
+            raise ValueError(f"share={share} must lie between 0 and 1, depth_ratio={depth_ratio} above 1.")
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.share, self.depth_ratio = share, depth_ratio
+        self.state = torch.zeros(3, num_classes + 1, num_classes + 1, dtype=torch.int64)
+
+    def update(self, prediction: np.ndarray, labels: np.ndarray, depth: np.ndarray | None = None) -> None:
+        """Count one image.
+
+        Args:
+            prediction: Integer ids `(H, W)`, 0..K-1.
+            labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
+            depth: Metres `(H, W)`, 0 or NaN = unknown; None = the image counts near no kind of edge.
+
+        Raises:
+            ValueError: Shapes differ, or an id is out of range.
+        """
+        ConfusionMatrix(self.num_classes, self.ignore_index).update(prediction, labels)  # refuses wrong ids
+        distance = max(1, round(self.share * float(np.hypot(*labels.shape))))
+        prediction = np.where(labels == self.ignore_index, self.ignore_index, prediction)
+        bands = [
+            np.where(near_boundary(ids, distance, self.ignore_index), ids, self.num_classes)
+            for ids in (prediction, labels)
+        ]
+        counts = ConfusionMatrix(self.num_classes + 1, self.ignore_index)
+        counts.update(*bands)
+        self.state[0] += counts.matrix
+        if depth is not None:
+            by_kind = GroupedConfusion(EDGE_KINDS, self.num_classes + 1, self.ignore_index)
+            by_kind.update(*bands, edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index))
+            self.state[1:] += by_kind.state
+
+    def compute(self) -> dict[str, float | None]:
+        """Scores `all`, `depth` and `texture` in [0, 1], None where there was no band."""
+        return {name: self._mean_iou(matrix) for name, matrix in zip(("all", *EDGE_KINDS), self.state, strict=True)}
+
+    def _mean_iou(self, matrix: torch.Tensor) -> float | None:
+        if matrix.sum() == matrix[-1, -1]:
+            return None
+        classes = [str(index) for index in range(self.num_classes + 1)]
+        per_class = list(segmentation_scores(matrix, classes)["per_class_iou"].values())
+        return float(np.nanmean(per_class[:-1]))
+
+
+class BoundaryAlignment:
+    """How well a heat map tells pixels near a boundary between classes from the others, averaged over images.
+
+    The score of an image is the area under the ROC curve of the map: the probability that a pixel within `distance`
+    rows and columns of another class, see `near_boundary`, has a larger value than one farther away, ties counting
+    one half. 0.5 = no relation. Ignored pixels are left out, and images that do not have both kinds of pixels.
+
+    Args:
+        distance: Pixels of the labels.
+        ignore_index: Label of the pixels that are not scored.
+
+    Attributes:
+        state: float64 `(2,)` on the CPU: sum of scores, scored images. States add up.
+    """
+
+    def __init__(self, distance: int = 2, ignore_index: int = 255) -> None:
+        self.distance, self.ignore_index = distance, ignore_index
+        self.state = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, heat: np.ndarray, labels: np.ndarray) -> None:
+        """Score one image.
+
+        Args:
+            heat: Numbers `(H, W)` of any scale.
+            labels: Integer ids `(H, W)`.
+
+        Raises:
+            ValueError: Shapes differ, or the map is not a finite number somewhere.
+        """
+        if heat.shape != labels.shape or not np.isfinite(heat).all():
+            raise ValueError(
+                f"A heat map of shape {heat.shape} must hold finite numbers and fit labels of shape {labels.shape}."
+            )
+        known = labels != self.ignore_index
+        near = near_boundary(labels, self.distance, self.ignore_index)
+        score = area_under_roc(heat[known], near[known])
+        if score is not None:
+            self.state += torch.tensor([score, 1.0], dtype=torch.float64)
+
+    def compute(self) -> float | None:
+        """Mean over images, in [0, 1]; None if no image was scored."""
+        total, images = self.state.tolist()
+        return total / images if images else None
+
+
+def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """Probability that a positive has a larger score than a negative, ties counting one half.
+
+    Args:
+        scores: Numbers `(N,)`.
+        positive: bool `(N,)`.
+
+    Returns:
+        In [0, 1]; None without a positive or without a negative.
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    values, inverse = np.unique(scores, return_inverse=True)
+    negatives_at = np.bincount(inverse[~positive], minlength=len(values))
+    beaten = negatives_at.cumsum() - negatives_at / 2
+    return float(beaten[inverse[positive]].sum() / (positives * negatives))
+
+
+def _largest_around(values: np.ndarray, distance: int) -> np.ndarray:
+    """Largest value at most `distance` rows and columns away, inside of the picture."""
+    side = 2 * distance + 1
+    maps = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    for kernel, padding in (((side, 1), (distance, 0)), ((1, side), (0, distance))):
+        maps = F.max_pool2d(maps, kernel, stride=1, padding=padding)
+    return maps[0, 0].numpy()

@@ -1,0 +1,171 @@
+"""Segmentation scores of groups of pixels: by how far away they are, by how large what they belong to is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .confusion import ConfusionMatrix, segmentation_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NO_GROUP = -1
+
+DEPTH_EDGES = (0.0, 10.0, 20.0, 40.0, 80.0, float("inf"))
+"""Bounds of the depth ranges in metres; each range holds its lower bound and not its upper one."""
+
+SIZE_EDGES = (0.0, 0.001, 0.01, 0.1, float("inf"))
+"""Bounds of the sizes of objects as shares of the picture: on 360x480 pixels 173, 1 728 and 17 280 pixels, which is
+about a far sign, a far car, a near car, and a road or a row of houses."""
+
+
+class GroupedConfusion:
+    """One confusion matrix for each group of pixels.
+
+    Args:
+        groups: Names of the groups.
+        num_classes: Number of classes K.
+        ignore_index: Label of the pixels that are not scored.
+
+    Attributes:
+        state: int64 `(G, K, K)` on the CPU; rows = truth, columns = prediction. States add up, so several processes
+            all-reduce them by sum.
+    """
+
+    def __init__(self, groups: Sequence[str], num_classes: int, ignore_index: int = 255) -> None:
+        self.groups = tuple(groups)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.state = torch.zeros(len(groups), num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            prediction: Integer ids `(H, W)`, 0..K-1.
+            labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
+            groups: Integer `(H, W)`, the number of each pixel's group; -1 = of no group, not counted.
+
+        Raises:
+            ValueError: Shapes differ, or an id is out of range.
+        """
+        if groups.shape != labels.shape:
+            raise ValueError(f"The labels have shape {labels.shape}, the groups {groups.shape}; both must be (H, W).")
+        for number in range(len(self.groups)):
+            counts = ConfusionMatrix(self.num_classes, self.ignore_index)
+            counts.update(prediction, np.where(groups == number, labels, self.ignore_index))
+            self.state[number] += counts.matrix
+
+    def compute(self, score: str = "mean_iou") -> dict[str, float | None]:
+        """One score of `segmentation_scores` for each group; None where no pixel was counted."""
+        classes = [str(index) for index in range(self.num_classes)]
+        return {
+            name: segmentation_scores(matrix, classes)[score] if matrix.any() else None
+            for name, matrix in zip(self.groups, self.state, strict=True)
+        }
+
+
+class IouByDepth(GroupedConfusion):
+    """Mean IoU of the pixels whose true depth lies in each range.
+
+    Both true and false positives of a range are pixels of that range, so every range is a data set of its own, with
+    the classes that it shows. Pixels of unknown depth are in no range.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_index: Label of the pixels that are not scored.
+        edges: Bounds of the ranges, rising, metres.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, edges: Sequence[float] = DEPTH_EDGES) -> None:
+        self.edges = tuple(edges)
+        super().__init__(_range_names(edges, "m"), num_classes, ignore_index)
+
+    def update(self, prediction: np.ndarray, labels: np.ndarray, depth: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            prediction: Integer ids `(H, W)`, 0..K-1.
+            labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
+            depth: Metres `(H, W)`; 0 or NaN = unknown.
+        """
+        super().update(prediction, labels, np.where(depth > 0, _range_of(depth, self.edges), NO_GROUP))
+
+
+class RecallBySize(GroupedConfusion):
+    """Share of the pixels that are found, of the objects of each size.
+
+    An object is a connected piece (4 neighbours) of one class in the true labels, and its size its share of the pixels
+    of the picture. The score of a size is the share of pixels predicted right in all objects of that size of a class,
+    averaged over the classes that have such objects. It is a recall and not an IoU, because a pixel wrongly given to a
+    class belongs to no object of that class, and so to no size: painting a class everywhere is not punished here.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_index: Label of the pixels that are not scored; they part objects.
+        edges: Bounds of the sizes, rising, shares of the picture.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, edges: Sequence[float] = SIZE_EDGES) -> None:
+        self.edges = tuple(edges)
+        super().__init__(_range_names([100 * edge for edge in edges], "%"), num_classes, ignore_index)
+
+    def update(self, prediction: np.ndarray, labels: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            prediction: Integer ids `(H, W)`, 0..K-1.
+            labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
+        """
+        components = connected_components(labels)
+        shares = np.bincount(components.ravel())[components] / labels.size
+        super().update(prediction, labels, _range_of(shares, self.edges))
+
+    def compute(self, score: str = "mean_accuracy") -> dict[str, float | None]:
+        """The recall of each size; None where there was no object of that size."""
+        return super().compute(score)
+
+
+def connected_components(ids: np.ndarray) -> np.ndarray:
+    """Number the connected pieces of equal ids; pixels are connected to their 4 neighbours.
+
+    Runs of equal ids in a row are the nodes of a graph whose edges join runs that touch. Every node points at the
+    smallest neighbouring root until all neighbours have the same one.
+
+    Args:
+        ids: Integers `(H, W)`.
+
+    Returns:
+        int64 `(H, W)`: 0, 1, ... in the order in which the pieces appear, row by row.
+    """
+    begins = np.ones(ids.shape, dtype=bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    runs = begins.cumsum().reshape(ids.shape) - 1
+    touching = ids[1:] == ids[:-1]
+    upper, lower = np.unique(np.stack([runs[:-1][touching], runs[1:][touching]]), axis=1)
+    roots = np.arange(begins.sum())
+    while (roots[upper] != roots[lower]).any():
+        ends = np.sort(np.stack([roots[upper], roots[lower]]), axis=0)
+        np.minimum.at(roots, ends[1], ends[0])
+        while (roots != roots[roots]).any():
+            roots = roots[roots]
+    return np.unique(roots, return_inverse=True)[1][runs]
+
+
+def _range_of(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Number of the range that each value lies in, or `NO_GROUP`."""
+    number = np.searchsorted(edges, values, side="right") - 1
+    return np.where(number < len(edges) - 1, number, NO_GROUP)
+
+
+def _range_names(edges: Sequence[float], unit: str) -> list[str]:
+    """Names such as `10-20 m` and `over 80 m`."""
+    if len(edges) < 2 or not all(low < high for low, high in zip(edges, edges[1:], strict=False)):
+        raise ValueError(f"The bounds of ranges are {tuple(edges)}; give at least two, each larger than the last.")
+    return [
+        f"over {low:g} {unit}" if np.isinf(high) else f"{low:g}-{high:g} {unit}"
+        for low, high in zip(edges, edges[1:], strict=False)
+    ]
