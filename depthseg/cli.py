@@ -25,6 +25,10 @@ from .engine.predict import predict
 from .engine.records import write_json
 from .engine.rules import TASKS
 from .quickstart import quickstart
+from .study.options import FULL_SCALE, PRESETS, load_study
+from .study.plan import plan_study, plan_text
+from .study.report import write_report
+from .study.runner import run_study
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="score a model")
     add_evaluation_options(command)
     command.set_defaults(run=lambda options: print(scores_text(run_evaluation(options))))
+    add_study(commands.add_parser("study", help="compare initialisations: many runs, one report"))
     add_predict(commands.add_parser("predict", help="labels and depth for your images, with pictures"))
     add_datasets(commands.add_parser("datasets", help="list, check or render data sets"))
     add_bench(commands.add_parser("bench", help="our speed against transformers and plain formulae"))
@@ -126,6 +131,44 @@ def run_bench(options: argparse.Namespace) -> None:
             done.append(comparison.to_dict())
     if options.output:
         write_json(options.output, environment(options.threads) | {"comparisons": done})
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of studies."""
+    parser.add_argument(
+        "name", help=f"{', '.join(sorted(path.stem for path in PRESETS.glob('*.yaml')))}, or a YAML file"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help="such as seeds.finetune=6")
+    parser.add_argument("--output-dir", type=Path, help="default: runs/study_NAME, for another scale with its name")
+    parser.add_argument("--scale", default=FULL_SCALE, help="full, or one of the study's scales, such as smoke")
+    parser.add_argument("--shard", type=read_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="say what would run, and how long that takes")
+    what.add_argument("--report", action="store_true", help="write the report of what is done, and run nothing")
+    parser.set_defaults(run=run_study_command)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read `I/N`."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a study; write I/N, such as 2/8.")
+    return int(index), int(count)
+
+
+def run_study_command(options: argparse.Namespace) -> None:
+    """Plan a study, or run what is missing and write the report."""
+    show_progress()
+    with one_sentence_errors():
+        study = load_study(options.name, options.scale, options.overrides)
+        scale = "" if study.scale == FULL_SCALE else f"_{study.scale}"
+        out = options.output_dir or Path("runs") / f"study_{study.name}{scale}"
+        if options.dry_run:
+            print(plan_text(plan_study(study, out, options.shard)))
+            return
+        if not options.report:
+            run_study(study, out, options.shard)
+        print(write_report(out))
 
 
 def add_datasets(parser: argparse.ArgumentParser) -> None:

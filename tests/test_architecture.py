@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "pretext": {"pretext", "models", "geometry", "data", "metrics"},
     "engine": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
+    "study": {"study", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "bench": {"models", "pretext"},
-    "cli": {"bench", "quickstart", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "cli": {"bench", "quickstart", "study", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "__init__": {"models"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -34,11 +34,26 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         FileNotFoundError: No such file.
         ValueError: Not YAML, an unknown option (the nearest known one is named), a wrong type or a wrong value.
     """
-    merged = OmegaConf.structured(RunConfig)
     files = [] if path is None else _with_bases(Path(path))
-    for source, values in [*files, *((f"override {text!r}", _read_override(text)) for text in overrides)]:
+    return compose_config(files, overrides)
+
+
+def compose_config(layers: Sequence[tuple[str, Any]], overrides: Sequence[str] = ()) -> RunConfig:
+    """Put sections of options on top of one another, apply overrides, check everything; see `load_config`.
+
+    Args:
+        layers: Where each comes from, for messages, and its sections; later ones win.
+        overrides: As in `load_config`.
+
+    Raises:
+        ValueError: As `load_config`.
+    """
+    merged = OmegaConf.structured(RunConfig)
+    sources = [(source, OmegaConf.create(values), True) for source, values in layers]
+    sources += [(f"override {text!r}", _read_override(text), False) for text in overrides]
+    for source, values, replaces in sources:
         _refuse_unknown(values, RunConfig, source)
-        if source in [name for name, _ in files]:
+        if replaces:
             _clear_dictionaries(merged, values)
         try:
             merged = OmegaConf.merge(merged, values)
@@ -47,7 +62,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(_type_sentence(str(path or "the options"), error)) from error
+        raise ValueError(_type_sentence(sources[-1][0] if sources else "the options", error)) from error
     config.validate()
     return config
 

@@ -1,0 +1,1 @@
+"""Studies: many training runs compared with honest uncertainty."""

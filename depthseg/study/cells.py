@@ -1,0 +1,186 @@
+"""Running one cell of a study, and what it writes down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+
+from ..data.subsets import few_shot_subset
+from ..engine.atomic import atomic_path
+from ..engine.build import build_datasets
+from ..engine.config import RunConfig
+from ..engine.evaluation import json_scores
+from ..engine.measures import measure_model
+from ..engine.predict import load_model, predict_maps
+from ..engine.records import METRICS_FILE, write_json
+from ..engine.run import RunResult, train
+from ..metrics import ConfusionMatrix
+from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
+from .options import FULL_SCALE
+
+if TYPE_CHECKING:
+    from ..data import SampleDataset
+    from .matrix import Cell
+    from .options import StudyOptions
+
+logger = logging.getLogger(__name__)
+
+CELLS = "cells"
+RUNS = "runs"
+BASELINES = {"majority_class": MajorityClass, "position_prior": PositionPrior}
+CURVE = ("step", "mean_iou", "train_loss")
+
+
+def record_path(out: Path, key: str) -> Path:
+    """Where the record of a cell lies once it has ended."""
+    return out / CELLS / f"{key}.json"
+
+
+def read_record(out: Path, key: str) -> dict[str, Any] | None:
+    """The record of a cell, None while it has not ended.
+
+    Raises:
+        ValueError: The file is not JSON.
+    """
+    path = record_path(out, key)
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and the cell runs again.") from error
+
+
+def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
+    """Run a cell, unless its record is there; one that was broken off goes on from its last checkpoint.
+
+    The record is written last, so that what has a record is whole. Then everything that nobody needs any more is
+    removed: of a pre-training all but its weights, of a fine-tuning the run directory.
+
+    Args:
+        study: The study.
+        cell: The cell; what it starts from has ended.
+        out: Directory of the study.
+
+    Returns:
+        The record.
+
+    Raises:
+        SystemExit: Training was asked to stop; a checkpoint was saved.
+    """
+    record = read_record(out, cell.key)
+    if record is not None:
+        return record
+    path = record_path(out, cell.key)
+    start = time.perf_counter()
+    run_dir = out / RUNS / cell.key
+    result = train(located(cell, out))
+    record = {"kind": cell.kind, "key": cell.key, "study": study.name, **cell.labels}
+    record |= {"pretrain_key" if cell.kind == "finetune" else "parent_key": cell.parent}
+    record |= {"scores": result.scores, "curve": read_curve(result.run_dir / METRICS_FILE)}
+    if cell.kind == "finetune" and cell.labels["role"] != "rate":
+        record |= examine(study, cell, result, path)
+    record |= {
+        "config": cell.config.to_dict(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "hardware": hardware(),
+        "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
+        "command": f"depthseg study {study.name}" + ("" if study.scale == FULL_SCALE else f" --scale {study.scale}"),
+    }
+    write_json(path, record)
+    if cell.kind == "finetune":
+        shutil.rmtree(run_dir)
+    else:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    return record
+
+
+def located(cell: Cell, out: Path) -> RunConfig:
+    """The options of a cell with its folders in the directory of the study."""
+    config = replace(cell.config, run=replace(cell.config.run, output_dir=str(out / RUNS / cell.key)))
+    if cell.parent is None:
+        return config
+    return replace(config, model=replace(config.model, pretrained=str(out / RUNS / cell.parent / "model")))
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """The scored steps of a run."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: line[name] for name in CURVE if name in line} for line in lines]
+
+
+def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
+    """Everything beside the scores that a fine-tuned model has to say; writes the confusion matrices beside `path`."""
+    train_set, test_set = build_datasets(cell.config.data)
+    model, processor = load_model(result.model_dir)
+    with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            confusion=confusion_per_image(model, processor, test_set),
+            names=np.array(test_set.names),
+            blocks=np.array(blocks_of(test_set.names, study.block_length)),
+        )
+    return {
+        "measures": json_scores(measure_model(model, processor, test_set, study.measures)) if study.measures else {},
+        "classes": list(test_set.label_space.classes),
+        "baselines": baseline_scores(cell.config, train_set, test_set),
+    }
+
+
+def confusion_per_image(model: torch.nn.Module, processor: Any, dataset: SampleDataset) -> np.ndarray:
+    """Confusion counts int64 `(N, K, K)`, rows = truth, columns = prediction, at the own size of every image."""
+    found = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        matrix = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
+        labels, _ = predict_maps(model, processor, sample.image)
+        matrix.update(labels, sample.labels)
+        found.append(matrix.matrix.numpy())
+    return np.stack(found)
+
+
+def blocks_of(names: Sequence[str], length: int) -> list[str]:
+    """The block of each image: so many images of a sequence that follow one another.
+
+    A sequence is what names have in common up to the last underscore; a name without one is a sequence of its own.
+
+    Args:
+        names: Names of the images; their alphabetical order is that of the video.
+        length: Images of a block.
+    """
+    places: dict[str, int] = {}
+    blocks: dict[str, str] = {}
+    for name in sorted(names):
+        sequence = name.rpartition("_")[0] or name
+        place = places.get(sequence, 0)
+        places[sequence] = place + 1
+        blocks[name] = f"{sequence}/{place // length}"
+    return [blocks[name] for name in names]
+
+
+def baseline_scores(config: RunConfig, train_set: SampleDataset, test_set: SampleDataset) -> dict[str, float]:
+    """Mean IoU of what the labelled images tell without looking at the picture."""
+    labelled = train_set if config.data.subset_size else few_shot_subset(train_set, len(train_set), 0)
+    return {
+        name: score_segmentation_baseline(baseline(labelled), test_set)["mean_iou"]
+        for name, baseline in BASELINES.items()
+    }
+
+
+def hardware() -> str:
+    """What a run was computed on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"

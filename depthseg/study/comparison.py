@@ -1,0 +1,241 @@
+"""Is one arm better than another, and how sure is that?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .intervals import TINY, Uncertainty, measure
+from .statistics import ArmResults, BlockCounts, draw_blocks, draw_seeds, weighted_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CONFIDENCE = 0.95
+LEAST_PRETRAINING_SEEDS = 2
+LEAST_RUNS = 6
+"""With fewer there is a spread, but neither interval nor p-value."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean IoU of one arm, in points (0 to 100).
+
+    Attributes:
+        mean_iou: Mean over runs of the mean IoU of all test images together.
+        interval: 95 % confidence interval; None where `reason` says why.
+        spread: Lowest and highest run.
+        variance_shares: Part of the variance that comes from `pretraining`, `finetuning` (both seeds; where there are
+            several pre-training seeds `pretraining` holds both) and `blocks`; empty without interval.
+        conditional_on: What the statement holds for.
+        reason: Why there is no interval; None if there is one.
+    """
+
+    mean_iou: float
+    interval: tuple[float, float] | None
+    spread: tuple[float, float]
+    variance_shares: Mapping[str, float]
+    conditional_on: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of the mean IoU of two arms, a - b, in points (-100 to 100).
+
+    Attributes:
+        difference: The estimate.
+        interval: 95 % confidence interval; None where `reason` says why.
+        p_value: Two-sided, against no difference; below 0.05 exactly where the interval leaves 0 out. Not adjusted
+            for several comparisons, see `depthseg.study.statistics.holm`. None without interval.
+        probability_a_beats_b: Share of bootstrap differences above 0; None without interval.
+        spread: Lowest and highest difference: of runs with the same seeds if `paired`, else of any two runs.
+        paired: Whether runs were compared seed by seed.
+        variance_shares: As in `Summary`.
+        conditional_on: What the statement holds for.
+        reason: Why there is no interval and no p-value; None if there are.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    probability_a_beats_b: float | None
+    spread: tuple[float, float]
+    paired: bool
+    variance_shares: Mapping[str, float]
+    conditional_on: str
+    reason: str | None
+
+
+def summarise(arm: ArmResults, conditions: Sequence[str] = ()) -> Summary:
+    """Mean IoU of an arm with its uncertainty.
+
+    Args:
+        arm: Results.
+        conditions: What else is fixed, such as "one training set of 16 images".
+    """
+    counts = BlockCounts(arm)
+    scores = _run_scores(counts)
+    mean = scores.mean()
+    uncertainty, reason = _uncertainty([arm], [counts])
+    return Summary(
+        mean_iou=100 * float(mean),
+        interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
+        spread=(100 * float(scores.min()), 100 * float(scores.max())),
+        variance_shares={} if uncertainty is None else uncertainty.shares,
+        conditional_on=_conditional_on([arm], False, conditions),
+        reason=reason,
+    )
+
+
+def compare(
+    a: ArmResults,
+    b: ArmResults,
+    *,
+    draws: int = 2000,
+    generator: np.random.Generator | None = None,
+    paired_seeds: bool = False,
+    conditions: Sequence[str] = (),
+) -> Comparison:
+    """Compare two arms on the same test images.
+
+    The images are always paired: an image that is hard for both arms cancels. The interval and the p-value are those
+    of `depthseg.study.intervals`. The bootstrap draws seeds and blocks of both arms again, the same blocks for both;
+    its differences are then stretched about the estimate until 95 % of a normal distribution would fill the interval,
+    so that `probability_a_beats_b` does not claim more than the interval does.
+
+    Args:
+        a: One arm.
+        b: The other.
+        draws: Bootstrap draws.
+        generator: Source of their randomness; without one, a fixed seed.
+        paired_seeds: Seeds at the same place of both arms are the same numbers (common random numbers), which cancels
+            what they share. Where the arms have other numbers of seeds they are independent all the same, and the
+            result says so.
+        conditions: What else is fixed, such as "one training set of 16 images".
+
+    Raises:
+        ValueError: The images, their blocks or the classes are not the same.
+    """
+    _check_same_images(a, b)
+    paired = paired_seeds and a.seeds == b.seeds
+    counts = BlockCounts(a), BlockCounts(b)
+    scores = [_run_scores(part) for part in counts]
+    difference = scores[0].mean() - scores[1].mean()
+    uncertainty, reason = _uncertainty([a, b], counts, paired)
+    interval = p_value = probability = None
+    if uncertainty is not None:
+        half_width = uncertainty.half_width(CONFIDENCE)
+        interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
+        resampled = _bootstrap_differences(counts, draws, generator or np.random.default_rng(0), paired)
+        probability = _share_above_zero(resampled, difference, half_width)
+    return Comparison(
+        difference=100 * float(difference),
+        interval=interval,
+        p_value=p_value,
+        probability_a_beats_b=probability,
+        spread=_spread_of_differences(*scores, paired),
+        paired=paired,
+        variance_shares={} if uncertainty is None else uncertainty.shares,
+        conditional_on=_conditional_on([a, b], paired, conditions),
+        reason=reason,
+    )
+
+
+def _run_scores(counts: BlockCounts) -> np.ndarray:
+    """Mean IoU of each run on all images, `(P, F)`."""
+    return counts.scores(np.ones((1, counts.union.shape[2])))[0]
+
+
+def _uncertainty(
+    arms: Sequence[ArmResults], counts: Sequence[BlockCounts], paired: bool = False
+) -> tuple[Uncertainty | None, str | None]:
+    """Uncertainty of an arm or of the difference of two, or the reason why there is none."""
+    reason = next((reason for arm in arms if (reason := _too_few(arm))), None)
+    if reason is not None:
+        return None, reason
+    first, *others = (part.pseudo_values() for part in counts)
+    uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
+    if uncertainty.standard_error < TINY:
+        return None, "No interval: neither seeds nor blocks of images make a difference, so there is no spread."
+    return uncertainty, None
+
+
+def _too_few(arm: ArmResults) -> str | None:
+    outer, inner = arm.seeds
+    if arm.pretraining == "seeds" and outer < LEAST_PRETRAINING_SEEDS:
+        return f"No interval: {arm.name} has {outer} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
+    if outer * inner < LEAST_RUNS:
+        return f"No interval: {arm.name} has {_plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
+    if arm.num_blocks < 2:
+        return "No interval: all test images lie in one block, and nothing tells how another one would differ."
+    return None
+
+
+def _interval(centre: float, half_width: float) -> tuple[float, float]:
+    return 100 * float(centre - half_width), 100 * float(centre + half_width)
+
+
+def _bootstrap_differences(
+    counts: Sequence[BlockCounts], draws: int, generator: np.random.Generator, paired: bool
+) -> np.ndarray:
+    shapes = [part.union.shape for part in counts]
+    blocks = draw_blocks(shapes[0][2], draws, generator)
+    seeds = draw_seeds(shapes[0][:2], draws, generator)
+    other_seeds = seeds if paired else draw_seeds(shapes[1][:2], draws, generator)
+    return weighted_scores(counts[0], blocks, seeds) - weighted_scores(counts[1], blocks, other_seeds)
+
+
+def _share_above_zero(resampled: np.ndarray, estimate: float, half_width: float) -> float:
+    normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * resampled.std()
+    stretch = half_width / normal if normal > TINY else 1.0
+    differences = estimate + (resampled - resampled.mean()) * stretch
+    return float(np.mean(differences > 0) + np.mean(differences == 0) / 2)
+
+
+def _spread_of_differences(first: np.ndarray, second: np.ndarray, paired: bool) -> tuple[float, float]:
+    differences = first - second if paired else np.subtract.outer(first.ravel(), second.ravel())
+    return 100 * float(differences.min()), 100 * float(differences.max())
+
+
+def _check_same_images(a: ArmResults, b: ArmResults) -> None:
+    if a.confusion.shape[2:] != b.confusion.shape[2:] or not np.array_equal(a.blocks, b.blocks):
+        raise ValueError(
+            f"{a.name} and {b.name} were not scored on the same test images: {a.confusion.shape[2:]} and "
+            f"{b.confusion.shape[2:]} (images, classes, classes), or other blocks. Compare them on the same images in "
+            "the same order."
+        )
+    if not np.array_equal(a.confusion[0, 0].sum(-1), b.confusion[0, 0].sum(-1)):
+        raise ValueError(
+            f"{a.name} and {b.name} did not see the same labels: their images differ or stand in another order."
+        )
+
+
+def _conditional_on(arms: Sequence[ArmResults], paired: bool, conditions: Sequence[str]) -> str:
+    who = [_describe_seeds(arm) for arm in arms]
+    if len(arms) == 1:
+        seeds = who[0]
+    elif who[0] == who[1]:
+        seeds = f"{who[0]} for each arm, {'the same' if paired else 'independent'} seeds"
+    else:
+        seeds = "; ".join(f"{arm.name}: {text}" for arm, text in zip(arms, who, strict=True))
+    images = f"{_plural(arms[0].num_blocks, 'block')} of test images ({len(arms[0].blocks)} in all)"
+    return "; ".join([seeds, images, *conditions])
+
+
+def _describe_seeds(arm: ArmResults) -> str:
+    outer, inner = arm.seeds
+    starts = {
+        "seeds": _plural(outer, "pre-training seed"),
+        "checkpoint": "one given checkpoint",
+        "none": "random start",
+    }
+    each = " each" if outer > 1 else ""
+    return f"{starts[arm.pretraining]}, {_plural(inner, 'fine-tuning seed')}{each}"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

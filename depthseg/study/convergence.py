@@ -1,0 +1,74 @@
+"""How fast a run learns: what its curve of validation scores says.
+
+A curve starts at step 0. If it was not evaluated there its value at step 0 is taken as 0, as if nothing were known
+before the first step, so that curves with another first evaluation can be compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def steps_to_share(steps: Sequence[int], scores: Sequence[float], share: float = 0.95) -> float | None:
+    """Step at which a curve first reaches a share of its own final value.
+
+    The final value is the last one. Between evaluations the curve is a straight line; that it may fall below the
+    target again later does not count.
+
+    Args:
+        steps: Steps of the evaluations, increasing.
+        scores: Their scores, 0 or more.
+        share: In (0, 1].
+
+    Returns:
+        The step, or None if the final value is 0 and there is nothing to reach.
+
+    Raises:
+        ValueError: The curve is empty, out of order or holds a number that is no score, or the share is out of range.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share} is out of range; it lies above 0 and goes up to 1.")
+    step, score = _curve(steps, scores)
+    target = share * score[-1]
+    if target == 0:
+        return None
+    after = int(np.argmax(score >= target))
+    if after == 0:
+        return float(step[0])
+    before = after - 1
+    part = (target - score[before]) / (score[after] - score[before])
+    return float(step[before] + part * (step[after] - step[before]))
+
+
+def area_under_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
+    """Mean height of a curve from step 0 to its last step, by the trapezoidal rule.
+
+    Args:
+        steps: Steps of the evaluations, increasing.
+        scores: Their scores, 0 or more.
+
+    Raises:
+        ValueError: The curve is empty, ends at step 0, is out of order, or holds a number that is no score.
+    """
+    step, score = _curve(steps, scores)
+    if step[-1] == 0:
+        raise ValueError("A curve that ends at step 0 has no area; it needs an evaluation at a later step.")
+    return float(np.trapezoid(score, step) / step[-1])
+
+
+def _curve(steps: Sequence[int], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    step, score = np.asarray(steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if step.ndim != 1 or step.shape != score.shape or not len(step):
+        raise ValueError(f"A curve needs a score for each step, at least one; got {step.shape} and {score.shape}.")
+    if step[0] < 0 or np.any(np.diff(step) <= 0):
+        raise ValueError(f"The steps of a curve must start at 0 or later and increase; got {list(steps)}.")
+    if not np.all(np.isfinite(score)) or score.min() < 0:
+        raise ValueError(f"The scores of a curve must be finite and 0 or more; got {list(scores)}.")
+    if step[0] > 0:
+        return np.append(0.0, step), np.append(0.0, score)
+    return step, score

@@ -1,0 +1,234 @@
+"""The options of a study: which arms are compared, how, and how often."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ..engine.measures import MEASURES
+
+PRESETS = Path(__file__).parent / "presets"
+FULL_SCALE = "full"
+
+
+@dataclass
+class ArmOptions:
+    """One initialisation, and how it is obtained: a checkpoint, a pre-training of the study, or neither.
+
+    Attributes:
+        title: What reports call it; empty = its key.
+        checkpoint: Directory or Hub id of given weights.
+        revision: Commit, tag or branch of a Hub id.
+        pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
+        after: Arm whose pre-trained weights this pre-training begins with.
+    """
+
+    title: str = ""
+    checkpoint: str | None = None
+    revision: str | None = None
+    pretrain: dict[str, Any] | None = None
+    after: str | None = None
+
+
+@dataclass
+class SeedOptions:
+    """How often everything is repeated.
+
+    Attributes:
+        pretrain: Pre-trainings of each arm, numbered from 0.
+        finetune: Fine-tunings of each pre-training. Arms without pre-training are fine-tuned as often as the others
+            in all. A seed picks the labelled images, the new weights and the order of images, the same in all arms.
+    """
+
+    pretrain: int = 2
+    finetune: int = 3
+
+
+@dataclass
+class RateOptions:
+    """The learning rates of fine-tuning: the same grid and the same number of runs for every arm.
+
+    Attributes:
+        fixed: The rate that all arms are compared at, too.
+        grid: Rates to choose from; empty = the fixed one alone.
+        seeds: Runs for each rate.
+        budget: Labelled images of these runs.
+        data: Sections of a run's options for them, which must score on other images than the study does. They lie on
+            top of `finetune`, in the place of those of a fold.
+    """
+
+    fixed: float = 1e-3
+    grid: list[float] = field(default_factory=list)
+    seeds: int = 1
+    budget: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BenchmarkOptions:
+    """One way to train and test.
+
+    Attributes:
+        budgets: Numbers of labelled images; 0 = all.
+        folds: Sections of a run's options: other training and test images. A model is trained for each; their test
+            images together are those of the benchmark.
+    """
+
+    budgets: list[int] = field(default_factory=list)
+    folds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
+
+
+@dataclass
+class StudyOptions:
+    """A study: arms x architectures x modes x benchmarks x budgets x seeds.
+
+    Attributes:
+        name: Names the output directory.
+        summary: What the study asks, for its report.
+        arms: The initialisations, in the order of the report.
+        architectures: Sections of a run's options for pre-training and fine-tuning alike, such as the encoder.
+        modes: Sections for fine-tuning alone, such as a frozen encoder.
+        benchmarks: What they are trained and tested on.
+        seeds: Repetitions.
+        rates: Learning rates of fine-tuning.
+        block_length: Test images that follow one another in a sequence (names that begin alike up to the last
+            underscore) are resampled together in blocks of this many.
+        measures: What is measured on every fine-tuned model beside its scores, see `depthseg.engine.measures`.
+        reference_arm: The arm that all others are compared with.
+        comparisons: Further pairs of arms.
+        pretrain: Sections of all pre-trainings.
+        finetune: Sections of all fine-tunings.
+        scale: Which entry of `scales` lies on top.
+        scales: Changes of this file by name, such as a smoke test.
+    """
+
+    name: str = ""
+    summary: str = ""
+    arms: dict[str, ArmOptions] = field(default_factory=dict)
+    architectures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    modes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    benchmarks: dict[str, BenchmarkOptions] = field(default_factory=dict)
+    seeds: SeedOptions = field(default_factory=SeedOptions)
+    rates: RateOptions = field(default_factory=RateOptions)
+    block_length: int = 1
+    measures: list[str] = field(default_factory=list)
+    reference_arm: str = ""
+    comparisons: list[list[str]] = field(default_factory=list)
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+    scale: str = FULL_SCALE
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain dictionaries, lists and numbers."""
+        return asdict(self)
+
+
+def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOptions:
+    """Read a study.
+
+    Args:
+        name: A study that comes with depthseg, or the path of a YAML file.
+        scale: `full`, or an entry of the file's `scales`.
+        overrides: Such as `seeds.finetune=6` or `finetune.schedule.steps=20000`; later ones win.
+
+    Raises:
+        FileNotFoundError: No such study.
+        ValueError: Not YAML, an unknown option, a wrong type, or parts that do not go together.
+    """
+    path = study_path(name)
+    try:
+        values = OmegaConf.load(path)
+        merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), values)
+        if scale != FULL_SCALE:
+            merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        # Not resolved: `${data.size}` means that of the run which the sections become part of.
+        plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} with its overrides cannot be read: {str(error).splitlines()[0]}") from error
+    arms = {key: ArmOptions(**arm) for key, arm in plain["arms"].items()}
+    benchmarks = {key: BenchmarkOptions(**benchmark) for key, benchmark in plain["benchmarks"].items()}
+    repeats = {"seeds": SeedOptions(**plain["seeds"]), "rates": RateOptions(**plain["rates"])}
+    study = StudyOptions(**plain | {"arms": arms, "benchmarks": benchmarks} | repeats)
+    problems = broken_rules(study)
+    if problems:
+        raise ValueError(f"{path}: " + "\n".join(problems))
+    return study
+
+
+def study_path(name: str) -> Path:
+    """The file of a study that comes with depthseg, or a path as it is."""
+    known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise FileNotFoundError(f"There is no study {name!r}.{hint} Known: {', '.join(known)}; or give a YAML file.")
+
+
+def _scale_of(merged: Any, scale: str, path: Path) -> Any:
+    if scale not in merged.scales:
+        raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *merged.scales])}.")
+    return merged.scales[scale]
+
+
+def broken_rules(study: StudyOptions) -> list[str]:
+    """The sentence of every rule that a study breaks."""
+    rules = [
+        *((not getattr(study, part), f"{part} is empty: name at least one.") for part in _NEEDED),
+        (study.reference_arm not in study.arms, _unknown_arm("reference_arm", study.reference_arm, study)),
+        *(
+            (arm not in study.arms, _unknown_arm("comparisons", arm, study))
+            for pair in study.comparisons
+            for arm in pair
+        ),
+        *((len(pair) != 2, f"comparisons holds {pair}: give pairs of arms.") for pair in study.comparisons),
+        *(rule for name, arm in study.arms.items() for rule in _arm_rules(name, arm, study)),
+        *(
+            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} needs budgets and folds.")
+            for name, benchmark in study.benchmarks.items()
+        ),
+        *((name not in MEASURES, f"measures: {name!r} is none of {', '.join(MEASURES)}.") for name in study.measures),
+        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune are at least 1."),
+        (study.block_length < 1, f"block_length is {study.block_length}; it must be at least 1."),
+        (min([study.rates.fixed, *study.rates.grid]) <= 0, "Learning rates of rates must be above 0."),
+        (bool(study.rates.grid) and study.rates.seeds < 1, "rates.seeds must be at least 1."),
+        (
+            bool(study.rates.grid) and not study.rates.data,
+            "rates.data is empty: rates must not be chosen on the images that the study is scored on. Name another "
+            "split there, such as {data: {val_split: val}}.",
+        ),
+    ]
+    return [sentence for broken, sentence in rules if broken]
+
+
+_NEEDED = ("name", "arms", "architectures", "modes", "benchmarks", "finetune")
+
+
+def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> list[tuple[bool, str]]:
+    before = study.arms.get(arm.after or "")
+    return [
+        (
+            arm.checkpoint is not None and arm.pretrain is not None,
+            f"arms.{name} has a checkpoint and a pretrain: give one, or make the checkpoint model.pretrained of it.",
+        ),
+        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after, but no pretrain to follow it."),
+        (
+            arm.after is not None and (before is None or before.pretrain is None or before.after is not None),
+            f"arms.{name}.after is {arm.after!r}; it must be an arm with a pretrain of its own and no after.",
+        ),
+    ]
+
+
+def _unknown_arm(option: str, name: str, study: StudyOptions) -> str:
+    return f"{option} names {name!r}, which is no arm; arms are {', '.join(study.arms)}."

@@ -1,0 +1,142 @@
+"""What a study will run and how long that takes, from a few steps of each kind of run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from ..engine.config import RunConfig
+from ..engine.run import train
+from .cells import record_path
+from .matrix import Cell, shard_of
+from .options import StudyOptions
+from .runner import cells_in_order
+
+FEW_STEPS, MORE_STEPS = 2, 6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of a kind costs on this machine.
+
+    Attributes:
+        step: Seconds of an optimiser step.
+        rest: Seconds of setting up, scoring once and writing pictures.
+        memory: Most memory of the process, GiB.
+    """
+
+    step: float
+    rest: float
+    memory: float
+
+    def seconds(self, config: RunConfig) -> float:
+        """Estimated time of a run; every scoring is taken to cost as much as the setting up."""
+        scorings = config.schedule.steps // config.run.eval_every if config.run.eval_every else 1
+        return self.step * config.schedule.steps + self.rest * max(1, scorings)
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Cells of one kind.
+
+    Attributes:
+        what: The kind in words.
+        cells: How many there are.
+        done: How many have a record.
+        cost: What one costs.
+        seconds: Estimated time of those that are left.
+    """
+
+    what: str
+    cells: int
+    done: int
+    cost: Cost
+    seconds: float
+
+
+def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> list[PlanRow]:
+    """Count the cells of a shard and estimate their time and memory from a few steps of each kind.
+
+    Nothing is written into the directory of the study.
+
+    Args:
+        study: The study.
+        out: Its directory, whose records count as done.
+        shard: Number of the shard, from 1, and of all.
+    """
+    mine = shard_of(study, *shard)
+    kinds: dict[str, list[Cell]] = {}
+    for cell in cells_in_order(study, out):
+        if (cell.labels["architecture"], cell.labels["arm"]) in mine:
+            kinds.setdefault(kind_of(cell), []).append(cell)
+    rows = []
+    for what, cells in kinds.items():
+        left = [cell for cell in cells if not record_path(out, cell.key).is_file()]
+        cost = measure_cost(cells[0].config)
+        rows.append(PlanRow(what, len(cells), len(cells) - len(left), cost, sum(cost.seconds(c.config) for c in left)))
+    return rows
+
+
+def kind_of(cell: Cell) -> str:
+    """Cells of one kind cost the same."""
+    labels = cell.labels
+    if cell.kind == "pretrain":
+        return f"pre-training, {labels['arm']}, {labels['architecture']}"
+    role = "choice of the rate" if labels["role"] == "rate" else "fine-tuning"
+    return f"{role}, {labels['mode']}, {labels['architecture']}"
+
+
+def measure_cost(config: RunConfig) -> Cost:
+    """Train for a few steps in a process of its own, whose memory is its own, too."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measure, config).result()
+
+
+def _measure(config: RunConfig) -> Cost:
+    transformers_logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        few, more = (_seconds(config, steps, Path(folder) / str(steps)) for steps in (FEW_STEPS, MORE_STEPS))
+    step = max(0.0, more - few) / (MORE_STEPS - FEW_STEPS)
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return Cost(step, max(0.0, few - FEW_STEPS * step), memory)
+
+
+def _seconds(config: RunConfig, steps: int, folder: Path) -> float:
+    run = replace(config.run, output_dir=str(folder), eval_every=0, checkpoint_every=0, tensorboard=False)
+    schedule = replace(config.schedule, steps=steps, warmup_steps=0)
+    start = time.perf_counter()
+    train(replace(config, run=run, schedule=schedule))
+    return time.perf_counter() - start
+
+
+def plan_text(rows: Sequence[PlanRow]) -> str:
+    """The plan as a table of Markdown, and its sum."""
+    lines = ["| cells | done | each | memory | left | what |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        each = row.seconds / max(1, row.cells - row.done)
+        lines.append(
+            f"| {row.cells} | {row.done} | {_clock(each)} | {row.cost.memory:.1f} GiB | {_clock(row.seconds)} | "
+            f"{row.what} |"
+        )
+    left = sum(row.seconds for row in rows)
+    cells = sum(row.cells - row.done for row in rows)
+    lines += ["", f"{cells} cells are left, about {_clock(left)} on this machine one after the other."]
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

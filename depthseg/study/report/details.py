@@ -1,0 +1,143 @@
+"""The numbers of a report that explain a score: classes, measures, rates, curves, pre-training and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..rates import select_rate
+from ..results import Setting, StudyResults
+
+Row = dict[str, Any]
+
+
+def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+    """Learning-rate sensitivity of an arm, its choice, and what the runs at that rate and the fixed one scored."""
+    table = results.rate_table(arm, setting)
+    if not table:
+        return None
+    choice = select_rate(table)
+    records = results.rate_records(arm, setting)
+    used = {record["lr"] for parts in results.runs(arm, setting).values() for record in parts}
+    return {
+        **asdict(setting),
+        "arm": arm,
+        "scores": {f"{rate:g}": 100 * _mean(scores) for rate, scores in table.items()},
+        "seeds": {f"{rate:g}": len(scores) for rate, scores in table.items()},
+        "chosen": choice.rate,
+        "at_edge": choice.at_edge,
+        "sentence": choice.sentence,
+        "used": sorted(used),
+        "records": [record["key"] for parts in records.values() for record in parts],
+    }
+
+
+def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+    """IoU of each class on all test images together, mean over runs; None where no run shows or predicts it."""
+    found = results.arm_results(arm, setting)
+    if found is None:
+        return None
+    records = results.used_records([arm], setting)
+    counts = found.confusion.sum(2).reshape(-1, *found.confusion.shape[3:])
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    union = counts.sum(1) + counts.sum(2) - right
+    iou = {}
+    for place, name in enumerate(records[0]["classes"]):
+        shown = union[:, place] > 0
+        iou[name] = 100 * float((right[shown, place] / union[shown, place]).mean()) if shown.any() else None
+    return {**asdict(setting), "arm": arm, "iou": iou, "records": [record["key"] for record in records]}
+
+
+def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+    """Mean and spread of each measure over the records (runs and folds) that have a number."""
+    found = results.measures(arm, setting)
+    if not any(found):
+        return None
+    values = {}
+    for name in dict.fromkeys(name for part in found for name in part):
+        groups: dict[str, list[float]] = {}
+        for part in found:
+            measure = part.get(name)
+            for group, value in (measure if isinstance(measure, dict) else {"": measure}).items():
+                groups.setdefault(group, []).extend([] if value is None else [value])
+        if len(groups) > 1:  # one record without any number does not make a group of its own
+            groups.pop("", None)
+        values[name] = {group: _summary(numbers) for group, numbers in groups.items()}
+    records = results.used_records([arm], setting)
+    return {**asdict(setting), "arm": arm, "values": values, "records": [record["key"] for record in records]}
+
+
+def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+    """Learning curve of an arm, at the steps that all of its runs evaluated."""
+    found = [{point["step"]: point["mean_iou"] for point in curve} for curve in results.curves(arm, setting)]
+    if not found:
+        return None
+    steps = sorted(set.intersection(*map(set, found)))
+    heights = np.array([[100 * curve[step] for step in steps] for curve in found])
+    return {
+        **asdict(setting),
+        "arm": arm,
+        "steps": steps,
+        "mean": heights.mean(0).tolist(),
+        "lowest": heights.min(0).tolist(),
+        "highest": heights.max(0).tolist(),
+        "records": [record["key"] for record in results.used_records([arm], setting)],
+    }
+
+
+def pretraining(results: StudyResults) -> list[Row]:
+    """Scores and seconds of each pre-training cell."""
+    return [
+        {
+            "arm": arm,
+            "pretrain_seed": record["pretrain_seed"],
+            "scores": {name: value for name, value in record["scores"].items() if isinstance(value, int | float)},
+            "seconds": record["seconds"],
+            "records": [record["key"]],
+        }
+        for arm in results.arms
+        for record in results.pretraining(arm)
+    ]
+
+
+def cost(results: StudyResults) -> Row:
+    """Cells and seconds by arm and kind, and what they ran on."""
+    rows = []
+    for arm in results.arms:
+        row: Row = {"arm": arm}
+        for kind in ("pretrain", "finetune"):
+            cells = [record for record in results.records if (record["arm"], record["kind"]) == (arm, kind)]
+            row[kind] = {"cells": len(cells), "seconds": sum(record["seconds"] for record in cells)}
+        rows.append(row)
+    contents = [record.content for record in results.records]
+    versions: dict[str, list[str]] = {}
+    for content in contents:
+        for name, version in (content.get("versions") or {}).items():
+            versions.setdefault(name, [])
+            if str(version) not in versions[name]:
+                versions[name].append(str(version))
+    return {
+        "arms": rows,
+        "cells": len(contents),
+        "seconds": sum(content["seconds"] for content in contents),
+        "hardware": _different(content.get("hardware") for content in contents),
+        "versions": versions,
+        "command": next((content["command"] for content in contents if content.get("command")), None),
+    }
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _summary(numbers: Sequence[float]) -> Row | None:
+    if not numbers:
+        return None
+    return {"mean": _mean(numbers), "spread": (min(numbers), max(numbers)), "count": len(numbers)}
+
+
+def _different(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))

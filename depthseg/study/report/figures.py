@@ -1,0 +1,150 @@
+"""The figures of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from ..results import Setting
+from .detail_tables import groups_of, measure_names, measure_text
+from .findings import rows_of
+from .hero import hero, what_whiskers_are
+from .sections import Picture
+from .style import SETTINGS, Looks, new_figure, tidy, write_figure
+
+Row = Mapping[str, Any]
+
+FRAME = (3.3, 2.5)
+"""Width and height of one frame in inches."""
+
+COLUMNS = 3
+LEGEND_INCHES = 0.3
+
+
+def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[str, bytes]]:
+    """Draw all figures that have something to show.
+
+    Args:
+        numbers: See `study_numbers`.
+        folder: Gets a PNG and a PDF of each.
+
+    Returns:
+        By name: what is said about each figure, and its PNG.
+    """
+    pictures, images = {}, {}
+    with matplotlib.rc_context(SETTINGS):
+        for picture, figure in _figures(numbers, Looks(numbers["arms"])):
+            pictures[picture.name] = picture
+            images[picture.name] = write_figure(figure, folder, picture.name)
+    return pictures, images
+
+
+def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
+    if numbers["main"]:
+        yield _hero_picture(numbers), hero(numbers, looks)
+    if numbers["curves"]:
+        caption = "Learning curves: mean IoU on the evaluation images; bands go from the lowest to the highest run."
+        picture = Picture("curves", caption, f"Learning curves of {_names(numbers)}. The table of scores has numbers.")
+        yield picture, _grid(numbers["curves"], numbers, looks, _learning_curves)
+    if numbers["rates"]:
+        caption = "Learning-rate sensitivity: mean IoU on validation images; rings: the chosen rate"
+        caption += "; dashed: the fixed rate." if numbers["fixed_rate"] else "."
+        picture = Picture(
+            "rates", caption, f"Score against learning rate of {_names(numbers)}; same numbers as below."
+        )
+        yield picture, _grid(numbers["rates"], numbers, looks, _rate_curves)
+    for place, name in enumerate(measure_names(numbers)):
+        text = measure_text(name)
+        caption = f"{text.title} ({text.unit}); bars go from the lowest to the highest run."
+        rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
+        picture = Picture(f"measure{place}", caption, f"{text.title} of {_names(numbers)}; same numbers as below.")
+        yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups_of(numbers, name)))
+
+
+def _hero_picture(numbers: Row) -> Picture:
+    rows = numbers["main"]
+    several = len({row["budget"] for row in rows}) > 1
+    what = "Mean IoU against the number of labelled images" if several else "Mean IoU of the arms"
+    second = "inset" if several else "right"
+    caption = f"{what}; {second}: steps until a run reaches 95 % of its final score. {what_whiskers_are(rows)}."
+    best = max(rows, key=lambda row: row["mean_iou"])
+    alt = f"{what}, for {_names(numbers)}. Highest: {numbers['arms'][best['arm']]['title']}, {best['mean_iou']:.1f}."
+    return Picture("hero", caption, alt)
+
+
+def _names(numbers: Row) -> str:
+    return ", ".join(entry["title"] for entry in numbers["arms"].values())
+
+
+def _grid(
+    rows: Sequence[Row], numbers: Row, looks: Looks, draw: Callable[[Axes, Sequence[Row], Looks], None]
+) -> Figure:
+    """One frame for each setting that has rows, one legend below."""
+    settings = [entry for entry in numbers["settings"] if rows_of(rows, entry)]
+    columns = min(len(settings), COLUMNS)
+    lines = -(-len(settings) // columns)
+    width = max(FRAME[0] * columns, 4.6)
+    per_line = max(1, int(width / 1.5))
+    arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
+    figure = new_figure(width, FRAME[1] * lines + LEGEND_INCHES * -(-len(arms) // per_line))
+    frames = figure.subplots(lines, columns, squeeze=False).ravel()
+    for frame in frames[len(settings) :]:
+        frame.set_visible(False)
+    for axes, entry in zip(frames, settings, strict=False):
+        draw(axes, rows_of(rows, entry), looks)
+        axes.set_title(str(Setting(**entry)), loc="left", fontweight="bold")
+        tidy(axes)
+    handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks.line(arm))[0] for arm in arms]
+    figure.legend(handles=handles, loc="outside lower center", ncols=per_line, frameon=False)
+    return figure
+
+
+def _learning_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    for row in rows:
+        marks = {} if len(row["steps"]) <= 15 else {"marker": ""}
+        axes.plot(row["steps"], row["mean"], **looks.line(row["arm"]) | marks)
+        colour = looks.colour(row["arm"])
+        axes.fill_between(row["steps"], row["lowest"], row["highest"], color=colour, alpha=0.12, linewidth=0)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("mean IoU, points")
+    axes.set_xlim(left=0)
+
+
+def _rate_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    for row in rows:
+        axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks.line(row["arm"]))
+        ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
+        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks.line(row["arm"]) | ring)
+    rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([float(rate) for rate in rates], rates)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("mean IoU, points")
+
+
+def _measure_drawer(name: str, groups: Sequence[str]) -> Callable[[Axes, Sequence[Row], Looks], None]:
+    text = measure_text(name)
+
+    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+        for place, row in enumerate(rows):
+            found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
+            beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
+            places = [at + beside for at, _ in found]
+            for at, (_, entry) in zip(places, found, strict=True):
+                ends = [text.factor * end for end in entry["spread"]]
+                axes.plot((at, at), ends, color=looks.colour(row["arm"]), linewidth=1.0, alpha=0.75)
+            means = [text.factor * entry["mean"] for _, entry in found]
+            axes.plot(places, means, **looks.line(row["arm"]) | {"linestyle": ""})
+        axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
+        axes.set_xlim(-0.5, len(groups) - 0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylabel(text.unit.split(",")[0])
+
+    return draw

@@ -1,0 +1,126 @@
+"""What a study says, in sentences: no more than its comparisons carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..results import Setting
+from .text import between, number, p_equals, plural, signed
+
+LEVEL = 0.05
+"""Holm-adjusted p-values below it are findings."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sentences on one setting.
+
+    Attributes:
+        setting: Where they hold.
+        sentences: One statement each.
+        conditions: What they are conditional on.
+    """
+
+    setting: str
+    sentences: tuple[str, ...]
+    conditions: tuple[str, ...]
+
+
+def overview(numbers: Row) -> list[str]:
+    """Sentences on the whole study: whether it is finished, and how to read the others."""
+    lines = []
+    lacking = sum(len(entry["runs"]) for entry in numbers["missing"])
+    if lacking:
+        lines.append(
+            f"The study is not finished: {plural(lacking, 'planned run')} {'is' if lacking == 1 else 'are'} missing. "
+            "A comparison uses only the seeds that both arms have."
+        )
+    rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
+    if not rows:
+        return [*lines, "Nothing can be compared yet: no two arms have a finished run with the same seeds."]
+    if any(row["p_adjusted"] is not None for row in rows):
+        lines.append(
+            f"A difference counts as found where its p-value is below {LEVEL} after Holm's adjustment for all "
+            f"{len(numbers['comparisons'])} comparisons of the table. Each interval is that of one comparison alone. "
+            "Where no difference is found, the arms have not been shown to be equal."
+        )
+    return lines
+
+
+def findings(numbers: Row) -> list[Findings]:
+    """What the comparisons at the chosen rates say, setting by setting."""
+    found = []
+    for entry in numbers["settings"]:
+        rows = rows_of(numbers["comparisons"], entry)
+        if rows:
+            others = rows_of(numbers["comparisons_fixed"], entry)
+            sentences = [*_sentences(rows, numbers), *_disagreements(rows, others, numbers)]
+            conditions = tuple(dict.fromkeys(row["conditional_on"] for row in rows))
+            found.append(Findings(str(Setting(**entry)), tuple(sentences), conditions))
+    return found
+
+
+def rows_of(rows: Sequence[Row], setting: Row) -> list[Row]:
+    """The rows of one setting."""
+    return [row for row in rows if all(row[name] == value for name, value in setting.items())]
+
+
+def verdict(row: Row) -> str:
+    """One of `better`, `worse`, `open` and `untested`, for arm a against arm b."""
+    if row["p_adjusted"] is None:
+        return "untested"
+    if row["p_adjusted"] >= LEVEL:
+        return "open"
+    return "better" if row["difference"] > 0 else "worse"
+
+
+def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
+    title = _titles(numbers)
+    beginnings = {
+        "better": "Better than {b}: ",
+        "worse": "Worse than {b}: ",
+        "open": "No difference from {b} is found for ",
+        "untested": "No p-value against {b} for ",
+    }
+    for b in dict.fromkeys(row["b"] for row in rows):
+        for kind, beginning in beginnings.items():
+            chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
+            if chosen:
+                clauses = "; ".join(f"{title[row['a']]} ({_evidence(row)})" for row in chosen)
+                yield f"{beginning.format(b=title[b])}{clauses}."
+
+
+def _evidence(row: Row) -> str:
+    difference = f"{signed(row['difference'])} points"
+    if row["p_adjusted"] is None:
+        low, high = row["spread"]
+        reason = row["reason"].rstrip(".")
+        return f"{difference}, from {signed(low)} to {signed(high)} between runs; {reason[0].lower()}{reason[1:]}"
+    return f"{difference}, 95 % interval {between(row['interval'])}, adjusted {p_equals(row['p_adjusted'])}"
+
+
+def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> Iterator[str]:
+    title = _titles(numbers)
+    words = {"better": "better", "worse": "worse", "open": "no difference found", "untested": "not tested"}
+    fixed = {(row["a"], row["b"]): verdict(row) for row in others}
+    for row in rows:
+        other = fixed.get((row["a"], row["b"]))
+        if other and other != verdict(row):
+            yield (
+                f"{title[row['a']]} against {title[row['b']]} depends on the learning rate: {words[verdict(row)]} at "
+                f"the chosen rates, {words[other]} at the fixed rate {number_of_rate(numbers)}."
+            )
+
+
+def number_of_rate(numbers: Row) -> str:
+    """The fixed learning rate as text."""
+    rate = numbers["fixed_rate"]
+    return number(None) if rate is None else f"{rate:g}"
+
+
+def _titles(numbers: Row) -> dict[str, str]:
+    return {arm: entry["title"] for arm, entry in numbers["arms"].items()}

@@ -1,0 +1,171 @@
+"""The figure that people will cite: what each arm scores with how many labels, and how fast it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from .findings import rows_of
+from .style import QUIET, Looks, new_figure, spread_apart, tidy
+
+Row = Mapping[str, Any]
+
+PANEL = (4.6, 4.2)
+"""Width and height of one panel in inches."""
+
+ROW_INCHES = 0.34
+INSET_SHARE = 0.36
+"""Part of a panel's height, at its foot, that the inset has for itself."""
+
+PANEL_OF = ("architecture", "mode", "benchmark")
+"""Rows that agree in these share a panel."""
+
+
+def hero(numbers: Row, looks: Looks) -> Figure:
+    """Label-efficiency curves, a panel for each architecture, mode and benchmark; with one budget the arms as dots."""
+    panels = [rows for rows in _panels(numbers) if rows]
+    if len({row["budget"] for row in numbers["main"]}) > 1:
+        return _curves(panels, numbers, looks)
+    return _dots(panels, numbers, looks)
+
+
+def whiskers(row: Row) -> tuple[float, float]:
+    """The interval, or where there is none the lowest and highest run."""
+    return tuple(row["interval"] or row["spread"])
+
+
+def what_whiskers_are(rows: Sequence[Row]) -> str:
+    """Words for a caption."""
+    kinds = {row["interval"] is not None for row in rows}
+    if kinds == {True}:
+        return "Bars are 95 % intervals"
+    if kinds == {False}:
+        return "Bars go from the lowest to the highest run"
+    return "Bars are 95 % intervals; open marks: from the lowest to the highest run, where there is no interval"
+
+
+def _panels(numbers: Row) -> list[list[Row]]:
+    places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
+    return [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
+
+
+def _title(row: Row) -> str:
+    return ", ".join(row[name] for name in PANEL_OF)
+
+
+def _curves(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    figure = new_figure(PANEL[0] * columns, PANEL[1] * lines)
+    frames = figure.subplots(lines, columns, squeeze=False).ravel()
+    for frame in frames[len(panels) :]:
+        frame.set_visible(False)
+    for axes, rows in zip(frames, panels, strict=False):
+        _label_curves(axes, rows, numbers, looks)
+    return figure
+
+
+def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -> None:
+    arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
+    for place, arm in enumerate(arms):
+        own = [row for row in rows if row["arm"] == arm]
+        # Arms stand a little beside one another, or their bars would hide each other.
+        budgets = [row["budget"] * 1.025 ** (place - (len(arms) - 1) / 2) for row in own]
+        axes.plot(budgets, [row["mean_iou"] for row in own], **looks.line(arm))
+        for budget, row in zip(budgets, own, strict=True):
+            _bar(axes, (budget, budget), whiskers(row), looks.colour(arm))
+            _open_mark(axes, budget, row["mean_iou"], row, looks)
+    budgets = sorted({row["budget"] for row in rows})
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(budgets))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(budgets, [str(budget) for budget in budgets])
+    axes.set_xlabel("labelled images")
+    axes.set_ylabel("mean IoU, points")
+    axes.set_title(_title(rows[0]), loc="left", fontweight="bold")
+    tidy(axes)
+    low, high = axes.get_ylim()
+    axes.set_ylim(high - (high - low) / (1 - INSET_SHARE), high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    _name_lines(axes, rows, arms, numbers, looks)
+    _inset(axes, [row for row in rows if row["budget"] == budgets[-1]], looks)
+
+
+def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: Row, looks: Looks) -> None:
+    """The name of each arm at the right end of its line."""
+    ends = [max((row for row in rows if row["arm"] == arm), key=lambda row: row["budget"]) for arm in arms]
+    low, high = axes.get_ylim()
+    heights = spread_apart([row["mean_iou"] for row in ends], (high - low) / 22)
+    right = max(row["budget"] for row in rows) * 1.12
+    for arm, row, height in zip(arms, ends, heights, strict=True):
+        axes.annotate(
+            numbers["arms"][arm]["title"],
+            (row["budget"] * 1.1, row["mean_iou"]),
+            (right * 1.05, height),
+            color=looks.colour(arm),
+            fontsize=7.5,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": looks.colour(arm), "linewidth": 0.5, "alpha": 0.6},
+        )
+
+
+def _inset(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    rows = [row for row in rows if row["steps_to_95"] is not None]
+    if not rows:
+        return
+    inset = axes.inset_axes((0.1, 0.09, 0.86, INSET_SHARE - 0.15))
+    _step_dots(inset, rows, looks)
+    inset.set_yticks([])
+    inset.spines["left"].set_visible(False)
+    inset.tick_params(labelsize=6.5)
+    inset.set_title(
+        f"steps to 95 % of the final score, {rows[0]['budget']} labels", fontsize=7, loc="left", color=QUIET
+    )
+    inset.patch.set_alpha(0)
+
+
+def _step_dots(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    for place, row in enumerate(rows):
+        if row["steps_to_95"] is not None:
+            _bar(axes, row["steps_spread"], (-place, -place), looks.colour(row["arm"]))
+            axes.plot(row["steps_to_95"], -place, **looks.line(row["arm"]) | {"linestyle": ""})
+    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    axes.set_xlim(left=0)
+    tidy(axes)
+
+
+def _dots(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
+    """One row of frames for each panel: mean IoU at the left, steps to 95 % at the right."""
+    tallest = max(map(len, panels))
+    figure = new_figure(7.0, len(panels) * (tallest * ROW_INCHES + 1.0))
+    grid = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.2, 1))
+    for (left, right), rows in zip(grid, panels, strict=True):
+        for place, row in enumerate(rows):
+            _bar(left, whiskers(row), (-place, -place), looks.colour(row["arm"]))
+            left.plot(row["mean_iou"], -place, **looks.line(row["arm"]) | {"linestyle": ""})
+            _open_mark(left, row["mean_iou"], -place, row, looks)
+        left.set_ylim(-len(rows) + 0.4, 0.6)
+        left.set_yticks([-place for place in range(len(rows))], [numbers["arms"][row["arm"]]["title"] for row in rows])
+        for label, row in zip(left.get_yticklabels(), rows, strict=True):
+            label.set_color(looks.colour(row["arm"]))
+        left.set_xlabel("mean IoU, points")
+        left.set_title(f"{_title(rows[0])}, {rows[0]['budget']} labels", loc="left", fontweight="bold")
+        tidy(left)
+        _step_dots(right, rows, looks)
+        right.set_yticks([-place for place in range(len(rows))], [""] * len(rows))
+        right.set_xlabel("steps to 95 % of the final score")
+    return figure
+
+
+def _bar(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    axes.plot(x, y, color=colour, linewidth=1.0, alpha=0.75, solid_capstyle="butt")
+
+
+def _open_mark(axes: Axes, x: float, y: float, row: Row, looks: Looks) -> None:
+    if row["interval"] is None:
+        axes.plot(x, y, **looks.line(row["arm"]) | {"markerfacecolor": "white", "linestyle": ""})

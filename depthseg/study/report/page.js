@@ -1,0 +1,25 @@
+"use strict";
+// Click on a heading: order the rows of its table by that column; again: the other way round. Empty places go last.
+for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const headings = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  headings.forEach((heading, column) => {
+    const button = heading.querySelector("button");
+    if (!button) return;
+    button.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") === "ascending";
+      headings.forEach((other) => other.hasAttribute("aria-sort") && other.setAttribute("aria-sort", "none"));
+      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = (row) => row.cells[column].dataset.sort;
+      const compare = (a, b) =>
+        "number" in heading.dataset ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true });
+      [...body.rows]
+        .sort((a, b) => {
+          const [first, second] = [key(a), key(b)];
+          if (first === undefined || second === undefined) return (first === undefined) - (second === undefined);
+          return down ? compare(second, first) : compare(first, second);
+        })
+        .forEach((row) => body.append(row));
+    });
+  });
+}

@@ -1,0 +1,115 @@
+"""The report in order: what is said, which pictures, which tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .detail_tables import (
+    class_tables,
+    cost_table,
+    fixed_rate_table,
+    measure_names,
+    measure_table,
+    missing_tables,
+    pretraining_tables,
+    rate_tables,
+)
+from .findings import findings, overview
+from .tables import Table, comparison_tables, score_tables
+from .text import duration, plural
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure.
+
+    Attributes:
+        name: Its files are `figures/NAME.png` and `figures/NAME.pdf`.
+        caption: What it shows.
+        alt: The same for those who do not see it.
+    """
+
+    name: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section.
+
+    Attributes:
+        name: Unique in the report.
+        title: Its heading.
+        paragraphs: Sentences at its head.
+        lists: Heading -> items.
+        pictures: Figures, by their names.
+        tables: Its tables.
+    """
+
+    name: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    lists: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def sections(numbers: Row, pictures: Mapping[str, Picture]) -> list[Section]:
+    """All sections that have something to show.
+
+    Args:
+        numbers: See `study_numbers`.
+        pictures: The figures that were drawn, by name.
+    """
+    return [
+        section
+        for section in _sections(numbers, pictures)
+        if section.paragraphs or section.lists or section.tables or section.pictures
+    ]
+
+
+def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section]:
+    def drawn(*names: str) -> tuple[Picture, ...]:
+        return tuple(pictures[name] for name in names if name in pictures)
+
+    yield _statements(numbers, drawn("hero"))
+    yield Section("scores", "Scores", tables=tuple(score_tables(numbers)))
+    yield Section("comparisons", "Comparisons", tables=tuple(comparison_tables(numbers)))
+    yield Section("curves", "Learning curves", pictures=drawn("curves"))
+    yield Section(
+        "rates",
+        "Learning rates",
+        pictures=drawn("rates"),
+        tables=(*rate_tables(numbers), *fixed_rate_table(numbers), *comparison_tables(numbers, "comparisons_fixed")),
+    )
+    yield Section("classes", "Classes", tables=tuple(class_tables(numbers)))
+    for name in measure_names(numbers):
+        table = measure_table(numbers, name)
+        yield Section(table.name, table.caption.split(":")[0], pictures=drawn(table.name), tables=(table,))
+    yield Section("pretraining", "Pre-training", tables=tuple(pretraining_tables(numbers)))
+    yield _cost(numbers)
+    left_out = (("Records that were left out", tuple(numbers["left_out"])),) if numbers["left_out"] else ()
+    yield Section("missing", "Missing", lists=left_out, tables=tuple(missing_tables(numbers)))
+
+
+def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:
+    lists = []
+    for found in findings(numbers):
+        conditions = tuple(f"Conditional on: {condition}." for condition in found.conditions)
+        lists.append((found.setting, (*found.sentences, *conditions)))
+    return Section("findings", "What this study says", tuple(overview(numbers)), tuple(lists), pictures)
+
+
+def _cost(numbers: Row) -> Section:
+    cost = numbers["cost"]
+    versions = ", ".join(f"{name} {' and '.join(found)}" for name, found in cost["versions"].items())
+    lines = [f"{plural(cost['cells'], 'finished cell')} took {duration(cost['seconds'])} together."]
+    lines += [f"Hardware: {'; '.join(cost['hardware'])}."] if cost["hardware"] else []
+    lines += [f"Versions: {versions}."] if versions else []
+    lines += [f"Made by: {cost['command']}"] if cost["command"] else []
+    return Section("cost", "Cost", tuple(lines), tables=(cost_table(numbers),))

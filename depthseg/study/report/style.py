@@ -1,0 +1,113 @@
+"""How figures look, and how they are written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ...engine.atomic import atomic_path
+
+OKABE_ITO = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+"""Colours that the colour-blind can tell apart (Okabe and Ito 2008); yellow, faint on white, comes last."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", ":", "-.")
+DOTS_PER_INCH = 200
+QUIET = "0.45"
+
+SETTINGS = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "text.parse_math": False,  # a "$" in a title is a "$"
+}
+
+
+class Looks:
+    """One look for each arm, the same in all figures.
+
+    Args:
+        arms: Their ids in the order of display.
+    """
+
+    def __init__(self, arms: Iterable[str]) -> None:
+        self._place = {arm: place for place, arm in enumerate(arms)}
+
+    def line(self, arm: str) -> dict[str, object]:
+        """Keywords of `Axes.plot`."""
+        place = self._place[arm]
+        return {
+            "color": self.colour(arm),
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": LINES[place // len(OKABE_ITO) % len(LINES)],
+            "markersize": 4,
+            "linewidth": 1.4,
+        }
+
+    def colour(self, arm: str) -> str:
+        """Its colour."""
+        return OKABE_ITO[self._place[arm] % len(OKABE_ITO)]
+
+
+def tidy(axes: Axes) -> None:
+    """Take off what carries nothing."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def spread_apart(heights: Sequence[float], distance: float) -> list[float]:
+    """Move labels up and down, as little as needed, until they are at least this far from one another.
+
+    The order stays. Labels that touch are laid out evenly about their common middle.
+    """
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    groups: list[list[int]] = []
+    for place in order:
+        groups.append([place])
+        while len(groups) > 1 and _ends(groups[-2], heights, distance)[1] + distance > (
+            _ends(groups[-1], heights, distance)[0] + 1e-12
+        ):
+            last = groups.pop()
+            groups[-1] += last
+    placed = list(heights)
+    for group in groups:
+        low, _ = _ends(group, heights, distance)
+        for rank, place in enumerate(group):
+            placed[place] = low + rank * distance
+    return placed
+
+
+def _ends(group: Sequence[int], heights: Sequence[float], distance: float) -> tuple[float, float]:
+    middle = sum(heights[place] for place in group) / len(group)
+    half = (len(group) - 1) * distance / 2
+    return middle - half, middle + half
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> bytes:
+    """Write `NAME.png` and `NAME.pdf`; return the PNG."""
+    image = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(image, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+        with atomic_path(folder / f"{name}.pdf") as temporary:
+            figure.savefig(temporary, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    with atomic_path(folder / f"{name}.png") as temporary:
+        temporary.write_bytes(image.getvalue())
+    return image.getvalue()

@@ -1,0 +1,202 @@
+"""The tables of a report, as text that HTML and Markdown show alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..results import Setting
+from .findings import rows_of
+from .text import NOTHING, between, number, p_value, signed
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table.
+
+    Attributes:
+        text: What is shown.
+        sort: What rows are ordered by; None goes last.
+    """
+
+    text: str
+    sort: float | str | None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row.
+
+    Attributes:
+        cells: One for each column.
+        records: Keys of the cells that its numbers come from.
+    """
+
+    cells: tuple[Cell, ...]
+    records: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: Unique in the report, letters and digits.
+        caption: What it shows.
+        columns: Their titles.
+        words: Number of columns at the left that hold words; the others hold numbers.
+        rows: Its rows.
+        notes: What must be known to read it.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    words: int
+    rows: tuple[TableRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Words:
+    """The columns at the left of a table: what of a setting varies in this study, and the arm."""
+
+    def __init__(self, numbers: Row) -> None:
+        self.title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+        settings = numbers["settings"]
+        names = ("architecture", "mode", "benchmark", "budget")
+        self._varies = [name for name in names if len({setting[name] for setting in settings}) > 1]
+        constant = [str(settings[0][name]) for name in names[:3] if name not in self._varies]
+        self.everywhere = ", ".join([*constant, *_budget_text(self._varies, settings)])
+        self.columns = tuple({"budget": "Labels"}.get(name, name.capitalize()) for name in self._varies) + ("Arm",)
+
+    def cells(self, row: Row) -> tuple[Cell, ...]:
+        """The cells of a row at the left."""
+        return (*(Cell(str(row[name]), row[name]) for name in self._varies), word(self.title[row["arm"]]))
+
+    def caption(self, text: str) -> str:
+        """A caption that names what does not vary."""
+        return f"{text} ({self.everywhere})." if self.everywhere else f"{text}."
+
+
+def word(text: str) -> Cell:
+    """A cell of words."""
+    return Cell(text, text)
+
+
+def figure(value: float | None, digits: int = 1, write: Callable[[float, int], str] = number) -> Cell:
+    """A cell with one number."""
+    return Cell(NOTHING if value is None else write(value, digits), value)
+
+
+def bounds(pair: Sequence[float] | None, digits: int = 1) -> Cell:
+    """A cell with two numbers; ordered by the lower one."""
+    return Cell(between(pair, digits), None if pair is None else pair[0])
+
+
+def score_tables(numbers: Row, rows: str = "main") -> Iterator[Table]:
+    """Mean IoU of the arms at their chosen rates (`main`) or at the fixed one (`fixed`), a table for each setting."""
+    columns = ("mIoU", "95 % interval", "Lowest to highest run", "Steps to 95 %", "Area under curve")
+    for place, setting in enumerate(numbers["settings"]):
+        found = rows_of(numbers[rows], setting)
+        if found:
+            baselines = rows_of(numbers["baselines"], setting)
+            yield Table(
+                name=f"{rows}{place}",
+                caption=f"{Setting(**setting)}: mean IoU in points on the test images.",
+                columns=("Arm", *columns, "Learning rate", "Runs"),
+                words=1,
+                rows=(
+                    *(_score_row(row, numbers) for row in found),
+                    *(line for row in baselines for line in _baseline_rows(row)),
+                ),
+                notes=(*_reasons(found, numbers), *_conditions(found, numbers)),
+            )
+
+
+def _score_row(row: Row, numbers: Row) -> TableRow:
+    planned = numbers["planned_runs"]
+    cells = (
+        word(numbers["arms"][row["arm"]]["title"]),
+        figure(row["mean_iou"]),
+        bounds(row["interval"]),
+        bounds(row["spread"]),
+        figure(row["steps_to_95"], 0),
+        figure(row["area_under_curve"]),
+        Cell(", ".join(f"{rate:g}" for rate in row["rates"]), row["rates"][0]),
+        Cell(f"{row['runs']} of {planned}", row["runs"]),
+    )
+    return TableRow(cells, tuple(row["records"]))
+
+
+def _baseline_rows(row: Row) -> Iterator[TableRow]:
+    for name, score in row["mean_iou"].items():
+        title = word(f"Baseline: {name.replace('_', ' ')}")
+        yield TableRow((title, figure(score), *[Cell(NOTHING, None)] * 6), tuple(row["records"]))
+
+
+def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
+    """Comparisons at the chosen rates or at the fixed one (`comparisons_fixed`), a table for each setting."""
+    family = len([row for row in numbers[rows] if row["p_value"] is not None])
+    for place, setting in enumerate(numbers["settings"]):
+        found = rows_of(numbers[rows], setting)
+        if found:
+            yield Table(
+                name=f"{rows.replace('_', '')}{place}",
+                caption=f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second.",
+                columns=(
+                    "First arm",
+                    "Second arm",
+                    "Difference",
+                    "95 % interval",
+                    "p",
+                    "Adjusted p",
+                    "P(first better)",
+                )
+                + ("Lowest to highest", "Runs each"),
+                words=2,
+                rows=tuple(_comparison_row(row, numbers) for row in found),
+                notes=(
+                    f"Adjusted p: Holm's adjustment for the {family} p-values of all settings together.",
+                    *_reasons(found, numbers),
+                    *_conditions(found, numbers),
+                ),
+            )
+
+
+def _comparison_row(row: Row, numbers: Row) -> TableRow:
+    title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+    cells = (
+        word(title[row["a"]]),
+        word(title[row["b"]]),
+        figure(row["difference"], 1, signed),
+        bounds(row["interval"]),
+        Cell(p_value(row["p_value"]), row["p_value"]),
+        Cell(p_value(row["p_adjusted"]), row["p_adjusted"]),
+        figure(row["probability_a_beats_b"], 2),
+        bounds(row["spread"]),
+        Cell(f"{row['runs']} of {numbers['planned_runs']}", row["runs"]),
+    )
+    return TableRow(cells, tuple(row["records"]))
+
+
+def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
+    return list(dict.fromkeys(row["reason"] for row in rows if row["reason"]))
+
+
+def _conditions(rows: Sequence[Row], numbers: Row) -> list[str]:
+    """What the rows are conditional on; with the names of the rows where they differ."""
+    title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+    who: dict[str, list[str]] = {}
+    for row in rows:
+        name = title[row["arm"]] if "arm" in row else f"{title[row['a']]} {chr(0x2212)} {title[row['b']]}"
+        who.setdefault(row["conditional_on"], []).append(name)
+    if len(who) == 1:
+        return [f"Conditional on: {condition}." for condition in who]
+    return [f"Conditional on, for {', '.join(names)}: {condition}." for condition, names in who.items()]
+
+
+def _budget_text(varies: Sequence[str], settings: Sequence[Row]) -> list[str]:
+    return [] if "budget" in varies else [f"{settings[0]['budget']} labels"]

@@ -1,0 +1,50 @@
+"""How numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NOTHING = "–"
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with a fixed number of digits; a dash for none."""
+    if value is None:
+        return NOTHING
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def between(bounds: Sequence[float] | None, digits: int = 1) -> str:
+    """Two bounds, or "none"."""
+    return "none" if bounds is None else f"{number(bounds[0], digits)} to {number(bounds[1], digits)}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value; small ones as a bound."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """A p-value within a sentence."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, minutes and seconds, or seconds."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{seconds:.1f} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

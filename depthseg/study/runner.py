@@ -1,0 +1,99 @@
+"""Running a study: what has a record is never run again, so it may be stopped and started at any time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from ..engine.atomic import atomic_path
+from ..engine.records import write_json
+from .cells import read_record, record_path, run_cell
+from .matrix import Cell, main_cells, pretraining_cells, rate_cells, shard_of
+from .options import StudyOptions
+from .rates import select_rate
+
+logger = logging.getLogger(__name__)
+
+STUDY_FILE = "study.yaml"
+PLAN_FILE = "plan.json"
+
+
+def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> None:
+    """Run all cells of a shard that have no record yet.
+
+    Several shards may work in one directory at the same time.
+
+    Args:
+        study: The study.
+        out: Its directory.
+        shard: Number of this shard, from 1, and of all.
+
+    Raises:
+        SystemExit: Training was asked to stop; what was done is saved.
+        ValueError: No such shard.
+    """
+    mine = shard_of(study, *shard)
+    save_study(study, out)
+    keys = []
+    for cell in cells_in_order(study, out):
+        keys.append(cell.key)
+        if (cell.labels["architecture"], cell.labels["arm"]) not in mine:
+            continue
+        if not record_path(out, cell.key).is_file():
+            logger.info("cell %s: %s", cell.key, describe(cell))
+            run_cell(study, cell, out)
+    write_json(out / PLAN_FILE, {"keys": keys})
+
+
+def save_study(study: StudyOptions, out: Path) -> None:
+    """Write the options down. Cells of a study that was changed since stay where they are, but do not count."""
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / STUDY_FILE) as temporary:
+        OmegaConf.save(OmegaConf.structured(study), temporary)
+
+
+def cells_in_order(study: StudyOptions, out: Path) -> Iterator[Cell]:
+    """Every cell, after those it needs.
+
+    Learning rates are chosen when the runs that choose them are done; as long as they are not, the fixed one stands
+    for the chosen one.
+    """
+    before = pretraining_cells(study)
+    yield from before
+    pretrained = keys_of(before)
+    choosing = rate_cells(study, pretrained)
+    yield from choosing
+    yield from main_cells(study, pretrained, chosen_rates(choosing, out))
+
+
+def keys_of(cells: list[Cell]) -> dict[tuple[str, str, int], str]:
+    """Architecture, arm and seed -> key, of pre-trainings."""
+    return {(c.labels["architecture"], c.labels["arm"], c.labels["pretrain_seed"]): c.key for c in cells}
+
+
+def chosen_rates(cells: Iterable[Cell], out: Path) -> dict[tuple[str, str, str], float]:
+    """The best rate of each architecture, arm and mode whose runs are all done.
+
+    Args:
+        cells: The runs that choose rates.
+        out: Directory of the study.
+    """
+    scores: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    unfinished = set()
+    for cell in cells:
+        place = cell.labels["architecture"], cell.labels["arm"], cell.labels["mode"]
+        record = read_record(out, cell.key)
+        if record is None:
+            unfinished.add(place)
+            continue
+        scores.setdefault(place, {}).setdefault(cell.labels["lr"], []).append(record["scores"]["mean_iou"])
+    return {place: select_rate(table).rate for place, table in scores.items() if place not in unfinished}
+
+
+def describe(cell: Cell) -> str:
+    """A cell in words, for progress."""
+    labels = ", ".join(f"{name} {value}" for name, value in cell.labels.items())
+    return f"{cell.kind}, {labels}, {cell.steps} steps"

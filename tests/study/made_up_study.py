@@ -1,0 +1,130 @@
+"""A run directory of a study whose numbers were made up: two classes, four test images in two blocks for each fold.
+
+Class 0 has 90 pixels in an image, of which a run loses `wrong` to class 1; class 1 has 10, all found.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+TITLES = {"none": "Random <start> & nothing", "depth": "Depth $x$", "hub": "A | checkpoint"}
+BUDGETS = (8, 32)
+MODES = ("full", "frozen")
+PRETRAIN_SEEDS = (0, 1)
+FINETUNE_SEEDS = 3
+IMAGES = 4
+BLOCKS = ["a", "a", "b", "b"]
+FIXED_RATE = 0.001
+RATES = {"none": 0.001, "depth": 0.0003, "hub": 0.001}
+GRID = (0.0003, 0.001, 0.003)
+BASE = {"none": 40, "depth": 20, "hub": 30}
+
+
+def iou(wrong):
+    """Mean IoU of images that all lose this many pixels."""
+    return ((90 - wrong) / 90 + 10 / (10 + wrong)) / 2
+
+
+def wrong_pixels(arm, budget, run, image):
+    """Lost pixels of an image: fewer with more labels, a little other for each run and image."""
+    outer, inner = run
+    return BASE[arm] - (5 if budget == 32 else 0) + 2 * outer + inner + (3 if image >= 2 else 0)
+
+
+def confusion(arm, budget, run):
+    lost = [wrong_pixels(arm, budget, run, image) for image in range(IMAGES)]
+    return np.array([[[90 - wrong, wrong], [0, 10]] for wrong in lost], dtype=np.int64)
+
+
+def pooled_iou(arm, budget, run):
+    lost = [wrong_pixels(arm, budget, run, image) for image in range(IMAGES)]
+    return iou(sum(lost) / IMAGES)
+
+
+def study_yaml(**changes):
+    return {
+        "name": "made-up",
+        "summary": "A study <b>of</b> nothing.",
+        "scale": "smoke",
+        "arms": {
+            "none": {"title": TITLES["none"], "after": None, "checkpoint": None, "pretrain": None},
+            "depth": {"title": TITLES["depth"], "after": None, "checkpoint": None, "pretrain": {"objective": "depth"}},
+            "hub": {"title": TITLES["hub"], "after": None, "checkpoint": "somebody/weights", "pretrain": None},
+        },
+        "modes": {mode: {} for mode in MODES},
+        "architectures": {"resnet18": {}},
+        "benchmarks": {"streets": {"title": "", "budgets": list(BUDGETS), "folds": {"test": {}}}},
+        "seeds": {"pretrain": len(PRETRAIN_SEEDS), "finetune": FINETUNE_SEEDS},
+        "rates": {"fixed": FIXED_RATE, "grid": list(GRID), "seeds": 1},
+        "measures": ["iou_by_depth", "cam_boundary_alignment"],
+        "reference_arm": "none",
+        "comparisons": [["depth", "hub"]],
+    } | changes
+
+
+def write_cell(out, key, content, arrays=None):
+    path = Path(out) / "cells" / f"{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if arrays:
+        np.savez(path.with_suffix(".npz"), **arrays)
+    path.write_text(json.dumps({"key": key, "study": "made-up", "versions": {"torch": "2.13"}} | content))
+
+
+def write_finetuning(out, arm, mode, budget, run, *, role="main", lr=None, fold="test", matrices=None):
+    """Write one record with its matrices; return its key."""
+    lr = RATES[arm] if lr is None else lr
+    key = f"{arm}-{mode}-{budget}-{run[0]}-{run[1]}-{role}-{lr:g}-{fold}".replace(".", "_")
+    final = pooled_iou(arm, budget, run)
+    content = {
+        **{"kind": "finetune", "arm": arm, "architecture": "resnet18", "mode": mode, "budget": budget, "role": role},
+        **({"benchmark": None, "fold": None} if role == "rate" else {"benchmark": "streets", "fold": fold}),
+        **{"lr": lr, "pretrain_seed": run[0], "finetune_seed": run[1], "pretrain_key": None},
+        "scores": {"mean_iou": final if role != "rate" else 0.5 - abs(np.log10(lr / RATES[arm])) / 10},
+        "curve": [{"step": step, "mean_iou": final * step / 100, "train_loss": 1.0} for step in (50, 100)],
+        "measures": {"iou_by_depth": {"0-10 m": 0.5 + run[1] / 10, "10-20 m": None}, "cam_boundary_alignment": 0.6},
+        "classes": ["Road <wide>", "Car"],
+        "baselines": {"position_prior": 0.3, "majority_class": 0.1},
+        **{"config": {}, "seconds": 60.0, "hardware": "2 cores", "command": "depthseg study made-up"},
+    }
+    matrices = confusion(arm, budget, run) if matrices is None else matrices
+    names = [f"{fold}{place}" for place in range(len(matrices))]
+    blocks = (BLOCKS * len(matrices))[: len(matrices)]
+    write_cell(out, key, content, {"confusion": matrices, "names": np.array(names), "blocks": np.array(blocks)})
+    return key
+
+
+def write_study(out, *, without=(), **changes):
+    """Write a whole study.
+
+    Args:
+        out: Its run directory.
+        without: Main and fixed runs that are left out, as (arm, mode, budget, run).
+        changes: To `study.yaml`.
+    """
+    study = study_yaml(**changes)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    seeds, streets = range(study["seeds"]["pretrain"]), study["benchmarks"]["streets"]
+    runs = [(outer, inner) for outer in seeds for inner in range(study["seeds"]["finetune"])]
+    for arm in study["arms"]:
+        for mode in study["modes"]:
+            for budget in streets["budgets"]:
+                for run in runs:
+                    if (arm, mode, budget, run) not in without:
+                        _write_run(out, arm, mode, budget, run, streets["folds"])
+            for lr in study["rates"]["grid"]:
+                write_finetuning(out, arm, mode, BUDGETS[0], (0, 0), role="rate", lr=lr)
+    for seed in seeds if "depth" in study["arms"] else ():
+        content = {"kind": "pretrain", "arm": "depth", "pretrain_seed": seed, "parent_key": None}
+        write_cell(out, f"depth-{seed}", content | {"scores": {"abs_rel": 0.1 + seed / 10}, "seconds": 3700.0})
+    return out
+
+
+def _write_run(out, arm, mode, budget, run, folds):
+    for fold in folds:
+        write_finetuning(out, arm, mode, budget, run, fold=fold)
+        if RATES[arm] != FIXED_RATE:
+            write_finetuning(out, arm, mode, budget, run, role="fixed", lr=FIXED_RATE, fold=fold)

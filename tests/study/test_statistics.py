@@ -1,0 +1,300 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from depthseg.metrics import segmentation_scores
+from depthseg.study.comparison import compare, summarise
+from depthseg.study.intervals import Level, Uncertainty, measure, two_sided
+from depthseg.study.statistics import ArmResults, bootstrap, holm, mean_iou
+
+
+def matrix(right, wrong):
+    """Two classes; class 0 has `right` pixels found and `wrong` lost to class 1, which has 10 pixels, all found."""
+    return [[right, wrong], [0, 10]]
+
+
+def arm_of(per_run, blocks, **options):
+    """An arm from (P, F, N) pairs of right and wrong pixels."""
+    confusion = np.array([[[matrix(*pair) for pair in run] for run in seed] for seed in per_run], dtype=np.int64)
+    return ArmResults(confusion, np.array(blocks), **options)
+
+
+def iou(right, wrong, images=1):
+    return (right / (right + wrong) + 10 * images / (10 * images + wrong)) / 2
+
+
+def random_arm(seed, seeds=(2, 3), images=8, blocks=4, better=0, **options):
+    """Images of 3 classes with 100 pixels each, of which some are confused with the next class."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.integers(5, 20, (*seeds, images, 3)) - better
+    confusion = np.eye(3, dtype=np.int64) * (100 - wrong)[..., None]
+    confusion += np.roll(np.eye(3, dtype=np.int64), 1, axis=1) * wrong[..., None]
+    return ArmResults(confusion, np.arange(images) % blocks, **options)
+
+
+class TestMeanIou:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_is_that_of_the_metrics(self, seed):
+        rng = np.random.default_rng(seed)
+        confusion = rng.integers(0, 50, (2, 3, 5, 5))
+        confusion[0, :, 2], confusion[0, :, :, 2] = 0, 0  # class 2 is absent
+        confusion[1, :, 3] = 0  # class 3 is predicted, never true
+        scores = mean_iou(confusion)
+        assert scores.shape == (2, 3)
+        for place in np.ndindex(2, 3):
+            expected = segmentation_scores(torch.from_numpy(confusion[place]), list("abcde"))["mean_iou"]
+            assert scores[place] == pytest.approx(expected, abs=1e-12)
+
+    def test_an_empty_matrix_has_none(self):
+        with pytest.raises(ValueError, match="No labelled pixel"):
+            mean_iou(np.zeros((2, 3, 3), dtype=np.int64))
+
+    def test_matrices_are_square(self):
+        with pytest.raises(ValueError, match="not square"):
+            mean_iou(np.ones((4, 3)))
+
+
+class TestArmResults:
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"confusion": np.ones((2, 3, 8, 3), dtype=int)}, "have shape"),
+            ({"blocks": np.arange(7)}, "8 images and blocks of shape"),
+            ({"pretraining": "some"}, "not known; choose one of seeds, checkpoint, none"),
+            ({"pretraining": "none"}, "none to repeat"),
+            ({"confusion": np.ones((2, 3, 8, 3, 3))}, "integers from 0"),
+            ({"confusion": -np.ones((2, 3, 8, 3, 3), dtype=int)}, "integers from 0"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, change, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            dataclasses.replace(random_arm(0), **change)
+
+    def test_runs_must_have_seen_the_same_labels(self):
+        confusion = random_arm(0).confusion.copy()
+        confusion[1, 2, 5, 0, 0] += 1
+        with pytest.raises(ValueError, match="same labels in test image 5"):
+            ArmResults(confusion, np.arange(8))
+
+    def test_a_block_without_labels_is_named(self):
+        confusion = random_arm(0).confusion.copy()
+        confusion[:, :, 3] = 0
+        with pytest.raises(ValueError, match="Block east has no labelled pixel"):
+            ArmResults(confusion, np.array(["west"] * 3 + ["east"] + ["west"] * 4))
+
+
+class TestBootstrap:
+    def test_one_seed_and_one_block_cannot_vary(self):
+        arm = arm_of([[[(8, 2), (6, 4)]]], ["a", "a"])
+        assert bootstrap(arm, 50, np.random.default_rng(0)) == pytest.approx(np.full(50, iou(14, 6, images=2)))
+
+    def test_blocks_are_drawn_whole(self):
+        # images 0 and 2 are block a: a a, a b (twice as likely) and b b are all that can be drawn
+        arm = arm_of([[[(8, 2), (5, 5), (6, 4)]]], ["a", "b", "a"])
+        both_a, mixed, both_b = iou(28, 12, images=4), iou(19, 11, images=3), iou(10, 10, images=2)
+        draws = bootstrap(arm, 4000, np.random.default_rng(1), what=["blocks"])
+        shares = [np.mean(np.isclose(draws, value)) for value in (both_a, mixed, both_b)]
+        assert sum(shares) == 1
+        assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+    def test_fine_tuning_seeds_stay_under_their_pretraining_seed(self):
+        # two pre-training seeds with two fine-tuning seeds each, one image: enumerate every nested draw
+        pairs = [[(9, 1), (7, 3)], [(4, 6), (1, 9)]]
+        arm = arm_of([[[pair] for pair in seed] for seed in pairs], ["a"])
+        score = [[iou(*pair) for pair in seed] for seed in pairs]
+        halves = [
+            [np.mean([score[p][f] for f in inner]) for inner in itertools.product(range(2), repeat=2)]
+            for p in range(2)
+        ]
+        every = [np.mean([x, y]) for p, q in np.ndindex(2, 2) for x in halves[p] for y in halves[q]]
+        draws = bootstrap(arm, 20000, np.random.default_rng(2))
+        values, counts = np.unique(np.round(every, 9), return_counts=True)
+        found = [np.mean(np.isclose(draws, value, atol=1e-8)) for value in values]
+        assert found == pytest.approx(counts / len(every), abs=0.015)
+
+    @pytest.mark.parametrize(("what", "possible"), [("pretraining", 3), ("finetuning", 9), ("blocks", 1)])
+    def test_only_the_chosen_level_is_drawn(self, what, possible):
+        arm = arm_of([[[(9, 1)], [(7, 3)]], [[(4, 6)], [(1, 9)]]], ["a"])
+        draws = bootstrap(arm, 1000, np.random.default_rng(3), what=[what])
+        assert len(np.unique(np.round(draws, 9))) == possible
+
+    def test_an_unknown_level_is_refused(self):
+        with pytest.raises(ValueError, match="does not exist; choose from pretraining, finetuning, blocks"):
+            bootstrap(random_arm(0), 10, np.random.default_rng(0), what=["frames"])
+
+
+class TestIntervals:
+    @pytest.mark.parametrize(
+        ("freedom", "quantile", "outside"),
+        [  # printed tables of Student's t
+            (1, 12.706, 0.05), (1, 63.657, 0.01), (2, 4.303, 0.05), (3, 3.182, 0.05), (5, 2.571, 0.05),
+            (10, 2.228, 0.05), (10, 3.169, 0.01), (30, 2.042, 0.05), (120, 1.980, 0.05), (1e6, 1.960, 0.05),
+        ],
+    )  # fmt: skip
+    def test_quantiles_are_those_of_the_tables(self, freedom, quantile, outside):
+        alone = Uncertainty(1.0, {"blocks": Level(4.0, freedom)})
+        assert alone.half_width(1 - outside) == pytest.approx(quantile, abs=6e-4)
+        assert alone.p_value(-quantile) == pytest.approx(outside, abs=1e-4)
+
+    @pytest.mark.parametrize("x", [0.0, 0.3, 1.7, 9.0, 200.0])
+    def test_closed_forms(self, x):
+        assert two_sided(x, 1) == pytest.approx(1 - 2 / np.pi * np.arctan(x), abs=1e-12)
+        assert two_sided(x, 2) == pytest.approx(1 - x / np.sqrt(2 + x * x), abs=1e-12)
+
+    def test_a_t_interval_where_only_seeds_vary(self):
+        # scores 1, 2, 6: mean 3, standard error sqrt(7 / 3), t with 2 degrees of freedom 4.303
+        values = np.array([1.0, 2.0, 6.0]).reshape(3, 1, 1) * np.ones((1, 4, 5))
+        found = measure([values])
+        assert found.standard_error == pytest.approx(np.sqrt(7 / 3))
+        assert found.shares == {"blocks": 0, "pretraining": 1}
+        assert found.half_width() == pytest.approx(4.3027 * np.sqrt(7 / 3), abs=1e-3)
+
+    def test_interplay_of_seeds_and_blocks_counts_once(self):
+        # expected mean squares of a crossed design: 1 / n + 1 / B + 1 / (n B) for unit variances
+        normal, n, b = np.random.default_rng(0).standard_normal, 40, 30
+        squares = [
+            measure([normal((n, 1, 1)) + normal(b) + normal((n, 1, b))]).standard_error ** 2 for _ in range(300)
+        ]
+        assert np.mean(squares) == pytest.approx(1 / n + 1 / b + 1 / (n * b), rel=0.03)
+
+    def test_welch_where_two_arms_have_other_spreads(self):
+        # Welch's degrees of freedom by hand: variances of means 1 (2 degrees) and 4 (2 degrees): 25 / (1/2 + 16/2)
+        first = np.sqrt(3) * np.array([-1.0, 0.0, 1.0]).reshape(3, 1, 1) * np.ones((1, 2, 6))
+        found = measure([first, -2 * first])
+        assert found.standard_error == pytest.approx(np.sqrt(5))
+        assert found.levels["pretraining"].freedom == pytest.approx(25 / 8.5)
+
+    def test_one_run_or_one_block_has_no_spread(self):
+        for shape in ((1, 1, 5), (2, 3, 1)):
+            with pytest.raises(ValueError, match="at least two runs of every arm and two blocks"):
+                measure([np.random.default_rng(0).random(shape)])
+
+
+class TestHolm:
+    def test_textbook_example(self):
+        # 0.005 * 4, 0.01 * 3, then 0.03 * 2, and 0.04 * 1 lifted to the one before
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    def test_none_stays_and_does_not_count(self):
+        assert holm([0.02, None, 0.01]) == [0.02, None, 0.02]
+        assert holm([None]) == [None]
+        assert holm([]) == []
+
+    def test_never_above_one(self):
+        assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+    def test_out_of_range(self):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, 1.5])
+
+
+class TestCompare:
+    def test_difference_is_that_of_the_means_of_runs(self):
+        a, b = random_arm(1, name="depth", better=4), random_arm(2, name="none")
+        means = [np.mean([mean_iou(run) for run in arm.confusion.sum(2).reshape(-1, 3, 3)]) for arm in (a, b)]
+        expected = 100 * (means[0] - means[1])
+        found = compare(a, b)
+        assert found.difference == pytest.approx(expected)
+        assert np.mean(found.interval) == pytest.approx(expected)
+        assert sum(found.variance_shares.values()) == pytest.approx(1)
+
+    def test_interval_p_value_and_probability_agree(self):
+        many = {"seeds": (3, 6), "images": 24, "blocks": 12}
+        for better in (0, 1, 3):
+            found = compare(random_arm(1, better=better, **many), random_arm(2, **many))
+            assert (found.p_value < 0.05) == (found.interval[0] > 0 or found.interval[1] < 0)
+        assert found.p_value < 0.01
+        assert found.probability_a_beats_b > 0.99
+        turned = compare(random_arm(2, **many), random_arm(1, better=3, **many))
+        assert turned.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+        assert turned.p_value == pytest.approx(found.p_value)
+
+    def test_the_probability_is_unsure_where_the_interval_touches_zero(self):
+        # about 97.5 % where the two-sided p-value is 5 %
+        few, found = {"seeds": (3, 3), "images": 24, "blocks": 12}, []
+        for seed in range(100, 109):
+            found.append(compare(random_arm(seed, better=1, **few), random_arm(9, **few), draws=300))
+        close = [one.probability_a_beats_b for one in found if 0.03 < one.p_value < 0.1]
+        assert close
+        assert all(0.95 < share < 1 for share in close)
+
+    def test_blocks_that_are_hard_for_both_arms_cancel(self):
+        rng = np.random.default_rng(4)
+        hard = rng.integers(0, 60, (1, 1, 8, 1))
+        arms = []
+        for better in (3, 0):
+            wrong = hard + rng.integers(5, 8, (2, 3, 8, 3)) - better
+            confusion = np.eye(3, dtype=np.int64) * (100 - wrong)[..., None]
+            arms.append(ArmResults(confusion + np.roll(np.eye(3, dtype=np.int64), 1, 1) * wrong[..., None], range(8)))
+        low, high = compare(*arms).interval
+        alone = summarise(arms[0]).interval
+        assert high - low < 0.25 * (alone[1] - alone[0])
+
+    def test_seeds_that_are_good_for_both_arms_cancel_if_paired(self):
+        rng = np.random.default_rng(5)
+        luck = rng.integers(0, 40, (3, 3, 1, 1))
+        arms = []
+        for better in (3, 0):
+            wrong = luck + rng.integers(5, 8, (3, 3, 8, 3)) - better
+            confusion = np.eye(3, dtype=np.int64) * (100 - wrong)[..., None]
+            arms.append(ArmResults(confusion + np.roll(np.eye(3, dtype=np.int64), 1, 1) * wrong[..., None], range(8)))
+        paired, independent = compare(*arms, paired_seeds=True), compare(*arms)
+        assert np.ptp(paired.interval) < 0.25 * np.ptp(independent.interval)
+        assert np.ptp(paired.spread) < 0.25 * np.ptp(independent.spread)
+        assert (paired.paired, independent.paired) == (True, False)
+        assert "the same seeds" in paired.conditional_on
+        assert "independent seeds" in independent.conditional_on
+
+    def test_other_numbers_of_seeds_are_never_paired(self):
+        baseline = random_arm(2, (1, 6), pretraining="none", name="none")
+        found = compare(random_arm(1, name="depth"), baseline, paired_seeds=True)
+        assert not found.paired
+        assert found.p_value is not None
+        assert found.conditional_on.startswith(
+            "depth: 2 pre-training seeds, 3 fine-tuning seeds each; none: random start, 6 fine-tuning seeds; 4 blocks"
+        )
+
+    def test_what_it_is_conditional_on(self):
+        a, b = (random_arm(seed, (1, 6), pretraining="checkpoint") for seed in (1, 2))
+        found = compare(a, b, conditions=["16 training images"])
+        assert found.conditional_on == (
+            "one given checkpoint, 6 fine-tuning seeds for each arm, independent seeds; 4 blocks of test images (8 in "
+            "all); 16 training images"
+        )
+
+    @pytest.mark.parametrize(
+        ("seeds", "blocks", "options", "sentence"),
+        [
+            ((1, 6), 4, {}, "has 1 pre-training seed, at least 2"),
+            ((1, 5), 4, {"pretraining": "none"}, "has 5 runs, at least 6"),
+            ((2, 2), 4, {}, "has 4 runs, at least 6"),
+            ((2, 3), 1, {}, "one block"),
+        ],
+    )
+    def test_too_few_give_a_spread_and_a_reason(self, seeds, blocks, options, sentence):
+        few = random_arm(1, seeds, blocks=blocks, name="few", **options)
+        found = compare(random_arm(2, blocks=blocks), few)
+        assert (found.interval, found.p_value, found.probability_a_beats_b) == (None, None, None)
+        assert sentence in found.reason
+        assert found.spread[0] < found.difference < found.spread[1]
+        alone = summarise(few)
+        assert alone.interval is None
+        assert sentence in alone.reason
+        assert alone.spread[0] < alone.mean_iou < alone.spread[1]
+
+    def test_equal_results_have_no_interval_of_width_zero(self):
+        found = compare(random_arm(1), random_arm(1), paired_seeds=True)
+        assert (found.difference, found.interval, found.p_value) == (0, None, None)
+        assert "no spread" in found.reason
+
+    def test_images_must_be_the_same(self):
+        a, b = random_arm(1, name="a"), random_arm(2, name="b")
+        with pytest.raises(ValueError, match="a and b were not scored on the same test images"):
+            compare(a, dataclasses.replace(b, blocks=np.arange(8)))
+        with pytest.raises(ValueError, match="not scored on the same test images"):
+            compare(a, random_arm(2, images=9, name="b"))
+        with pytest.raises(ValueError, match="did not see the same labels"):
+            compare(a, dataclasses.replace(b, confusion=b.confusion * 2))

@@ -1,0 +1,152 @@
+"""From a file to cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from study.tiny_study import TEXT, tiny_study
+
+from depthseg.study.matrix import main_cells, pretraining_cells, rate_cells, shard_of
+from depthseg.study.options import PRESETS, load_study
+from depthseg.study.runner import cells_in_order, keys_of
+
+
+def cells_of(study):
+    return list(cells_in_order(study, Path("nowhere")))
+
+
+def test_every_place_of_the_matrix_is_there_once(tmp_path):
+    cells = cells_of(tiny_study(tmp_path))
+    # 2 pre-trained arms; 3 arms x 2 rates; 3 arms x 2 budgets x 2 seeds.
+    assert [sum(c.kind == "pretrain" for c in cells), sum(c.labels.get("role") == "rate" for c in cells)] == [2, 6]
+    assert sum(c.labels.get("role") == "main" for c in cells) == 12
+    assert len({cell.key for cell in cells}) == len(cells) == 20
+
+
+def test_cells_are_the_runs_that_the_file_describes(tmp_path):
+    cells = cells_of(tiny_study(tmp_path))
+    parents = {cell.key: cell for cell in cells}
+    for cell in cells:
+        config, labels = cell.config, cell.labels
+        assert config.model.encoder["width_factor"] == 0.125
+        assert config.data.options == {"size": [32, 64]}
+        if cell.kind == "pretrain":
+            assert (config.task, cell.parent is None) == ("depth", labels["arm"] == "depth")
+            continue
+        assert config.task == "segmentation" and config.model.freeze_encoder
+        assert (config.data.subset_size, config.optim.lr) == (labels["budget"], labels["lr"])
+        assert config.data.val_split == ("val" if labels["role"] == "rate" else "test")
+        assert (cell.parent is None) == (labels["arm"] == "none")
+        if cell.parent:
+            assert parents[cell.parent].labels["arm"] == labels["arm"]
+    assert parents[[c for c in cells if c.labels["arm"] == "deeper"][0].parent].labels["arm"] == "depth"
+
+
+def test_seeds_are_the_same_in_all_arms_and_others_than_those_that_chose_the_rate(tmp_path):
+    study = tiny_study(tmp_path, "seeds.pretrain=2")
+    seeds = {}
+    for cell in cells_of(study):
+        if cell.kind == "finetune":
+            assert cell.config.run.seed == cell.config.data.subset_seed
+            seeds.setdefault((cell.labels["role"], cell.labels["arm"]), set()).add(cell.config.run.seed)
+    assert {frozenset(found) for (role, _), found in seeds.items() if role == "main"} == {
+        frozenset({0, 1, 1000, 1001})
+    }
+    assert all(found.isdisjoint({0, 1, 1000, 1001}) for (role, _), found in seeds.items() if role == "rate")
+
+
+def test_keys_tell_runs_apart_by_what_their_numbers_depend_on(tmp_path):
+    study = tiny_study(tmp_path)
+    keys = [cell.key for cell in cells_of(study)]
+    (tmp_path / "elsewhere").mkdir()
+    assert [cell.key for cell in cells_of(tiny_study(tmp_path / "elsewhere"))] == keys
+    longer = [cell.key for cell in cells_of(tiny_study(tmp_path, "finetune.schedule.steps=3"))]
+    assert longer[:2] == keys[:2] and not set(longer[2:]) & set(keys)
+    # What a pre-training does changes the fine-tunings of it, too, and no others.
+    other = tiny_study(tmp_path, "arms.deeper.pretrain.schedule.steps=3")
+    changed = {cell.labels["arm"] for cell in cells_of(other) if cell.key not in keys}
+    assert changed == {"deeper"}
+
+
+def test_a_rate_other_than_the_fixed_one_adds_the_runs_at_the_fixed_one(tmp_path):
+    study = tiny_study(tmp_path)
+    pretrained = keys_of(pretraining_cells(study))
+    cells = main_cells(study, pretrained, {("eighth", "depth", "frozen"): 0.003})
+    found = {(c.labels["arm"], c.labels["role"], c.labels["lr"]) for c in cells}
+    assert found == {
+        ("none", "main", 0.001),
+        ("deeper", "main", 0.001),
+        ("depth", "main", 0.003),
+        ("depth", "fixed", 0.001),
+    }
+
+
+def test_shards_share_the_arms_out_and_keep_together_what_belongs_together(tmp_path):
+    study = tiny_study(tmp_path)
+    shards = [shard_of(study, index, 2) for index in (1, 2)]
+    assert sorted(shards[0] | shards[1]) == [("eighth", arm) for arm in ("deeper", "depth", "none")]
+    assert not shards[0] & shards[1]
+    assert any({("eighth", "depth"), ("eighth", "deeper")} <= shard for shard in shards)
+    with pytest.raises(ValueError, match="--shard 3/2 does not exist; write 1/2 to 2/2"):
+        shard_of(study, 3, 2)
+
+
+def test_a_scale_changes_what_it_names(tmp_path):
+    study = tiny_study(tmp_path, scale="smaller")
+    assert (study.scale, study.benchmarks["world"].budgets, study.seeds.finetune) == ("smaller", [2], 2)
+    assert list(study.benchmarks["world"].folds) == ["test"]
+    assert rate_cells(study, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        (TEXT, ["seeds.finetune=0"], "seeds.pretrain and seeds.finetune are at least 1"),
+        (TEXT, ["arms.deeper.after=none"], "arms.deeper.after is 'none'; it must be an arm with a pretrain"),
+        (TEXT, ["arms.depth.checkpoint=org/model"], "arms.depth has a checkpoint and a pretrain: give one"),
+        (
+            TEXT,
+            ["reference_arm=nobody"],
+            "reference_arm names 'nobody', which is no arm; arms are none, depth, deeper",
+        ),
+        (TEXT, ["comparisons=[[none,depth,deeper]]"], "give pairs of arms"),
+        (
+            TEXT.replace("data: {{data: {{val_split: val}}}}", "data: {{}}"),
+            [],
+            "rates must not be chosen on the images that the study is scored on",
+        ),
+        (TEXT, ["measures=[beauty]"], "'beauty' is none of iou_by_depth"),
+        (TEXT, ["budget=3"], "'budget'"),
+        ("arms: [", [], "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, overrides, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_study(tmp_path, *overrides, text=text)
+
+
+def test_a_wrong_option_of_a_run_names_its_section(tmp_path):
+    study = tiny_study(tmp_path, "arms.depth.pretrain.optim.lear=1")
+    with pytest.raises(ValueError, match=r"arms\.depth\.pretrain: unknown option 'optim\.lear'"):
+        pretraining_cells(study)
+
+
+def test_an_unknown_study_or_scale_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no study 'wolrd'. Did you mean 'world'"):
+        load_study("wolrd")
+    with pytest.raises(ValueError, match="has no scale 'huge'; it has full, smaller"):
+        tiny_study(tmp_path, scale="huge")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_studies_of_the_package_have_cells_at_every_scale(name):
+    """Their first pre-training and their runs at one seed: all of them would take long to put together."""
+    for scale in ("full", *load_study(name).scales):
+        study = load_study(name, scale, ["seeds.pretrain=1", "seeds.finetune=1", "rates.grid=[]"])
+        pretrained = pretraining_cells(study)
+        assert {cell.labels["arm"] for cell in pretrained} == {
+            arm for arm, options in study.arms.items() if options.pretrain is not None
+        }
+        places = sum(len(b.budgets) * len(b.folds) for b in study.benchmarks.values())
+        assert len(main_cells(study, keys_of(pretrained), {})) == len(study.arms) * len(study.modes) * places

@@ -1,0 +1,126 @@
+"""Running the cells of a study: real runs of two steps on small pictures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from study.tiny_study import TEXT, tiny_study
+
+from depthseg.models import DepthSegForDepthEstimation
+from depthseg.study import cells as cells_module
+from depthseg.study.cells import blocks_of
+from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
+from depthseg.study.statistics import mean_iou
+
+WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
+SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A study that was broken off again and again, and the names of the cells that were trained."""
+    folder = tmp_path_factory.mktemp("study")
+    study, trained = tiny_study(folder, *SMALL, text=WITHOUT_THIRD_ARM), []
+    train = cells_module.train
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(20):
+
+            def once(config, trained=trained, allowed=[2]):  # noqa: B006 - one list for each launch is meant
+                if not allowed[0]:
+                    raise Killed
+                allowed[0] -= 1
+                trained.append(config.run.output_dir)
+                return train(config)
+
+            patch.setattr(cells_module, "train", once)
+            try:
+                run_study(study, folder / "out")
+                break
+            except Killed:
+                continue
+    return study, folder / "out", trained
+
+
+def records(out):
+    return [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
+
+
+def test_no_cell_runs_twice_however_often_the_study_is_broken_off(done):
+    study, out, trained = done
+    keys = json.loads((out / PLAN_FILE).read_text())["keys"]
+    assert len(trained) == len(set(trained)) == len(keys)
+    assert {record["key"] for record in records(out)} == set(keys)
+    assert [cell.key for cell in cells_in_order(study, out)] == keys
+
+
+def test_a_finished_study_trains_nothing(done, monkeypatch):
+    study, out, _ = done
+    monkeypatch.setattr(cells_module, "train", None)
+    run_study(study, out)
+
+
+def test_records_hold_what_the_run_scored(done):
+    study, out, _ = done
+    found = [record for record in records(out) if record["kind"] == "finetune" and record["role"] != "rate"]
+    assert {record["arm"] for record in found} == {"none", "depth"}
+    for record in found:
+        stored = np.load(out / "cells" / f"{record['key']}.npz")
+        assert stored["confusion"].shape == (3, 11, 11)
+        # Per image and added up, they give the score of the training's own evaluation.
+        assert mean_iou(stored["confusion"].sum(0)) == pytest.approx(record["scores"]["mean_iou"], rel=1e-6)
+        assert list(stored["names"]) == ["test_00000", "test_00001", "test_00002"]
+        assert list(stored["blocks"]) == ["test/0", "test/0", "test/1"]
+        assert [point["step"] for point in record["curve"]] == [1, 2]
+        assert 0 < record["baselines"]["majority_class"] < 1
+        assert record["measures"]["iou_by_depth"] and record["seconds"] > 0
+        assert record["config"]["data"]["val_split"] == "test" and record["classes"][0] == "Sky"
+
+
+def test_the_best_rate_of_the_validation_images_is_taken(done):
+    study, out, _ = done
+    found = records(out)
+    for arm in ("none", "depth"):
+        choosing = [r for r in found if r["arm"] == arm and r.get("role") == "rate"]
+        best = max(choosing, key=lambda record: (record["scores"]["mean_iou"], -record["lr"]))["lr"]
+        assert {r["lr"] for r in found if r["arm"] == arm and r.get("role") == "main"} == {best}
+
+
+def test_weights_of_pretrainings_stay_and_those_of_fine_tunings_go(done):
+    _, out, _ = done
+    (pretrained,) = [record for record in records(out) if record["kind"] == "pretrain"]
+    assert [path.name for path in (out / "runs").iterdir()] == [pretrained["key"]]
+    assert not (out / "runs" / pretrained["key"] / "checkpoints").exists()
+    DepthSegForDepthEstimation.from_pretrained(out / "runs" / pretrained["key"] / "model")
+    for record in records(out):
+        starts = record.get("pretrain_key")
+        assert starts == (pretrained["key"] if record["kind"] == "finetune" and record["arm"] == "depth" else None)
+
+
+def test_the_study_is_written_down_and_a_changed_one_counts_its_own_cells(done):
+    study, out, _ = done
+    assert (out / STUDY_FILE).is_file()
+    before = set(json.loads((out / PLAN_FILE).read_text())["keys"])
+    other = tiny_study(out.parent, *SMALL, "finetune.schedule.steps=3", text=WITHOUT_THIRD_ARM)
+    keys = {cell.key for cell in cells_in_order(other, out)}
+    # The pre-training is the same; no rate of the changed runs is chosen yet.
+    assert len(keys & before) == 1 and len(keys) == 1 + 4 + 2
+
+
+def test_a_damaged_record_is_named(done, tmp_path):
+    study, _, _ = done
+    first = next(iter(cells_in_order(study, tmp_path)))
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / f"{first.key}.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"{first.key}\.json is damaged .* remove it"):
+        cells_module.run_cell(study, first, tmp_path)
+
+
+def test_blocks_follow_the_video():
+    names = ["b_2", "a_10", "a_11", "a_12", "b_1", "alone"]
+    assert blocks_of(names, 2) == ["b/0", "a/0", "a/0", "a/1", "b/0", "alone/0"]

@@ -1,0 +1,53 @@
+"""A study of a few seconds on small pictures of the procedural world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from depthseg.study.options import StudyOptions, load_study
+
+TEXT = """
+name: tiny
+summary: Does anything happen?
+arms:
+  none: {{title: random start}}
+  depth: {{pretrain: {{task: depth}}}}
+  deeper: {{after: depth, pretrain: {{task: depth}}}}
+architectures:
+  eighth:
+    model:
+      encoder: {{model_type: depthseg_resnet, depth: 18, width_factor: 0.125}}
+      head_config: {{decoder_channels: [8, 8, 8, 16, 16]}}
+modes:
+  frozen: {{model: {{freeze_encoder: true}}}}
+benchmarks:
+  world: {{budgets: [2, 3], folds: {{test: {{data: {{val_split: test}}}}}}}}
+seeds: {{pretrain: 1, finetune: 2}}
+rates: {{fixed: 0.001, grid: [0.001, 0.003], seeds: 1, budget: 2, data: {{data: {{val_split: val}}}}}}
+block_length: 2
+measures: [iou_by_depth]
+reference_arm: none
+pretrain: &run
+  data:
+    name: synthetic
+    root: {root}
+    size: [32, 64]
+    options: {{size: "${{data.size}}"}}
+    train_options: {{count: 4}}
+    val_options: {{count: 3}}
+  optim: {{batch_size: 2}}
+  schedule: {{steps: 2}}
+  run: {{tensorboard: false, cpu: true, select: last, eval_every: 1}}
+finetune:
+  <<: *run
+  task: segmentation
+scales:
+  smaller: {{benchmarks: {{world: {{budgets: [2]}}}}, rates: {{grid: []}}}}
+"""
+
+
+def tiny_study(folder: Path, *overrides: str, scale: str = "full", text: str = TEXT) -> StudyOptions:
+    """The study, with its file and its world in a folder."""
+    path = folder / "tiny.yaml"
+    path.write_text(text.format(root=folder / "world"))
+    return load_study(str(path), scale, overrides)
