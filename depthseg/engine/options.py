@@ -105,7 +105,8 @@ class PretextOptions:
         supervision: What teaches depth: `labels` (measured depth), `mono` (a video), `stereo` (rectified pairs), or
             `mono_stereo` (a video of a stereo rig).
         source_frames: Neighbours in time that a frame is compared with, such as -1 and 1; of optical flow the first.
-        pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps) or `posecnn`.
+        pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), `posecnn`, or
+            `correlation` (on how alike places of both pictures are).
         pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
         intrinsics: `given` by the data, or a focal length that is learned: of `one_camera` for all pictures, or
             `per_picture`.
