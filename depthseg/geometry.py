@@ -181,6 +181,17 @@ def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[
     return _multiply(intrinsics.new_tensor(scale).expand_as(intrinsics), intrinsics)
 
 
+def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average `(B, C, H, W)` down to a size; the same size leaves them as they are."""
+    shape = tuple(pictures.shape[-2:])
+    if shape == size:
+        return pictures
+    factor = shape[0] // size[0]
+    if shape == (size[0] * factor, size[1] * factor):  # the same numbers in half of the time
+        return F.avg_pool2d(pictures, factor)
+    return F.interpolate(pictures, size=size, mode="area")
+
+
 def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tensor, Tensor]:
     """Look a picture up at any coordinates, bilinearly.
 

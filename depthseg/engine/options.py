@@ -105,8 +105,7 @@ class PretextOptions:
         supervision: What teaches depth: `labels` (measured depth), `mono` (a video), `stereo` (rectified pairs), or
             `mono_stereo` (a video of a stereo rig).
         source_frames: Neighbours in time that a frame is compared with, such as -1 and 1; of optical flow the first.
-        pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), `posecnn`, or
-            `correlation` (on how alike places of both pictures are).
+        pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), or `posecnn`.
         pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
         intrinsics: `given` by the data, or a focal length that is learned: of `one_camera` for all pictures, or
             `per_picture`.
@@ -118,6 +117,8 @@ class PretextOptions:
         scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
         pyramid: Compare coarse scales of depth on coarse pictures, in place of all scales at full resolution: for
             cameras that turn by many pixels a frame.
+        stabilise: Find turns of the camera by aligning pictures; the pose network sees, and learns, what is left of
+            the motion. Depth then begins to be learned within a hundred steps instead of several hundred.
         hole_share: Reconstruction erases squares around this share of the pixels, drawn between two numbers.
         hole_size: Side of these squares in pixels.
         scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
@@ -134,6 +135,7 @@ class PretextOptions:
     auto_mask: bool = True
     scale_consistency_weight: float = 0.0
     pyramid: bool = False
+    stabilise: bool = False
     hole_share: list[float] = field(default_factory=lambda: [0.001, 0.01])
     hole_size: int = 7
     scale_weights: str = "fine"

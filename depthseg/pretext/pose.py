@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-POSE_NETWORKS = ("separate", "shared", "posecnn", "correlation")
+POSE_NETWORKS = ("separate", "shared", "posecnn")
 DECODER_CHANNELS = 256
-CORRELATED_CHANNELS = 16
-RADIUS = 4
-"""Cells of 4 pixels, in every direction."""
 
 ROTATION_UNIT = 0.02
 """Radians of a raw output of 1: so networks begin near standstill."""
@@ -158,70 +155,6 @@ class PoseCNN(PoseNetwork):
         return self.last(seen)
 
 
-class CorrelationPose(PoseNetwork):
-    """How much each place of one picture looks like the places around it in the other, decoded by a few convolutions.
-
-    A ResNet on stacked pictures has to learn first that motion is found by comparing them; here that is built in. Both
-    pictures are averaged down by 4, and shifts of up to 16 pixels are seen.
-
-    Source:
-        Dosovitskiy et al. 2015 (FlowNetC), https://huggingface.co/papers/1504.06852, section 3.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.channels = 128
-        self.features = nn.Sequential(
-            nn.Conv2d(3, CORRELATED_CHANNELS, 3, padding=1),
-            nn.ELU(),
-            nn.Conv2d(CORRELATED_CHANNELS, CORRELATED_CHANNELS, 3, padding=1, bias=False),
-        )
-        # Two more channels tell where in the picture a place is: turning moves all of them alike, driving does not.
-        widths, strides = ((2 * RADIUS + 1) ** 2 + 2, 96, 96, 128, 128), (1, 2, 2, 2)
-        layers = []
-        for before, after, stride in zip(widths, widths[1:], strides, strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ELU()]
-        self.layers = nn.Sequential(*layers)
-        self.last = nn.Conv2d(self.channels, 6, 1)
-
-    def see(self, first: Tensor, second: Tensor) -> Tensor:
-        """The last map of the convolutions on the correlations."""
-        first, second = (self.describe(F.avg_pool2d(picture, 4, ceil_mode=True)) for picture in (first, second))
-        similar = correlate(first, second, RADIUS)
-        height, width = similar.shape[-2:]
-        rows = torch.linspace(-1, 1, height, device=similar.device)[:, None].expand(height, width)
-        columns = torch.linspace(-1, 1, width, device=similar.device).expand(height, width)
-        places = torch.stack([rows, columns]).to(similar.dtype).expand(len(similar), 2, height, width)
-        return self.layers(torch.cat([4 * similar, places], 1))
-
-    def describe(self, picture: Tensor) -> Tensor:
-        """Features of length 1, without what the whole picture has in common."""
-        features = self.features(picture)
-        return F.normalize(features - features.mean((2, 3), keepdim=True), dim=1)
-
-    def decode(self, seen: Tensor) -> Tensor:
-        """One 1x1 convolution."""
-        return self.last(seen)
-
-
-def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """Products of each place of one map with those around it in another.
-
-    Args:
-        first: `(B, C, h, w)`.
-        second: `(B, C, h, w)`; 0 beyond its border.
-        radius: Largest shift along each axis.
-
-    Returns:
-        `(B, (2 radius + 1)^2, h, w)`, sums over the channels; shifts from up left, row by row.
-    """
-    height, width = first.shape[-2:]
-    padded = F.pad(second, [radius] * 4)
-    shifts = range(2 * radius + 1)
-    products = [(first * padded[..., y : y + height, x : x + width]).sum(1) for y in shifts for x in shifts]
-    return torch.stack(products, 1)
-
-
 def build_pose_network(name: str, encoder: Mapping[str, Any], deepest_channels: int) -> PoseNetwork:
     """Make a pose network.
 
@@ -239,7 +172,7 @@ def build_pose_network(name: str, encoder: Mapping[str, Any], deepest_channels: 
         return SeparatePose(encoder)
     if name == "shared":
         return SharedPose(deepest_channels)
-    return PoseCNN() if name == "posecnn" else CorrelationPose()
+    return PoseCNN()
 
 
 class LearnedCamera(nn.Module):
@@ -279,9 +212,17 @@ class LearnedCamera(nn.Module):
         Returns:
             `(B, 3, 3)`, pixels.
         """
-        height, width = size
         raw = self.layer(seen)[:, 0] if self.per_picture else self.raw_focal.expand(len(seen))
-        focal = F.softplus(raw.float()) * width
+        return self.with_focal(F.softplus(raw.float()), size)
+
+    def assume(self, pictures: Tensor) -> Tensor:
+        """Intrinsics `(B, 3, 3)` of pictures `(B, C, H, W)` before anything is learned: as long as they are wide."""
+        return self.with_focal(pictures.new_ones(len(pictures), dtype=torch.float32), tuple(pictures.shape[-2:]))
+
+    def with_focal(self, share: Tensor, size: tuple[int, int]) -> Tensor:
+        """Intrinsics `(B, 3, 3)` of focal lengths `(B,)` in widths of pictures of a size."""
+        height, width = size
+        focal = share * width
         zero, one = torch.zeros_like(focal), torch.ones_like(focal)
         rows = [
             [focal, zero, one * ((width - 1) / 2)],

@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..geometry import correspond, invert_pose, pose_from_axis_angle, scale_intrinsics, warp
+from ..geometry import (
+    compose_poses,
+    correspond,
+    invert_pose,
+    pose_from_axis_angle,
+    resize_area,
+    scale_intrinsics,
+    warp,
+)
 from .photometric import PhotometricLoss, PhotometricOutput
 from .pose import LearnedCamera, PoseNetwork
+from .stabilise import find_turn, stabilise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +92,8 @@ class SelfSupervisedObjective(nn.Module):
         pyramid: Compare each scale at half the resolution of the one before, as Monodepth did, in place of all at full
             resolution, as Monodepth2 does. Coarse pictures lead the way where the camera turns by many pixels a frame,
             and cost little; fine depth then tends to have holes where there is no texture.
+        stabilise: Find turns of the camera by aligning pictures (`find_turn`), and let the pose network see, and
+            estimate, what is left of the motion.
 
     Raises:
         ValueError: Parts that do not go together, or depth of a type that cannot be warped with.
@@ -99,6 +109,7 @@ class SelfSupervisedObjective(nn.Module):
         stereo: bool = False,
         scale_consistency_weight: float = 0.0,
         pyramid: bool = False,
+        stabilise: bool = False,
     ) -> None:
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
@@ -123,6 +134,7 @@ class SelfSupervisedObjective(nn.Module):
         self.stereo = stereo
         self.scale_consistency_weight = scale_consistency_weight
         self.pyramid = pyramid
+        self.stabilise = stabilise
 
     @property
     def is_metric(self) -> bool:
@@ -246,7 +258,17 @@ class SelfSupervisedObjective(nn.Module):
         """Poses from target to source axes, `(B, 4, 4)` for each source, and intrinsics `(B, 3, 3)`."""
         poses, intrinsics = [], batch.get("intrinsics")
         if self.source_frames:
-            rotation, translation, seen = self.estimate_pairs(batch, features)
+            frames = list(batch["source_pixel_values"][:, : len(self.source_frames)].unbind(1))
+            turns = []
+            if self.stabilise:
+                assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
+                sources = batch["source_images"].unbind(1)[: len(frames)]
+                turns = [find_turn(batch["image"], source, assumed) for source in sources]
+                frames = [stabilise(frame, turn, assumed) for frame, turn in zip(frames, turns, strict=True)]
+            rotation, translation, seen = self.estimate_pairs(batch["pixel_values"], frames, features)
+            if self.camera is not None:
+                size = tuple(batch["image"].shape[-2:])
+                intrinsics = torch.stack([self.camera(pair, size) for pair in seen]).mean(0)
             # Pictures show translation as a share of depth. In that unit the depth of all pixels can shrink or grow
             # together without a change of the loss; in a unit of its own, motion that the pose network has not learned
             # yet is made up for by ever nearer depth, until the sigmoid is saturated.
@@ -254,28 +276,30 @@ class SelfSupervisedObjective(nn.Module):
             for offset, *motion in zip(self.source_frames, rotation, translation, strict=True):
                 pose = pose_from_axis_angle(*motion)
                 poses.append(pose if offset > 0 else invert_pose(pose))
-            if self.camera is not None:
-                size = tuple(batch["image"].shape[-2:])
-                intrinsics = torch.stack([self.camera(pair, size) for pair in seen]).mean(0)
+            if self.stabilise:
+                poses = [
+                    compose_poses(turn_of(turn, assumed, intrinsics), pose)
+                    for turn, pose in zip(turns, poses, strict=True)
+                ]
         if self.stereo:
             still = torch.zeros(len(depth), 3, dtype=torch.float32, device=depth.device)
             other = torch.stack([-batch["stereo_x"].float(), still[:, 0], still[:, 0]], 1)
             poses.append(pose_from_axis_angle(still, other))
         return poses, intrinsics.float()
 
-    def estimate_pairs(self, batch: Mapping[str, Tensor], features: EncoderFeatures) -> tuple[Tensor, Tensor, Tensor]:
+    def estimate_pairs(
+        self, target: Tensor, frames: list[Tensor], features: EncoderFeatures
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotation and translation `(S, B, 3)` from the earlier to the later picture of each pair, and what was seen.
 
         Pictures go in by time: a network that saw the drive backwards half of the time would have to learn both.
         """
-        frames = batch["source_pixel_values"][:, : len(self.source_frames)].transpose(0, 1)
-        target, sources = batch["pixel_values"], list(frames)
         if self.pose_network.reads_maps:
             target = features.maps[-1]
-            sources = list(self.model.encode(frames.flatten(0, 1)).maps[-1].unflatten(0, frames.shape[:2]))
+            frames = self.model.encode(torch.cat(frames)).maps[-1].chunk(len(frames))
         pairs = [
-            (target, source) if offset > 0 else (source, target)
-            for offset, source in zip(self.source_frames, sources, strict=True)
+            (target, frame) if offset > 0 else (frame, target)
+            for offset, frame in zip(self.source_frames, frames, strict=True)
         ]
         first, second = (torch.cat(pictures) for pictures in zip(*pairs, strict=True))
         return tuple(found.unflatten(0, (len(pairs), -1)) for found in self.pose_network(first, second))
@@ -293,6 +317,17 @@ class SelfSupervisedObjective(nn.Module):
             own, inside = warp(own, pixels)
             found.append((own[:, 0], given, known & inside))
         return found
+
+
+def turn_of(turn: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
+    """The pose `(B, 4, 4)` of a turn `(B, 3)` that was found with an assumed camera, given the right one.
+
+    What was found are shifts of pixels in the middle of the picture; they stand for smaller turns of a camera with a
+    longer focal length.
+    """
+    ratio = assumed[:, 0, 0] / intrinsics[:, 0, 0].float()
+    turn = turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1)
+    return pose_from_axis_angle(turn, torch.zeros_like(turn))
 
 
 def has_sigmoid(model: nn.Module) -> bool:
@@ -330,17 +365,6 @@ def scale_anchor(disparity: Tensor) -> Tensor:
         disparity: `(B, 1, h, w)`, shares of the range of disparities.
     """
     return (disparity.float().mean((1, 2, 3)) / FAR_DISPARITY).log().square().sum()
-
-
-def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average `(B, C, H, W)` down to a size; the same size leaves them as they are."""
-    shape = tuple(pictures.shape[-2:])
-    if shape == size:
-        return pictures
-    factor = shape[0] // size[0]
-    if shape == (size[0] * factor, size[1] * factor):  # the same numbers in half of the time
-        return F.avg_pool2d(pictures, factor)
-    return F.interpolate(pictures, size=size, mode="area")
 
 
 def depth_inconsistency(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

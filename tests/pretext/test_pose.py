@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from depthseg.pretext import LearnedCamera, build_pose_network
-from depthseg.pretext.pose import correlate
 
 PICTURES = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -16,7 +15,7 @@ def inputs(net):
     return torch.rand(2, 2, 8, 2, 3) if net.reads_maps else PICTURES
 
 
-@pytest.mark.parametrize("name", ["separate", "shared", "posecnn", "correlation"])
+@pytest.mark.parametrize("name", ["separate", "shared", "posecnn"])
 def test_motion_of_two_pictures(name):
     net = network(name)
     rotation, translation, seen = net(*inputs(net))
@@ -26,7 +25,7 @@ def test_motion_of_two_pictures(name):
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("name", ["separate", "shared", "posecnn", "correlation"])
+@pytest.mark.parametrize("name", ["separate", "shared", "posecnn"])
 def test_the_network_begins_near_standstill_and_sees_the_order(name):
     net = network(name).eval()
     first, second = inputs(net)
@@ -40,29 +39,6 @@ def test_numbers_of_parameters_are_those_of_monodepth2():
     net = build_pose_network("separate", {"depth": 18}, 512)
     decoder = [*net.squeeze.parameters(), *net.decoder.parameters()]
     assert sum(parameter.numel() for parameter in decoder) == 1_314_572 - 6 * (256 + 1)
-
-
-def test_correlation_by_hand():
-    """Every shift of every place, one product at a time; 0 beyond the border."""
-    make = torch.Generator().manual_seed(2)
-    first, second = torch.randn(2, 1, 3, 4, 5, generator=make)
-    found = correlate(first, second, 1)
-    assert found.shape == (1, 9, 4, 5)
-    for y in range(4):
-        for x in range(5):
-            for number, (down, right) in enumerate((a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)):
-                inside = 0 <= y + down < 4 and 0 <= x + right < 5
-                expected = first[0, :, y, x] @ second[0, :, y + down, x + right] if inside else torch.tensor(0.0)
-                torch.testing.assert_close(found[0, number, y, x], expected)
-
-
-def test_a_shifted_picture_is_most_alike_at_its_shift():
-    net = network("correlation").eval()
-    wide = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(3))
-    first, second = (net.describe(torch.nn.functional.avg_pool2d(wide[..., a : a + 96], 4)) for a in (8, 0))
-    # What is at x in the first picture is 8 pixels, 2 cells, further right in the second.
-    best = correlate(first, second, 4)[..., 4:-4, 4:-4].mean((0, 2, 3)).argmax().item()
-    assert divmod(best, 9) == (4, 6)
 
 
 def test_unknown_network():
