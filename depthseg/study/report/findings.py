@@ -22,12 +22,10 @@ class Findings:
     Attributes:
         setting: Where they hold.
         sentences: One statement each.
-        conditions: What they are conditional on.
     """
 
     setting: str
     sentences: tuple[str, ...]
-    conditions: tuple[str, ...]
 
 
 def overview(numbers: Row) -> list[str]:
@@ -46,7 +44,8 @@ def overview(numbers: Row) -> list[str]:
         lines.append(
             f"A difference counts as found where its p-value is below {LEVEL} after Holm's adjustment for all "
             f"{len(numbers['comparisons'])} comparisons of the table. Each interval is that of one comparison alone. "
-            "Where no difference is found, the arms have not been shown to be equal."
+            "Where no difference is found, the arms have not been shown to be equal. What intervals are conditional on "
+            "stands below the tables that have them."
         )
     return lines
 
@@ -59,8 +58,7 @@ def findings(numbers: Row) -> list[Findings]:
         if rows:
             others = rows_of(numbers["comparisons_fixed"], entry)
             sentences = [*_sentences(rows, numbers), *_disagreements(rows, others, numbers)]
-            conditions = tuple(dict.fromkeys(row["conditional_on"] for row in rows))
-            found.append(Findings(str(Setting(**entry)), tuple(sentences), conditions))
+            found.append(Findings(str(Setting(**entry)), tuple(sentences)))
     return found
 
 

@@ -37,13 +37,13 @@ def _scale(numbers: Row) -> str:
 def _section(section: Section, labels: Mapping[str, str]) -> Iterator[str]:
     yield f"## {escape(section.title)}"
     yield from map(escape, section.paragraphs)
-    for heading, items in section.lists:
-        yield f"**{escape(heading)}**"
-        yield "\n".join(f"- {escape(item)}" for item in items)
     for picture in section.pictures:
         pdf = f"figures/{picture.name}.pdf"
         yield f"![{escape(picture.alt)}](figures/{picture.name}.png)"
         yield f"{escape(picture.caption)} ([PDF]({pdf}))"
+    for heading, items in section.lists:
+        yield f"**{escape(heading)}**"
+        yield "\n".join(f"- {escape(item)}" for item in items)
     for table in section.tables:
         yield f"**{escape(table.caption)}**"
         yield _table(table, labels)

@@ -46,8 +46,8 @@ class Section:
         name: Unique in the report.
         title: Its heading.
         paragraphs: Sentences at its head.
+        pictures: Figures.
         lists: Heading -> items.
-        pictures: Figures, by their names.
         tables: Its tables.
     """
 
@@ -98,11 +98,8 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
 
 
 def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:
-    lists = []
-    for found in findings(numbers):
-        conditions = tuple(f"Conditional on: {condition}." for condition in found.conditions)
-        lists.append((found.setting, (*found.sentences, *conditions)))
-    return Section("findings", "What this study says", tuple(overview(numbers)), tuple(lists), pictures)
+    lists = tuple((found.setting, found.sentences) for found in findings(numbers))
+    return Section("findings", "What this study says", tuple(overview(numbers)), lists, pictures)
 
 
 def _cost(numbers: Row) -> Section:
