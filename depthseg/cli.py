@@ -37,7 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Words of the command line; None = those of the process.
     """
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse gives up on words that stand behind a flag where others stood before it.
+    wrong = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(options, "overrides")]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if rest:
+        options.overrides += rest
     sys.exit(options.run(options))
 
 

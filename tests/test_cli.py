@@ -48,10 +48,34 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["quickstart", "pretrain", "finetune", "evaluate", "predict", "datasets", "bench"])
+@pytest.mark.parametrize(
+    "command", ["quickstart", "pretrain", "finetune", "evaluate", "study", "predict", "datasets", "bench"]
+)
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert f"usage: depthseg {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("study", "world", "seeds.finetune=6", "seeds.pretrain=4", "--dry-run"),
+        ("study", "world", "--dry-run", "seeds.finetune=6", "seeds.pretrain=4"),
+        ("study", "--dry-run", "world", "seeds.finetune=6", "--scale", "full", "seeds.pretrain=4"),
+    ],
+)
+def test_options_of_a_study_may_stand_anywhere_behind_its_name(words, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("depthseg.cli.plan_study", lambda study, *_: seen.append(study.seeds))
+    monkeypatch.setattr("depthseg.cli.plan_text", str)
+    assert run(*words) == 0
+    assert [(seeds.finetune, seeds.pretrain) for seeds in seen] == [(6, 4)]
+
+
+@pytest.mark.parametrize("words", [("study", "world", "--dry-run", "six"), ("datasets", "list", "size=3")])
+def test_words_that_nobody_asked_for(words, capsys):
+    assert run(*words) == 2
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
 
 
 def test_the_installed_command_starts():

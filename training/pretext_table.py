@@ -4,7 +4,8 @@
 
 Runs pretrain_synthetic_*.yaml with each seed. The scores of a run that is done lie in training/results/pretext and it
 is not repeated; one that was broken off goes on. So this may be started several times, also side by side with other
-`--names` or `--seeds`. Prints the table of what is done. Options of all runs may follow, such as `run.cpu=true`.
+`--names` or `--seeds`. `--study runs/study_world` takes over what that study has pre-trained with the same options and
+seeds. Prints the table of what is done. Options of all runs may follow, such as `run.cpu=true`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from depthseg.engine.command import show_progress
 from depthseg.engine.config import load_config
@@ -28,8 +30,9 @@ def main() -> None:
     """Run what is missing, then print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="*", default=sorted(NAMES), choices=NAMES)
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1000, 2000], help="by default those of a study")
     parser.add_argument("--results", default=FOLDER / "results" / "pretext", type=Path)
+    parser.add_argument("--study", type=Path, help="directory of a study")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.OPTION=VALUE")
     options = parser.parse_args()
     show_progress()
@@ -40,11 +43,26 @@ def main() -> None:
                 own = [f"run.output_dir=runs/pretext_table/{name}_seed{seed}", f"run.seed={seed}", "run.resume=true"]
                 config = load_config(FOLDER / "configs" / f"pretrain_synthetic_{name}.yaml", own + options.overrides)
                 result.parent.mkdir(parents=True, exist_ok=True)
-                write_json(result, train(config).scores)
+                scores = find_in_study(options.study, what_counts(config.to_dict())) if options.study else None
+                write_json(result, scores or train(config).scores)
     print("| pre-training | seeds | " + " | ".join(SHOWN) + " |\n|---|---|" + "---|" * len(SHOWN))
     for name in sorted(NAMES):
         done = [json.loads(path.read_text()) for path in sorted(options.results.glob(f"{name}_seed*.json"))]
         print(f"| {name} | {len(done)} | {' | '.join(cell([run.get(key) for run in done]) for key in SHOWN)} |")
+
+
+def what_counts(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run that its scores depend on."""
+    return config | {"run": {name: config["run"][name] for name in ("seed", "precision", "select")}}
+
+
+def find_in_study(study: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
+    """Scores of the pre-training with these options, None if the study has none."""
+    for path in (study / "cells").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["kind"] == "pretrain" and what_counts(record["config"]) == wanted:
+            return record["scores"]
+    return None
 
 
 def cell(values: list[float | None]) -> str:

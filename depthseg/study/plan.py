@@ -12,8 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.utils import logging as transformers_logging
 
+from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.run import train
 from .cells import record_path
@@ -21,7 +23,8 @@ from .matrix import Cell, shard_of
 from .options import StudyOptions
 from .runner import cells_in_order
 
-FEW_STEPS, MORE_STEPS = 2, 6
+STEPS = 8
+"""Of each kind of run, to see how long one takes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
     rows = []
     for what, cells in kinds.items():
         left = [cell for cell in cells if not record_path(out, cell.key).is_file()]
-        cost = measure_cost(cells[0].config)
+        cost = measure_cost(left[0].config) if left else Cost(0.0, 0.0, 0.0)
         rows.append(PlanRow(what, len(cells), len(cells) - len(left), cost, sum(cost.seconds(c.config) for c in left)))
     return rows
 
@@ -104,21 +107,22 @@ def measure_cost(config: RunConfig) -> Cost:
 
 def _measure(config: RunConfig) -> Cost:
     transformers_logging.disable_progress_bar()
+    build_datasets(config.data)  # what is rendered once is not part of every run
+    ends = []
+    hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
-        few, more = (_seconds(config, steps, Path(folder) / str(steps)) for steps in (FEW_STEPS, MORE_STEPS))
-    step = max(0.0, more - few) / (MORE_STEPS - FEW_STEPS)
+        run = replace(config.run, output_dir=folder, overwrite=True, resume=False, eval_every=0, checkpoint_every=0)
+        schedule = replace(config.schedule, steps=STEPS, warmup_steps=0)
+        start = time.perf_counter()
+        train(replace(config, run=replace(run, tensorboard=False), schedule=schedule))
+        whole = time.perf_counter() - start
+    hook.remove()
+    # The first step allocates; the second ends without that.
+    step = (ends[-1] - ends[1]) / (STEPS - 2)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return Cost(step, max(0.0, few - FEW_STEPS * step), memory)
-
-
-def _seconds(config: RunConfig, steps: int, folder: Path) -> float:
-    run = replace(config.run, output_dir=str(folder), eval_every=0, checkpoint_every=0, tensorboard=False)
-    schedule = replace(config.schedule, steps=steps, warmup_steps=0)
-    start = time.perf_counter()
-    train(replace(config, run=run, schedule=schedule))
-    return time.perf_counter() - start
+    return Cost(step, max(0.0, whole - STEPS * step), memory)
 
 
 def plan_text(rows: Sequence[PlanRow]) -> str:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from study.tiny_study import TEXT, tiny_study
 
+from depthseg.engine.config import load_config
 from depthseg.study.matrix import main_cells, pretraining_cells, rate_cells, shard_of
 from depthseg.study.options import PRESETS, load_study
 from depthseg.study.runner import cells_in_order, keys_of
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
 
 def cells_of(study):
@@ -150,3 +153,24 @@ def test_studies_of_the_package_have_cells_at_every_scale(name):
         }
         places = sum(len(b.budgets) * len(b.folds) for b in study.benchmarks.values())
         assert len(main_cells(study, keys_of(pretrained), {})) == len(study.arms) * len(study.modes) * places
+
+
+ARMS_OF_RECIPES = {
+    "classification": "classification",
+    "depth_supervised": "supervised",
+    "depth_stereo": "stereo",
+    "depth_mono": "mono",
+    "flow": "flow",
+    "inpainting": "reconstruction",
+}
+
+
+def test_arms_of_the_world_study_are_the_recipes_in_training_configs():
+    """The same options but for how a run is logged and where it lies; so pretext_table.py may take them over."""
+    cells = pretraining_cells(load_study("world"))
+    found = {cell.labels["arm"]: cell.config.to_dict() for cell in cells if cell.labels["pretrain_seed"] == 0}
+    for arm, name in ARMS_OF_RECIPES.items():
+        recipe = load_config(CONFIGS / f"pretrain_synthetic_{name}.yaml").to_dict()
+        differing = {key for key, value in recipe.pop("run").items() if found[arm]["run"][key] != value}
+        assert differing <= {"output_dir", "log_every", "tensorboard", "resume"}
+        assert {key: value for key, value in found[arm].items() if key != "run"} == recipe, arm

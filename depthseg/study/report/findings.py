@@ -44,8 +44,8 @@ def overview(numbers: Row) -> list[str]:
         lines.append(
             f"A difference counts as found where its p-value is below {LEVEL} after Holm's adjustment for all "
             f"{len(numbers['comparisons'])} comparisons of the table. Each interval is that of one comparison alone. "
-            "Where no difference is found, the arms have not been shown to be equal. What intervals are conditional on "
-            "stands below the tables that have them."
+            "Where no difference is found, the arms have not been shown to be equal. What intervals are conditional "
+            "on stands below the tables that have them."
         )
     return lines
 

@@ -1,0 +1,100 @@
+"""The studies that come with depthseg, at smoke scale, through the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+MOMENTS = 10
+LIMIT = 600
+"""Seconds that a smoke study may take."""
+
+pytestmark = pytest.mark.heavy
+
+
+def start(name, out, world, log, *overrides):
+    """Begin or continue a study; what it says goes to the end of a file."""
+    options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", *overrides]
+    command = [Path(sys.executable).with_name("depthseg"), "study", name, "--scale", "smoke", "--output-dir", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([*command, *options], cwd=world, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(process, log, limit):
+    code = process.wait(timeout=limit)
+    assert code == 0, Path(log.name).read_text()[-3000:]
+
+
+def begun(log):
+    """Keys of the cells that were begun, in order."""
+    return re.findall(r"cell (\w+):", Path(log.name).read_text())
+
+
+def records(out):
+    """File -> when and what was written."""
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (out / "cells").glob("*")}
+
+
+def check_report(out, name):
+    keys = json.loads((out / "plan.json").read_text())["keys"]
+    assert {path.stem for path in (out / "cells").glob("*.json")} == set(keys)
+    page = (out / "report" / "index.html").read_text()
+    assert f"<h1>{name}</h1>" in page and "Scale: smoke." in page
+    numbers = json.loads((out / "report" / "results.json").read_text())
+    assert numbers["missing"] == []
+    assert all(0 < row["mean_iou"] < 100 for row in numbers["main"])
+    return keys
+
+
+def test_the_world_study_survives_ten_kills_without_repeating_a_finished_cell(tmp_path):
+    out = tmp_path / "out"
+    moment = random.Random(0)
+    begin = time.perf_counter()
+    kept = {}
+    with (tmp_path / "log.txt").open("a") as log:
+        for _ in range(MOMENTS):
+            seen = len(begun(log))
+            process = start("world", out, tmp_path, log)
+            while len(begun(log)) == seen and process.poll() is None:
+                time.sleep(0.1)
+            time.sleep(moment.uniform(0, 8))  # in the middle of a cell, of its records, or of the next one
+            assert process.poll() is None, "The study ended before it could be killed ten times."
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            now = records(out)
+            assert {name: now.get(name) for name in kept} == kept
+            # Of a cell that was killed, a half-written file may lie there; what has a record stays as it is.
+            kept = {name: file for name, file in now.items() if f"{Path(name).stem}.json" in now}
+        finish(start("world", out, tmp_path, log), log, LIMIT)
+        keys = check_report(out, "world")
+        last = records(out)
+        assert {name: last[name] for name in kept} == kept
+        assert any(name.endswith(".npz") for name in kept)
+        # Each kill may cost the cell that was running, and no other.
+        assert set(begun(log)) == set(keys)
+        assert len(keys) <= len(begun(log)) <= len(keys) + MOMENTS
+    assert time.perf_counter() - begin < LIMIT
+
+
+def test_the_camvid_study(tmp_path):
+    data = os.environ.get("DEPTHSEG_DATA")
+    if not data:
+        pytest.skip("DEPTHSEG_DATA is not set: the folder with camvid/ and kitti_clip/")
+    (tmp_path / "data").mkdir()
+    for name in ("camvid", "kitti_clip"):
+        (tmp_path / "data" / name).symlink_to(Path(data) / name)
+    begin = time.perf_counter()
+    with (tmp_path / "log.txt").open("a") as log:
+        finish(start("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
+        check_report(tmp_path / "out", "camvid")
+    assert time.perf_counter() - begin < LIMIT
