@@ -87,6 +87,7 @@ def rate_cells(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], st
         study: The study.
         pretrained: Architecture, arm and seed -> key of the pre-training.
     """
+    composed: dict[tuple[str, ...], RunConfig] = {}
     return [
         _finetuning(
             study,
@@ -94,6 +95,7 @@ def rate_cells(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], st
             | {"budget": study.rates.budget, "role": "rate", "lr": rate, "pretrain_seed": 0, "finetune_seed": seed},
             study.rates.data,
             pretrained,
+            composed,
         )
         for architecture in study.architectures
         for arm in study.arms
@@ -116,6 +118,7 @@ def main_cells(
         rates: Architecture, arm and mode -> the chosen rate; those that are missing get the fixed one.
     """
     found = []
+    composed: dict[tuple[str, ...], RunConfig] = {}
     numbers = list(product(range(study.seeds.pretrain), range(study.seeds.finetune)))
     for architecture, arm, mode in product(study.architectures, study.arms, study.modes):
         chosen = rates.get((architecture, arm, mode), study.rates.fixed)
@@ -124,7 +127,7 @@ def main_cells(
             for budget, fold, (first, second) in product(benchmark.budgets, benchmark.folds, numbers):
                 labels = {"arm": arm, "architecture": architecture, "mode": mode, "benchmark": name, "fold": fold}
                 labels |= {"budget": budget, "role": role, "lr": rate, "pretrain_seed": first, "finetune_seed": second}
-                found.append(_finetuning(study, labels, benchmark.folds[fold], pretrained))
+                found.append(_finetuning(study, labels, benchmark.folds[fold], pretrained, composed))
     return found
 
 
@@ -133,29 +136,45 @@ def _finetuning(
     labels: Mapping[str, Any],
     images: Mapping[str, Any],
     pretrained: Mapping[tuple[str, str, int], str],
+    composed: dict[tuple[str, ...], RunConfig],
 ) -> Cell:
-    """The fine-tuning at a place of the matrix; `images` are the sections that say what it learns from."""
-    arm, architecture, mode = (labels[name] for name in ("arm", "architecture", "mode"))
+    """The fine-tuning at a place of the matrix.
+
+    Args:
+        study: The study.
+        labels: The place.
+        images: Sections that say what it learns from.
+        pretrained: Architecture, arm and seed -> key of the pre-training.
+        composed: Options that cells have in common, filled here: putting them together takes far longer than a cell's
+            own few.
+    """
+    architecture, mode = labels["architecture"], labels["mode"]
+    place = (architecture, mode, labels["benchmark"], labels["fold"])
+    if place not in composed:
+        composed[place] = compose_config(
+            [
+                ("finetune", study.finetune),
+                (f"architectures.{architecture}", study.architectures[architecture]),
+                (f"modes.{mode}", study.modes[mode]),
+                (f"the images of {labels['fold'] or 'rates.data'}", images),
+            ]
+        )
+    config = composed[place]
     seed = SEEDS_APART * labels["pretrain_seed"] + labels["finetune_seed"]
     if labels["role"] == "rate":
         # Runs that choose a rate must not share their luck with those that are reported.
         seed += SEEDS_APART // 2
-    choices = {
-        "data": {"subset_size": labels["budget"], "subset_seed": seed},
-        "optim": {"lr": labels["lr"]},
-        "run": {"seed": seed, "resume": True},
-    }
-    config = compose_config(
-        [
-            ("finetune", study.finetune),
-            (f"architectures.{architecture}", study.architectures[architecture]),
-            (f"modes.{mode}", study.modes[mode]),
-            (f"the images of {labels['fold'] or 'rates.data'}", images),
-            ("the seeds", choices),
-        ]
+    config = replace(
+        config,
+        data=replace(config.data, subset_size=labels["budget"], subset_seed=seed),
+        optim=replace(config.optim, lr=labels["lr"]),
+        run=replace(config.run, seed=seed, resume=True),
     )
-    config = _started(config, study.arms[arm])
-    return make_cell("finetune", labels, config, pretrained.get((architecture, arm, labels["pretrain_seed"])))
+    config = _started(config, study.arms[labels["arm"]])
+    config.validate()
+    return make_cell(
+        "finetune", labels, config, pretrained.get((architecture, labels["arm"], labels["pretrain_seed"]))
+    )
 
 
 def _started(config: RunConfig, arm: ArmOptions) -> RunConfig:
