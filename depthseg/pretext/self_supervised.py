@@ -27,9 +27,9 @@ from ..geometry import (
     scale_intrinsics,
     warp,
 )
+from .alignment import find_turn, refine_motion, stabilise, turn_pose
 from .photometric import PhotometricLoss, PhotometricOutput
 from .pose import LearnedCamera, PoseNetwork
-from .stabilise import find_turn, stabilise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,8 +92,8 @@ class SelfSupervisedObjective(nn.Module):
         pyramid: Compare each scale at half the resolution of the one before, as Monodepth did, in place of all at full
             resolution, as Monodepth2 does. Coarse pictures lead the way where the camera turns by many pixels a frame,
             and cost little; fine depth then tends to have holes where there is no texture.
-        stabilise: Find turns of the camera by aligning pictures (`find_turn`), and let the pose network see, and
-            estimate, what is left of the motion.
+        align: Find turns of the camera by aligning pictures (`find_turn`), let the pose network see, and estimate,
+            what is left of the motion, and set turn and speed right for the depth at hand (`refine_motion`).
 
     Raises:
         ValueError: Parts that do not go together, or depth of a type that cannot be warped with.
@@ -109,7 +109,7 @@ class SelfSupervisedObjective(nn.Module):
         stereo: bool = False,
         scale_consistency_weight: float = 0.0,
         pyramid: bool = False,
-        stabilise: bool = False,
+        align: bool = False,
     ) -> None:
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
@@ -134,7 +134,7 @@ class SelfSupervisedObjective(nn.Module):
         self.stereo = stereo
         self.scale_consistency_weight = scale_consistency_weight
         self.pyramid = pyramid
-        self.stabilise = stabilise
+        self.align = align
 
     @property
     def is_metric(self) -> bool:
@@ -260,7 +260,7 @@ class SelfSupervisedObjective(nn.Module):
         if self.source_frames:
             frames = list(batch["source_pixel_values"][:, : len(self.source_frames)].unbind(1))
             turns = []
-            if self.stabilise:
+            if self.align:
                 assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
                 sources = batch["source_images"].unbind(1)[: len(frames)]
                 turns = [find_turn(batch["image"], source, assumed) for source in sources]
@@ -276,10 +276,12 @@ class SelfSupervisedObjective(nn.Module):
             for offset, *motion in zip(self.source_frames, rotation, translation, strict=True):
                 pose = pose_from_axis_angle(*motion)
                 poses.append(pose if offset > 0 else invert_pose(pose))
-            if self.stabilise:
+            if self.align:
                 poses = [
-                    compose_poses(turn_of(turn, assumed, intrinsics), pose)
-                    for turn, pose in zip(turns, poses, strict=True)
+                    set_right(
+                        compose_poses(turn_of(turn, assumed, intrinsics), pose), source, batch, depth, intrinsics
+                    )
+                    for turn, pose, source in zip(turns, poses, sources, strict=True)
                 ]
         if self.stereo:
             still = torch.zeros(len(depth), 3, dtype=torch.float32, device=depth.device)
@@ -326,8 +328,18 @@ def turn_of(turn: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
     longer focal length.
     """
     ratio = assumed[:, 0, 0] / intrinsics[:, 0, 0].float()
-    turn = turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1)
-    return pose_from_axis_angle(turn, torch.zeros_like(turn))
+    return turn_pose(turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1))
+
+
+def set_right(pose: Tensor, source: Tensor, batch: Mapping[str, Tensor], depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """The refined motion `(B, 4, 4)` towards a source, with the gradient of the motion that was refined.
+
+    What was refined is at the minimum of what it changes, so the loss hardly depends on it; the rest, such as where
+    the camera goes, is learned.
+    """
+    given = pose.detach()
+    refined = refine_motion(batch["image"], source, depth.detach(), intrinsics.detach(), given)
+    return compose_poses(pose, compose_poses(invert_pose(given), refined))
 
 
 def has_sigmoid(model: nn.Module) -> bool:

@@ -8,8 +8,8 @@ from torch import nn
 from depthseg.data.synthetic.rendering import render
 from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 from depthseg.pretext import LearnedCamera, PhotometricLoss, SelfSupervisedObjective
-from depthseg.pretext.self_supervised import turn_of
-from depthseg.pretext.stabilise import find_turn, level_sizes, stabilise, turn_jacobian
+from depthseg.pretext.alignment import find_turn, level_sizes, refine_motion, stabilise, turn_jacobian
+from depthseg.pretext.self_supervised import set_right, turn_of
 
 SIZE = (64, 192)
 FOCAL = 160.0
@@ -96,19 +96,75 @@ def test_grey_values_change_by_the_jacobian():
         assert (expected - found).abs().mean() < 0.1 * expected.abs().mean()
 
 
-def test_turns_of_the_world_are_found_while_it_drives():
-    """Half of them within 0.4 degrees, where standing still is off by more than 1."""
-    errors, still = [], []
+@pytest.fixture(scope="module")
+def drives():
+    """Twelve pairs of frames of the world: pictures, intrinsics, exact depth (sky far away) and motion."""
+    pairs = []
     for index in range(12):
-        here = render(3, index, SIZE, outputs=["image", "intrinsics", "pose"])
+        here = render(3, index, SIZE, outputs=["image", "intrinsics", "pose", "depth"])
         there = render(3, index, SIZE, time=1, outputs=["image", "pose"])
         pictures = [torch.from_numpy(view["image"]).permute(2, 0, 1)[None] for view in (here, there)]
-        found = find_turn(*pictures, torch.from_numpy(here["intrinsics"]).float()[None])
-        true = (np.linalg.inv(there["pose"]) @ here["pose"])[:3, :3]
-        wrong = rotation_matrix(found[0].numpy()) @ true.T
-        errors.append(np.degrees(np.arccos(np.clip((np.trace(wrong) - 1) / 2, -1, 1))))
-        still.append(np.degrees(np.arccos(np.clip((np.trace(true) - 1) / 2, -1, 1))))
+        depth = torch.from_numpy(here["depth"])[None]
+        motion = np.linalg.inv(there["pose"]) @ here["pose"]
+        camera = torch.from_numpy(here["intrinsics"]).float()[None]
+        pairs.append((*pictures, camera, torch.where(depth > 0, depth, 1e4), motion))
+    return pairs
+
+
+def degrees_between(found, expected):
+    return np.degrees(np.arccos(np.clip((np.trace(np.asarray(found) @ np.asarray(expected).T) - 1) / 2, -1, 1)))
+
+
+def test_turns_of_the_world_are_found_while_it_drives(drives):
+    """Half of them within 0.4 degrees, where standing still is off by more than 1."""
+    errors, still = [], []
+    for target, source, camera, _, motion in drives:
+        found = find_turn(target, source, camera)
+        errors.append(degrees_between(rotation_matrix(found[0].numpy()), motion[:3, :3]))
+        still.append(degrees_between(np.eye(3), motion[:3, :3]))
     assert np.median(errors) < 0.4 < 1 < np.median(still)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.05])
+@pytest.mark.parametrize("speed", [0.6, 1.4])
+def test_true_depth_sets_turn_and_speed_right(drives, speed, unit):
+    """From half a degree and 40 % too slow or fast; where the camera goes stays as given, whatever the unit."""
+    turned, ratios = [], []
+    wrong = torch.from_numpy(rotation_matrix((0.004, -0.007, 0.003))).float()
+    for target, source, camera, depth, motion in drives:
+        if np.linalg.norm(motion[:3, 3]) < 0.2:
+            continue
+        start = torch.from_numpy(motion).float()[None]
+        start[:, :3, :3] = wrong @ start[:, :3, :3]
+        start[:, :3, 3] *= speed * unit
+        found = refine_motion(target, source, depth * unit, camera, start)[0].numpy()
+        turned.append(degrees_between(found[:3, :3], motion[:3, :3]))
+        ratios.append(np.linalg.norm(found[:3, 3]) / np.linalg.norm(motion[:3, 3]) / unit)
+        np.testing.assert_allclose(
+            found[:3, 3] / np.linalg.norm(found[:3, 3]), motion[:3, 3] / np.linalg.norm(motion[:3, 3]), atol=1e-5
+        )
+    assert len(turned) >= 6
+    assert np.median(turned) < 0.2
+    assert abs(np.median(ratios) - 1) < 0.1
+
+
+def test_speed_is_set_right_within_a_range(drives):
+    target, source, camera, depth, motion = max(drives, key=lambda drive: np.linalg.norm(drive[-1][:3, 3]))
+    start = torch.from_numpy(motion).float()[None]
+    for factor in (0.02, 0.2, 5.0, 30.0):
+        given = start.clone()
+        given[:, :3, 3] *= factor
+        found = refine_motion(target, source, depth, camera, given)
+        changed = (found[:, :3, 3].norm() / given[:, :3, 3].norm()).item()
+        assert 1 / 3 - 1e-5 < changed < 3 + 1e-5
+        if factor == 0.02:
+            assert changed == pytest.approx(3.0)
+
+
+def test_without_texture_or_motion_it_stays_as_it_is():
+    grey = torch.full((1, 3, *SIZE), 0.5)
+    still = torch.eye(4)[None]
+    torch.testing.assert_close(refine_motion(grey, grey, torch.full((1, *SIZE), 10.0), CAMERA, still), still)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +192,12 @@ class StandsStill(nn.Module):
         return nothing, nothing, first.new_zeros(len(first), 4)
 
 
-def objective_and_batch(stabilised, camera=None):
+def objective_and_batch(aligned, camera=None):
     torch.manual_seed(0)
     tiny = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
     model = DepthSegForDepthEstimation(DepthSegConfig(encoder_config=tiny)).eval()
     objective = SelfSupervisedObjective(
-        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, stabilise=stabilised
+        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, align=aligned
     )
     here = far_scene()
     sources = torch.stack([far_scene((-0.01, -0.04, 0.0)), far_scene((0.005, 0.03, 0.01))], 1)
@@ -151,12 +207,12 @@ def objective_and_batch(stabilised, camera=None):
 
 def test_what_is_left_for_the_pose_network_is_nothing_where_a_camera_only_turns():
     losses = {}
-    for stabilised in (False, True):
-        objective, batch = objective_and_batch(stabilised)
-        losses[stabilised] = objective(batch)["photometric_loss"].item()
+    for aligned in (False, True):
+        objective, batch = objective_and_batch(aligned)
+        losses[aligned] = objective(batch)["photometric_loss"].item()
         first, second = objective.pose_network.shown
         difference = (first - second)[..., 8:-8, 20:-20].abs().mean().item()
-        assert (difference < 0.02) == stabilised
+        assert (difference < 0.02) == aligned
     assert losses[True] < 0.3 * losses[False]
     poses = objective.explain(batch).poses
     for pose, turn in zip(poses, [(-0.01, -0.04, 0.0), (0.005, 0.03, 0.01)], strict=True):
@@ -182,3 +238,13 @@ def test_learned_focal_lengths_get_a_gradient_from_turns():
     objective(batch)["loss"].backward()
     # The picture is as wide as 192, the camera 160 long: descending has to make the focal length shorter.
     assert camera.raw_focal.grad.item() > 0
+
+
+def test_what_is_refined_keeps_the_gradient_of_what_was_learned():
+    pose = torch.eye(4)[None].clone()
+    pose[:, 0, 3] = 0.1
+    pose.requires_grad_()
+    refined = set_right(pose, far_scene((0, 0.02, 0)), {"image": far_scene()}, torch.full((1, *SIZE), 10.0), CAMERA)
+    assert degrees_between(refined[0, :3, :3].detach(), rotation_matrix((0, 0.02, 0))) < 0.1
+    (gradient,) = torch.autograd.grad(refined[:, :3, 3].sum(), pose)
+    torch.testing.assert_close(gradient[:, :3, 3], torch.ones(1, 3))
