@@ -114,6 +114,11 @@ def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
         "pretext.supervision=mono.",
     )
     yield (
+        pretext.align and not pretext.supervision.startswith("mono"),
+        f"pretext.align aligns frames of a video, and pretext.supervision={pretext.supervision} has none: leave it "
+        "off, or use mono or mono_stereo.",
+    )
+    yield (
         learned and (data.crop_pixels or list(data.crop_scale) != [1, 1]),
         f"pretext.intrinsics={pretext.intrinsics} takes the picture's centre for the camera's, which crops move: "
         "leave data.crop_scale at [1, 1] and data.crop_pixels at false.",

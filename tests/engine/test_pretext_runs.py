@@ -41,7 +41,17 @@ def scores_of(run):
     return json.loads((run.run_dir / "metrics.jsonl").read_text().splitlines()[-1])
 
 
-@pytest.mark.parametrize("options", [(option,) for option in DEPTH] + [LEARNED, (*LEARNED[:1], "pose_network=shared")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *((option,) for option in DEPTH),
+        LEARNED,
+        (*LEARNED[:1], "pose_network=shared"),
+        (*LEARNED, "align=true"),
+        (*LEARNED[:1], "pose_network=shared", "align=true"),
+        ("supervision=mono_stereo", "align=true"),
+    ],
+)
 def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, options):
     config = tiny.tiny_pretext_config(tmp_path, "depth", *options)
     run = train(config, world["train"], world["val"])
@@ -49,7 +59,7 @@ def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, op
     assert scores["alignment"] == ("none" if "stereo" in options[0] else "median")
     assert 0 < scores["abs_rel"] < 10 and scores["images"] == 2
     # The world's cameras see as far as 0.72 to 0.98 of the width, and four steps leave the estimate near 1.
-    assert ("focal_error" in scores) == (options == LEARNED) and 0 < scores.get("focal_error", 0.1) < 0.5
+    assert ("focal_error" in scores) == (options[:2] == LEARNED) and 0 < scores.get("focal_error", 0.1) < 0.5
     # Where no baseline gives depth a scale, an anchor holds it.
     assert ("anchor_loss" in scores) == (options[0] == "supervision=mono")
     parts = sum(scores.get(f"{part}_loss", 0) for part in ("photometric", "smoothness", "anchor"))
@@ -189,6 +199,7 @@ def test_missing_views_are_named(tiny, tmp_path, world):
         ("depth", ("source_frames=[0]",), "never 0"),
         ("depth", ("supervision=stereo", "intrinsics=one_camera"), "it needs pretext.supervision=mono"),
         ("depth", ("hole_share=[0.5,0.1]",), "hole_share must be \\[least, most\\]"),
+        ("depth", ("align=true", "supervision=stereo"), "pretext.align aligns frames of a video"),
         ("depth", ("pose_network=lstm",), "pretext.pose_network must be one of separate, shared, posecnn"),
     ],
 )
