@@ -134,6 +134,9 @@ class StudyOptions:
 def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOptions:
     """Read a study.
 
+    A file may begin with `base: world` (a study that comes with depthseg, or a path relative to the file), and then
+    says only what it adds or changes. An arm, architecture, mode or benchmark that is null is left out.
+
     Args:
         name: A study that comes with depthseg, or the path of a YAML file.
         scale: `full`, or an entry of the file's `scales`.
@@ -145,11 +148,13 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """
     path = study_path(name)
     try:
-        values = OmegaConf.load(path)
-        merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), values)
+        merged = OmegaConf.merge(*_with_bases(path))
         if scale != FULL_SCALE:
             merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        for part in _MAY_BE_LEFT_OUT:
+            merged[part] = {name: entry for name, entry in (merged.get(part) or {}).items() if entry is not None}
+        merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), merged)
         # Not resolved: `${data.size}` means that of the run which the sections become part of.
         plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
     except (YAMLError, OmegaConfBaseException) as error:
@@ -176,10 +181,30 @@ def study_path(name: str) -> Path:
     raise FileNotFoundError(f"There is no study {name!r}.{hint} Known: {', '.join(known)}; or give a YAML file.")
 
 
+def _with_bases(path: Path) -> list[Any]:
+    """The file with those that it is based on, the lowest one first."""
+    files: list[Any] = []
+    seen = [path.resolve()]
+    while True:
+        values = OmegaConf.load(path)
+        if not OmegaConf.is_dict(values):
+            raise ValueError(f"{path} holds no options; a study begins with lines such as 'name: mine'.")
+        base = values.pop("base", None)
+        files.insert(0, values)
+        if base is None:
+            return files
+        beside = path.parent / str(base)
+        path = beside if beside.is_file() else study_path(str(base))
+        if path.resolve() in seen:
+            raise ValueError(f"{path} is based on itself, by way of {', '.join(map(str, seen))}.")
+        seen.append(path.resolve())
+
+
 def _scale_of(merged: Any, scale: str, path: Path) -> Any:
-    if scale not in merged.scales:
-        raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *merged.scales])}.")
-    return merged.scales[scale]
+    scales = merged.get("scales") or {}
+    if scale not in scales:
+        raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
+    return scales[scale]
 
 
 def broken_rules(study: StudyOptions) -> list[str]:
@@ -212,6 +237,7 @@ def broken_rules(study: StudyOptions) -> list[str]:
     return [sentence for broken, sentence in rules if broken]
 
 
+_MAY_BE_LEFT_OUT = ("arms", "architectures", "modes", "benchmarks")
 _NEEDED = ("name", "arms", "architectures", "modes", "benchmarks", "finetune")
 
 

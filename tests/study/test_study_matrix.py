@@ -142,6 +142,37 @@ def test_an_unknown_study_or_scale_is_named(tmp_path):
         tiny_study(tmp_path, scale="huge")
 
 
+def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
+    """One entry, and the cells of the others keep their keys, so none of them runs again."""
+    whole = tiny_study(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "base: tiny.yaml\nname: mine\narms: {mine: {checkpoint: me/weights}, deeper: null}\nreference_arm: depth\n"
+    )
+    study = load_study(str(tmp_path / "mine.yaml"))
+    assert (study.name, study.reference_arm, list(study.arms)) == ("mine", "depth", ["none", "depth", "mine"])
+    cells, before = cells_of(study), {cell.key for cell in cells_of(whole)}
+    assert {cell.labels["arm"] for cell in cells if cell.key not in before} == {"mine"}
+    assert {cell.labels["arm"] for cell in cells if cell.key in before} == {"none", "depth"}
+    (tmp_path / "of_the_package.yaml").write_text("base: world\nname: ours\nmodes: {frozen: null}\n")
+    ours = load_study(str(tmp_path / "of_the_package.yaml"))
+    assert ours.name == "ours" and ours.arms == load_study("world").arms
+    assert list(ours.modes) == ["full"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("base: ours.yaml\n", ValueError, "is based on itself, by way of"),
+        ("base: wrold\n", FileNotFoundError, "There is no study 'wrold'. Did you mean 'world'"),
+        ("- arms\n", ValueError, "holds no options"),
+    ],
+)
+def test_a_base_that_does_not_work(tmp_path, text, error, words):
+    (tmp_path / "ours.yaml").write_text(text)
+    with pytest.raises(error, match=words):
+        load_study(str(tmp_path / "ours.yaml"))
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_studies_of_the_package_have_cells_at_every_scale(name):
     """Their first pre-training and their runs at one seed: all of them would take long to put together."""
