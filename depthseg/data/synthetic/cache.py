@@ -7,6 +7,8 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -58,10 +60,10 @@ class ShardCache:
         shards = range(-(-count // SHARD_FRAMES))
         if _missing(folder, shards, outputs) or not (folder / _FACTS).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / ".lock"):
+            with _locked(folder / ".lock") as lock:
                 _claim(folder, version)
                 missing = _missing(folder, shards, outputs)
-                _render_all([(folder, make, shard, names) for shard, names in missing.items()], workers)
+                _render_all([(folder, make, shard, names) for shard, names in missing.items()], workers, lock)
         _claim(folder, version)
 
     def __getstate__(self) -> dict:
@@ -126,31 +128,48 @@ def _write(path: Path, fill) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the system drops when the process ends, however it ends."""
+def _locked(path: Path) -> Iterator[int | None]:
+    """Hold an exclusive lock that the system drops when the process ends, however it ends; gives its descriptor."""
     try:
         import fcntl
     except ImportError:  # no such locks on this system: renaming keeps the files whole, work may be done twice
-        yield
+        yield None
         return
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
-def _render_all(jobs: list[tuple], workers: int | None) -> None:
+def _render_all(jobs: list[tuple], workers: int | None, lock: int | None) -> None:
     """Render shards, in worker processes where that is worth while and possible without importing the caller again."""
     workers = min(workers or min(os.cpu_count() or 1, 8), len(jobs))
     if not jobs:
         return
     logger.info("Rendering %d frames of the procedural world into %s", len(jobs) * SHARD_FRAMES, jobs[0][0])
     if workers > 1 and sys.platform == "linux":
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), lock)) as pool:
             for _ in pool.map(_render_shard, jobs):
                 pass
         return
     for job in jobs:
         _render_shard(job)
+
+
+def _start_worker(parent: int, lock: int | None) -> None:
+    """Make sure that nothing is left of a process that was killed: no worker that waits for it, and no lock."""
+    if lock is not None:
+        # A lock lasts as long as anyone has it open, and a worker gets all that is open.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, lock)
+        os.close(nothing)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _render_shard(job: tuple[Path, _Make, int, list[str]]) -> None:

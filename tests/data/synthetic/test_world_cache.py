@@ -3,14 +3,17 @@
 import json
 import multiprocessing
 import pickle
+import subprocess
 import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from depthseg.data.synthetic import VARIANTS, SyntheticWorld, dataset, render
-from depthseg.data.synthetic.cache import SHARD_FRAMES
+from depthseg.data.synthetic.cache import SHARD_FRAMES, ShardCache
 
 SIZE = (8, 24)
 
@@ -168,3 +171,48 @@ def test_wrong_options_get_a_sentence(tmp_path, options, sentence):
 def test_wrong_arguments_of_render_get_a_sentence(arguments, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         render(*arguments, **options)
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from depthseg.data.synthetic.cache import ShardCache
+
+def make(index, outputs):
+    Path(sys.argv[1], f"worker_{os.getpid()}").touch()
+    time.sleep(60)
+
+ShardCache(Path(sys.argv[1]) / "cache", "1", make, count=64, outputs=["image"], workers=2)
+"""
+
+
+def alive(worker):
+    """Whether a process still runs; one that ended may wait for somebody to ask how."""
+    try:
+        return Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_a_renderer_that_is_killed_leaves_neither_workers_nor_a_lock(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path])
+    workers = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+        workers = [int(path.name.removeprefix("worker_")) for path in tmp_path.glob("worker_*")]
+    process.kill()
+    process.wait()
+
+    def make(index, outputs):
+        return {"image": np.full((2, 2), index, np.uint8)}
+
+    # Would wait for ever if a worker held the lock.
+    cache = ShardCache(tmp_path / "cache", "1", make, count=64, outputs=["image"], workers=1)
+    assert cache.read("image", 63)[0, 0] == 63
+    deadline = time.monotonic() + 10
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "A worker is still there."
+        time.sleep(0.1)
