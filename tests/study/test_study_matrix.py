@@ -205,3 +205,11 @@ def test_arms_of_the_world_study_are_the_recipes_in_training_configs():
         differing = {key for key, value in recipe.pop("run").items() if found[arm]["run"][key] != value}
         assert differing <= {"output_dir", "log_every", "tensorboard", "resume"}
         assert {key: value for key, value in found[arm].items() if key != "run"} == recipe, arm
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_smoke_studies_take_a_handful_of_steps_and_frames_in_every_arm(name):
+    for cell in cells_of(load_study(name, "smoke")):
+        assert cell.config.schedule.steps <= 8
+        frames = [cell.config.data.train_options.get("count", 0), cell.config.data.val_options.get("count", 0)]
+        assert max(frames) <= 16
