@@ -47,8 +47,8 @@ FLAT_SPREAD = 0.02
 FLAT_DEPTH = (
     "The depth of the pictures to score on is flat: it varies by %.1f %% within a picture. In the first steps that is "
     "so until the motion of the camera is learned. If it stays so, lower optim.lr; where the camera turns by many "
-    "pixels a frame, set pretext.pyramid=true and pretext.auto_mask=false; where it stands still, `depthseg datasets "
-    "doctor` tells."
+    "pixels a frame, set pretext.align=true, pretext.pyramid=true and pretext.auto_mask=false; where it stands still, "
+    "`depthseg datasets doctor` tells."
 )
 
 
