@@ -158,7 +158,7 @@ def _dots(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure
         tidy(left)
         _step_dots(right, rows, looks)
         right.set_yticks([-place for place in range(len(rows))], [""] * len(rows))
-        right.set_xlabel("steps to 95 % of the final score")
+        right.set_xlabel("steps to 95 %")
     return figure
 
 
