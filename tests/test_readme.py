@@ -112,6 +112,23 @@ def test_numbers_are_those_of_the_records(name):
         assert f"| {arm} | {mean:.1f} ± {spread:.1f} | {seeds} |" in README
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("supervised", "depth labels"), ("stereo", "stereo pairs"), ("mono", "video of one camera, median aligned")],
+)
+def test_numbers_of_the_pre_trainings_are_those_of_the_records(name, row):
+    found = json.loads((RESULTS / "pretext" / f"{name}_seed0.json").read_text())
+    assert f"| {row} | {found['abs_rel']:.3f} | {found['delta1']:.3f} |" in README
+    assert (found["step"], found["images"]) == (2000, 100)
+    assert found["alignment"] == ("median" if name == "mono" else "none")
+
+
+def test_numbers_of_the_best_constant_depth_are_those_of_the_record():
+    found = json.loads((RESULTS / "pretext" / "constant.json").read_text())
+    for alignment, row in (("none", "best constant depth"), ("median", "best constant depth, median aligned")):
+        assert f"| {row} | {found[alignment]['abs_rel']:.3f} | {found[alignment]['delta1']:.3f} |" in README
+
+
 def test_numbers_of_the_real_video_are_those_of_the_record():
     found = json.loads((RESULTS / "kitti_clip.json").read_text())["intrinsics"]
     given, learned = found["given"], found["learned (one_camera)"]
