@@ -103,8 +103,7 @@ def _heat_and_features(
         with evaluation_mode(model), torch.enable_grad():
             # The image asks for a gradient, so that maps of a frozen encoder have one too.
             logits = model(pixel_values.detach().clone().requires_grad_()).logits
-            predicted = logits.gather(1, logits.argmax(1, keepdim=True))
-            gradients = torch.autograd.grad(predicted.sum(), caught[0].maps, allow_unused=True)
+            gradients = torch.autograd.grad(logits.max(1).values.sum(), caught[0].maps, allow_unused=True)
     finally:
         hook.remove()
     level = _level(gradients, level)

@@ -203,6 +203,7 @@ class RunOptions:
         resume: Go on with the run in `output_dir`, or start it where there is none.
         overwrite: Remove the run that `output_dir` holds.
         tensorboard: Write TensorBoard event files.
+        report: Draw the curves and some predictions of a run when it ends.
         cpu: Stay on the CPU even where there is a GPU.
     """
 
@@ -216,6 +217,7 @@ class RunOptions:
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = True
+    report: bool = True
     cpu: bool = False
 
 

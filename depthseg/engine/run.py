@@ -45,7 +45,7 @@ RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", "checkpoi
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.tensorboard", "run.cpu", "data.root", "data.video", "data.num_workers"),
+    *("run.tensorboard", "run.report", "run.cpu", "data.root", "data.video", "data.num_workers"),
 )
 """Options that may differ when a run is resumed, because its numbers do not depend on them."""
 
@@ -122,7 +122,7 @@ def train(
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and config.run.report:
         write_report(run_dir, config, scorer, val_set, accelerator.device)
     accelerator.wait_for_everyone()
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)

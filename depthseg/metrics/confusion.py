@@ -50,9 +50,10 @@ class ConfusionMatrix:
                 "resize the prediction to the size of its labels first."
             )
         scored = labels != self.ignore_index
+        truth = labels.masked_select(scored)
         self._check(prediction, "predicted", "")
-        self._check(labels[scored], "labelled", f", and {self.ignore_index} for ignored pixels")
-        pairs = labels[scored] * self.num_classes + prediction[scored]
+        self._check(truth, "labelled", f", and {self.ignore_index} for ignored pixels")
+        pairs = truth * self.num_classes + prediction.masked_select(scored)
         counts = torch.bincount(pairs, minlength=self.num_classes**2)
         self.matrix += counts.reshape(self.num_classes, self.num_classes).cpu()
 

@@ -134,10 +134,10 @@ class DepthSegImageProcessor(BaseImageProcessor):
         """
         logits = outputs.logits.float()
         if target_sizes is None:
-            return list(logits.argmax(1))
+            return list(logits.max(1).indices)  # much faster on a CPU than argmax
         check_count(target_sizes, logits)
         return [
-            F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False)[0].argmax(0)
+            F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False)[0].max(0).indices
             for scores, size in zip(logits, target_sizes, strict=True)
         ]
 

@@ -8,7 +8,8 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.evaluation import json_scores
 from ..engine.measures import measure_model
+from ..engine.options import DataOptions
 from ..engine.predict import load_model, predict_maps
 from ..engine.records import METRICS_FILE, write_json
 from ..engine.run import RunResult, train
@@ -123,7 +125,7 @@ def read_curve(path: Path) -> list[dict[str, float]]:
 
 def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
     """Everything beside the scores that a fine-tuned model has to say; writes the confusion matrices beside `path`."""
-    train_set, test_set = build_datasets(cell.config.data)
+    _, test_set = build_datasets(cell.config.data)
     model, processor = load_model(result.model_dir)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
@@ -135,7 +137,7 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
     return {
         "measures": json_scores(measure_model(model, processor, test_set, study.measures)) if study.measures else {},
         "classes": list(test_set.label_space.classes),
-        "baselines": baseline_scores(cell.config, train_set, test_set),
+        "baselines": baseline_scores(json.dumps(asdict(cell.config.data))),
     }
 
 
@@ -170,9 +172,16 @@ def blocks_of(names: Sequence[str], length: int) -> list[str]:
     return [blocks[name] for name in names]
 
 
-def baseline_scores(config: RunConfig, train_set: SampleDataset, test_set: SampleDataset) -> dict[str, float]:
-    """Mean IoU of what the labelled images tell without looking at the picture."""
-    labelled = train_set if config.data.subset_size else few_shot_subset(train_set, len(train_set), 0)
+@lru_cache(maxsize=256)
+def baseline_scores(data: str) -> dict[str, float]:
+    """Mean IoU of what the labelled images tell without looking at the picture.
+
+    Args:
+        data: The options of the data as JSON; cells of all arms share them.
+    """
+    options = DataOptions(**json.loads(data))
+    train_set, test_set = build_datasets(options)
+    labelled = train_set if options.subset_size else few_shot_subset(train_set, len(train_set), 0)
     return {
         name: score_segmentation_baseline(baseline(labelled), test_set)["mean_iou"]
         for name, baseline in BASELINES.items()
