@@ -258,13 +258,15 @@ class SelfSupervisedObjective(nn.Module):
         """Poses from target to source axes, `(B, 4, 4)` for each source, and intrinsics `(B, 3, 3)`."""
         poses, intrinsics = [], batch.get("intrinsics")
         if self.source_frames:
-            frames = list(batch["source_pixel_values"][:, : len(self.source_frames)].unbind(1))
-            turns = []
+            count = len(self.source_frames)
+            frames = batch["source_pixel_values"][:, :count].unbind(1)
             if self.align:
+                # All pairs as one batch: these pictures are small, and every call costs as much as its arithmetic.
                 assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
-                sources = batch["source_images"].unbind(1)[: len(frames)]
-                turns = [find_turn(batch["image"], source, assumed) for source in sources]
-                frames = [stabilise(frame, turn, assumed) for frame, turn in zip(frames, turns, strict=True)]
+                assumed = repeat(assumed, count)
+                targets, sources = repeat(batch["image"], count), torch.cat(batch["source_images"].unbind(1)[:count])
+                turns = find_turn(targets, sources, assumed)
+                frames = stabilise(torch.cat(frames), turns, assumed).chunk(count)
             rotation, translation, seen = self.estimate_pairs(batch["pixel_values"], frames, features)
             if self.camera is not None:
                 size = tuple(batch["image"].shape[-2:])
@@ -277,12 +279,9 @@ class SelfSupervisedObjective(nn.Module):
                 pose = pose_from_axis_angle(*motion)
                 poses.append(pose if offset > 0 else invert_pose(pose))
             if self.align:
-                poses = [
-                    set_right(
-                        compose_poses(turn_of(turn, assumed, intrinsics), pose), source, batch, depth, intrinsics
-                    )
-                    for turn, pose, source in zip(turns, poses, sources, strict=True)
-                ]
+                cameras = repeat(intrinsics, count)
+                pose = compose_poses(turn_of(turns, assumed, cameras), torch.cat(poses))
+                poses = list(set_right(pose, targets, sources, repeat(depth, count), cameras).chunk(count))
         if self.stereo:
             still = torch.zeros(len(depth), 3, dtype=torch.float32, device=depth.device)
             other = torch.stack([-batch["stereo_x"].float(), still[:, 0], still[:, 0]], 1)
@@ -290,7 +289,7 @@ class SelfSupervisedObjective(nn.Module):
         return poses, intrinsics.float()
 
     def estimate_pairs(
-        self, target: Tensor, frames: list[Tensor], features: EncoderFeatures
+        self, target: Tensor, frames: Sequence[Tensor], features: EncoderFeatures
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotation and translation `(S, B, 3)` from the earlier to the later picture of each pair, and what was seen.
 
@@ -331,14 +330,19 @@ def turn_of(turn: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
     return turn_pose(turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1))
 
 
-def set_right(pose: Tensor, source: Tensor, batch: Mapping[str, Tensor], depth: Tensor, intrinsics: Tensor) -> Tensor:
+def repeat(tensor: Tensor, count: int) -> Tensor:
+    """A batch so many times, one after another."""
+    return tensor.repeat(count, *[1] * (tensor.dim() - 1))
+
+
+def set_right(pose: Tensor, target: Tensor, source: Tensor, depth: Tensor, intrinsics: Tensor) -> Tensor:
     """The refined motion `(B, 4, 4)` towards a source, with the gradient of the motion that was refined.
 
     What was refined is at the minimum of what it changes, so the loss hardly depends on it; the rest, such as where
     the camera goes, is learned.
     """
     given = pose.detach()
-    refined = refine_motion(batch["image"], source, depth.detach(), intrinsics.detach(), given)
+    refined = refine_motion(target, source, depth.detach(), intrinsics.detach(), given)
     return compose_poses(pose, compose_poses(invert_pose(given), refined))
 
 

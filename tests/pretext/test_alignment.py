@@ -244,7 +244,7 @@ def test_what_is_refined_keeps_the_gradient_of_what_was_learned():
     pose = torch.eye(4)[None].clone()
     pose[:, 0, 3] = 0.1
     pose.requires_grad_()
-    refined = set_right(pose, far_scene((0, 0.02, 0)), {"image": far_scene()}, torch.full((1, *SIZE), 10.0), CAMERA)
+    refined = set_right(pose, far_scene(), far_scene((0, 0.02, 0)), torch.full((1, *SIZE), 10.0), CAMERA)
     assert degrees_between(refined[0, :3, :3].detach(), rotation_matrix((0, 0.02, 0))) < 0.1
     (gradient,) = torch.autograd.grad(refined[:, :3, 3].sum(), pose)
     torch.testing.assert_close(gradient[:, :3, 3], torch.ones(1, 3))
