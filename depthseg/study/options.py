@@ -78,11 +78,11 @@ class BenchmarkOptions:
     Attributes:
         budgets: Numbers of labelled images; 0 = all.
         folds: Sections of a run's options: other training and test images. A model is trained for each; their test
-            images together are those of the benchmark.
+            images together are those of the benchmark. Without any, those of `finetune` are the fold `test`.
     """
 
     budgets: list[int] = field(default_factory=list)
-    folds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
+    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -135,7 +135,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """Read a study.
 
     A file may begin with `base: world` (a study that comes with depthseg, or a path relative to the file), and then
-    says only what it adds or changes. An arm, architecture, mode or benchmark that is null is left out.
+    says only what it adds or changes. An arm, architecture, mode, benchmark or fold that is null is left
+    out.
 
     Args:
         name: A study that comes with depthseg, or the path of a YAML file.
@@ -153,7 +154,10 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
             merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
         for part in _MAY_BE_LEFT_OUT:
-            merged[part] = {name: entry for name, entry in (merged.get(part) or {}).items() if entry is not None}
+            merged[part] = _without_null(merged.get(part))
+        for benchmark in filter(OmegaConf.is_dict, merged.benchmarks.values()):
+            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
+            benchmark.folds = _without_null(benchmark.folds) if "folds" in benchmark else {"test": {}}
         merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), merged)
         # Not resolved: `${data.size}` means that of the run which the sections become part of.
         plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
@@ -198,6 +202,10 @@ def _with_bases(path: Path) -> list[Any]:
         if path.resolve() in seen:
             raise ValueError(f"{path} is based on itself, by way of {', '.join(map(str, seen))}.")
         seen.append(path.resolve())
+
+
+def _without_null(entries: Any) -> dict[str, Any]:
+    return {name: entry for name, entry in (entries or {}).items() if entry is not None}
 
 
 def _scale_of(merged: Any, scale: str, path: Path) -> Any:

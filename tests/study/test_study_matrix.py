@@ -186,6 +186,26 @@ def test_studies_of_the_package_have_cells_at_every_scale(name):
         assert len(main_cells(study, keys_of(pretrained), {})) == len(study.arms) * len(study.modes) * places
 
 
+def test_folds_of_the_camvid_study_are_tested_on_streets_that_were_not_learned_from():
+    """The frames of CamVid's val split are 0016E5, too."""
+    folds = {name: benchmark.folds for name, benchmark in load_study("camvid").benchmarks.items()}
+    assert list(folds["sequences"]) == ["0001TP", "0006R0", "0016E5"] and list(folds["val"]) == ["val"]
+    for sequence, fold in folds["sequences"].items():
+        assert fold["data"]["train_options"]["exclude_sequences"] == [sequence]
+        assert fold["data"]["val_split"] == "train" and fold["data"]["val_options"]["sequences"] == [sequence]
+    assert folds["val"]["val"]["data"]["train_options"] == {"exclude_sequences": ["0016E5"]}
+
+
+def test_a_benchmark_without_folds_has_one_and_null_leaves_one_out():
+    assert load_study("world").benchmarks["world"].folds == {"test": {}}
+    fewer = load_study("camvid", overrides=["benchmarks.sequences.folds.0001TP=null"])
+    assert list(fewer.benchmarks["sequences"].folds) == ["0006R0", "0016E5"]
+    with pytest.raises(ValueError, match="benchmarks.val needs budgets and folds"):
+        load_study("camvid", overrides=["benchmarks.val.folds.val=null"])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_study("camvid", overrides=["benchmarks.val=8"])
+
+
 ARMS_OF_RECIPES = {
     "classification": "classification",
     "depth_supervised": "supervised",

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-MOMENTS = 10
-LIMIT = 1500
+MOMENTS = (3, 5, 2, 5, 4, 3, 4, 3, 5, 2)
+"""Cells that are begun before each kill; of the 39 cells, the last 16 are those that are reported."""
+
+LIMIT = 900
 """Seconds after which something hangs."""
 
 pytestmark = pytest.mark.heavy
@@ -61,12 +63,12 @@ def test_the_world_study_survives_ten_kills_without_repeating_a_finished_cell(tm
     moment = random.Random(0)
     kept = {}
     with (tmp_path / "log.txt").open("a") as log:
-        for _ in range(MOMENTS):
-            target = len(begun(log)) + moment.randint(1, 5)
+        for cells in MOMENTS:
+            target = len(begun(log)) + cells
             process = start("world", out, tmp_path, log)
             while len(begun(log)) < target and process.poll() is None:
                 time.sleep(0.1)
-            time.sleep(moment.uniform(0, 4))  # in the middle of a cell, of its records, or of the next one
+            time.sleep(moment.uniform(0, 2))  # in the middle of a cell, of its records, or of the next one
             assert process.poll() is None, "The study ended before it could be killed ten times."
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -81,7 +83,7 @@ def test_the_world_study_survives_ten_kills_without_repeating_a_finished_cell(tm
         assert any(name.endswith(".npz") for name in kept)
         # Each kill may cost the cell that was running, and no other.
         assert set(begun(log)) == set(keys)
-        assert len(keys) <= len(begun(log)) <= len(keys) + MOMENTS
+        assert len(keys) <= len(begun(log)) <= len(keys) + len(MOMENTS)
 
 
 def test_the_camvid_study(tmp_path):
