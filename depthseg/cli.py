@@ -24,6 +24,9 @@ from .engine.command import (
 from .engine.predict import predict
 from .engine.records import write_json
 from .engine.rules import TASKS
+from .hub.bundle import prepare
+from .hub.facts import Facts, read_facts
+from .hub.push import push
 from .quickstart import quickstart
 from .study.options import FULL_SCALE, PRESETS, load_study
 from .study.plan import plan_study, plan_text
@@ -66,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluation_options(command)
     command.set_defaults(run=lambda options: print(scores_text(run_evaluation(options))))
     add_study(commands.add_parser("study", help="compare initialisations: many runs, one report"))
+    add_publish(commands.add_parser("publish", help="put a trained model on the Hub, with its card"))
     add_predict(commands.add_parser("predict", help="labels and depth for your images, with pictures"))
     add_datasets(commands.add_parser("datasets", help="list, check or render data sets"))
     add_bench(commands.add_parser("bench", help="our speed against transformers and plain formulae"))
@@ -176,6 +180,71 @@ def run_study_command(options: argparse.Namespace) -> None:
         if not options.report:
             run_study(study, out, options.shard)
         print(write_report(out))
+
+
+def add_publish(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of publishing."""
+    parser.add_argument("run_dir", nargs="?", type=Path, help="run directory of finetune or pretrain")
+    parser.add_argument("repo_id", nargs="?", help="owner/name on the Hub")
+    parser.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help="such as data.root=/data/camvid")
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="every checkpoint whose facts lie in FOLDER")
+    parser.add_argument("--facts", type=Path, metavar="FILE", help="YAML: licence, intended_use, limits, ...")
+    parser.add_argument("--licence", "--license", help="Hub identifier, or other:NAME:LINK")
+    parser.add_argument(
+        "--licence-of", action="append", default=[], metavar="NAME=ID", help="licence of your data or of weights"
+    )
+    parser.add_argument("--output-dir", type=Path, help="where it is prepared; default: RUN_DIR/published")
+    parser.add_argument("--dry-run", action="store_true", help="prepare and check everything, send nothing")
+    parser.add_argument("--private", action="store_true", help="a repository that is made is private")
+    parser.add_argument("--revision", metavar="BRANCH", help="default: main")
+    parser.add_argument("--pull-request", action="store_true", help="open a pull request")
+    parser.set_defaults(run=run_publish)
+
+
+def run_publish(options: argparse.Namespace) -> None:
+    """Prepare and check a checkpoint, or several, and put them on the Hub."""
+    show_progress()
+    with one_sentence_errors():
+        if options.all is not None:
+            if options.run_dir or options.repo_id:
+                raise ValueError("--all reads runs and repositories from the files of facts; leave both out.")
+            for facts in (read_facts(path) for path in sorted(options.all.glob("*.yaml"))):
+                if facts.run:
+                    publish_one(options, facts, Path(facts.run), facts.repo_id)
+            return
+        if not (options.run_dir and options.repo_id):
+            raise ValueError("Give a run directory and owner/name, or --all with a folder of facts.")
+        licences = dict(read_pair(text) for text in options.licence_of)
+        stated = {"licence": options.licence} if options.licence else {}
+        facts = read_facts(options.facts, licences=licences, **stated)
+        publish_one(options, facts, options.run_dir, options.repo_id)
+
+
+def publish_one(options: argparse.Namespace, facts: Facts, run_dir: Path, repo_id: str) -> None:
+    """Prepare a checkpoint and, unless it is a dry run, publish it."""
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} is no repository; write owner/name.")
+    folder = options.output_dir or run_dir / "published"
+    prepare(run_dir, repo_id, facts, folder, options.overrides)
+    if options.dry_run:
+        print(f"{folder} holds what would be published as {repo_id}; nothing was sent.")
+        return
+    done = push(
+        folder,
+        repo_id,
+        private=options.private,
+        revision=options.revision,
+        pull_request=options.pull_request,
+    )
+    print(f"{done.url}\n{done.repo_id} at revision {done.revision}")
+
+
+def read_pair(text: str) -> tuple[str, str]:
+    """Read `NAME=ID`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--licence-of {text}: write NAME=ID, such as folder=cc-by-4.0.")
+    return name, value
 
 
 def add_datasets(parser: argparse.ArgumentParser) -> None:

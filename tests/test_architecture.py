@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "engine": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "hub": {"hub", "study", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "bench": {"models", "pretext"},
-    "cli": {"bench", "quickstart", "study", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "cli": {"bench", "quickstart", "hub", "study", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "__init__": {"models"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

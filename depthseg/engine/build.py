@@ -24,6 +24,7 @@ from ..models import (
     check_input_scaling,
 )
 from ..pretext import start_far
+from .download import check_available
 from .objectives import is_self_supervised
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _is_new(model: nn.Module, part: str) -> bool:
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     """The model of a run that starts from a depth network, of depthseg or transformers, or from a bare encoder."""
     options, model_class = config.model, MODELS[config.task]
+    check_available(options.pretrained, options.revision)
     values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes

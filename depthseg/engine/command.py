@@ -24,7 +24,10 @@ from .run import RunResult, train
 if TYPE_CHECKING:
     import argparse
 
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError)
+USER_ERRORS = (
+    *(ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError),
+    *(ConnectionError, PermissionError),
+)
 """Errors whose message tells the user what to do; they end a command without a traceback."""
 
 

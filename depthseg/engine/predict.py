@@ -28,6 +28,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..data.images import KITTI_DEPTH_SCALE, list_images, read_image
 from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from .download import check_available
 from .pictures import (
     class_shares,
     colourise_predicted_depth,
@@ -159,13 +160,16 @@ def load_model(
         The model in evaluation mode, in float32, and its image processor.
 
     Raises:
-        FileNotFoundError: A directory without `config.json`.
+        FileNotFoundError: A directory without `config.json`, or no such repository or revision.
+        PermissionError: A gated repository.
+        ConnectionError: The Hub does not answer, and the cache has it not.
         ValueError: The checkpoint is of another model type or task.
     """
     if os.path.isdir(model_path) and not Path(model_path, "config.json").is_file():
         raise FileNotFoundError(
             f"{model_path} is not a checkpoint: it holds no config.json. Runs keep theirs in model/."
         )
+    check_available(model_path, revision)
     stored, _ = PreTrainedConfig.get_config_dict(str(model_path), revision=revision)
     if stored.get("model_type") != "depthseg":
         raise ValueError(

@@ -112,6 +112,11 @@ class DepthErrors:
         else:
             self._update_image(predicted, truth)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether an image with a known depth was scored."""
+        return bool(self.state[-2] > 0)
+
     def leave_out(self) -> None:
         """Count an image without any known depth."""
         self.state[-1] += 1

@@ -1,0 +1,172 @@
+"""Everything that is published with a checkpoint, in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from huggingface_hub import eval_result_entries_to_yaml
+
+from ..engine.config import compose_config
+from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
+from ..engine.report import write_curves
+from .card import eval_entries, render_card
+from .licences import Licence, Source, check_licence, parse_licence
+from .proof import Evaluation, check_loads_elsewhere, compare_scores, evaluate_again
+from .record import LINEAGE_FILE, RunRecord, read_run
+
+if TYPE_CHECKING:
+    from .facts import Facts
+
+MANIFEST = "training/manifest.json"
+"""SHA-256 of every other file: what was published together."""
+
+NOT_PUBLISHED = ("*.pt", "*.bin", "__pycache__", ".*")
+
+
+def prepare(
+    run_dir: str | Path, repo_id: str, facts: Facts, folder: str | Path, overrides: Sequence[str] = ()
+) -> RunRecord:
+    """Write everything that is to be published into a folder, and check that it is true.
+
+    Args:
+        run_dir: Directory of a finished run.
+        repo_id: Where it will lie on the Hub; the snippet of its card loads it from there.
+        facts: What its author says.
+        folder: Becomes the folder; what an earlier call left there is replaced.
+        overrides: Options of the run that are different here, such as `data.root=/data/camvid`.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileNotFoundError: No finished run, or its data is not where its options say.
+        FileExistsError: The folder holds something else.
+        ValueError: No licence or one that an ancestor's forbids, scores that are not those of the record, or weights
+            that do not load in a process without depthseg.
+    """
+    record = with_overrides(read_run(run_dir), overrides)
+    licence, sources = checked_licence(record, facts)
+    _check_free(Path(folder))
+    check_loads_elsewhere(record.model_dir)
+    evaluation = evaluate_again(record)
+    if evaluation is not None:
+        compare_scores(evaluation.scores, record.scores, record.model_dir)
+    with _replacing(Path(folder)) as partial:
+        shutil.copytree(record.model_dir, partial, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
+        if evaluation is not None:
+            _write_evaluation(partial / "evaluation", evaluation)
+        _write_training(partial, record, licence)
+        entries = eval_entries(repo_id, record, evaluation, facts)
+        if entries:
+            path = partial / ".eval_results" / f"{record.lineage.stages[-1].data}.yaml"
+            path.parent.mkdir()
+            path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
+        card = render_card(repo_id, record, evaluation, facts, licence, sources)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        write_json(partial / MANIFEST, {path: hash_of(partial / path) for path in files_of(partial)})
+    return record
+
+
+def with_overrides(record: RunRecord, overrides: Sequence[str]) -> RunRecord:
+    """The record with the data where it lies here."""
+    if not overrides:
+        return record
+    return replace(record, config=compose_config([("the run", record.config.to_dict())], overrides))
+
+
+def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Source]]:
+    """The licence of a checkpoint, and what it came from.
+
+    Raises:
+        ValueError: None is stated, or it is laxer than that of an ancestor.
+    """
+    stated = {name: parse_licence(text) for name, text in facts.licences.items()}
+    sources = record.lineage.sources(stated)
+    if not facts.licence:
+        known = ", ".join(f"{source.name}: {source.licence.id if source.licence else 'unknown'}" for source in sources)
+        raise ValueError(f"No licence is stated. Give --licence, such as apache-2.0; the weights came from {known}.")
+    licence = parse_licence(facts.licence)
+    problems = check_licence(licence, sources)
+    if problems:
+        raise ValueError(" ".join(problems))
+    return licence, sources
+
+
+def files_of(folder: Path) -> list[str]:
+    """All files of a folder, as paths in the repository."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_free(folder: Path) -> None:
+    """Only what an earlier call left may be replaced."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise FileExistsError(f"{folder} holds other files; give a new folder, or an earlier one of this command.")
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Hand out the name of a new folder beside `folder` that takes its place when the block ends well."""
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    folder.mkdir()
+    np.savez_compressed(folder / "per_image.npz", names=np.array(evaluation.names), **evaluation.per_image)
+    known = {"split": evaluation.split, "images": len(evaluation.names), "intervals": evaluation.intervals}
+    write_json(folder / "scores.json", known | {"scores": evaluation.scores})
+
+
+def _write_training(folder: Path, record: RunRecord, licence: Licence) -> None:
+    training = folder / "training"
+    training.mkdir()
+    without_paths(record).save(training / "config.yaml")
+    for name in (METRICS_FILE, RUN_RECORD, "subset.json"):
+        if (record.run_dir / name).is_file():
+            shutil.copyfile(record.run_dir / name, training / name)
+    write_curves(training / "curves.png", record.run_dir / METRICS_FILE)
+    own = f"other:{licence.name}:{licence.link}" if licence.id == "other" else licence.id
+    stages = [asdict(stage) for stage in record.lineage.stages]
+    write_json(folder / LINEAGE_FILE, {"licence": own, "stages": stages, "ancestors": list(record.lineage.ancestors)})
+
+
+def without_paths(record: RunRecord) -> Any:
+    """The options of a run without the folders of the machine that it ran on: of a path, its last two names stay."""
+    config = record.config
+    data = replace(config.data, root=_short(config.data.root), video=_short(config.data.video))
+    model = replace(config.model, pretrained=_short(config.model.pretrained))
+    run = replace(config.run, output_dir=_short(config.run.output_dir))
+    return replace(config, data=data, model=model, run=run)
+
+
+def _short(path: str | None) -> str | None:
+    if path is None or not Path(path).is_absolute():
+        return path
+    return "/".join(Path(path).parts[-2:])
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """What was published together."""
+    return json.loads((folder / MANIFEST).read_text())

@@ -1,0 +1,318 @@
+"""The card of a checkpoint: every number from its run record, every sentence true or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from .facts import Facts
+    from .licences import Licence, Source
+    from .proof import Evaluation
+    from .record import RunRecord
+
+PIPELINES = {
+    "segmentation": "image-segmentation",
+    "depth": "depth-estimation",
+    "classification": "image-classification",
+    "reconstruction": "image-to-image",
+}
+"""Task -> the Hub's task; it has none for optical flow."""
+
+TAGS = {"segmentation": ["semantic-segmentation"], "depth": ["monocular-depth-estimation"], "flow": ["optical-flow"]}
+
+SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
+    "segmentation": (
+        ("mean_iou", "mIoU", 100, " %"),
+        ("pixel_accuracy", "pixel accuracy", 100, " %"),
+        ("mean_accuracy", "mean recall of the classes", 100, " %"),
+    ),
+    "depth": (
+        ("abs_rel", "AbsRel", 1, ""),
+        ("rmse", "RMSE", 1, " m"),
+        ("delta1", "delta < 1.25", 100, " %"),
+        ("photometric_loss", "photometric loss", 1, ""),
+    ),
+    "flow": (("end_point_error", "end-point error", 1, " px"), ("photometric_loss", "photometric loss", 1, "")),
+    "reconstruction": (("hole_l1", "L1 in the holes", 1, ""),),
+    "classification": (("accuracy", "accuracy", 100, " %"),),
+}
+"""Task -> score, its name in the card, factor and unit."""
+
+DEPTH_MEANING = {
+    "disparity": "`predicted_depth` is in metres, as far as training had a scale.",
+    "metric": "`predicted_depth` is in metres.",
+    "relative": "`predicted_depth` is depth up to an unknown scale and shift.",
+    "relative_inverse": "`predicted_depth` is inverse depth up to an unknown scale and shift: near is large.",
+}
+UP_TO_SCALE = "`predicted_depth` is depth up to an unknown scale: nothing but a moving camera taught it."
+
+
+def render_card(
+    repo_id: str,
+    record: RunRecord,
+    evaluation: Evaluation | None,
+    facts: Facts,
+    licence: Licence,
+    sources: Sequence[Source],
+) -> str:
+    """The card, metadata and text.
+
+    Args:
+        repo_id: Where it will lie.
+        record: The run.
+        evaluation: The published weights scored image by image, None where they cannot be.
+        facts: What its author says.
+        licence: Its licence.
+        sources: What it came from.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    text = environment.get_template("card.md.jinja").render(
+        **card_values(repo_id, record, evaluation, facts, licence, sources)
+    )
+    return f"---\n{metadata(repo_id, record, evaluation, facts, licence, sources).to_yaml()}\n---\n\n{text}"
+
+
+def metadata(
+    repo_id: str,
+    record: RunRecord,
+    evaluation: Evaluation | None,
+    facts: Facts,
+    licence: Licence,
+    sources: Sequence[Source],
+) -> ModelCardData:
+    """What the Hub reads: licence, task, base models, scores. See `render_card`."""
+    task, data = record.config.task, record.lineage.stages[-1].data
+    weights = [source.name for source in sources if source.kind == "weights"]
+    datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
+    results = [
+        EvalResult(
+            task_type=PIPELINES.get(task, "other"),
+            dataset_type=facts.hub_datasets.get(data, data),
+            dataset_name=data,
+            dataset_split=record.config.data.val_split,
+            metric_type=name,
+            metric_name=label,
+            metric_value=round(float(value), 6),
+        )
+        for name, label, value in scored(task, scores_of(record, evaluation))
+    ]
+    return ModelCardData(
+        license=licence.id,
+        license_name=licence.name or None,
+        license_link=licence.link or None,
+        library_name="transformers",
+        pipeline_tag=PIPELINES.get(task),
+        tags=["depthseg", *TAGS.get(task, [])],
+        base_model=weights or None,
+        datasets=datasets or None,
+        metrics=[result.metric_type for result in results],
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=results,
+    )
+
+
+def eval_entries(
+    repo_id: str, record: RunRecord, evaluation: Evaluation | None, facts: Facts
+) -> list[EvalResultEntry]:
+    """The main score in the form of `.eval_results/`, where its data set is a benchmark on the Hub."""
+    dataset = facts.hub_datasets.get(record.lineage.stages[-1].data)
+    if dataset is None:
+        return []
+    name, _, value = scored(record.config.task, scores_of(record, evaluation))[0]
+    return [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id=name,
+            value=round(float(value), 6),
+            date=record.launches[-1]["started"],
+            source_url=f"https://huggingface.co/{repo_id}",
+            source_name="Model card",
+            notes=f"split {record.config.data.val_split}, measured by its author with depthseg",
+        )
+    ]
+
+
+def scores_of(record: RunRecord, evaluation: Evaluation | None) -> dict[str, Any]:
+    """The scores of the published weights."""
+    return record.scores if evaluation is None else evaluation.scores
+
+
+def scored(task: str, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """Score, its name in the card and its value, of all that there are."""
+    return [(name, label, scores[name]) for name, label, _, _ in SCORES[task] if scores.get(name) is not None]
+
+
+def data_names(record: RunRecord) -> list[str]:
+    """Data sets of all stages, each once."""
+    return list(dict.fromkeys(stage.data for stage in record.lineage.stages))
+
+
+def card_values(
+    repo_id: str,
+    record: RunRecord,
+    evaluation: Evaluation | None,
+    facts: Facts,
+    licence: Licence,
+    sources: Sequence[Source],
+) -> dict[str, Any]:
+    """What the template is filled with; see `render_card`."""
+    config, task = record.config, record.config.task
+    stored = json.loads((record.model_dir / "config.json").read_text())
+    scores = scores_of(record, evaluation)
+    architecture = stored["architectures"][0]
+    return {
+        "title": facts.title or repo_id.rpartition("/")[2],
+        "summary": facts.summary or _summary(record, stored),
+        "repo_id": repo_id,
+        "task": task,
+        "auto_class": next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}")),
+        "classes": list(stored.get("id2label", {}).values()),
+        "depth_meaning": UP_TO_SCALE if scores.get("alignment") == "median" else DEPTH_MEANING[stored["depth_type"]],
+        "intended_use": facts.intended_use or "Its author has not said what it is for.",
+        "results_sentence": _results_sentence(record, evaluation),
+        "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
+        "interval_sentence": _interval_sentence(evaluation),
+        "per_class": [
+            (name, "absent" if iou is None else f"{100 * iou:.1f}")
+            for name, iou in (scores.get("per_class_iou") or {}).items()
+        ],
+        "parameters": f"{count_parameters(record.model_dir) / 1e6:.1f} million",
+        "encoder": stored["encoder_config"]["model_type"],
+        "head": stored["head_type"],
+        "height": config.data.size[0],
+        "width": config.data.size[1],
+        "stages": [asdict(stage) for stage in record.lineage.stages],
+        "start_sentence": _start_sentence(record),
+        "subset_sentence": _subset_sentence(record),
+        "hardware_sentence": _hardware_sentence(record),
+        "commands": facts.commands,
+        "licence_sentence": _licence_sentence(licence, sources),
+        "limits": facts.limits or ["Its author has stated none. It was scored on the data above and on no other."],
+    }
+
+
+def count_parameters(model_dir: Path) -> int:
+    """Numbers in the weights of a checkpoint, statistics of norm layers included."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                count = 1
+                for side in file.get_slice(name).get_shape():
+                    count *= side
+                total += count
+    return total
+
+
+def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
+    what = {
+        "segmentation": f"labels of {len(stored.get('id2label', {}))} classes",
+        "depth": "depth",
+        "flow": "optical flow between two pictures",
+        "reconstruction": "what erased parts of a picture showed",
+        "classification": f"one of {len(stored.get('id2label', {}))} classes for a picture",
+    }
+    before = [stage.task for stage in record.lineage.stages[:-1]]
+    history = f", after learning {' and then '.join(before)}" if before else ""
+    return f"A network that predicts {what[record.config.task]}, trained with depthseg{history}."
+
+
+def _results_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
+    data, split = record.lineage.stages[-1].data, record.config.data.val_split
+    if evaluation is None:
+        return f"On split {split} of {data}, as the run wrote them down. They were not measured again."
+    height, width = evaluation.size
+    sentence = (
+        f"On split {split} of {data}: {len(evaluation.names)} images, scored at their own size (the first has "
+        f"{height} x {width} pixels). One training run."
+    )
+    alignment = evaluation.scores.get("alignment")
+    if alignment is None:
+        return sentence
+    aligned = {
+        "none": "not aligned",
+        "median": "scaled by the median of each image",
+        "scale_shift": "fitted in scale and shift to each image",
+        "scale_shift_inverse": "fitted in scale and shift of inverse depth to each image",
+    }[alignment]
+    return (
+        f"{sentence} Depth is {aligned} and counts from {evaluation.scores['min_depth']:g} to "
+        f"{evaluation.scores['max_depth']:g} m, crop {evaluation.scores['crop']}."
+    )
+
+
+def _rows(task: str, scores: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> list[dict[str, str]]:
+    rows = []
+    for name, label, factor, unit in SCORES[task]:
+        if scores.get(name) is None:
+            continue
+        digits = 1 if factor == 100 else 3
+        ends = intervals.get(name)
+        rows.append(
+            {
+                "name": label,
+                "value": f"{factor * scores[name]:.{digits}f}{unit}",
+                "interval": f"{factor * ends[0]:.{digits}f} to {factor * ends[1]:.{digits}f}{unit}" if ends else "",
+            }
+        )
+    return rows
+
+
+def _interval_sentence(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return "No interval: the run scored the images together."
+    return (
+        "The intervals are over test images drawn anew, neighbours in a video together, for these weights. They say\n"
+        "nothing of what another seed would have given."
+    )
+
+
+def _start_sentence(record: RunRecord) -> str:
+    names = [name for name, _ in record.lineage.ancestors]
+    if names:
+        return f"The first stage began with the weights of {', '.join(f'`{name}`' for name in names)}."
+    return "The first stage began with random weights."
+
+
+def _subset_sentence(record: RunRecord) -> str:
+    if not record.subset:
+        return ""
+    names = record.subset["names"]
+    return f"The last stage saw {len(names)} labelled images, drawn with seed {record.subset['seed']}."
+
+
+def _hardware_sentence(record: RunRecord) -> str:
+    last = record.launches[-1]
+    device = "a CPU" if last["device"] == "cpu" else last["device"]
+    processes = "" if last["num_processes"] == 1 else f"{last['num_processes']} processes on "
+    return (
+        f"The last stage took {_duration(record.seconds)} on {processes}{device}, with PyTorch "
+        f"{last['torch'].partition('+')[0]}, transformers {last['transformers']} and Python {last['python']}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _licence_sentence(licence: Licence, sources: Sequence[Source]) -> str:
+    own = licence.name or licence.id
+    came = ", ".join(
+        f"{source.name} ({(source.licence.name or source.licence.id) if source.licence else 'not stated'})"
+        for source in sources
+    )
+    return f"The weights are under {own}. They came from: {came}."

@@ -1,0 +1,60 @@
+"""What a card says that no run record knows: intended use, limits, licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+
+@dataclass
+class Facts:
+    """The facts about a checkpoint that its author states; one YAML file for each in model_cards/.
+
+    Attributes:
+        repo_id: Where `publish --all` puts it.
+        run: Its run directory, for `publish --all`.
+        title: Heading of the card; empty = the name of the repository.
+        summary: What it is, in a sentence or two.
+        intended_use: What it is for, and what it is not for.
+        limits: What is known not to work, one sentence each.
+        commands: What rebuilds the weights, one command each.
+        licence: Hub identifier, or `other:NAME:LINK`.
+        licences: Licences of data and weights that depthseg knows none of, by name.
+        hub_datasets: Data set of depthseg -> its id on the Hub, where it is a benchmark there: scores on it are also
+            written to `.eval_results/`.
+    """
+
+    repo_id: str = ""
+    run: str = ""
+    title: str = ""
+    summary: str = ""
+    intended_use: str = ""
+    limits: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    licence: str = ""
+    licences: dict[str, str] = field(default_factory=dict)
+    hub_datasets: dict[str, str] = field(default_factory=dict)
+
+
+def read_facts(path: str | Path | None, **stated: Any) -> Facts:
+    """Read a file of facts.
+
+    Args:
+        path: The file; None = nothing but what is stated.
+        **stated: Facts that count before those of the file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not YAML, an unknown fact or a wrong type.
+    """
+    try:
+        values = OmegaConf.load(path) if path else {}
+        merged = OmegaConf.merge(OmegaConf.structured(Facts), values, stated)
+        return OmegaConf.to_object(merged)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path or 'The facts'} cannot be read: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,247 @@
+"""What has to be true of a checkpoint before it is published: it loads elsewhere, and scores what its run says."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..engine.build import build_datasets, source_of
+from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
+from ..engine.predict import load_model, predict_maps
+from ..metrics import DepthErrors
+from ..study.cells import blocks_of, confusion_per_image
+from ..study.statistics import ArmResults, bootstrap, draw_blocks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import SampleDataset
+    from .record import RunRecord
+
+DRAWS = 2000
+BLOCK_LENGTH = 10
+"""Images of a sequence that are drawn together: neighbours in a video show nearly the same."""
+
+SINGLE_SCENES = ("synthetic", "synthetic_crops")
+"""Data sets whose images have nothing in common, whatever their names."""
+
+TOLERANCE = 1e-3
+"""By how much a score may differ from the record: machines round differently, and a pixel changes its class."""
+
+IMAGE_SCORES = ("abs_rel", "delta1")
+"""Depth scores that get an interval."""
+
+CLEAN_PROCESS = """
+import json, sys
+sys.modules["depthseg"] = None
+import numpy, transformers
+folder, auto_class, image, answer = sys.argv[1:]
+processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+if hasattr(transformers, auto_class):
+    model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
+else:  # transformers has no such class for optical flow
+    code = json.load(open(folder + "/config.json"))["auto_map"][auto_class]
+    model = transformers.dynamic_module_utils.get_class_from_dynamic_module(code, folder).from_pretrained(folder)
+inputs = processor(images=[numpy.load(image)], return_tensors="pt")
+if auto_class == "AutoModelForOpticalFlow":
+    inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
+outputs = model.eval()(**inputs)
+numpy.save(answer, outputs[next(name for name in json.loads(sys.stdin.read()) if name in outputs)].detach().numpy())
+"""
+"""The processor and the model as somebody has them who installed transformers alone."""
+
+OUTPUTS = ("logits", "predicted_depth", "flow", "reconstruction")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model scored once more, image by image.
+
+    Attributes:
+        scores: As the run scores it.
+        intervals: Score -> lower and upper end of its 95 % interval over test images, for these weights.
+        names: Of the images.
+        per_image: `confusion` int64 `(N, K, K)`, rows = truth; or depth scores `(N,)` by name, NaN where an image has
+            no depth.
+        split: What it was scored on.
+        size: Height and width of the first image.
+    """
+
+    scores: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+    names: list[str]
+    per_image: dict[str, np.ndarray]
+    split: str
+    size: tuple[int, int]
+
+
+def evaluate_again(record: RunRecord) -> Evaluation | None:
+    """Score the weights of a run on the images that it was scored on.
+
+    Args:
+        record: The run.
+
+    Returns:
+        None for a run whose score is not one of labels or depth: it was learned without any truth, or is a rival of
+        depth.
+    """
+    config = record.config
+    if config.task not in ("segmentation", "depth") or (config.task == "depth" and "abs_rel" not in record.scores):
+        return None
+    _, dataset = build_datasets(config.data)
+    model, processor = load_model(record.model_dir)
+    blocks = np.array(blocks_of(dataset.names, 1 if source_of(config.data)[0] in SINGLE_SCENES else BLOCK_LENGTH))
+    if config.task == "segmentation":
+        scores, per_image = _segmentation(model, processor, dataset)
+        intervals = _interval_of_iou(per_image["confusion"], blocks)
+    else:
+        scores, per_image = _depth(model, processor, dataset, _protocol(record, model))
+        intervals = {name: _interval_of_mean(per_image[name], blocks) for name in IMAGE_SCORES}
+    return Evaluation(
+        scores=json_scores(scores),
+        intervals=intervals,
+        names=list(dataset.names),
+        per_image=per_image,
+        split=config.data.val_split,
+        size=dataset[0].image.shape[:2],
+    )
+
+
+def _segmentation(
+    model: nn.Module, processor: Any, dataset: SampleDataset
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return (
+        evaluate_model(model, processor, dataset, "segmentation"),
+        {"confusion": confusion_per_image(model, processor, dataset)},
+    )
+
+
+def _depth(
+    model: nn.Module, processor: Any, dataset: SampleDataset, protocol: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    whole = DepthErrors(**protocol)
+    found: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        one = DepthErrors(**protocol)
+        if sample.depth is None:
+            one.leave_out()
+        else:
+            one.update(predict_maps(model, processor, sample.image)[1], sample.depth)
+        whole.state = whole.state + one.state
+        scores = one.compute() if one.has_images else {}
+        for name in IMAGE_SCORES:
+            found[name].append(scores.get(name, math.nan))
+    return whole.compute(), {name: np.array(values, dtype=np.float64) for name, values in found.items()}
+
+
+def _protocol(record: RunRecord, model: nn.Module) -> dict[str, Any]:
+    """How depth is measured: depth that only a moving camera taught has no scale."""
+    default = default_depth_errors(model)
+    kept = {name: getattr(default, name) for name in ("min_depth", "max_depth", "inverse", "relative")}
+    return kept | {"alignment": record.scores["alignment"]}
+
+
+def _interval_of_iou(confusion: np.ndarray, blocks: np.ndarray) -> dict[str, tuple[float, float]]:
+    arm = ArmResults(confusion[None, None], blocks, pretraining="checkpoint", name="the model")
+    return {"mean_iou": _ends(bootstrap(arm, DRAWS, np.random.default_rng(0), what=("blocks",)))}
+
+
+def _interval_of_mean(values: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:
+    known = np.isfinite(values)
+    blocks, member = np.unique(blocks[known], return_inverse=True)
+    sums = np.bincount(member, values[known], minlength=len(blocks))
+    counts = np.bincount(member, minlength=len(blocks))
+    drawn = draw_blocks(len(blocks), DRAWS, np.random.default_rng(0))
+    return _ends((drawn @ sums) / (drawn @ counts))
+
+
+def _ends(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare_scores(found: dict[str, Any], recorded: dict[str, Any], where: Path) -> None:
+    """Refuse weights that do not score what their run wrote down.
+
+    Raises:
+        ValueError: A score differs by more than `TOLERANCE`, or by that share of it where it is above 1.
+    """
+    wrong = []
+    for name, value in _flat(found).items():
+        expected = _flat(recorded).get(name)
+        if isinstance(value, float) and isinstance(expected, float):
+            if not math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                wrong.append(f"{name} is {value:.5g}, not {expected:.5g}")
+    if wrong:
+        raise ValueError(
+            f"The weights in {where} do not score what their run wrote down: {'; '.join(wrong)}. Weights, data or "
+            "record were changed since. Publish the run as it was, or train again."
+        )
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in scores.items():
+        inside = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): number for key, number in inside.items()}
+    return flat
+
+
+def check_loads_elsewhere(folder: Path) -> None:
+    """Load a checkpoint in a new process where depthseg cannot be imported, and compare what it computes.
+
+    Args:
+        folder: The checkpoint, with the code that travels with it.
+
+    Raises:
+        ValueError: It does not load there, or computes something else.
+    """
+    stored = json.loads((folder / "config.json").read_text())
+    architecture = stored["architectures"][0]
+    auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
+    with tempfile.TemporaryDirectory() as scratch:
+        image, answer = Path(scratch, "image.npy"), Path(scratch, "answer.npy")
+        size = json.loads((folder / "preprocessor_config.json").read_text())["size"] or {"height": 64, "width": 96}
+        pixels = np.random.default_rng(0).integers(0, 256, (size["height"], size["width"], 3), dtype=np.uint8)
+        np.save(image, pixels)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", CLEAN_PROCESS, str(folder.resolve()), auto_class, str(image), str(answer)],
+            input=json.dumps(OUTPUTS),
+            env=os.environ | {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"},
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ValueError(f"{folder} does not load in a process without depthseg: {last}")
+        elsewhere = np.load(answer)
+    here = _output_of(folder, architecture, pixels)
+    if here.shape != elsewhere.shape or not np.allclose(here, elsewhere, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{folder} computes something else in a process without depthseg. The code beside the weights is of "
+            "another release: load the model and save it again with this one."
+        )
+
+
+@torch.no_grad()
+def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarray:
+    from .. import models  # by name: any task model
+
+    model = getattr(models, architecture).from_pretrained(folder).eval()
+    inputs = models.DepthSegImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="pt")
+    if architecture == "DepthSegForOpticalFlow":
+        inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
+    outputs = model(**inputs)
+    return outputs[next(name for name in OUTPUTS if name in outputs)].numpy()

@@ -1,0 +1,216 @@
+"""What a run directory knows about the weights in it, and what those came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+from ..data import DATASETS
+from ..engine.build import source_of
+from ..engine.config import load_config
+from ..engine.options import RunConfig
+from ..engine.records import METRICS_FILE, RUN_RECORD
+from ..engine.scoring import SELECTION, WITHOUT_TRUTH
+from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
+
+LINEAGE_FILE = "training/lineage.json"
+"""Where a published checkpoint says what it came from."""
+
+UNNAMED = "unnamed"
+"""Data that a program passed to `train` itself."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training that the weights went through.
+
+    Attributes:
+        name: Of the run.
+        task: What was learned.
+        supervision: What from: `labels`, or `mono`, `stereo`, `mono_stereo` for depth without labels.
+        data: Name of the data set.
+        terms: Of the data set, one line.
+        steps: Optimiser steps.
+        batch_size: Images in a step.
+        seed: Of the run.
+    """
+
+    name: str
+    task: str
+    supervision: str
+    data: str
+    terms: str
+    steps: int
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where weights come from.
+
+    Attributes:
+        stages: The trainings that are known, oldest first; the last one is the run itself.
+        ancestors: Checkpoints of others that they began with, and their licence where they say it themselves.
+    """
+
+    stages: tuple[Stage, ...]
+    ancestors: tuple[tuple[str, str | None], ...]
+
+    def sources(self, stated: dict[str, Licence]) -> list[Source]:
+        """Data and weights, each once, with their licences; what is `stated` counts before what we know."""
+        found = [
+            Source(stage.data, "data", stated.get(stage.data) or licence_of_data(stage.data)) for stage in self.stages
+        ]
+        for name, own in self.ancestors:
+            known = stated.get(name) or (parse_licence(own) if own else licence_of_weights(name))
+            found.append(Source(name, "weights", known))
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes:
+        run_dir: Its directory.
+        config: Its options.
+        scores: The line of metrics.jsonl of the weights in `model/`.
+        curve: All lines, in order.
+        launches: How it was run: device, versions.
+        seconds: Training time of all launches.
+        lineage: What the weights come from.
+        subset: The labelled images of a few-shot run; empty if it had all.
+    """
+
+    run_dir: Path
+    config: RunConfig
+    scores: dict[str, Any]
+    curve: list[dict[str, Any]]
+    launches: list[dict[str, Any]]
+    seconds: float
+    lineage: Lineage
+    subset: dict[str, Any]
+
+    @property
+    def model_dir(self) -> Path:
+        """The weights."""
+        return self.run_dir / "model"
+
+
+def read_run(run_dir: str | Path) -> RunRecord:
+    """Read a run directory.
+
+    Raises:
+        FileNotFoundError: It is none.
+        ValueError: The run has not come to its end.
+    """
+    run_dir = Path(run_dir)
+    for name in ("config.yaml", METRICS_FILE, RUN_RECORD, "model/config.json"):
+        if not (run_dir / name).is_file():
+            raise FileNotFoundError(
+                f"{run_dir} is no finished run: it has no {name}. Give the run.output_dir of depthseg finetune or "
+                "pretrain."
+            )
+    config = load_config(run_dir / "config.yaml")
+    curve = [json.loads(line) for line in (run_dir / METRICS_FILE).read_text().splitlines()]
+    if curve[-1]["step"] < config.schedule.steps:
+        raise ValueError(
+            f"The run in {run_dir} stopped after step {curve[-1]['step']} of {config.schedule.steps}. Finish it with "
+            "run.resume=true, then publish."
+        )
+    subset = run_dir / "subset.json"
+    return RunRecord(
+        run_dir=run_dir,
+        config=config,
+        scores=_selected(config, curve),
+        curve=curve,
+        launches=json.loads((run_dir / RUN_RECORD).read_text())["launches"],
+        seconds=_seconds(curve),
+        lineage=trace(config, run_dir),
+        subset=json.loads(subset.read_text()) if subset.is_file() else {},
+    )
+
+
+def trace(config: RunConfig, run_dir: Path) -> Lineage:
+    """Follow the weights of a run back through the runs they began in.
+
+    Args:
+        config: The options of the run.
+        run_dir: Its directory.
+
+    Raises:
+        ConnectionError: It began with a checkpoint of the Hub, which does not answer.
+    """
+    name, _ = source_of(config.data)
+    stage = Stage(
+        name=run_dir.resolve().name,
+        task=config.task,
+        supervision=config.pretext.supervision if config.task == "depth" else "labels",
+        data=name or UNNAMED,
+        terms=DATASETS[name].terms if name else "not known to depthseg",
+        steps=config.schedule.steps,
+        batch_size=config.optim.batch_size * config.optim.accumulation_steps,
+        seed=config.run.seed,
+    )
+    before = _before(config)
+    return Lineage((*before.stages, stage), before.ancestors)
+
+
+def _before(config: RunConfig) -> Lineage:
+    start = config.model.pretrained
+    if start is None:
+        return Lineage((), ())
+    folder = Path(start)
+    if not folder.is_dir():
+        return _published(start, config.model.revision)
+    if (folder / LINEAGE_FILE).is_file():
+        return _read_lineage(json.loads((folder / LINEAGE_FILE).read_text()))
+    if (folder.parent / "config.yaml").is_file():
+        return trace(load_config(folder.parent / "config.yaml"), folder.parent)
+    return Lineage((), (("/".join(folder.resolve().parts[-2:]), None),))
+
+
+def _published(repo_id: str, revision: str | None) -> Lineage:
+    """What a checkpoint of the Hub says it came from, and the checkpoint itself."""
+    try:
+        path = hf_hub_download(repo_id, LINEAGE_FILE, revision=revision)
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            f"The Hub does not answer, so nobody can tell what {repo_id} was made from and under which licence."
+        ) from error
+    except (EntryNotFoundError, HfHubHTTPError):  # a checkpoint of another library, or one that is gone by now
+        return Lineage((), ((repo_id, None),))
+    values = json.loads(Path(path).read_text())
+    before = _read_lineage(values)
+    return Lineage(before.stages, (*before.ancestors, (repo_id, values["licence"])))
+
+
+def _read_lineage(values: dict[str, Any]) -> Lineage:
+    return Lineage(
+        tuple(Stage(**stage) for stage in values["stages"]),
+        tuple((name, licence) for name, licence in values["ancestors"]),
+    )
+
+
+def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:
+    """The scored weights that a run keeps; of equal ones the later."""
+    if config.run.select == "last":
+        return curve[-1]
+    name, better = SELECTION[config.task]
+    if name not in curve[-1]:
+        name, better = WITHOUT_TRUTH
+    best = better(line[name] for line in curve)
+    return [line for line in curve if line[name] == best][-1]
+
+
+def _seconds(curve: list[dict[str, Any]]) -> float:
+    """Time of all launches: the clock of metrics.jsonl begins anew with each."""
+    times = [line["seconds"] for line in curve]
+    ends = [now for now, after in zip(times, [*times[1:], 0.0], strict=True) if after <= now]
+    return sum(ends)

@@ -1,0 +1,245 @@
+"""What is published with a checkpoint, and what keeps it from being published."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from hub.tiny_runs import tiny_runs
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from depthseg.cli import main
+from depthseg.hub.bundle import MANIFEST, prepare
+from depthseg.hub.facts import Facts, read_facts
+from depthseg.hub.record import read_run
+
+FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tiny_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def prepared(runs, tmp_path_factory):
+    folders = {task: tmp_path_factory.mktemp("prepared") / task for task in runs}
+    for task, folder in folders.items():
+        prepare(runs[task], f"tester/tiny-{task}", FACTS, folder)
+    return folders
+
+
+def last_line(run_dir):
+    return json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def card_rows(folder):
+    """First column of the card's tables -> the other columns."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|(?: (.*?) ?\|)?$", (folder / "README.md").read_text(), re.MULTILINE)
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_everything_is_there_and_the_manifest_knows_it(prepared):
+    folder = prepared["segmentation"]
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(manifest) == files - {MANIFEST}
+    assert all(hashlib.sha256((folder / path).read_bytes()).hexdigest() == value for path, value in manifest.items())
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "modeling_depthseg.py", "README.md"):
+        assert name in files
+    training = {"config.yaml", "run.json", "metrics.jsonl", "subset.json", "lineage.json", "curves.png"}
+    assert {f"training/{name}" for name in training} <= files
+
+
+def test_images_together_score_what_the_run_wrote_down(prepared, runs):
+    folder = prepared["segmentation"]
+    with np.load(folder / "evaluation" / "per_image.npz") as arrays:
+        confusion, names = arrays["confusion"], arrays["names"]
+    assert len(names) == len(set(names)) == 12 and confusion.shape == (12, 11, 11)
+    total = confusion.sum(0)
+    union = total.sum(0) + total.sum(1) - total.diagonal()
+    ious = total.diagonal()[union > 0] / union[union > 0]
+    recorded = last_line(runs["segmentation"])
+    assert ious.mean() == pytest.approx(recorded["mean_iou"], abs=1e-9)
+    scores = json.loads((folder / "evaluation" / "scores.json").read_text())
+    low, high = scores["intervals"]["mean_iou"]
+    assert low <= recorded["mean_iou"] <= high and scores["scores"]["mean_iou"] == recorded["mean_iou"]
+
+
+def test_depth_of_each_image_gives_the_mean_and_its_interval(prepared, runs):
+    folder = prepared["depth"]
+    with np.load(folder / "evaluation" / "per_image.npz") as arrays:
+        errors = arrays["abs_rel"]
+    # The weights of the better of two scorings are those in model/.
+    lines = [json.loads(line) for line in (runs["depth"] / "metrics.jsonl").read_text().splitlines()]
+    assert errors.mean() == pytest.approx(min(line["abs_rel"] for line in lines), rel=1e-9)
+    intervals = json.loads((folder / "evaluation" / "scores.json").read_text())["intervals"]
+    # Frames of the world are scenes of their own, so the interval is that of a mean of 12 numbers.
+    draws = np.random.default_rng(1).choice(errors, (20000, 12)).mean(1)
+    assert intervals["abs_rel"] == pytest.approx(np.percentile(draws, [2.5, 97.5]), rel=0.02)
+
+
+def test_numbers_of_the_card_are_those_of_the_record(prepared, runs):
+    rows = card_rows(prepared["segmentation"])
+    line = last_line(runs["segmentation"])
+    assert rows["mIoU"][0] == f"{100 * line['mean_iou']:.1f} %"
+    assert rows["pixel accuracy"][0] == f"{100 * line['pixel_accuracy']:.1f} %"
+    for name, iou in line["per_class_iou"].items():
+        assert rows[name][0] == ("absent" if iou is None else f"{100 * iou:.1f}")
+    text = (prepared["segmentation"] / "README.md").read_text()
+    assert "The last stage saw 2 labelled images, drawn with seed 0." in text
+    stages = [line for line in text.splitlines() if line.endswith("| 4 | 2 | 0 |")]
+    assert [stage.split(" | ")[1] for stage in stages] == ["depth", "segmentation"]
+    depth = card_rows(prepared["depth"])
+    best = min(
+        (json.loads(line) for line in (runs["depth"] / "metrics.jsonl").read_text().splitlines()),
+        key=lambda line: line["abs_rel"],
+    )
+    assert depth["AbsRel"][0] == f"{best['abs_rel']:.3f}" and depth["RMSE"][0] == f"{best['rmse']:.3f} m"
+
+
+def test_metadata_is_what_the_hub_reads(prepared, runs):
+    card = ModelCard.load(prepared["segmentation"] / "README.md")
+    data = card.data.to_dict()
+    assert (data["license"], data["library_name"], data["pipeline_tag"]) == (
+        "apache-2.0",
+        "transformers",
+        "image-segmentation",
+    )
+    assert "depthseg" in data["tags"] and "base_model" not in data
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert results["mean_iou"].metric_value == pytest.approx(last_line(runs["segmentation"])["mean_iou"], abs=1e-6)
+    assert (results["mean_iou"].dataset_name, results["mean_iou"].dataset_split) == ("synthetic", "val")
+    assert ModelCard.load(prepared["depth"] / "README.md").data.pipeline_tag == "depth-estimation"
+
+
+def test_no_folder_of_this_machine_travels(prepared, runs):
+    for folder in prepared.values():
+        for path in folder.rglob("*"):
+            if path.suffix in (".json", ".yaml", ".md", ".jsonl"):
+                assert str(runs["depth"].parent) not in path.read_text(), path
+    config = yaml.safe_load((prepared["segmentation"] / "training" / "config.yaml").read_text())
+    assert config["model"]["pretrained"] == "depth/model" and config["data"]["root"].endswith("/world")
+
+
+def test_scores_on_a_benchmark_of_the_hub(runs, tmp_path):
+    facts = Facts(licence="mit", hub_datasets={"synthetic": "me/street-world"})
+    prepare(runs["segmentation"], "tester/tiny", facts, tmp_path / "out")
+    (entry,) = yaml.safe_load((tmp_path / "out" / ".eval_results" / "synthetic.yaml").read_text())
+    assert entry["dataset"] == {"id": "me/street-world", "task_id": "mean_iou"}
+    assert entry["value"] == pytest.approx(last_line(runs["segmentation"])["mean_iou"], abs=1e-6)
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.datasets == ["me/street-world"]
+
+
+def test_lineage_goes_on_through_a_published_folder(prepared, runs):
+    from depthseg.engine.config import load_config
+    from depthseg.hub.record import trace
+
+    config = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth']}"])
+    assert [stage.name for stage in trace(config, runs["segmentation"]).stages] == ["depth", "segmentation"]
+    foreign = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth'] / 'training'}"])
+    assert trace(foreign, runs["segmentation"]).ancestors == (("depth/training", None),)
+
+
+def copy_of(run_dir, folder):
+    shutil.copytree(run_dir, folder)
+    return folder
+
+
+def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path):
+    run_dir = copy_of(runs["segmentation"], tmp_path / "run")
+    weights = load_file(run_dir / "model" / "model.safetensors")
+    name = next(name for name in weights if name.startswith("classifier") and name.endswith("weight"))
+    save_file(weights | {name: -weights[name]}, run_dir / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"do not score what their run wrote down: .*mean_iou"):
+        prepare(run_dir, "tester/tiny", FACTS, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_code_that_does_not_travel_is_refused(runs, tmp_path):
+    run_dir = copy_of(runs["segmentation"], tmp_path / "run")
+    path = run_dir / "model" / "modeling_depthseg.py"
+    path.write_text(path.read_text() + "\nimport depthseg\n")
+    with pytest.raises(ValueError, match="does not load in a process without depthseg"):
+        prepare(run_dir, "tester/tiny", FACTS, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (Facts(), "No licence is stated. Give --licence, such as apache-2.0; .*synthetic"),
+        (Facts(licence="apachy-2.0"), "apachy-2.0"),
+        (Facts(licence="mit", licences={"synthetic": "cc-by-nc-4.0"}), "synthetic"),
+    ],
+)
+def test_licences_that_are_refused(runs, tmp_path, facts, words):
+    with pytest.raises(ValueError, match=words):
+        prepare(runs["segmentation"], "tester/tiny", facts, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_finished_run_is_refused(runs, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no finished run: it has no config.yaml"):
+        read_run(tmp_path)
+    run_dir = copy_of(runs["depth"], tmp_path / "run")
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "metrics.jsonl").write_text(lines[0])
+    with pytest.raises(ValueError, match=r"stopped after step 2 of 4. Finish it with run.resume=true"):
+        read_run(run_dir)
+
+
+def test_a_folder_with_other_files_is_left_alone(runs, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        prepare(runs["depth"], "tester/tiny", FACTS, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_time_of_a_resumed_run_is_that_of_all_launches(runs, tmp_path):
+    run_dir = copy_of(runs["depth"], tmp_path / "run")
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    resumed = [lines[0] | {"step": 1, "seconds": 50.0}, lines[0] | {"seconds": 80.0}, lines[1] | {"seconds": 30.0}]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in resumed))
+    assert read_run(run_dir).seconds == 110.0
+
+
+def test_facts_are_read_or_refused(tmp_path):
+    path = tmp_path / "facts.yaml"
+    path.write_text("licence: mit\nlimits: [Small.]\n")
+    assert read_facts(path, licence="apache-2.0").licence == "apache-2.0"
+    assert read_facts(path).limits == ["Small."]
+    path.write_text("license: mit\n")
+    with pytest.raises(ValueError, match="cannot be read: .*license"):
+        read_facts(path)
+
+
+def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
+    command = ["publish", str(runs["segmentation"]), "tester/tiny", "--dry-run", "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, "--licence", "mit"])
+    assert "holds what would be published as tester/tiny; nothing was sent." in capsys.readouterr().out
+    assert (tmp_path / "out" / "README.md").is_file()
+    with pytest.raises(SystemExit, match="is no repository; write owner/name"):
+        main(["publish", str(runs["depth"]), "tiny", "--licence", "mit"])
+    with pytest.raises(SystemExit, match="Give a run directory and owner/name"):
+        main(["publish", str(runs["depth"])])
+
+
+def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared, tmp_path):
+    """From the folder in place of the repository, which holds the same files."""
+    Image.fromarray(np.full((40, 70, 3), 90, np.uint8)).save(tmp_path / "street.png")
+    for task, shape in (("segmentation", "torch.Size([40, 70])"), ("depth", "torch.Size([40, 70])")):
+        card = (prepared[task] / "README.md").read_text()
+        snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+        snippet = snippet.replace(f'"tester/tiny-{task}"', repr(str(prepared[task])))
+        code = "import sys\nsys.modules['depthseg'] = None\n" + snippet
+        done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert shape in done.stdout
