@@ -1,10 +1,6 @@
 """Make model_cards/depthseg-tiny-world from its training run: bfloat16 weights, scores on unseen frames, its card.
 
-The three commands, in a checkout:
-
-    python training/pretrain_depth.py --config training/configs/pretrain_synthetic_supervised.yaml
-    python training/finetune_segmentation.py --config training/configs/finetune_synthetic_joint.yaml
-    python training/make_tiny_world.py
+The last of the three commands that the card names, in a checkout.
 """
 
 from __future__ import annotations

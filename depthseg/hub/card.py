@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .record import LOCAL
+
 if TYPE_CHECKING:
     from .facts import Facts
     from .licences import Licence, Source
@@ -91,7 +93,7 @@ def metadata(
 ) -> ModelCardData:
     """What the Hub reads: licence, task, base models, scores. See `render_card`."""
     task, data = record.config.task, record.lineage.stages[-1].data
-    weights = [source.name for source in sources if source.kind == "weights"]
+    weights = [source.name for source in sources if source.kind == "weights" and not source.name.startswith(LOCAL)]
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
         EvalResult(

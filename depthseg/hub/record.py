@@ -21,6 +21,9 @@ from .licences import Licence, Source, licence_of_data, licence_of_weights, pars
 LINEAGE_FILE = "training/lineage.json"
 """Where a published checkpoint says what it came from."""
 
+LOCAL = "./"
+"""What the name of a folder that is no run begins with; of its path, the last two names stay."""
+
 UNNAMED = "unnamed"
 """Data that a program passed to `train` itself."""
 
@@ -173,7 +176,8 @@ def _before(config: RunConfig) -> Lineage:
         return _read_lineage(json.loads((folder / LINEAGE_FILE).read_text()))
     if (folder.parent / "config.yaml").is_file():
         return trace(load_config(folder.parent / "config.yaml"), folder.parent)
-    return Lineage((), (("/".join(folder.resolve().parts[-2:]), None),))
+    # No id of the Hub begins like this, so that a folder never passes for the checkpoint that it is named after.
+    return Lineage((), ((LOCAL + "/".join(folder.resolve().parts[-2:]), None),))
 
 
 def _published(repo_id: str, revision: str | None) -> Lineage:

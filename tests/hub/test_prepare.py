@@ -145,7 +145,7 @@ def test_lineage_goes_on_through_a_published_folder(prepared, runs):
     config = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth']}"])
     assert [stage.name for stage in trace(config, runs["segmentation"]).stages] == ["depth", "segmentation"]
     foreign = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth'] / 'training'}"])
-    assert trace(foreign, runs["segmentation"]).ancestors == (("depth/training", None),)
+    assert trace(foreign, runs["segmentation"]).ancestors == (("./depth/training", None),)
 
 
 def copy_of(run_dir, folder):
