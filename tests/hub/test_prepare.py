@@ -232,6 +232,21 @@ def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
         main(["publish", str(runs["depth"])])
 
 
+def test_all_checkpoints_of_a_folder_of_facts(runs, tmp_path, capsys):
+    run_dir = copy_of(runs["depth"], tmp_path / "run")
+    (tmp_path / "cards").mkdir()
+    facts = {"repo_id": "tester/deep", "run": str(run_dir), "licence": "mit", "title": "Deep streets"}
+    (tmp_path / "cards" / "deep.yaml").write_text(yaml.safe_dump(facts))
+    (tmp_path / "cards" / "elsewhere.yaml").write_text("repo_id: tester/made-elsewhere\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["publish", "--all", str(tmp_path / "cards"), "--dry-run"])
+    assert ended.value.code is None
+    assert "would be published as tester/deep" in capsys.readouterr().out
+    assert "# Deep streets" in (run_dir / "published" / "README.md").read_text()
+    with pytest.raises(SystemExit, match="leave both out"):
+        main(["publish", str(run_dir), "tester/deep", "--all", str(tmp_path / "cards")])
+
+
 def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared, tmp_path):
     """From the folder in place of the repository, which holds the same files."""
     Image.fromarray(np.full((40, 70, 3), 90, np.uint8)).save(tmp_path / "street.png")
