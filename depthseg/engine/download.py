@@ -8,6 +8,7 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -25,7 +26,7 @@ def check_available(name: str | os.PathLike, revision: str | None = None) -> Non
     Raises:
         ValueError: The name is none.
         FileNotFoundError: No such repository, revision or checkpoint.
-        PermissionError: A gated repository.
+        PermissionError: A gated repository, or a token that is not valid.
         ConnectionError: The Hub does not answer, and the cache has it not.
     """
     name = os.fspath(name)
@@ -55,3 +56,11 @@ def check_available(name: str | os.PathLike, revision: str | None = None) -> Non
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"{where} holds no checkpoint: it has no config.json.") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code != 401:
+            raise ConnectionError(f"{constants.ENDPOINT} does not give out {name}: {error}") from error
+        # The Hub turns a bad token away even from what everybody may read.
+        raise PermissionError(
+            f"{constants.ENDPOINT} does not know the access token: `hf auth login` again, or set HF_TOKEN anew. What "
+            "is public needs none."
+        ) from error

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalTokenNotFoundError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -81,17 +81,22 @@ def push(
     changed += [path for path in manifest if not (folder / path).is_file()]
     if changed:
         raise ValueError(f"{folder} was changed since it was prepared: {', '.join(changed[:5])}. Prepare it again.")
-    api = HfApi(token=token)
+    api = HfApi(token=token or get_token())
+    if not api.token:
+        raise PermissionError(
+            f"There is no token to write to {repo_id} on {api.endpoint}: run `hf auth login`, or set HF_TOKEN."
+        )
     retry = Retry(repo_id, api.endpoint)
     retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
     if revision is not None and not pull_request:
         retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
-    operations = [CommitOperationAdd(path, str(folder / path)) for path in files_of(folder)]
-    operations += [CommitOperationDelete(path) for path in retry(lambda: _left_over(api, repo_id, revision, manifest))]
+    left_over = retry(lambda: _left_over(api, repo_id, revision, manifest))
     commit = retry(
         lambda: api.create_commit(
             repo_id,
-            operations,
+            # Made anew for each try: from those of a commit whose answer was lost, a second, empty one would be made.
+            [CommitOperationAdd(path, str(folder / path)) for path in files_of(folder)]
+            + [CommitOperationDelete(path) for path in left_over],
             commit_message=f"Publish {repo_id.rpartition('/')[2]}",
             revision=revision,
             create_pr=pull_request,
@@ -149,31 +154,24 @@ class Retry:
             try:
                 return call()
             except Exception as error:
-                if not isinstance(error, _ANSWERS) and not _is_lost_connection(error):
+                failure = _failure(error)
+                if failure is None:
                     raise
-                if not self._may_help(error):
-                    raise self._sentence(error) from error
-                failure = error
-            if number < tries:
+                if not _may_pass(failure):
+                    raise self._sentence(failure) from error
+                # Of large files the client has tried each several times by itself.
+                if number == tries or failure is not error:
+                    raise ConnectionError(
+                        f"{self._endpoint} goes on failing ({_short(failure)}). Nothing of {self._repo_id} was "
+                        "changed by halves; the same command goes on where this one stopped."
+                    ) from error
                 wait = FIRST_WAIT * 2 ** (number - 1)
                 logger.info("%s; trying again in %.0f s", _short(failure), wait)
-                time.sleep(wait)
-        raise ConnectionError(
-            f"{self._endpoint} failed {tries} time{'s' * (tries > 1)} in a row ({_short(failure)}). Nothing of "
-            f"{self._repo_id} was changed by halves; the same command goes on where this one stopped."
-        ) from failure
-
-    @staticmethod
-    def _may_help(error: Exception) -> bool:
-        if _is_lost_connection(error):
-            return True
-        status = _status(error)
-        return status is not None and (status >= 500 or status in (408, 412, 429))
+            time.sleep(wait)
+        raise ValueError(f"tries is {tries}; a call is done at least once.")
 
     def _sentence(self, error: Exception) -> Exception:
         where = f"{self._repo_id} on {self._endpoint}"
-        if isinstance(error, LocalTokenNotFoundError):
-            return PermissionError(f"There is no token to write to {where}: run `hf auth login`, or set HF_TOKEN.")
         if isinstance(error, GatedRepoError):
             return PermissionError(f"{where} is gated, and this token was not let in: ask for access on its page.")
         if isinstance(error, RevisionNotFoundError):
@@ -186,7 +184,17 @@ class Retry:
         return ValueError(f"The Hub refused {where}: {_short(error)}")
 
 
-_ANSWERS = (HfHubHTTPError, EntryNotFoundError, LocalTokenNotFoundError)
+def _failure(error: Exception) -> Exception | None:
+    """What a call to the Hub failed of: an answer, a lost connection, or that behind an error of the client's own."""
+    if isinstance(error, (RuntimeError, LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
+        return _failure(error.__cause__)
+    return error if isinstance(error, (HfHubHTTPError, EntryNotFoundError)) or _is_lost_connection(error) else None
+
+
+def _may_pass(failure: Exception) -> bool:
+    """Whether the same call may succeed a moment later."""
+    status = _status(failure)
+    return _is_lost_connection(failure) or (status is not None and (status >= 500 or status in (408, 412, 429)))
 
 
 def _is_lost_connection(error: Exception) -> bool:
