@@ -87,17 +87,19 @@ def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     for b in dict.fromkeys(row["b"] for row in rows):
         for kind, beginning in beginnings.items():
             chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
-            if chosen:
-                clauses = "; ".join(f"{title[row['a']]} ({_evidence(row)})" for row in chosen)
-                yield f"{beginning.format(b=title[b])}{clauses}."
+            # Said once for all that it holds for; only what was not tested has a reason.
+            for reason in dict.fromkeys(row["reason"] for row in chosen):
+                clauses = "; ".join(
+                    f"{title[row['a']]} ({_evidence(row)})" for row in chosen if row["reason"] == reason
+                )
+                yield f"{beginning.format(b=title[b])}{clauses}." + (f" {reason}" if kind == "untested" else "")
 
 
 def _evidence(row: Row) -> str:
     difference = f"{signed(row['difference'])} points"
     if row["p_adjusted"] is None:
         low, high = row["spread"]
-        reason = row["reason"].rstrip(".")
-        return f"{difference}, from {signed(low)} to {signed(high)} between runs; {reason[0].lower()}{reason[1:]}"
+        return f"{difference}, from {signed(low)} to {signed(high)} between runs"
     return f"{difference}, 95 % interval {between(row['interval'])}, adjusted {p_equals(row['p_adjusted'])}"
 
 

@@ -1,0 +1,38 @@
+"""What a report says of comparisons, told by hand."""
+
+from dataclasses import asdict
+
+from depthseg.study.report.findings import findings
+from depthseg.study.results import Setting
+
+PLACE = asdict(Setting("resnet18", "full", "streets", 8))
+
+
+def row(a, difference, p_adjusted=None, reason=""):
+    spread = {"interval": [difference - 0.01, difference + 0.01], "spread": [difference - 0.02, difference + 0.02]}
+    return PLACE | {"a": a, "b": "none", "difference": difference, "p_adjusted": p_adjusted, "reason": reason} | spread
+
+
+def sentences(*rows):
+    titles = {name: {"title": f"the {name} arm"} for name in ("none", "depth", "flow", "video")}
+    numbers = {"settings": [PLACE], "comparisons": rows, "comparisons_fixed": [], "arms": titles, "fixed_rate": 0.001}
+    (found,) = findings(numbers)
+    assert found.setting == "resnet18, full, streets, 8 labels"
+    return found.sentences
+
+
+def test_why_nothing_was_tested_is_said_once_for_all_that_it_holds_for():
+    few, alone = "Two seeds are too few for a p-value.", "It has a single run."
+    first, second = sentences(
+        row("depth", 0.1, None, few), row("flow", -0.1, None, alone), row("video", 0.2, None, few)
+    )
+    assert first.startswith("No p-value against the none arm for the depth arm (") and "; the video arm (" in first
+    assert first.endswith(f"). {few}") and first.count("too few") == 1 and "flow" not in first
+    assert second.startswith("No p-value against the none arm for the flow arm (") and second.endswith(f"). {alone}")
+
+
+def test_what_was_tested_is_better_worse_or_open():
+    found = sentences(row("depth", 0.1, 0.01), row("flow", -0.1, 0.02), row("video", 0.001, 0.6))
+    beginnings = ("Better than the none arm: the depth", "Worse than the none arm: the flow", "No difference from")
+    assert [sentence.startswith(start) for sentence, start in zip(found, beginnings, strict=True)] == [True] * 3
+    assert "95 % interval" in found[0] and "the video arm" in found[2]
