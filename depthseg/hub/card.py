@@ -182,6 +182,7 @@ def card_values(
         "intended_use": facts.intended_use or "Its author has not said what it is for.",
         "results_sentence": _results_sentence(record, evaluation),
         "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
+        "evaluated": evaluation is not None,
         "interval_sentence": _interval_sentence(evaluation),
         "per_class": [
             (name, "absent" if iou is None else f"{100 * iou:.1f}")
@@ -192,6 +193,7 @@ def card_values(
         "head": stored["head_type"],
         "height": config.data.size[0],
         "width": config.data.size[1],
+        "licences": {source.name: source.licence.label for source in sources if source.licence},
         "stages": [asdict(stage) for stage in record.lineage.stages],
         "start_sentence": _start_sentence(record),
         "subset_sentence": _subset_sentence(record),
@@ -312,9 +314,5 @@ def _duration(seconds: float) -> str:
 
 
 def _licence_sentence(licence: Licence, sources: Sequence[Source]) -> str:
-    own = licence.name or licence.id
-    came = ", ".join(
-        f"{source.name} ({(source.licence.name or source.licence.id) if source.licence else 'not stated'})"
-        for source in sources
-    )
-    return f"The weights are under {own}. They came from: {came}."
+    came = ", ".join(f"{source.name} ({source.licence.label})" for source in sources if source.licence)
+    return f"The weights are under {licence.label}. They came from: {came}."

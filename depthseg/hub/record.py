@@ -10,7 +10,6 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-from ..data import DATASETS
 from ..engine.build import source_of
 from ..engine.config import load_config
 from ..engine.options import RunConfig
@@ -37,7 +36,6 @@ class Stage:
         task: What was learned.
         supervision: What from: `labels`, or `mono`, `stereo`, `mono_stereo` for depth without labels.
         data: Name of the data set.
-        terms: Of the data set, one line.
         steps: Optimiser steps.
         batch_size: Images in a step.
         seed: Of the run.
@@ -47,7 +45,6 @@ class Stage:
     task: str
     supervision: str
     data: str
-    terms: str
     steps: int
     batch_size: int
     seed: int
@@ -156,7 +153,6 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
         task=config.task,
         supervision=config.pretext.supervision if config.task == "depth" else "labels",
         data=name or UNNAMED,
-        terms=DATASETS[name].terms if name else "not known to depthseg",
         steps=config.schedule.steps,
         batch_size=config.optim.batch_size * config.optim.accumulation_steps,
         seed=config.run.seed,

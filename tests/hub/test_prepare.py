@@ -16,9 +16,11 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from depthseg.cli import main
+from depthseg.engine.config import load_config
+from depthseg.engine.run import train
 from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts, read_facts
-from depthseg.hub.record import read_run
+from depthseg.hub.record import read_run, trace
 
 FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
 
@@ -139,9 +141,6 @@ def test_scores_on_a_benchmark_of_the_hub(runs, tmp_path):
 
 
 def test_lineage_goes_on_through_a_published_folder(prepared, runs):
-    from depthseg.engine.config import load_config
-    from depthseg.hub.record import trace
-
     config = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth']}"])
     assert [stage.name for stage in trace(config, runs["segmentation"]).stages] == ["depth", "segmentation"]
     foreign = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth'] / 'training'}"])
@@ -258,3 +257,37 @@ def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared
         done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert shape in done.stdout
+
+
+def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
+    """Depth from a video that nobody measured: a photometric loss, no interval, and the licence its owner states."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 80, 3), np.uint8)
+    for number in range(5):
+        Image.fromarray(np.ascontiguousarray(noise[:, 2 * number : 2 * number + 64])).save(
+            frames / f"{number:03d}.png"
+        )
+    train(
+        load_config(
+            None,
+            [
+                *("task=depth", f"data.video={frames}", "data.size=[32,64]", "pretext.supervision=mono"),
+                *("pretext.intrinsics=one_camera", "pretext.pose_encoder={depth: 18, width_factor: 0.125}"),
+                "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
+                "model.head_config={decoder_channels: [8, 8, 8, 16, 16]}",
+                *("optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"),
+                f"run.output_dir={tmp_path / 'run'}",
+            ],
+        )
+    )
+    with pytest.raises(ValueError, match=r"licence of the data set video is not known; state it with --licence-of"):
+        prepare(tmp_path / "run", "tester/video", Facts(licence="mit"), tmp_path / "out")
+    prepare(tmp_path / "run", "tester/video", Facts(licence="mit", licences={"video": "cc-by-4.0"}), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "They were not measured again." in card and "No interval" in card and "evaluation/" not in card
+    assert not (tmp_path / "out" / "evaluation").exists()
+    assert (
+        card_rows(tmp_path / "out")["photometric loss"][0] == f"{last_line(tmp_path / 'run')['photometric_loss']:.3f}"
+    )
+    assert "| run | depth | mono | video | cc-by-4.0 | 2 | 2 | 0 |" in card
