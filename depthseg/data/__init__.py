@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+OWN_TERMS = "yours"
+"""Terms of the data sets that hold what a user brings."""
+
+
 @dataclass(frozen=True)
 class DatasetEntry:
     """One row of the table of data sets.
@@ -102,31 +106,31 @@ DATASETS: dict[str, DatasetEntry] = {
         load=FolderDataset,
         splits=FolderDataset.splits,
         summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
-        terms="yours",
+        terms=OWN_TERMS,
     ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
-        summary="procedural street world with exact depth, views and flow, 11 CamVid classes, rendered once into ROOT",
+        summary="procedural street world with exact depth, views and flow, 11 CamVid classes",
         terms="Apache-2.0, made by this package",
     ),
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
-        summary="square pictures of single objects of that world, 8 classes in turn, rendered once into ROOT",
+        summary="square pictures of single objects of that world, 8 classes in turn",
         terms="Apache-2.0, made by this package",
     ),
     "stereo": DatasetEntry(
         load=StereoPairs,
         splits=StereoPairs.splits,
         summary="your own rectified pairs: left/, right/, optional disparity/, calib.txt",
-        terms="yours",
+        terms=OWN_TERMS,
     ),
     "video": DatasetEntry(
         load=VideoSequences,
         splits=VideoSequences.splits,
         summary="your own video, folder of frames or folder of clips, optional calib.txt, poses.txt",
-        terms="yours",
+        terms=OWN_TERMS,
     ),
 }
 """Every data set by name; the command line, the tests and the documentation read this table."""

@@ -14,6 +14,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
+from .. import __version__
 from .atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _record_launch(path: Path, accelerator: Accelerator, first_step: int) -> Non
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
+        "depthseg": __version__,
     }
     write_json(path, record | {"launches": [*record.get("launches", []), launch]})
 

@@ -11,16 +11,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
+from .. import models
 from ..engine.config import compose_config
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
 from .card import eval_entries, render_card
 from .licences import Licence, Source, check_licence, parse_licence
-from .proof import Evaluation, check_loads_elsewhere, compare_scores, evaluate_again
+from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "training/manifest.json"
 """SHA-256 of every other file: what was published together."""
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 NOT_PUBLISHED = ("*.pt", "*.bin", "__pycache__", ".*")
 
@@ -50,20 +53,29 @@ def prepare(
     Raises:
         FileNotFoundError: No finished run, or its data is not where its options say.
         FileExistsError: The folder holds something else.
-        ValueError: No licence or one that an ancestor's forbids, scores that are not those of the record, or weights
-            that do not load in a process without depthseg.
+        ValueError: An unknown dtype, no licence or one that an ancestor's forbids, scores that are not those of the
+            record, or weights that do not load in a process without depthseg.
     """
     record = with_overrides(read_run(run_dir), overrides)
     licence, sources = checked_licence(record, facts)
     _check_free(Path(folder))
+    _check_dtype(facts.dtype)
     check_loads_elsewhere(record.model_dir)
-    evaluation = evaluate_again(record)
-    if evaluation is not None:
+    alignment, evaluation = record.scores.get("alignment"), None
+    if can_evaluate(record):
+        evaluation = evaluate_checkpoint(record.config, record.model_dir, alignment)
         compare_scores(evaluation.scores, record.scores, record.model_dir)
     with _replacing(Path(folder)) as partial:
         shutil.copytree(record.model_dir, partial, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
+        if facts.dtype:
+            _cast(record.model_dir, partial, facts.dtype)
+            check_loads_elsewhere(partial)
         if evaluation is not None:
-            _write_evaluation(partial / "evaluation", evaluation)
+            if facts.dtype or facts.test:
+                # The record is proven; what the card says is of the published weights on the stated images.
+                tested = compose_config([("the run", record.config.to_dict())], facts.test)
+                evaluation = evaluate_checkpoint(tested, partial, alignment)
+            write_evaluation(partial / "evaluation", evaluation)
         _write_training(partial, record, licence)
         entries = eval_entries(repo_id, record, evaluation, facts)
         if entries:
@@ -101,6 +113,18 @@ def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Sour
     return licence, sources
 
 
+def _check_dtype(name: str) -> None:
+    if name and name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}; weights are published as one of {', '.join(DTYPES)}, or as trained.")
+
+
+def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
+    """Save a checkpoint in another precision, over its copy."""
+    architecture = json.loads((model_dir / "config.json").read_text())["architectures"][0]
+    model = getattr(models, architecture).from_pretrained(model_dir)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+
+
 def files_of(folder: Path) -> list[str]:
     """All files of a folder, as paths in the repository."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -132,13 +156,6 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    folder.mkdir()
-    np.savez_compressed(folder / "per_image.npz", names=np.array(evaluation.names), **evaluation.per_image)
-    known = {"split": evaluation.split, "images": len(evaluation.names), "intervals": evaluation.intervals}
-    write_json(folder / "scores.json", known | {"scores": evaluation.scores})
-
-
 def _write_training(folder: Path, record: RunRecord, licence: Licence) -> None:
     training = folder / "training"
     training.mkdir()
@@ -149,7 +166,8 @@ def _write_training(folder: Path, record: RunRecord, licence: Licence) -> None:
     write_curves(training / "curves.png", record.run_dir / METRICS_FILE)
     own = f"other:{licence.name}:{licence.link}" if licence.id == "other" else licence.id
     stages = [asdict(stage) for stage in record.lineage.stages]
-    write_json(folder / LINEAGE_FILE, {"licence": own, "stages": stages, "ancestors": list(record.lineage.ancestors)})
+    known = {"stages": stages, "ancestors": list(record.lineage.ancestors), "parameters": record.parameters}
+    write_json(folder / LINEAGE_FILE, {"licence": own} | known)
 
 
 def without_paths(record: RunRecord) -> Any:

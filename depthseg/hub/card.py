@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..data import DATASETS, OWN_TERMS
 from .record import LOCAL
 
 if TYPE_CHECKING:
     from .facts import Facts
     from .licences import Licence, Source
     from .proof import Evaluation
-    from .record import RunRecord
+    from .record import RunRecord, Stage
 
 PIPELINES = {
     "segmentation": "image-segmentation",
@@ -34,6 +34,8 @@ SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
         ("mean_iou", "mIoU", 100, " %"),
         ("pixel_accuracy", "pixel accuracy", 100, " %"),
         ("mean_accuracy", "mean recall of the classes", 100, " %"),
+        ("abs_rel", "depth AbsRel", 1, ""),
+        ("delta1", "depth delta < 1.25", 100, " %"),
     ),
     "depth": (
         ("abs_rel", "AbsRel", 1, ""),
@@ -45,7 +47,17 @@ SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
     "reconstruction": (("hole_l1", "L1 in the holes", 1, ""),),
     "classification": (("accuracy", "accuracy", 100, " %"),),
 }
-"""Task -> score, its name in the card, factor and unit."""
+"""Task -> score, its name in the card, factor and unit. A segmenter that gives depth as well is scored on both."""
+
+DEPTH_SCORES = tuple(name for name, *_ in SCORES["depth"])
+
+SUPERVISIONS = {
+    "labels": "labels",
+    "mono": "video of one camera",
+    "stereo": "stereo pairs",
+    "mono_stereo": "video of a stereo rig",
+    "pictures": "the pictures themselves",
+}
 
 DEPTH_MEANING = {
     "disparity": "`predicted_depth` is in metres, as far as training had a scale.",
@@ -97,10 +109,10 @@ def metadata(
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
         EvalResult(
-            task_type=PIPELINES.get(task, "other"),
+            task_type=PIPELINES["depth"] if name in DEPTH_SCORES else PIPELINES.get(task, "other"),
             dataset_type=facts.hub_datasets.get(data, data),
             dataset_name=data,
-            dataset_split=record.config.data.val_split,
+            dataset_split=split_of(record, evaluation),
             metric_type=name,
             metric_name=label,
             metric_value=round(float(value), 6),
@@ -138,7 +150,7 @@ def eval_entries(
             date=record.launches[-1]["started"],
             source_url=f"https://huggingface.co/{repo_id}",
             source_name="Model card",
-            notes=f"split {record.config.data.val_split}, measured by its author with depthseg",
+            notes=f"split {split_of(record, evaluation)}, measured by its author with depthseg",
         )
     ]
 
@@ -146,6 +158,11 @@ def eval_entries(
 def scores_of(record: RunRecord, evaluation: Evaluation | None) -> dict[str, Any]:
     """The scores of the published weights."""
     return record.scores if evaluation is None else evaluation.scores
+
+
+def split_of(record: RunRecord, evaluation: Evaluation | None) -> str:
+    """What the scores of the card were measured on."""
+    return record.config.data.val_split if evaluation is None else evaluation.split
 
 
 def scored(task: str, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
@@ -177,6 +194,7 @@ def card_values(
         "repo_id": repo_id,
         "task": task,
         "auto_class": next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}")),
+        "gives_depth": task == "segmentation" and "abs_rel" in scores,
         "classes": list(stored.get("id2label", {}).values()),
         "depth_meaning": UP_TO_SCALE if scores.get("alignment") == "median" else DEPTH_MEANING[stored["depth_type"]],
         "intended_use": facts.intended_use or "Its author has not said what it is for.",
@@ -188,13 +206,14 @@ def card_values(
             (name, "absent" if iou is None else f"{100 * iou:.1f}")
             for name, iou in (scores.get("per_class_iou") or {}).items()
         ],
-        "parameters": f"{count_parameters(record.model_dir) / 1e6:.1f} million",
+        "parameters": f"{record.parameters / 1e6:.1f} million",
         "encoder": stored["encoder_config"]["model_type"],
         "head": stored["head_type"],
         "height": config.data.size[0],
         "width": config.data.size[1],
         "licences": {source.name: source.licence.label for source in sources if source.licence},
-        "stages": [asdict(stage) for stage in record.lineage.stages],
+        "stages": [asdict(stage) | {"supervision": _learned_from(stage)} for stage in record.lineage.stages],
+        "data": _data_sentences(record, facts),
         "start_sentence": _start_sentence(record),
         "subset_sentence": _subset_sentence(record),
         "hardware_sentence": _hardware_sentence(record),
@@ -202,21 +221,6 @@ def card_values(
         "licence_sentence": _licence_sentence(licence, sources),
         "limits": facts.limits or ["Its author has stated none. It was scored on the data above and on no other."],
     }
-
-
-def count_parameters(model_dir: Path) -> int:
-    """Numbers in the weights of a checkpoint, statistics of norm layers included."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(model_dir.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dictionary
-                count = 1
-                for side in file.get_slice(name).get_shape():
-                    count *= side
-                total += count
-    return total
 
 
 def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
@@ -233,7 +237,7 @@ def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
 
 
 def _results_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
-    data, split = record.lineage.stages[-1].data, record.config.data.val_split
+    data, split = record.lineage.stages[-1].data, split_of(record, evaluation)
     if evaluation is None:
         return f"On split {split} of {data}, as the run wrote them down. They were not measured again."
     height, width = evaluation.size
@@ -282,6 +286,17 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
     )
 
 
+def _learned_from(stage: Stage) -> str:
+    return "true depth" if (stage.task, stage.supervision) == ("depth", "labels") else SUPERVISIONS[stage.supervision]
+
+
+def _data_sentences(record: RunRecord, facts: Facts) -> dict[str, str]:
+    """Data set -> what it is; of somebody's own data only he can tell."""
+    known = {name: entry.summary for name, entry in DATASETS.items() if entry.terms != OWN_TERMS}
+    told = known | facts.data
+    return {name: told[name] for name in data_names(record) if name in told}
+
+
 def _start_sentence(record: RunRecord) -> str:
     names = [name for name, _ in record.lineage.ancestors]
     if names:
@@ -300,8 +315,10 @@ def _hardware_sentence(record: RunRecord) -> str:
     last = record.launches[-1]
     device = "a CPU" if last["device"] == "cpu" else last["device"]
     processes = "" if last["num_processes"] == 1 else f"{last['num_processes']} processes on "
+    # The first runs did not write down which depthseg they were.
+    own = f"depthseg {last['depthseg']}, " if "depthseg" in last else ""
     return (
-        f"The last stage took {_duration(record.seconds)} on {processes}{device}, with PyTorch "
+        f"The last stage took {_duration(record.seconds)} on {processes}{device}, with {own}PyTorch "
         f"{last['torch'].partition('+')[0]}, transformers {last['transformers']} and Python {last['python']}."
     )
 

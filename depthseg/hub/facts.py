@@ -25,6 +25,10 @@ class Facts:
         commands: What rebuilds the weights, one command each.
         licence: Hub identifier, or `other:NAME:LINK`.
         licences: Licences of data and weights that depthseg knows none of, by name.
+        data: What your own data is, a sentence for each name, such as `video`.
+        test: Options of the run that name the images which the card's results are of, such as `data.val_split=test`;
+            empty = those that the run was scored on.
+        dtype: Of the published weights: `float32`, `bfloat16` or `float16`; empty = as trained.
         hub_datasets: Data set of depthseg -> its id on the Hub, where it is a benchmark there: scores on it are also
             written to `.eval_results/`.
     """
@@ -38,6 +42,9 @@ class Facts:
     commands: list[str] = field(default_factory=list)
     licence: str = ""
     licences: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    test: list[str] = field(default_factory=list)
+    dtype: str = ""
     hub_datasets: dict[str, str] = field(default_factory=dict)
 
 

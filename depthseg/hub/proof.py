@@ -18,6 +18,7 @@ import torch
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
 from ..engine.predict import load_model, predict_maps
+from ..engine.records import write_json
 from ..metrics import DepthErrors
 from ..study.cells import blocks_of, confusion_per_image
 from ..study.statistics import ArmResults, bootstrap, draw_blocks
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import SampleDataset
+    from ..engine.options import RunConfig
     from .record import RunRecord
 
 DRAWS = 2000
@@ -56,7 +58,8 @@ inputs = processor(images=[numpy.load(image)], return_tensors="pt")
 if auto_class == "AutoModelForOpticalFlow":
     inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
 outputs = model.eval()(**inputs)
-numpy.save(answer, outputs[next(name for name in json.loads(sys.stdin.read()) if name in outputs)].detach().numpy())
+name = next(name for name in json.loads(sys.stdin.read()) if name in outputs)
+numpy.save(answer, outputs[name].detach().float().numpy())
 """
 """The processor and the model as somebody has them who installed transformers alone."""
 
@@ -68,11 +71,11 @@ class Evaluation:
     """A model scored once more, image by image.
 
     Attributes:
-        scores: As the run scores it.
+        scores: As the run scores it; of a segmenter that gives depth as well, both.
         intervals: Score -> lower and upper end of its 95 % interval over test images, for these weights.
         names: Of the images.
-        per_image: `confusion` int64 `(N, K, K)`, rows = truth; or depth scores `(N,)` by name, NaN where an image has
-            no depth.
+        per_image: `confusion` int64 `(N, K, K)`, rows = truth; depth scores `(N,)` by name, NaN where an image has no
+            depth.
         split: What it was scored on.
         size: Height and width of the first image.
     """
@@ -85,35 +88,43 @@ class Evaluation:
     size: tuple[int, int]
 
 
-def evaluate_again(record: RunRecord) -> Evaluation | None:
-    """Score the weights of a run on the images that it was scored on.
+def can_evaluate(record: RunRecord) -> bool:
+    """Whether a run has scores of labels or depth.
+
+    It has none if it learned without any truth, or is a rival of depth.
+    """
+    return record.config.task == "segmentation" or (record.config.task == "depth" and "abs_rel" in record.scores)
+
+
+def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | None = None) -> Evaluation:
+    """Score weights image by image.
 
     Args:
-        record: The run.
-
-    Returns:
-        None for a run whose score is not one of labels or depth: it was learned without any truth, or is a rival of
-        depth.
+        config: Options of a run; the images are those that it is scored on.
+        model_dir: The weights.
+        alignment: Of depth; None = that of its type.
     """
-    config = record.config
-    if config.task not in ("segmentation", "depth") or (config.task == "depth" and "abs_rel" not in record.scores):
-        return None
     _, dataset = build_datasets(config.data)
-    model, processor = load_model(record.model_dir)
+    model, processor = load_model(model_dir)
     blocks = np.array(blocks_of(dataset.names, 1 if source_of(config.data)[0] in SINGLE_SCENES else BLOCK_LENGTH))
     if config.task == "segmentation":
         scores, per_image = _segmentation(model, processor, dataset)
         intervals = _interval_of_iou(per_image["confusion"], blocks)
     else:
-        scores, per_image = _depth(model, processor, dataset, _protocol(record, model))
-        intervals = {name: _interval_of_mean(per_image[name], blocks) for name in IMAGE_SCORES}
+        scores, per_image, intervals = {}, {}, {}
+    first = dataset[0]
+    joint = first.depth is not None and predict_maps(model, processor, first.image)[1] is not None
+    if config.task == "depth" or joint:
+        depth_scores, errors = _depth(model, processor, dataset, _protocol(model, alignment))
+        scores, per_image = scores | depth_scores, per_image | errors
+        intervals |= {name: _interval_of_mean(errors[name], blocks) for name in IMAGE_SCORES}
     return Evaluation(
         scores=json_scores(scores),
         intervals=intervals,
         names=list(dataset.names),
         per_image=per_image,
         split=config.data.val_split,
-        size=dataset[0].image.shape[:2],
+        size=first.image.shape[:2],
     )
 
 
@@ -145,11 +156,11 @@ def _depth(
     return whole.compute(), {name: np.array(values, dtype=np.float64) for name, values in found.items()}
 
 
-def _protocol(record: RunRecord, model: nn.Module) -> dict[str, Any]:
+def _protocol(model: nn.Module, alignment: str | None) -> dict[str, Any]:
     """How depth is measured: depth that only a moving camera taught has no scale."""
     default = default_depth_errors(model)
     kept = {name: getattr(default, name) for name in ("min_depth", "max_depth", "inverse", "relative")}
-    return kept | {"alignment": record.scores["alignment"]}
+    return kept | {"alignment": alignment or default.alignment}
 
 
 def _interval_of_iou(confusion: np.ndarray, blocks: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -169,6 +180,23 @@ def _interval_of_mean(values: np.ndarray, blocks: np.ndarray) -> tuple[float, fl
 def _ends(draws: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write `scores.json` and, of every image, `per_image.npz` into a new folder."""
+    folder.mkdir()
+    np.savez_compressed(folder / "per_image.npz", names=np.array(evaluation.names), **evaluation.per_image)
+    known = {"split": evaluation.split, "images": len(evaluation.names), "size": evaluation.size}
+    write_json(folder / "scores.json", known | {"intervals": evaluation.intervals, "scores": evaluation.scores})
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read what `write_evaluation` wrote."""
+    known = json.loads((folder / "scores.json").read_text())
+    with np.load(folder / "per_image.npz") as arrays:
+        per_image = dict(arrays)
+    names = per_image.pop("names").tolist()
+    return Evaluation(known["scores"], known["intervals"], names, per_image, known["split"], tuple(known["size"]))
 
 
 def compare_scores(found: dict[str, Any], recorded: dict[str, Any], where: Path) -> None:
@@ -244,4 +272,4 @@ def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarra
     if architecture == "DepthSegForOpticalFlow":
         inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
     outputs = model(**inputs)
-    return outputs[next(name for name in OUTPUTS if name in outputs)].numpy()
+    return outputs[next(name for name in OUTPUTS if name in outputs)].float().numpy()

@@ -23,6 +23,9 @@ LINEAGE_FILE = "training/lineage.json"
 LOCAL = "./"
 """What the name of a folder that is no run begins with; of its path, the last two names stay."""
 
+UNLABELLED = ("flow", "reconstruction")
+"""Tasks whose truth is in the pictures."""
+
 UNNAMED = "unnamed"
 """Data that a program passed to `train` itself."""
 
@@ -34,7 +37,8 @@ class Stage:
     Attributes:
         name: Of the run.
         task: What was learned.
-        supervision: What from: `labels`, or `mono`, `stereo`, `mono_stereo` for depth without labels.
+        supervision: What from: `labels`; `mono`, `stereo` or `mono_stereo` for depth without labels; `pictures` for
+            other tasks without labels.
         data: Name of the data set.
         steps: Optimiser steps.
         batch_size: Images in a step.
@@ -78,7 +82,9 @@ class RunRecord:
     """A finished run.
 
     Attributes:
-        run_dir: Its directory.
+        run_dir: Its directory, or that of a published checkpoint.
+        model_dir: The weights.
+        parameters: Numbers in them, statistics of norm layers included.
         config: Its options.
         scores: The line of metrics.jsonl of the weights in `model/`.
         curve: All lines, in order.
@@ -89,6 +95,8 @@ class RunRecord:
     """
 
     run_dir: Path
+    model_dir: Path
+    parameters: int
     config: RunConfig
     scores: dict[str, Any]
     curve: list[dict[str, Any]]
@@ -96,11 +104,6 @@ class RunRecord:
     seconds: float
     lineage: Lineage
     subset: dict[str, Any]
-
-    @property
-    def model_dir(self) -> Path:
-        """The weights."""
-        return self.run_dir / "model"
 
 
 def read_run(run_dir: str | Path) -> RunRecord:
@@ -118,23 +121,63 @@ def read_run(run_dir: str | Path) -> RunRecord:
                 "pretrain."
             )
     config = load_config(run_dir / "config.yaml")
-    curve = [json.loads(line) for line in (run_dir / METRICS_FILE).read_text().splitlines()]
+    curve = _read_curve(run_dir)
     if curve[-1]["step"] < config.schedule.steps:
         raise ValueError(
             f"The run in {run_dir} stopped after step {curve[-1]['step']} of {config.schedule.steps}. Finish it with "
             "run.resume=true, then publish."
         )
-    subset = run_dir / "subset.json"
+    model_dir = run_dir / "model"
+    return _record(run_dir, run_dir, model_dir, count_parameters(model_dir), trace(config, run_dir))
+
+
+def read_published(folder: str | Path) -> RunRecord:
+    """Read the record beside published weights; these themselves may be missing.
+
+    Raises:
+        FileNotFoundError: No record lies there.
+    """
+    folder = Path(folder)
+    if not (folder / LINEAGE_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no record of `depthseg publish`: it has no {LINEAGE_FILE}.")
+    known = json.loads((folder / LINEAGE_FILE).read_text())
+    return _record(folder, folder / "training", folder, known["parameters"], _read_lineage(known))
+
+
+def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineage: Lineage) -> RunRecord:
+    config, curve = load_config(files / "config.yaml"), _read_curve(files)
+    subset = files / "subset.json"
     return RunRecord(
         run_dir=run_dir,
+        model_dir=model_dir,
+        parameters=parameters,
         config=config,
         scores=_selected(config, curve),
         curve=curve,
-        launches=json.loads((run_dir / RUN_RECORD).read_text())["launches"],
+        launches=json.loads((files / RUN_RECORD).read_text())["launches"],
         seconds=_seconds(curve),
-        lineage=trace(config, run_dir),
+        lineage=lineage,
         subset=json.loads(subset.read_text()) if subset.is_file() else {},
     )
+
+
+def _read_curve(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+
+
+def count_parameters(model_dir: Path) -> int:
+    """Numbers in the weights of a checkpoint, statistics of norm layers included."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                count = 1
+                for side in file.get_slice(name).get_shape():
+                    count *= side
+                total += count
+    return total
 
 
 def trace(config: RunConfig, run_dir: Path) -> Lineage:
@@ -151,7 +194,7 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
     stage = Stage(
         name=run_dir.resolve().name,
         task=config.task,
-        supervision=config.pretext.supervision if config.task == "depth" else "labels",
+        supervision="pictures" if config.task in UNLABELLED else config.pretext.supervision,
         data=name or UNNAMED,
         steps=config.schedule.steps,
         batch_size=config.optim.batch_size * config.optim.accumulation_steps,

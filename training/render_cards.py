@@ -1,0 +1,67 @@
+"""The cards in model_cards/, each from its facts and the record of its run.
+
+    python training/render_cards.py                             # all of them, from the records that lie there
+    python training/render_cards.py depthseg-world-flow runs/pretrain_synthetic_flow data.root=/data/world
+
+With a run, the checkpoint is prepared and checked as `depthseg publish` does it, and its record is put beside the
+card. Weights and the code that travels with them stay out, but for depthseg-tiny-world, which is there to be loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from depthseg.engine.command import one_sentence_errors, show_progress
+from depthseg.hub.bundle import checked_licence, files_of, prepare
+from depthseg.hub.card import render_card
+from depthseg.hub.facts import read_facts
+from depthseg.hub.proof import read_evaluation
+from depthseg.hub.record import read_published
+
+CARDS = Path(__file__).parents[1] / "model_cards"
+WITH_WEIGHTS = ("depthseg-tiny-world",)
+LEFT_OUT = (".safetensors", ".py", ".png", "manifest.json")
+
+
+def main() -> None:
+    """Take a record, or render what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", help="of a file of facts")
+    parser.add_argument("run_dir", nargs="?", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help="such as data.root=/data/world")
+    options = parser.parse_args()
+    show_progress()
+    with one_sentence_errors():
+        if options.name:
+            if options.run_dir is None:
+                raise ValueError(f"Give the run directory of {options.name} too.")
+            take_record(options.name, options.run_dir, options.overrides)
+        for path in [CARDS / f"{options.name}.yaml"] if options.name else sorted(CARDS.glob("*.yaml")):
+            (path.with_suffix("") / "README.md").write_text(render(path), encoding="utf-8")
+
+
+def take_record(name: str, run_dir: Path, overrides: list[str]) -> None:
+    """Prepare a run as for the Hub, and keep what is committed of it."""
+    facts = read_facts(CARDS / f"{name}.yaml")
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / name
+        prepare(run_dir, facts.repo_id, facts, prepared, overrides)
+        for file in files_of(prepared):
+            if name in WITH_WEIGHTS or not file.endswith(LEFT_OUT):
+                (CARDS / name / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(prepared / file, CARDS / name / file)
+
+
+def render(path: Path) -> str:
+    """The card of a checkpoint whose record is committed."""
+    facts, folder = read_facts(path), path.with_suffix("")
+    record = read_published(folder)
+    evaluation = read_evaluation(folder / "evaluation") if (folder / "evaluation").is_dir() else None
+    return render_card(facts.repo_id, record, evaluation, facts, *checked_licence(record, facts))
+
+
+if __name__ == "__main__":
+    main()
