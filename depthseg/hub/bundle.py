@@ -15,13 +15,12 @@ import torch
 import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
-from .. import models
 from ..engine.config import compose_config
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
 from .card import eval_entries, render_card
 from .licences import Licence, Source, check_licence, parse_licence
-from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, write_evaluation
+from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -120,9 +119,7 @@ def _check_dtype(name: str) -> None:
 
 def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
     """Save a checkpoint in another precision, over its copy."""
-    architecture = json.loads((model_dir / "config.json").read_text())["architectures"][0]
-    model = getattr(models, architecture).from_pretrained(model_dir)
-    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    model_of(model_dir).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
 def files_of(folder: Path) -> list[str]:

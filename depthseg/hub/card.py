@@ -200,7 +200,7 @@ def card_values(
         "intended_use": facts.intended_use or "Its author has not said what it is for.",
         "results_sentence": _results_sentence(record, evaluation),
         "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
-        "evaluated": evaluation is not None,
+        "images_kept": evaluation is not None and bool(evaluation.per_image),
         "interval_sentence": _interval_sentence(evaluation),
         "per_class": [
             (name, "absent" if iou is None else f"{100 * iou:.1f}")
@@ -241,10 +241,11 @@ def _results_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return f"On split {split} of {data}, as the run wrote them down. They were not measured again."
     height, width = evaluation.size
-    sentence = (
-        f"On split {split} of {data}: {len(evaluation.names)} images, scored at their own size (the first has "
-        f"{height} x {width} pixels). One training run."
-    )
+    size = f"scored at their own size (the first has {height} x {width} pixels)"
+    if record.config.task not in ("segmentation", "depth"):
+        height, width = record.config.data.size
+        size = f"resized to {height} x {width} pixels"
+    sentence = f"On split {split} of {data}: {len(evaluation.names)} images, {size}. One training run."
     alignment = evaluation.scores.get("alignment")
     if alignment is None:
         return sentence
@@ -280,6 +281,8 @@ def _rows(task: str, scores: dict[str, Any], intervals: dict[str, tuple[float, f
 def _interval_sentence(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "No interval: the run scored the images together."
+    if not evaluation.intervals:
+        return "No interval: the images were scored together."
     return (
         "The intervals are over test images drawn anew, neighbours in a video together, for these weights. They say\n"
         "nothing of what another seed would have given."

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
+from .. import models
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
+from ..engine.objectives import build_objective
 from ..engine.predict import load_model, predict_maps
 from ..engine.records import write_json
+from ..engine.scoring import Scorer
 from ..metrics import DepthErrors
 from ..study.cells import blocks_of, confusion_per_image
 from ..study.statistics import ArmResults, bootstrap, draw_blocks
@@ -75,7 +79,7 @@ class Evaluation:
         intervals: Score -> lower and upper end of its 95 % interval over test images, for these weights.
         names: Of the images.
         per_image: `confusion` int64 `(N, K, K)`, rows = truth; depth scores `(N,)` by name, NaN where an image has no
-            depth.
+            depth; empty for the rivals of depth, whose images are scored together.
         split: What it was scored on.
         size: Height and width of the first image.
     """
@@ -89,11 +93,11 @@ class Evaluation:
 
 
 def can_evaluate(record: RunRecord) -> bool:
-    """Whether a run has scores of labels or depth.
+    """Whether a run has scores that its weights alone can repeat.
 
-    It has none if it learned without any truth, or is a rival of depth.
+    Depth that was learned without any truth was scored with the network of the camera's motion, which is not kept.
     """
-    return record.config.task == "segmentation" or (record.config.task == "depth" and "abs_rel" in record.scores)
+    return record.config.task != "depth" or "abs_rel" in record.scores
 
 
 def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | None = None) -> Evaluation:
@@ -104,6 +108,8 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         model_dir: The weights.
         alignment: Of depth; None = that of its type.
     """
+    if config.task not in ("segmentation", "depth"):
+        return _evaluate_rival(config, model_dir)
     _, dataset = build_datasets(config.data)
     model, processor = load_model(model_dir)
     blocks = np.array(blocks_of(dataset.names, 1 if source_of(config.data)[0] in SINGLE_SCENES else BLOCK_LENGTH))
@@ -126,6 +132,23 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         split=config.data.val_split,
         size=first.image.shape[:2],
     )
+
+
+def _evaluate_rival(config: RunConfig, model_dir: Path) -> Evaluation:
+    """Scores of all images together, as the run has them."""
+    train_set, dataset = build_datasets(config.data)
+    model = model_of(model_dir).to(memory_format=torch.channels_last)
+    processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
+    objective = build_objective(config, model, train_set).eval()
+    scores = Scorer(config, objective, processor, dataset, Accelerator(cpu=True))()
+    size = dataset[0].image.shape[:2]
+    return Evaluation(json_scores(scores), {}, list(dataset.names), {}, config.data.val_split, size)
+
+
+def model_of(model_dir: Path) -> nn.Module:
+    """The task model of a checkpoint in float32, for evaluation."""
+    architecture = json.loads((model_dir / "config.json").read_text())["architectures"][0]
+    return getattr(models, architecture).from_pretrained(model_dir, dtype=torch.float32).eval()
 
 
 def _segmentation(
@@ -265,8 +288,6 @@ def check_loads_elsewhere(folder: Path) -> None:
 
 @torch.no_grad()
 def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarray:
-    from .. import models  # by name: any task model
-
     model = getattr(models, architecture).from_pretrained(folder).eval()
     inputs = models.DepthSegImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="pt")
     if architecture == "DepthSegForOpticalFlow":

@@ -13,10 +13,14 @@ import yaml
 from hub.tiny_runs import tiny_runs
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from depthseg.cli import main
+from depthseg.data.synthetic import SyntheticWorld
 from depthseg.engine.config import load_config
+from depthseg.engine.evaluation import evaluate_model
+from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts, read_facts
@@ -162,6 +166,49 @@ def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path)
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
+def test_a_rival_of_depth_is_scored_again(tmp_path):
+    train(
+        load_config(
+            None,
+            [
+                *(
+                    "task=reconstruction",
+                    "data.name=synthetic",
+                    f"data.root={tmp_path / 'world'}",
+                    "data.size=[32,64]",
+                ),
+                *("data.options={size: [32, 64]}", "data.train_options={count: 4}", "data.val_options={count: 3}"),
+                "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
+                "model.head_config={decoder_channels: [8, 8, 8, 16, 16]}",
+                *("optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"),
+                f"run.output_dir={tmp_path / 'run'}",
+            ],
+        )
+    )
+    prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
+    scores = json.loads((tmp_path / "out" / "evaluation" / "scores.json").read_text())["scores"]
+    assert scores["hole_l1"] == pytest.approx(last_line(tmp_path / "run")["hole_l1"], rel=1e-6)
+    assert "3 images, resized to 32 x 64 pixels" in (tmp_path / "out" / "README.md").read_text()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text(json.dumps(last_line(tmp_path / "run") | {"hole_l1": scores["hole_l1"] / 2}) + "\n")
+    with pytest.raises(ValueError, match="do not score what their run wrote down: hole_l1"):
+        prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
+
+
+def test_results_on_other_images_in_another_precision(runs, tmp_path):
+    facts = Facts(licence="mit", test=["data.val_split=test", "data.val_options.count=3"], dtype="bfloat16")
+    prepare(runs["segmentation"], "tester/tiny", facts, tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} <= {"BF16", "I64"}
+    world = SyntheticWorld(runs["depth"].parent / "world", "test", count=3, size=(32, 64))
+    expected = evaluate_model(*load_model(tmp_path / "out"), world, "segmentation")
+    assert card_rows(tmp_path / "out")["mIoU"][0] == f"{100 * expected['mean_iou']:.1f} %"
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "On split test of synthetic: 3 images" in text and "split: test" in text
+    with pytest.raises(ValueError, match="dtype is 'half'; weights are published as one of float32"):
+        prepare(runs["segmentation"], "tester/tiny", Facts(licence="mit", dtype="half"), tmp_path / "other")
+
+
 def test_code_that_does_not_travel_is_refused(runs, tmp_path):
     run_dir = copy_of(runs["segmentation"], tmp_path / "run")
     path = run_dir / "model" / "modeling_depthseg.py"
@@ -290,4 +337,4 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
     assert (
         card_rows(tmp_path / "out")["photometric loss"][0] == f"{last_line(tmp_path / 'run')['photometric_loss']:.3f}"
     )
-    assert "| run | depth | mono | video | cc-by-4.0 | 2 | 2 | 0 |" in card
+    assert "| run | depth | video of one camera | video | cc-by-4.0 | 2 | 2 | 0 |" in card
