@@ -124,6 +124,12 @@ def test_training_is_told_as_it_was(name):
     assert f"\n{count / 1e6:.1f} million parameters: encoder `{stored['encoder_config']['model_type']}`" in text
     launch = json.loads((training / "run.json").read_text())["launches"][-1]
     assert f"PyTorch {launch['torch'].removesuffix('+cpu')}, transformers {launch['transformers']}" in text
+    if (training / "motion.json").is_file():
+        motion = json.loads((training / "motion.json").read_text())
+        found = re.search(r"are ([\d.]+) grey levels off; as they are, ([\d.]+), and .*? on, ([\d.]+)\.", text).groups()
+        for shown, kind in zip(found, ("model", "identity", "straight_line"), strict=True):
+            assert float(shown) == pytest.approx(motion["warp_error"][kind], abs=0.0501)
+        assert f"The camera's way is {motion['trajectory']['model']['ate']:.2f} m off over 57 m" in text
     seconds = [json.loads(line)["seconds"] for line in (training / "metrics.jsonl").read_text().splitlines()]
     if seconds == sorted(seconds):
         assert f"The last stage took {round(seconds[-1] / 60)} min on a CPU" in text

@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
 from ..engine.config import compose_config
+from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
 from .card import eval_entries, render_card
@@ -160,6 +161,8 @@ def _write_training(folder: Path, record: RunRecord, licence: Licence) -> None:
     for name in (METRICS_FILE, RUN_RECORD, "subset.json"):
         if (record.run_dir / name).is_file():
             shutil.copyfile(record.run_dir / name, training / name)
+    if record.motion:
+        write_json(training / MOTION_FILE, record.motion)
     write_curves(training / "curves.png", record.run_dir / METRICS_FILE)
     own = f"other:{licence.name}:{licence.link}" if licence.id == "other" else licence.id
     stages = [asdict(stage) for stage in record.lineage.stages]

@@ -196,12 +196,15 @@ def card_values(
         "auto_class": next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}")),
         "gives_depth": task == "segmentation" and "abs_rel" in scores,
         "classes": list(stored.get("id2label", {}).values()),
-        "depth_meaning": UP_TO_SCALE if scores.get("alignment") == "median" else DEPTH_MEANING[stored["depth_type"]],
+        "depth_meaning": UP_TO_SCALE
+        if record.lineage.stages[-1].supervision == "mono"
+        else DEPTH_MEANING[stored["depth_type"]],
         "intended_use": facts.intended_use or "Its author has not said what it is for.",
         "results_sentence": _results_sentence(record, evaluation),
         "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
         "images_kept": evaluation is not None and bool(evaluation.per_image),
         "interval_sentence": _interval_sentence(evaluation),
+        "motion_sentence": _motion_sentence(record.motion),
         "per_class": [
             (name, "absent" if iou is None else f"{100 * iou:.1f}")
             for name, iou in (scores.get("per_class_iou") or {}).items()
@@ -286,6 +289,26 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
     return (
         "The intervals are over test images drawn anew, neighbours in a video together, for these weights. They say\n"
         "nothing of what another seed would have given."
+    )
+
+
+def _motion_sentence(motion: dict[str, Any]) -> str:
+    """How well depth and motion explain the video that was fitted."""
+    if not motion:
+        return ""
+    warp = motion["warp_error"]
+    sentence = (
+        f"On the video itself, which it was fitted to: frames warped onto their neighbours are {warp['model']:.1f} "
+        f"grey levels off; as they are, {warp['identity']:.1f}, and as if the camera drove straight on, "
+        f"{warp['straight_line']:.1f}."
+    )
+    found = motion.get("trajectory")
+    if not found:
+        return sentence
+    return (
+        f"{sentence} The camera's way is {found['model']['ate']:.2f} m off over "
+        f"{found['model']['path_length']:.0f} m, with one scale for all of it; straight on, "
+        f"{found['straight_line']['ate']:.2f} m."
     )
 
 

@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 
 from ..engine.build import source_of
 from ..engine.config import load_config
+from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
 from ..engine.records import METRICS_FILE, RUN_RECORD
 from ..engine.scoring import SELECTION, WITHOUT_TRUTH
@@ -92,6 +93,7 @@ class RunRecord:
         seconds: Training time of all launches.
         lineage: What the weights come from.
         subset: The labelled images of a few-shot run; empty if it had all.
+        motion: How well the camera's motion in a video was found, as the report of the run has it; mostly empty.
     """
 
     run_dir: Path
@@ -104,6 +106,7 @@ class RunRecord:
     seconds: float
     lineage: Lineage
     subset: dict[str, Any]
+    motion: dict[str, Any]
 
 
 def read_run(run_dir: str | Path) -> RunRecord:
@@ -147,6 +150,7 @@ def read_published(folder: str | Path) -> RunRecord:
 def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineage: Lineage) -> RunRecord:
     config, curve = load_config(files / "config.yaml"), _read_curve(files)
     subset = files / "subset.json"
+    motion = next((path for path in (files / "report" / MOTION_FILE, files / MOTION_FILE) if path.is_file()), None)
     return RunRecord(
         run_dir=run_dir,
         model_dir=model_dir,
@@ -158,6 +162,7 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
         seconds=_seconds(curve),
         lineage=lineage,
         subset=json.loads(subset.read_text()) if subset.is_file() else {},
+        motion=json.loads(motion.read_text()) if motion else {},
     )
 
 
