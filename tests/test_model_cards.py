@@ -126,7 +126,9 @@ def test_training_is_told_as_it_was(name):
     assert f"PyTorch {launch['torch'].removesuffix('+cpu')}, transformers {launch['transformers']}" in text
     if (training / "motion.json").is_file():
         motion = json.loads((training / "motion.json").read_text())
-        found = re.search(r"are ([\d.]+) grey levels off; as they are, ([\d.]+), and .*? on, ([\d.]+)\.", text).groups()
+        found = re.search(
+            r"are ([\d.]+) grey levels off; as they are, ([\d.]+), and .*? on, ([\d.]+)\.", text
+        ).groups()
         for shown, kind in zip(found, ("model", "identity", "straight_line"), strict=True):
             assert float(shown) == pytest.approx(motion["warp_error"][kind], abs=0.0501)
         assert f"The camera's way is {motion['trajectory']['model']['ate']:.2f} m off over 57 m" in text
@@ -195,7 +197,8 @@ def test_snippets_run_where_depthseg_cannot_be_imported(name, tmp_path):
     config = models.DepthSegConfig.from_pretrained(CARDS / name)
     getattr(models, config.architectures[0])(config).save_pretrained(tmp_path / "model")
     models.DepthSegImageProcessor.from_pretrained(CARDS / name).save_pretrained(tmp_path / "model")
-    Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / "street.png")
+    for picture in ("street.png", "street_before.png"):
+        Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / picture)
     assert run_snippet(name, tmp_path / "model", tmp_path)
 
 

@@ -109,7 +109,7 @@ def metadata(
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
         EvalResult(
-            task_type=PIPELINES["depth"] if name in DEPTH_SCORES else PIPELINES.get(task, "other"),
+            task_type=PIPELINES.get("depth" if task == "segmentation" and name in DEPTH_SCORES else task, "other"),
             dataset_type=facts.hub_datasets.get(data, data),
             dataset_name=data,
             dataset_split=split_of(record, evaluation),
@@ -188,12 +188,14 @@ def card_values(
     stored = json.loads((record.model_dir / "config.json").read_text())
     scores = scores_of(record, evaluation)
     architecture = stored["architectures"][0]
+    auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
     return {
         "title": facts.title or repo_id.rpartition("/")[2],
         "summary": facts.summary or _summary(record, stored),
         "repo_id": repo_id,
         "task": task,
-        "auto_class": next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}")),
+        "auto_class": auto_class,
+        "code": stored["auto_map"][auto_class],
         "gives_depth": task == "segmentation" and "abs_rel" in scores,
         "classes": list(stored.get("id2label", {}).values()),
         "depth_meaning": UP_TO_SCALE

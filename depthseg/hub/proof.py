@@ -60,7 +60,7 @@ else:  # transformers has no such class for optical flow
     model = transformers.dynamic_module_utils.get_class_from_dynamic_module(code, folder).from_pretrained(folder)
 inputs = processor(images=[numpy.load(image)], return_tensors="pt")
 if auto_class == "AutoModelForOpticalFlow":
-    inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
+    inputs["other_pixel_values"] = inputs["pixel_values"].flip(-1)
 outputs = model.eval()(**inputs)
 name = next(name for name in json.loads(sys.stdin.read()) if name in outputs)
 numpy.save(answer, outputs[name].detach().float().numpy())
@@ -291,6 +291,6 @@ def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarra
     model = getattr(models, architecture).from_pretrained(folder).eval()
     inputs = models.DepthSegImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="pt")
     if architecture == "DepthSegForOpticalFlow":
-        inputs["source_pixel_values"] = inputs["pixel_values"].flip(-1)
+        inputs["other_pixel_values"] = inputs["pixel_values"].flip(-1)
     outputs = model(**inputs)
     return outputs[next(name for name in OUTPUTS if name in outputs)].float().numpy()

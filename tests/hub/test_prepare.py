@@ -12,10 +12,12 @@ import pytest
 import yaml
 from hub.tiny_runs import tiny_runs
 from huggingface_hub import ModelCard
+from models.tiny_models import PRETEXT_TASKS, TASKS, tiny_model
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from depthseg import DepthSegImageProcessor
 from depthseg.cli import main
 from depthseg.data.synthetic import SyntheticWorld
 from depthseg.engine.config import load_config
@@ -24,6 +26,7 @@ from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts, read_facts
+from depthseg.hub.proof import check_loads_elsewhere
 from depthseg.hub.record import read_run, trace
 
 FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
@@ -338,3 +341,12 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
         card_rows(tmp_path / "out")["photometric loss"][0] == f"{last_line(tmp_path / 'run')['photometric_loss']:.3f}"
     )
     assert "| run | depth | video of one camera | video | cc-by-4.0 | 2 | 2 | 0 |" in card
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("task", TASKS | PRETEXT_TASKS)
+def test_models_of_every_task_load_elsewhere(task, tmp_path):
+    """The one that takes two pictures too, for which transformers has no Auto class."""
+    tiny_model(task).save_pretrained(tmp_path)
+    DepthSegImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
+    check_loads_elsewhere(tmp_path)
