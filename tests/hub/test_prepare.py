@@ -169,6 +169,7 @@ def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path)
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
+@pytest.mark.heavy
 def test_a_rival_of_depth_is_scored_again(tmp_path):
     train(
         load_config(
@@ -198,6 +199,7 @@ def test_a_rival_of_depth_is_scored_again(tmp_path):
         prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
 
 
+@pytest.mark.heavy
 def test_results_on_other_images_in_another_precision(runs, tmp_path):
     facts = Facts(licence="mit", test=["data.val_split=test", "data.val_options.count=3"], dtype="bfloat16")
     prepare(runs["segmentation"], "tester/tiny", facts, tmp_path / "out")
@@ -309,6 +311,7 @@ def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared
         assert shape in done.stdout
 
 
+@pytest.mark.heavy
 def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
     """Depth from a video that nobody measured: a photometric loss, no interval, and the licence its owner states."""
     frames = tmp_path / "frames"
