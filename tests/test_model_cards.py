@@ -115,7 +115,10 @@ def test_training_is_told_as_it_was(name):
     assert (last["task"], last["steps"]) == (config["task"], config["schedule"]["steps"])
     assert (last["batch_size"], last["seed"]) == (config["optim"]["batch_size"], config["run"]["seed"])
     height, width = config["data"]["size"]
-    assert f"input {height} x {width} pixels" in text
+    if config["data"]["crop_pixels"]:
+        assert f"input 64 x 192 pixels, trained on patches of {height} x {width}." in text
+    else:
+        assert f"input {height} x {width} pixels.\n" in text
     with torch.device("meta"):
         stored = json.loads((CARDS / name / "config.json").read_text())
         architecture = getattr(models, stored["architectures"][0])

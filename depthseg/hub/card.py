@@ -214,8 +214,7 @@ def card_values(
         "parameters": f"{record.parameters / 1e6:.1f} million",
         "encoder": stored["encoder_config"]["model_type"],
         "head": stored["head_type"],
-        "height": config.data.size[0],
-        "width": config.data.size[1],
+        "input": _input(record),
         "licences": {source.name: source.licence.label for source in sources if source.licence},
         "stages": [asdict(stage) | {"supervision": _learned_from(stage)} for stage in record.lineage.stages],
         "data": _data_sentences(record, facts),
@@ -292,6 +291,12 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
         "The intervals are over test images drawn anew, neighbours in a video together, for these weights. They say\n"
         "nothing of what another seed would have given."
     )
+
+
+def _input(record: RunRecord) -> str:
+    size = json.loads((record.model_dir / "preprocessor_config.json").read_text())["size"]
+    whole, data = f"{size['height']} x {size['width']} pixels", record.config.data
+    return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.crop_pixels else whole
 
 
 def _motion_sentence(motion: dict[str, Any]) -> str:
