@@ -184,7 +184,7 @@ def card_values(
     sources: Sequence[Source],
 ) -> dict[str, Any]:
     """What the template is filled with; see `render_card`."""
-    config, task = record.config, record.config.task
+    task = record.config.task
     stored = json.loads((record.model_dir / "config.json").read_text())
     scores = scores_of(record, evaluation)
     architecture = stored["architectures"][0]
