@@ -13,6 +13,7 @@ from .data import DATASETS
 from .data.check import check_dataset
 from .data.doctor import examine_video
 from .engine.command import (
+    USER_ERRORS,
     add_evaluation_options,
     add_training_options,
     one_sentence_errors,
@@ -184,16 +185,21 @@ def run_study_command(options: argparse.Namespace) -> None:
 
 def add_publish(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of publishing."""
-    parser.add_argument("run_dir", nargs="?", type=Path, help="run directory of finetune or pretrain")
-    parser.add_argument("repo_id", nargs="?", help="owner/name on the Hub")
-    parser.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help="such as data.root=/data/camvid")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RUN_DIR OWNER/NAME [OPTION=VALUE ...]",
+        help="run directory of finetune or pretrain, repository, and what is different here, such as data.root=/data",
+    )
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every checkpoint whose facts lie in FOLDER")
     parser.add_argument("--facts", type=Path, metavar="FILE", help="YAML: licence, intended_use, limits, ...")
     parser.add_argument("--licence", "--license", help="Hub identifier, or other:NAME:LINK")
     parser.add_argument(
         "--licence-of", action="append", default=[], metavar="NAME=ID", help="licence of your data or of weights"
     )
-    parser.add_argument("--output-dir", type=Path, help="where it is prepared; default: RUN_DIR/published")
+    parser.add_argument(
+        "--output-dir", type=Path, help="where it is prepared, with --all a folder each; default: RUN_DIR/published"
+    )
     parser.add_argument("--dry-run", action="store_true", help="prepare and check everything, send nothing")
     parser.add_argument("--private", action="store_true", help="a repository that is made is private")
     parser.add_argument("--revision", metavar="BRANCH", help="default: main")
@@ -204,28 +210,55 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
 def run_publish(options: argparse.Namespace) -> None:
     """Prepare and check a checkpoint, or several, and put them on the Hub."""
     show_progress()
+    overrides = [word for word in options.words if "=" in word]
+    names = [word for word in options.words if "=" not in word]
     with one_sentence_errors():
         if options.all is not None:
-            if options.run_dir or options.repo_id:
-                raise ValueError("--all reads runs and repositories from the files of facts; leave both out.")
-            for facts in (read_facts(path) for path in sorted(options.all.glob("*.yaml"))):
-                if facts.run:
-                    publish_one(options, facts, Path(facts.run), facts.repo_id)
+            if names or options.facts or options.licence or options.licence_of:
+                raise ValueError(
+                    "--all reads runs, repositories and licences from the files of facts; leave RUN_DIR, OWNER/NAME, "
+                    "--facts, --licence and --licence-of out."
+                )
+            publish_all(options, overrides)
             return
-        if not (options.run_dir and options.repo_id):
+        if len(names) != 2:
             raise ValueError("Give a run directory and owner/name, or --all with a folder of facts.")
         licences = dict(read_pair(text) for text in options.licence_of)
         stated = {"licence": options.licence} if options.licence else {}
         facts = read_facts(options.facts, licences=licences, **stated)
-        publish_one(options, facts, options.run_dir, options.repo_id)
+        publish_one(options, facts, Path(names[0]), names[1], options.output_dir, overrides)
 
 
-def publish_one(options: argparse.Namespace, facts: Facts, run_dir: Path, repo_id: str) -> None:
+def publish_all(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Publish every checkpoint of a folder of facts; those that fail are named in the end."""
+    paths = [path for path in sorted(options.all.glob("*.yaml")) if read_facts(path).run]
+    if not paths:
+        raise FileNotFoundError(f"{options.all} holds no file of facts (*.yaml) that names a run.")
+    failed = []
+    for path in paths:
+        facts = read_facts(path)
+        output_dir = options.output_dir / path.stem if options.output_dir else None
+        try:
+            publish_one(options, facts, Path(facts.run), facts.repo_id, output_dir, overrides)
+        except USER_ERRORS as error:
+            failed.append(f"{path.stem}: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(paths)} were not published.\n" + "\n".join(failed))
+
+
+def publish_one(
+    options: argparse.Namespace,
+    facts: Facts,
+    run_dir: Path,
+    repo_id: str,
+    output_dir: Path | None,
+    overrides: Sequence[str],
+) -> None:
     """Prepare a checkpoint and, unless it is a dry run, publish it."""
     if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is no repository; write owner/name.")
-    folder = options.output_dir or run_dir / "published"
-    prepare(run_dir, repo_id, facts, folder, options.overrides)
+    folder = output_dir or run_dir / "published"
+    prepare(run_dir, repo_id, facts, folder, overrides)
     if options.dry_run:
         print(f"{folder} holds what would be published as {repo_id}; nothing was sent.")
         return

@@ -22,12 +22,15 @@ class Progress:
         step: Optimiser steps done.
         loss_sum: Sum of the step losses since the last scoring.
         loss_steps: Number of the steps in `loss_sum`.
+        seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
+            it.
         selected: Step, loss and scores of the weights in `model/`; empty before the first scoring.
     """
 
     step: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
+    seconds: float = 0.0
     selected: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:

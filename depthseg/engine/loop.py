@@ -175,6 +175,7 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             progress.step += 1
             progress.loss_sum += values["loss"]
             progress.loss_steps += 1
+            progress.seconds = training.log.seconds
             training.log.step(progress.step, values, lr)
             if _due(progress.step, config.run.eval_every, config):
                 _score(training, lr)

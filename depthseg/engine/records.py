@@ -43,23 +43,32 @@ class RunLog:
         config: The options.
         first_step: Step that this launch begins with; records of later steps are left over from an interrupted
             launch and are dropped.
+        seconds_before: Time of training of the launches before.
     """
 
-    def __init__(self, run_dir: Path, accelerator: Accelerator, config: RunConfig, first_step: int) -> None:
+    def __init__(
+        self, run_dir: Path, accelerator: Accelerator, config: RunConfig, first_step: int, seconds_before: float
+    ) -> None:
         self._active = accelerator.is_main_process
         self._metrics = run_dir / METRICS_FILE
         self._steps = config.schedule.steps
         self._log_every = config.run.log_every
         self._board = None
         self._first_step = first_step
+        self._seconds_before = seconds_before
         self._started = time.perf_counter()
         if self._active:
             _drop_later_lines(self._metrics, first_step)
-            _record_launch(run_dir / RUN_RECORD, accelerator, first_step)
+            _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
             if config.run.tensorboard:
                 self._board = _summary_writer(run_dir / "tensorboard", first_step)
         terminal = self._active and sys.stderr.isatty()
         self._bar = tqdm(total=self._steps, initial=first_step, unit="step", disable=not terminal, dynamic_ncols=True)
+
+    @property
+    def seconds(self) -> float:
+        """Time of training of all launches up to now."""
+        return self._seconds_before + time.perf_counter() - self._started
 
     def step(self, step: int, values: dict[str, float], lr: float) -> None:
         """Note one optimiser step.
@@ -95,7 +104,7 @@ class RunLog:
         if not self._active:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "seconds": round(time.perf_counter() - self._started, 1)}) + "\n")
+            file.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, float) and name not in SETTINGS}
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         logger.info("step %d scored: %s", line["step"], text)
@@ -122,11 +131,12 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _record_launch(path: Path, accelerator: Accelerator, first_step: int) -> None:
+def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> None:
     """Add this launch to run.json; a run that was resumed has several."""
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     launch = {
         "first_step": first_step,
+        "seconds_before": round(seconds_before, 1),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "num_processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,

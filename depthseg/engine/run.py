@@ -279,7 +279,7 @@ def _assemble(
         count_valid=objective.count_valid,
         optimizer=optimizer,
         progress=progress,
-        log=RunLog(run_dir, accelerator, config, progress.step),
+        log=RunLog(run_dir, accelerator, config, progress.step, progress.seconds),
         score=scorer,
         selection=scorer.selection,
         show=scorer.show,

@@ -19,12 +19,13 @@ from ..engine.config import compose_config
 from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
-from .card import eval_entries, render_card
+from .card import data_of, eval_entries, render_card
 from .licences import Licence, Source, check_licence, parse_licence
 from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
 
 if TYPE_CHECKING:
+    from ..engine.options import RunConfig
     from .facts import Facts
 
 MANIFEST = "training/manifest.json"
@@ -45,7 +46,8 @@ def prepare(
         repo_id: Where it will lie on the Hub; the snippet of its card loads it from there.
         facts: What its author says.
         folder: Becomes the folder; what an earlier call left there is replaced.
-        overrides: Options of the run that are different here, such as `data.root=/data/camvid`.
+        overrides: Options that are different here when the weights are scored again, such as
+            `data.root=/data/camvid`.
 
     Returns:
         The run.
@@ -56,14 +58,21 @@ def prepare(
         ValueError: An unknown dtype, no licence or one that an ancestor's forbids, scores that are not those of the
             record, or weights that do not load in a process without depthseg.
     """
-    record = with_overrides(read_run(run_dir), overrides)
+    record = read_run(run_dir)
     licence, sources = checked_licence(record, facts)
     _check_free(Path(folder))
     _check_dtype(facts.dtype)
+    if (facts.dtype or facts.test) and not can_evaluate(record):
+        raise ValueError(
+            f"The scores of {run_dir} cannot be measured again, because nobody measured the depth of its pictures; "
+            "leave test and dtype out of the facts."
+        )
     check_loads_elsewhere(record.model_dir)
-    alignment, evaluation = record.scores.get("alignment"), None
+    here, evaluation = record.config.to_dict(), None
     if can_evaluate(record):
-        evaluation = evaluate_checkpoint(record.config, record.model_dir, alignment)
+        alignment = record.scores.get("alignment") or (None if record.lineage.knows_scale else "median")
+        config = compose_config([("the run", here)], overrides)
+        evaluation = evaluate_checkpoint(config, record.model_dir, alignment)
         compare_scores(evaluation.scores, record.scores, record.model_dir)
     with _replacing(Path(folder)) as partial:
         shutil.copytree(record.model_dir, partial, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
@@ -73,26 +82,19 @@ def prepare(
         if evaluation is not None:
             if facts.dtype or facts.test:
                 # The record is proven; what the card says is of the published weights on the stated images.
-                tested = compose_config([("the run", record.config.to_dict())], facts.test)
+                tested = compose_config([("the run", here)], [*overrides, *facts.test])
                 evaluation = evaluate_checkpoint(tested, partial, alignment)
             write_evaluation(partial / "evaluation", evaluation)
-        _write_training(partial, record, licence)
+        _write_training(partial, record, licence, sources)
         entries = eval_entries(repo_id, record, evaluation, facts)
         if entries:
-            path = partial / ".eval_results" / f"{record.lineage.stages[-1].data}.yaml"
+            path = partial / ".eval_results" / f"{data_of(record, evaluation)}.yaml"
             path.parent.mkdir()
             path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
         card = render_card(repo_id, record, evaluation, facts, licence, sources)
         (partial / "README.md").write_text(card, encoding="utf-8")
         write_json(partial / MANIFEST, {path: hash_of(partial / path) for path in files_of(partial)})
     return record
-
-
-def with_overrides(record: RunRecord, overrides: Sequence[str]) -> RunRecord:
-    """The record with the data where it lies here."""
-    if not overrides:
-        return record
-    return replace(record, config=compose_config([("the run", record.config.to_dict())], overrides))
 
 
 def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Source]]:
@@ -154,35 +156,48 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_training(folder: Path, record: RunRecord, licence: Licence) -> None:
+def _write_training(folder: Path, record: RunRecord, licence: Licence, sources: Sequence[Source]) -> None:
     training = folder / "training"
     training.mkdir()
-    without_paths(record).save(training / "config.yaml")
+    without_paths(record.config).save(training / "config.yaml")
     for name in (METRICS_FILE, RUN_RECORD, "subset.json"):
         if (record.run_dir / name).is_file():
             shutil.copyfile(record.run_dir / name, training / name)
     if record.motion:
         write_json(training / MOTION_FILE, record.motion)
     write_curves(training / "curves.png", record.run_dir / METRICS_FILE)
-    own = f"other:{licence.name}:{licence.link}" if licence.id == "other" else licence.id
-    stages = [asdict(stage) for stage in record.lineage.stages]
-    known = {"stages": stages, "ancestors": list(record.lineage.ancestors), "parameters": record.parameters}
-    write_json(folder / LINEAGE_FILE, {"licence": own} | known)
+    known = {source.name: source.licence.text for source in sources if source.licence}
+    stages = [asdict(stage) | {"licence": known[record.lineage.data_name(stage)]} for stage in record.lineage.stages]
+    lineage = {"licence": licence.text, "stages": stages, "ancestors": list(record.lineage.ancestors)}
+    write_json(folder / LINEAGE_FILE, lineage | {"parameters": record.parameters})
 
 
-def without_paths(record: RunRecord) -> Any:
-    """The options of a run without the folders of the machine that it ran on: of a path, its last two names stay."""
-    config = record.config
-    data = replace(config.data, root=_short(config.data.root), video=_short(config.data.video))
-    model = replace(config.model, pretrained=_short(config.model.pretrained))
-    run = replace(config.run, output_dir=_short(config.run.output_dir))
-    return replace(config, data=data, model=model, run=run)
+def without_paths(config: RunConfig) -> RunConfig:
+    """The options of a run without the folders of the machine that it ran on: of a path, its last name stays."""
+    data, model, run = config.data, config.model, config.run
+    options = {name: _without_paths(getattr(data, name)) for name in ("options", "train_options", "val_options")}
+    # Checkpoints are called `model`; the run that they lie in tells one from another.
+    start = model.pretrained and _shortened(model.pretrained, 2)
+    return replace(
+        config,
+        data=replace(data, root=_without_paths(data.root), video=_without_paths(data.video), **options),
+        model=replace(model, pretrained=start),
+        run=replace(run, output_dir=_without_paths(run.output_dir)),
+    )
 
 
-def _short(path: str | None) -> str | None:
-    if path is None or not Path(path).is_absolute():
-        return path
-    return "/".join(Path(path).parts[-2:])
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_paths(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    return _shortened(value, 1) if isinstance(value, str) else value
+
+
+def _shortened(text: str, names: int) -> str:
+    """The last names of a path that leads out of the folder of the run; anything else as it is."""
+    path = Path(text)
+    return "/".join(path.parts[-names:]) if path.is_absolute() or text.startswith(("~", "..")) else text
 
 
 def read_manifest(folder: Path) -> dict[str, str]:

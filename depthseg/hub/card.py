@@ -11,13 +11,14 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..data import DATASETS, OWN_TERMS
-from .record import LOCAL
+from ..engine.build import source_of
+from .record import JOINT
 
 if TYPE_CHECKING:
     from .facts import Facts
     from .licences import Licence, Source
     from .proof import Evaluation
-    from .record import RunRecord, Stage
+    from .record import Lineage, RunRecord, Stage
 
 PIPELINES = {
     "segmentation": "image-segmentation",
@@ -53,6 +54,7 @@ DEPTH_SCORES = tuple(name for name, *_ in SCORES["depth"])
 
 SUPERVISIONS = {
     "labels": "labels",
+    JOINT: "labels and true depth",
     "mono": "video of one camera",
     "stereo": "stereo pairs",
     "mono_stereo": "video of a stereo rig",
@@ -104,8 +106,7 @@ def metadata(
     sources: Sequence[Source],
 ) -> ModelCardData:
     """What the Hub reads: licence, task, base models, scores. See `render_card`."""
-    task, data = record.config.task, record.lineage.stages[-1].data
-    weights = [source.name for source in sources if source.kind == "weights" and not source.name.startswith(LOCAL)]
+    task, data = record.config.task, data_of(record, evaluation)
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
         EvalResult(
@@ -126,7 +127,7 @@ def metadata(
         library_name="transformers",
         pipeline_tag=PIPELINES.get(task),
         tags=["depthseg", *TAGS.get(task, [])],
-        base_model=weights or None,
+        base_model=record.lineage.base_model,
         datasets=datasets or None,
         metrics=[result.metric_type for result in results],
         model_name=repo_id.rpartition("/")[2],
@@ -138,7 +139,7 @@ def eval_entries(
     repo_id: str, record: RunRecord, evaluation: Evaluation | None, facts: Facts
 ) -> list[EvalResultEntry]:
     """The main score in the form of `.eval_results/`, where its data set is a benchmark on the Hub."""
-    dataset = facts.hub_datasets.get(record.lineage.stages[-1].data)
+    dataset = facts.hub_datasets.get(data_of(record, evaluation))
     if dataset is None:
         return []
     name, _, value = scored(record.config.task, scores_of(record, evaluation))[0]
@@ -160,8 +161,13 @@ def scores_of(record: RunRecord, evaluation: Evaluation | None) -> dict[str, Any
     return record.scores if evaluation is None else evaluation.scores
 
 
+def data_of(record: RunRecord, evaluation: Evaluation | None) -> str:
+    """Data set that the scores of the card were measured on."""
+    return record.lineage.stages[-1].data if evaluation is None else evaluation.data
+
+
 def split_of(record: RunRecord, evaluation: Evaluation | None) -> str:
-    """What the scores of the card were measured on."""
+    """Its split."""
     return record.config.data.val_split if evaluation is None else evaluation.split
 
 
@@ -172,7 +178,7 @@ def scored(task: str, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
 
 def data_names(record: RunRecord) -> list[str]:
     """Data sets of all stages, each once."""
-    return list(dict.fromkeys(stage.data for stage in record.lineage.stages))
+    return list(dict.fromkeys(record.lineage.data_name(stage) for stage in record.lineage.stages))
 
 
 def card_values(
@@ -198,15 +204,14 @@ def card_values(
         "code": stored["auto_map"][auto_class],
         "gives_depth": task == "segmentation" and "abs_rel" in scores,
         "classes": list(stored.get("id2label", {}).values()),
-        "depth_meaning": UP_TO_SCALE
-        if record.lineage.stages[-1].supervision == "mono"
-        else DEPTH_MEANING[stored["depth_type"]],
+        "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
         "intended_use": facts.intended_use or "Its author has not said what it is for.",
-        "results_sentence": _results_sentence(record, evaluation),
+        "results_sentence": _results_sentence(record, evaluation, facts),
+        "cast": bool(facts.dtype),
         "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
         "images_kept": evaluation is not None and bool(evaluation.per_image),
         "interval_sentence": _interval_sentence(evaluation),
-        "motion_sentence": _motion_sentence(record.motion),
+        "motion_sentence": _motion_sentence(record),
         "per_class": [
             (name, "absent" if iou is None else f"{100 * iou:.1f}")
             for name, iou in (scores.get("per_class_iou") or {}).items()
@@ -216,12 +221,11 @@ def card_values(
         "head": stored["head_type"],
         "input": _input(record),
         "licences": {source.name: source.licence.label for source in sources if source.licence},
-        "stages": [asdict(stage) | {"supervision": _learned_from(stage)} for stage in record.lineage.stages],
+        "stages": [_stage_row(record.lineage, stage) for stage in record.lineage.stages],
         "data": _data_sentences(record, facts),
-        "start_sentence": _start_sentence(record),
         "subset_sentence": _subset_sentence(record),
         "hardware_sentence": _hardware_sentence(record),
-        "commands": facts.commands,
+        "commands": facts.commands or [_command(record)],
         "licence_sentence": _licence_sentence(licence, sources),
         "limits": facts.limits or ["Its author has stated none. It was scored on the data above and on no other."],
     }
@@ -240,29 +244,57 @@ def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
     return f"A network that predicts {what[record.config.task]}, trained with depthseg{history}."
 
 
-def _results_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
-    data, split = record.lineage.stages[-1].data, split_of(record, evaluation)
+def _results_sentence(record: RunRecord, evaluation: Evaluation | None, facts: Facts) -> str:
+    sentences = [_images_sentence(record, evaluation), "One training run."]
+    if _trained_on_them(record, evaluation):
+        sentences.append("It was trained on the same frames, so that this shows how well they are fitted.")
+    elif record.config.run.select == "best" and len(record.curve) > 1 and _of_the_run(record, evaluation):
+        sentences.append(f"The weights are the best of {len(record.curve)} scorings on these very images.")
+    if facts.dtype:
+        sentences.append(f"The weights are stored in {facts.dtype} and were scored in float32.")
+    if evaluation is not None and evaluation.scores.get("alignment"):
+        sentences.append(_protocol_sentence(evaluation.scores))
+    return " ".join(sentences)
+
+
+def _images_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
+    where = f"On split {split_of(record, evaluation)} of {data_of(record, evaluation)}"
     if evaluation is None:
-        return f"On split {split} of {data}, as the run wrote them down. They were not measured again."
+        return f"{where}, as the run wrote them down; they were not measured again."
     height, width = evaluation.size
     size = f"scored at their own size (the first has {height} x {width} pixels)"
     if record.config.task not in ("segmentation", "depth"):
         height, width = record.config.data.size
         size = f"resized to {height} x {width} pixels"
-    sentence = f"On split {split} of {data}: {len(evaluation.names)} images, {size}. One training run."
-    alignment = evaluation.scores.get("alignment")
-    if alignment is None:
-        return sentence
+    return f"{where}: {len(evaluation.names)} images, {size}."
+
+
+def _protocol_sentence(scores: dict[str, Any]) -> str:
     aligned = {
         "none": "not aligned",
         "median": "scaled by the median of each image",
         "scale_shift": "fitted in scale and shift to each image",
         "scale_shift_inverse": "fitted in scale and shift of inverse depth to each image",
-    }[alignment]
+    }[scores["alignment"]]
     return (
-        f"{sentence} Depth is {aligned} and counts from {evaluation.scores['min_depth']:g} to "
-        f"{evaluation.scores['max_depth']:g} m, crop {evaluation.scores['crop']}."
+        f"Depth is {aligned} and counts from {scores['min_depth']:g} to {scores['max_depth']:g} m, crop "
+        f"{scores['crop']}."
     )
+
+
+def _of_the_run(record: RunRecord, evaluation: Evaluation | None) -> bool:
+    """Whether the scores are of the images that the run itself was scored on."""
+    data = record.config.data
+    own = (source_of(data)[0], data.val_split)
+    return evaluation is None or (evaluation.data, evaluation.split) == own
+
+
+def _trained_on_them(record: RunRecord, evaluation: Evaluation | None) -> bool:
+    """Whether the scores are of frames that were trained on: a video that is not divided is both splits."""
+    data = record.config.data
+    options = data.options | data.val_options
+    divided = source_of(data)[0] != "video" or options.get("val_fraction", 0)
+    return not divided and _of_the_run(record, evaluation)
 
 
 def _rows(task: str, scores: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> list[dict[str, str]]:
@@ -287,9 +319,11 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
         return "No interval: the run scored the images together."
     if not evaluation.intervals:
         return "No interval: the images were scored together."
+    length = evaluation.block_length
+    together = f", {length} neighbours of a sequence together," if length > 1 else ""
     return (
-        "The intervals are over test images drawn anew, neighbours in a video together, for these weights. They say\n"
-        "nothing of what another seed would have given."
+        f"The intervals are over images drawn anew{together} for these weights. They say nothing of what another\n"
+        "seed would have given."
     )
 
 
@@ -299,17 +333,16 @@ def _input(record: RunRecord) -> str:
     return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.crop_pixels else whole
 
 
-def _motion_sentence(motion: dict[str, Any]) -> str:
-    """How well depth and motion explain the video that was fitted."""
-    if not motion:
+def _motion_sentence(record: RunRecord) -> str:
+    """How well depth and motion explain the video."""
+    if not record.motion:
         return ""
-    warp = motion["warp_error"]
+    warp, found = record.motion["warp_error"], record.motion.get("trajectory")
     sentence = (
-        f"On the video itself, which it was fitted to: frames warped onto their neighbours are {warp['model']:.1f} "
-        f"grey levels off; as they are, {warp['identity']:.1f}, and as if the camera drove straight on, "
-        f"{warp['straight_line']:.1f}."
+        "With the motion that was learned beside it, at the end of training: frames warped onto their neighbours are "
+        f"{warp['model']:.1f} grey levels off; as they are, {warp['identity']:.1f}, and as if the camera drove "
+        f"straight on, {warp['straight_line']:.1f}."
     )
-    found = motion.get("trajectory")
     if not found:
         return sentence
     return (
@@ -319,8 +352,17 @@ def _motion_sentence(motion: dict[str, Any]) -> str:
     )
 
 
-def _learned_from(stage: Stage) -> str:
-    return "true depth" if (stage.task, stage.supervision) == ("depth", "labels") else SUPERVISIONS[stage.supervision]
+def _stage_row(lineage: Lineage, stage: Stage) -> dict[str, Any]:
+    learned_from = SUPERVISIONS[stage.supervision]
+    if (stage.task, stage.supervision) == ("depth", "labels"):
+        learned_from = "true depth"
+    start = f"`{stage.start}`" if stage.start else "random weights"
+    return asdict(stage) | {"data": lineage.data_name(stage), "learned_from": learned_from, "start": start}
+
+
+def _command(record: RunRecord) -> str:
+    name = "finetune" if record.config.task == "segmentation" else "pretrain"
+    return f"depthseg {name} --config training/config.yaml"
 
 
 def _data_sentences(record: RunRecord, facts: Facts) -> dict[str, str]:
@@ -328,13 +370,6 @@ def _data_sentences(record: RunRecord, facts: Facts) -> dict[str, str]:
     known = {name: entry.summary for name, entry in DATASETS.items() if entry.terms != OWN_TERMS}
     told = known | facts.data
     return {name: told[name] for name in data_names(record) if name in told}
-
-
-def _start_sentence(record: RunRecord) -> str:
-    names = [name for name, _ in record.lineage.ancestors]
-    if names:
-        return f"The first stage began with the weights of {', '.join(f'`{name}`' for name in names)}."
-    return "The first stage began with random weights."
 
 
 def _subset_sentence(record: RunRecord) -> str:
@@ -346,12 +381,13 @@ def _subset_sentence(record: RunRecord) -> str:
 
 def _hardware_sentence(record: RunRecord) -> str:
     last = record.launches[-1]
+    took = "ran" if record.seconds is None else f"took {_duration(record.seconds)}"
     device = "a CPU" if last["device"] == "cpu" else last["device"]
     processes = "" if last["num_processes"] == 1 else f"{last['num_processes']} processes on "
     # The first runs did not write down which depthseg they were.
     own = f"depthseg {last['depthseg']}, " if "depthseg" in last else ""
     return (
-        f"The last stage took {_duration(record.seconds)} on {processes}{device}, with {own}PyTorch "
+        f"The last stage {took} on {processes}{device}, with {own}PyTorch "
         f"{last['torch'].partition('+')[0]}, transformers {last['transformers']} and Python {last['python']}."
     )
 

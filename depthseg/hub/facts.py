@@ -63,5 +63,5 @@ def read_facts(path: str | Path | None, **stated: Any) -> Facts:
         values = OmegaConf.load(path) if path else {}
         merged = OmegaConf.merge(OmegaConf.structured(Facts), values, stated)
         return OmegaConf.to_object(merged)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, TypeError) as error:
         raise ValueError(f"{path or 'The facts'} cannot be read: {str(error).splitlines()[0]}") from error

@@ -38,6 +38,11 @@ class Licence:
         """What people call it."""
         return self.name or self.id
 
+    @property
+    def text(self) -> str:
+        """What `parse_licence` reads."""
+        return f"{OWN_TERMS}:{self.name}:{self.link}" if self.id == OWN_TERMS else self.id
+
 
 @dataclass(frozen=True)
 class Source:

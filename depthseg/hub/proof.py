@@ -44,6 +44,11 @@ SINGLE_SCENES = ("synthetic", "synthetic_crops")
 TOLERANCE = 1e-3
 """By how much a score may differ from the record: machines round differently, and a pixel changes its class."""
 
+FEWEST_BLOCKS = 10
+"""With fewer blocks an interval over them says nothing."""
+
+STORED = ("data", "split", "size", "block_length", "intervals", "scores")
+
 IMAGE_SCORES = ("abs_rel", "delta1")
 """Depth scores that get an interval."""
 
@@ -80,16 +85,20 @@ class Evaluation:
         names: Of the images.
         per_image: `confusion` int64 `(N, K, K)`, rows = truth; depth scores `(N,)` by name, NaN where an image has no
             depth; empty for the rivals of depth, whose images are scored together.
-        split: What it was scored on.
+        data: Name of the data set.
+        split: Its split.
         size: Height and width of the first image.
+        block_length: Images of a sequence that were drawn together for the intervals.
     """
 
     scores: dict[str, Any]
     intervals: dict[str, tuple[float, float]]
     names: list[str]
     per_image: dict[str, np.ndarray]
+    data: str
     split: str
     size: tuple[int, int]
+    block_length: int
 
 
 def can_evaluate(record: RunRecord) -> bool:
@@ -112,10 +121,12 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         return _evaluate_rival(config, model_dir)
     _, dataset = build_datasets(config.data)
     model, processor = load_model(model_dir)
-    blocks = np.array(blocks_of(dataset.names, 1 if source_of(config.data)[0] in SINGLE_SCENES else BLOCK_LENGTH))
+    data = source_of(config.data)[0]
+    block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
+    blocks = np.array(blocks_of(dataset.names, block_length))
     if config.task == "segmentation":
         scores, per_image = _segmentation(model, processor, dataset)
-        intervals = _interval_of_iou(per_image["confusion"], blocks)
+        intervals = {"mean_iou": _interval_of_iou(per_image["confusion"], blocks)}
     else:
         scores, per_image, intervals = {}, {}, {}
     first = dataset[0]
@@ -126,11 +137,13 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         intervals |= {name: _interval_of_mean(errors[name], blocks) for name in IMAGE_SCORES}
     return Evaluation(
         scores=json_scores(scores),
-        intervals=intervals,
+        intervals={name: ends for name, ends in intervals.items() if ends is not None},
         names=list(dataset.names),
         per_image=per_image,
+        data=data,
         split=config.data.val_split,
         size=first.image.shape[:2],
+        block_length=block_length,
     )
 
 
@@ -142,7 +155,8 @@ def _evaluate_rival(config: RunConfig, model_dir: Path) -> Evaluation:
     objective = build_objective(config, model, train_set).eval()
     scores = Scorer(config, objective, processor, dataset, Accelerator(cpu=True))()
     size = dataset[0].image.shape[:2]
-    return Evaluation(json_scores(scores), {}, list(dataset.names), {}, config.data.val_split, size)
+    data, split = source_of(config.data)[0], config.data.val_split
+    return Evaluation(json_scores(scores), {}, list(dataset.names), {}, data, split, size, block_length=1)
 
 
 def model_of(model_dir: Path) -> nn.Module:
@@ -186,13 +200,19 @@ def _protocol(model: nn.Module, alignment: str | None) -> dict[str, Any]:
     return kept | {"alignment": alignment or default.alignment}
 
 
-def _interval_of_iou(confusion: np.ndarray, blocks: np.ndarray) -> dict[str, tuple[float, float]]:
+def _interval_of_iou(confusion: np.ndarray, blocks: np.ndarray) -> tuple[float, float] | None:
+    labelled = confusion.sum((1, 2)) > 0
+    confusion, blocks = confusion[labelled], blocks[labelled]
+    if len(np.unique(blocks)) < FEWEST_BLOCKS:
+        return None
     arm = ArmResults(confusion[None, None], blocks, pretraining="checkpoint", name="the model")
-    return {"mean_iou": _ends(bootstrap(arm, DRAWS, np.random.default_rng(0), what=("blocks",)))}
+    return _ends(bootstrap(arm, DRAWS, np.random.default_rng(0), what=("blocks",)))
 
 
-def _interval_of_mean(values: np.ndarray, blocks: np.ndarray) -> tuple[float, float]:
+def _interval_of_mean(values: np.ndarray, blocks: np.ndarray) -> tuple[float, float] | None:
     known = np.isfinite(values)
+    if len(np.unique(blocks[known])) < FEWEST_BLOCKS:
+        return None
     blocks, member = np.unique(blocks[known], return_inverse=True)
     sums = np.bincount(member, values[known], minlength=len(blocks))
     counts = np.bincount(member, minlength=len(blocks))
@@ -209,8 +229,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write `scores.json` and, of every image, `per_image.npz` into a new folder."""
     folder.mkdir()
     np.savez_compressed(folder / "per_image.npz", names=np.array(evaluation.names), **evaluation.per_image)
-    known = {"split": evaluation.split, "images": len(evaluation.names), "size": evaluation.size}
-    write_json(folder / "scores.json", known | {"intervals": evaluation.intervals, "scores": evaluation.scores})
+    known = {name: getattr(evaluation, name) for name in STORED}
+    write_json(folder / "scores.json", known | {"images": len(evaluation.names)})
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -219,7 +239,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     with np.load(folder / "per_image.npz") as arrays:
         per_image = dict(arrays)
     names = per_image.pop("names").tolist()
-    return Evaluation(known["scores"], known["intervals"], names, per_image, known["split"], tuple(known["size"]))
+    return Evaluation(names=names, per_image=per_image, **{name: known[name] for name in STORED})
 
 
 def compare_scores(found: dict[str, Any], recorded: dict[str, Any], where: Path) -> None:

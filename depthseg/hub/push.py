@@ -28,6 +28,9 @@ TRIES = 5
 FIRST_WAIT = 1.0
 """Seconds before the second try; each further wait is twice as long."""
 
+XET_FAILURES = ("CAS service error", "Data processing error", "Network error")
+"""How errors of hf_xet, which sends large files, begin where they have no type of their own."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -90,13 +93,12 @@ def push(
     retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
     if revision is not None and not pull_request:
         retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
-    left_over = retry(lambda: _left_over(api, repo_id, revision, manifest))
     commit = retry(
         lambda: api.create_commit(
             repo_id,
-            # Made anew for each try: from those of a commit whose answer was lost, a second, empty one would be made.
+            # Made anew for each try: a commit whose answer was lost has sent some and deleted others already.
             [CommitOperationAdd(path, str(folder / path)) for path in files_of(folder)]
-            + [CommitOperationDelete(path) for path in left_over],
+            + [CommitOperationDelete(path) for path in _left_over(api, repo_id, revision, manifest)],
             commit_message=f"Publish {repo_id.rpartition('/')[2]}",
             revision=revision,
             create_pr=pull_request,
@@ -176,7 +178,7 @@ class Retry:
             return PermissionError(f"{where} is gated, and this token was not let in: ask for access on its page.")
         if isinstance(error, RevisionNotFoundError):
             return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
-        if isinstance(error, RepositoryNotFoundError) or _status(error) in (401, 403):
+        if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
             return PermissionError(
                 f"This token may not write to {where}: {_short(error)} Give one that may write there to `hf auth "
                 "login` or HF_TOKEN, and check the owner's name."
@@ -188,7 +190,8 @@ def _failure(error: Exception) -> Exception | None:
     """What a call to the Hub failed of: an answer, a lost connection, or that behind an error of the client's own."""
     if isinstance(error, (RuntimeError, LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
         return _failure(error.__cause__)
-    return error if isinstance(error, (HfHubHTTPError, EntryNotFoundError)) or _is_lost_connection(error) else None
+    known = isinstance(error, (HfHubHTTPError, EntryNotFoundError, PermissionError))
+    return error if known or _is_lost_connection(error) else None
 
 
 def _may_pass(failure: Exception) -> bool:
@@ -198,8 +201,11 @@ def _may_pass(failure: Exception) -> bool:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """By name: huggingface_hub 1 talks through httpx, huggingface_hub 2 through httpx2."""
-    return any(base.__name__ == "TransportError" for base in type(error).__mro__)
+    """Of the client, by name: huggingface_hub 1 talks through httpx, 2 through httpx2; of hf_xet, by type or words."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    from_xet = isinstance(error, RuntimeError) and any(words in str(error) for words in XET_FAILURES)
+    return from_xet or any(base.__name__ == "TransportError" for base in type(error).__mro__)
 
 
 def _status(error: Exception) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from string import digits
 from typing import TYPE_CHECKING, Any
 
 import accelerate
@@ -156,7 +157,8 @@ def confusion_per_image(model: torch.nn.Module, processor: Any, dataset: SampleD
 def blocks_of(names: Sequence[str], length: int) -> list[str]:
     """The block of each image: so many images of a sequence that follow one another.
 
-    A sequence is what names have in common up to the last underscore; a name without one is a sequence of its own.
+    Names of a sequence lie in the same folder and differ in what follows their last underscore or, where they have
+    none, in the digits that they end with.
 
     Args:
         names: Names of the images; their alphabetical order is that of the video.
@@ -165,7 +167,8 @@ def blocks_of(names: Sequence[str], length: int) -> list[str]:
     places: dict[str, int] = {}
     blocks: dict[str, str] = {}
     for name in sorted(names):
-        sequence = name.rpartition("_")[0] or name
+        folder, _, last = name.rpartition("/")
+        sequence = "/".join(filter(None, (folder, last.rpartition("_")[0] or last.rstrip(digits) or "frames")))
         place = places.get(sequence, 0)
         places[sequence] = place + 1
         blocks[name] = f"{sequence}/{place // length}"

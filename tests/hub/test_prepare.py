@@ -104,8 +104,11 @@ def test_numbers_of_the_card_are_those_of_the_record(prepared, runs):
         assert rows[name][0] == ("absent" if iou is None else f"{100 * iou:.1f}")
     text = (prepared["segmentation"] / "README.md").read_text()
     assert "The last stage saw 2 labelled images, drawn with seed 0." in text
-    stages = [line for line in text.splitlines() if line.endswith("| 4 | 2 | 0 |")]
-    assert [stage.split(" | ")[1] for stage in stages] == ["depth", "segmentation"]
+    stages = [line.split(" | ") for line in text.splitlines() if line.endswith("| 4 | 2 | 0 |")]
+    assert [stage[1:4] for stage in stages] == [
+        ["random weights", "depth", "true depth"],
+        ["`depth`", "segmentation", "labels"],
+    ]
     depth = card_rows(prepared["depth"])
     best = min(
         (json.loads(line) for line in (runs["depth"] / "metrics.jsonl").read_text().splitlines()),
@@ -135,7 +138,7 @@ def test_no_folder_of_this_machine_travels(prepared, runs):
             if path.suffix in (".json", ".yaml", ".md", ".jsonl"):
                 assert str(runs["depth"].parent) not in path.read_text(), path
     config = yaml.safe_load((prepared["segmentation"] / "training" / "config.yaml").read_text())
-    assert config["model"]["pretrained"] == "depth/model" and config["data"]["root"].endswith("/world")
+    assert config["model"]["pretrained"] == "depth/model" and config["data"]["root"] == "world"
 
 
 def test_scores_on_a_benchmark_of_the_hub(runs, tmp_path):
@@ -149,7 +152,11 @@ def test_scores_on_a_benchmark_of_the_hub(runs, tmp_path):
 
 def test_lineage_goes_on_through_a_published_folder(prepared, runs):
     config = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth']}"])
-    assert [stage.name for stage in trace(config, runs["segmentation"]).stages] == ["depth", "segmentation"]
+    lineage = trace(config, runs["segmentation"])
+    assert [stage.name for stage in lineage.stages] == ["depth", "segmentation"]
+    # Its own licence counts like that of a checkpoint of the Hub.
+    assert [licence for _, licence in lineage.ancestors] == ["apache-2.0"]
+    assert lineage.stages[1].start == lineage.ancestors[0][0] == "./" + "/".join(prepared["depth"].parts[-2:])
     foreign = load_config(runs["segmentation"] / "config.yaml", [f"model.pretrained={prepared['depth'] / 'training'}"])
     assert trace(foreign, runs["segmentation"]).ancestors == (("./depth/training", None),)
 
@@ -255,10 +262,16 @@ def test_a_folder_with_other_files_is_left_alone(runs, tmp_path):
 
 def test_time_of_a_resumed_run_is_that_of_all_launches(runs, tmp_path):
     run_dir = copy_of(runs["depth"], tmp_path / "run")
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    resumed = [lines[0] | {"step": 1, "seconds": 50.0}, lines[0] | {"seconds": 80.0}, lines[1] | {"seconds": 30.0}]
-    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in resumed))
-    assert read_run(run_dir).seconds == 110.0
+    line = last_line(run_dir)
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["launches"][0]["seconds_before"] == 0 and read_run(run_dir).seconds == line["seconds"]
+    # The first releases began the clock anew with each launch.
+    del record["launches"][0]["seconds_before"]
+    (run_dir / "run.json").write_text(json.dumps(record))
+    assert read_run(run_dir).seconds == line["seconds"]
+    record["launches"].append(record["launches"][0] | {"first_step": 2})
+    (run_dir / "run.json").write_text(json.dumps(record))
+    assert read_run(run_dir).seconds is None
 
 
 def test_facts_are_read_or_refused(tmp_path):
@@ -294,8 +307,13 @@ def test_all_checkpoints_of_a_folder_of_facts(runs, tmp_path, capsys):
     assert ended.value.code is None
     assert "would be published as tester/deep" in capsys.readouterr().out
     assert "# Deep streets" in (run_dir / "published" / "README.md").read_text()
-    with pytest.raises(SystemExit, match="leave both out"):
+    with pytest.raises(SystemExit, match="leave RUN_DIR, OWNER/NAME"):
         main(["publish", str(run_dir), "tester/deep", "--all", str(tmp_path / "cards")])
+    with pytest.raises(SystemExit, match="holds no file of facts"):
+        main(["publish", "--all", str(tmp_path)])
+    (tmp_path / "cards" / "gone.yaml").write_text(yaml.safe_dump(facts | {"run": str(tmp_path / "gone")}))
+    with pytest.raises(SystemExit, match=r"1 of 2 were not published.\ngone: .*gone is no finished run"):
+        main(["publish", "--all", str(tmp_path / "cards"), "--dry-run", "optim.batch_size=1"])
 
 
 def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared, tmp_path):
@@ -338,12 +356,13 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
         prepare(tmp_path / "run", "tester/video", Facts(licence="mit"), tmp_path / "out")
     prepare(tmp_path / "run", "tester/video", Facts(licence="mit", licences={"video": "cc-by-4.0"}), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "They were not measured again." in card and "No interval" in card and "evaluation/" not in card
+    assert "they were not measured again." in card and "No interval" in card and "evaluation/" not in card
+    assert "It was trained on the same frames" in card
     assert not (tmp_path / "out" / "evaluation").exists()
     assert (
         card_rows(tmp_path / "out")["photometric loss"][0] == f"{last_line(tmp_path / 'run')['photometric_loss']:.3f}"
     )
-    assert "| run | depth | video of one camera | video | cc-by-4.0 | 2 | 2 | 0 |" in card
+    assert "| run | random weights | depth | video of one camera | video | cc-by-4.0 | 2 | 2 | 0 |" in card
 
 
 @pytest.mark.heavy

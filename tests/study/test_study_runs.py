@@ -124,3 +124,6 @@ def test_a_damaged_record_is_named(done, tmp_path):
 def test_blocks_follow_the_video():
     names = ["b_2", "a_10", "a_11", "a_12", "b_1", "alone"]
     assert blocks_of(names, 2) == ["b/0", "a/0", "a/0", "a/1", "b/0", "alone/0"]
+    assert blocks_of(["c/000001", "d_1/000001", "c/000002", "c/000003", "0001", "0002"], 2) == [
+        *("c/frames/0", "d_1/frames/0", "c/frames/0", "c/frames/1", "frames/0", "frames/0")
+    ]
