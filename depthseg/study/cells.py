@@ -51,6 +51,11 @@ def record_path(out: Path, key: str) -> Path:
     return out / CELLS / f"{key}.json"
 
 
+def weights_path(out: Path, key: str) -> Path:
+    """Where the checkpoint of a pre-training lies once it has ended."""
+    return out / RUNS / key / "model"
+
+
 def read_record(out: Path, key: str) -> dict[str, Any] | None:
     """The record of a cell, None while it has not ended.
 
@@ -106,8 +111,30 @@ def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
     if cell.kind == "finetune":
         shutil.rmtree(run_dir)
     else:
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        _remove_checkpoints(run_dir)
     return record
+
+
+def repeat_pretraining(cell: Cell, out: Path) -> None:
+    """Train a pre-training whose record is there, but whose weights are not. Its record stays as it is.
+
+    Other hardware or other versions may give other numbers with the same seed; that is said as a warning, because
+    fine-tunings then start from weights that only nearly are those of the record.
+
+    Args:
+        cell: The pre-training; what it starts from is there.
+        out: Directory of the study.
+    """
+    now = train(located(cell, out)).scores
+    then = read_record(out, cell.key)["scores"]
+    differing = [f"{name} {then[name]} then, {now.get(name)} now" for name in then if then[name] != now.get(name)]
+    if differing:
+        logger.warning("cell %s was trained again and came out differently: %s", cell.key, "; ".join(differing))
+    _remove_checkpoints(out / RUNS / cell.key)
+
+
+def _remove_checkpoints(run_dir: Path) -> None:
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
 def located(cell: Cell, out: Path) -> RunConfig:
@@ -115,7 +142,7 @@ def located(cell: Cell, out: Path) -> RunConfig:
     config = replace(cell.config, run=replace(cell.config.run, output_dir=str(out / RUNS / cell.key)))
     if cell.parent is None:
         return config
-    return replace(config, model=replace(config.model, pretrained=str(out / RUNS / cell.parent / "model")))
+    return replace(config, model=replace(config.model, pretrained=str(weights_path(out, cell.parent))))
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

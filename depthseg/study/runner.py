@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from ..engine.atomic import atomic_path
 from ..engine.records import write_json
-from .cells import read_record, record_path, run_cell
+from .cells import read_record, record_path, repeat_pretraining, run_cell, weights_path
 from .matrix import Cell, main_cells, pretraining_cells, rate_cells, shard_of
 from .options import StudyOptions
 from .rates import select_rate
@@ -24,7 +24,8 @@ PLAN_FILE = "plan.json"
 def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> None:
     """Run all cells of a shard that have no record yet.
 
-    Several shards may work in one directory at the same time.
+    Several shards may work in one directory at the same time. Where records were kept and weights were not, such as
+    in another checkout, a pre-training is repeated as soon as a fine-tuning that has no record starts from it.
 
     Args:
         study: The study.
@@ -37,15 +38,26 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
     """
     mine = shard_of(study, *shard)
     save_study(study, out)
-    keys = []
+    cells: dict[str, Cell] = {}
     for cell in cells_in_order(study, out):
-        keys.append(cell.key)
+        cells[cell.key] = cell
         if (cell.labels["architecture"], cell.labels["arm"]) not in mine:
             continue
         if not record_path(out, cell.key).is_file():
+            _bring_weights(cells, cell, out)
             logger.info("cell %s: %s", cell.key, describe(cell))
             run_cell(study, cell, out)
-    write_json(out / PLAN_FILE, {"keys": keys})
+    write_json(out / PLAN_FILE, {"keys": list(cells)})
+
+
+def _bring_weights(cells: Mapping[str, Cell], cell: Cell, out: Path) -> None:
+    """Repeat the pre-trainings that a cell starts from, as far as their weights are gone."""
+    if cell.parent is None or weights_path(out, cell.parent).is_dir():
+        return
+    parent = cells[cell.parent]
+    _bring_weights(cells, parent, out)
+    logger.info("cell %s: once more, since its weights are gone: %s", parent.key, describe(parent))
+    repeat_pretraining(parent, out)
 
 
 def save_study(study: StudyOptions, out: Path) -> None:
@@ -56,17 +68,20 @@ def save_study(study: StudyOptions, out: Path) -> None:
 
 
 def cells_in_order(study: StudyOptions, out: Path) -> Iterator[Cell]:
-    """Every cell, after those it needs.
+    """Every cell, after those it needs, one pre-training seed after another: what is broken off is a smaller study.
 
     Learning rates are chosen when the runs that choose them are done; as long as they are not, the fixed one stands
     for the chosen one.
     """
-    before = pretraining_cells(study)
-    yield from before
-    pretrained = keys_of(before)
+    pretraining = pretraining_cells(study)
+    pretrained = keys_of(pretraining)
     choosing = rate_cells(study, pretrained)
-    yield from choosing
-    yield from main_cells(study, pretrained, chosen_rates(choosing, out))
+    for seed in range(study.seeds.pretrain):
+        yield from (cell for cell in pretraining if cell.labels["pretrain_seed"] == seed)
+        if seed == 0:
+            yield from choosing
+            main = main_cells(study, pretrained, chosen_rates(choosing, out))
+        yield from (cell for cell in main if cell.labels["pretrain_seed"] == seed)
 
 
 def keys_of(cells: list[Cell]) -> dict[tuple[str, str, int], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -110,6 +111,46 @@ def test_the_study_is_written_down_and_a_changed_one_counts_its_own_cells(done):
     keys = {cell.key for cell in cells_in_order(other, out)}
     # The pre-training is the same; no rate of the changed runs is chosen yet.
     assert len(keys & before) == 1 and len(keys) == 1 + 4 + 2
+
+
+def test_lost_weights_are_trained_again_for_the_cells_that_need_them_and_for_no_others(tmp_path, monkeypatch, caplog):
+    study = tiny_study(tmp_path, *SMALL, "rates.grid=[]")
+    out = tmp_path / "out"
+    run_study(study, out)
+    before = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
+    (missing,) = [record for record in records(out) if record["kind"] == "finetune" and record["arm"] == "deeper"]
+    pretrained = {record["arm"]: record["key"] for record in records(out) if record["kind"] == "pretrain"}
+    # What a checkout with committed records has: no weights, and here one fine-tuning still to be run.
+    shutil.rmtree(out / "runs")
+    (out / "cells" / f"{missing['key']}.json").unlink()
+    trained, train = [], cells_module.train
+    monkeypatch.setattr(cells_module, "train", lambda config: trained.append(config.run.output_dir) or train(config))
+    run_study(study, out)
+    keys = [pretrained["depth"], pretrained["deeper"], missing["key"]]
+    assert trained == [str(out / "runs" / key) for key in keys]
+    assert "came out differently" not in caplog.text
+    again = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
+    assert json.loads(again.pop(f"{missing['key']}.json"))["scores"] == missing["scores"]
+    assert again == {name: text for name, text in before.items() if name in again} and len(again) == len(before) - 1
+    assert not (out / "runs" / pretrained["depth"] / "checkpoints").exists()
+
+
+def test_weights_that_come_out_differently_the_second_time_are_told(done, tmp_path, caplog):
+    study, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "out")
+    (cell,) = [cell for cell in cells_in_order(study, copy) if cell.kind == "pretrain"]
+    record = json.loads((copy / "cells" / f"{cell.key}.json").read_text())
+    record["scores"]["abs_rel"] = 7.0
+    (copy / "cells" / f"{cell.key}.json").write_text(json.dumps(record))
+    shutil.rmtree(copy / "runs")
+    cells_module.repeat_pretraining(cell, copy)
+    assert f"cell {cell.key} was trained again and came out differently: abs_rel 7.0 then, " in caplog.text
+
+
+def test_one_pretraining_seed_comes_after_another(tmp_path):
+    study = tiny_study(tmp_path, "seeds.pretrain=2")
+    seeds = [cell.labels["pretrain_seed"] for cell in cells_in_order(study, tmp_path)]
+    assert seeds == sorted(seeds) and set(seeds) == {0, 1}
 
 
 def test_a_damaged_record_is_named(done, tmp_path):
