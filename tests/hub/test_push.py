@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hub.tiny_runs import tiny_runs
 from hub_server import Fault, LoopbackHub, run_client
+from huggingface_hub import ModelCard
 
 from depthseg.hub.bundle import MANIFEST, hash_of, prepare
 from depthseg.hub.facts import Facts
+from depthseg.hub.record import LINEAGE_FILE
 
 pytestmark = pytest.mark.heavy
 
@@ -105,6 +107,43 @@ def test_a_hub_that_goes_on_failing_has_nothing_by_halves(hub, tmp_path, folder,
     assert not [name for name in hub.files(f"models/{repo}")[1] if name != ".gitattributes"]
     assert "revision" in pushed(hub, tmp_path / "second", folder, repo)
     assert MANIFEST in hub.files(f"models/{repo}")[1]
+
+
+TRAIN_ON = """
+from pathlib import Path
+from depthseg.engine.config import load_config
+from depthseg.engine.run import train
+from depthseg.hub.bundle import prepare
+from depthseg.hub.facts import Facts
+shared = [
+    "data.name=synthetic", "data.root=world", "data.size=[32,64]", "data.options={size: [32, 64]}",
+    "data.train_options={count: 4}", "data.val_options={count: 12}", "data.subset_size=2", "optim.batch_size=2",
+    "schedule.steps=2", "run.tensorboard=false", "run.cpu=true", "run.output_dir=child",
+]
+train(load_config(None, [*shared, f"model.pretrained={arg['repo']}"]))
+try:
+    prepare("child", "tester/child", Facts(licence="mit"), Path("refused"))
+except ValueError as error:
+    result["sentence"] = str(error)
+prepare("child", "tester/child", Facts(licence="cc-by-nc-4.0"), Path("ready"))
+result["card"] = Path("ready/README.md").read_text()
+"""
+
+
+def test_a_run_that_began_with_a_published_checkpoint_inherits_its_licence_and_its_stages(
+    hub, tmp_path, run_dir, folder
+):
+    depth = run_dir.parent / "depth"
+    prepare(depth, "tester/deep", Facts(licence="cc-by-nc-4.0"), tmp_path / "deep")
+    sha = pushed(hub, tmp_path / "sender", tmp_path / "deep", "tester/deep")["revision"]
+    found = run_client(hub, tmp_path / "receiver", TRAIN_ON, depthseg=True, repo="tester/deep")
+    assert "cc-by-nc-4.0" in found["sentence"] and "tester/deep" in found["sentence"]
+    metadata = ModelCard(found["card"]).data
+    assert (metadata.base_model, metadata.license) == ("tester/deep", "cc-by-nc-4.0")
+    lineage = json.loads((tmp_path / "receiver" / "ready" / LINEAGE_FILE).read_text())
+    assert [stage["task"] for stage in lineage["stages"]] == ["depth", "segmentation"]
+    transfers = json.loads((tmp_path / "receiver" / "ready" / "config.json").read_text())["weight_lineage"]
+    assert (transfers[-1]["source"], transfers[-1]["revision"]) == ("tester/deep", sha)
 
 
 def test_publishing_again_sends_what_changed_and_keeps_what_others_put_there(hub, tmp_path, folder):
