@@ -5,7 +5,7 @@
 Runs pretrain_synthetic_*.yaml with each seed. The scores of a run that is done lie in training/results/pretext and it
 is not repeated; one that was broken off goes on. So this may be started several times, also side by side with other
 `--names` or `--seeds`. `--study runs/study_world` takes over what that study has pre-trained with the same options and
-seeds. Prints the table of what is done. Options of all runs may follow, such as `run.cpu=true`.
+seeds. What constants score lies beside them in constant.json. Prints the table of what is done. Options of all runs may follow, such as `run.cpu=true`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from depthseg.engine.build import build_datasets
 from depthseg.engine.command import show_progress
-from depthseg.engine.config import load_config
+from depthseg.engine.config import RunConfig, load_config
 from depthseg.engine.records import write_json
 from depthseg.engine.run import train
+from depthseg.metrics import FlowErrors
+from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -36,19 +41,50 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="SECTION.OPTION=VALUE")
     options = parser.parse_args()
     show_progress()
+    options.results.mkdir(parents=True, exist_ok=True)
+    if not (options.results / "constant.json").is_file():
+        write_json(options.results / "constant.json", constants(options.overrides))
     for seed in options.seeds:
         for name in options.names:
             result = options.results / f"{name}_seed{seed}.json"
             if not result.is_file():
                 own = [f"run.output_dir=runs/pretext_table/{name}_seed{seed}", f"run.seed={seed}", "run.resume=true"]
-                config = load_config(FOLDER / "configs" / f"pretrain_synthetic_{name}.yaml", own + options.overrides)
-                result.parent.mkdir(parents=True, exist_ok=True)
+                config = recipe(name, own + options.overrides)
                 scores = find_in_study(options.study, what_counts(config.to_dict())) if options.study else None
                 write_json(result, scores or train(config).scores)
     print("| pre-training | seeds | " + " | ".join(SHOWN) + " |\n|---|---|" + "---|" * len(SHOWN))
     for name in sorted(NAMES):
         done = [json.loads(path.read_text()) for path in sorted(options.results.glob(f"{name}_seed*.json"))]
         print(f"| {name} | {len(done)} | {' | '.join(cell([run.get(key) for run in done]) for key in SHOWN)} |")
+
+
+def recipe(name: str, overrides: list[str]) -> RunConfig:
+    """Options of a pre-training."""
+    return load_config(FOLDER / "configs" / f"pretrain_synthetic_{name}.yaml", overrides)
+
+
+def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """What a network has to beat: one depth everywhere, no flow, and the same field of flow in every frame.
+
+    The depth is the best for the training frames, once in metres and once aligned as depth from video is. The field is
+    the median of the scored frames themselves, so that it is at least as good as any that could be learned.
+    """
+    metric, aligned = recipe("supervised", overrides), recipe("mono", overrides)
+    train_set, val_set = build_datasets(metric.data)
+    depth = ConstantDepth(train_set)
+    found = {
+        alignment: score_depth_baseline(
+            depth, val_set, alignment=alignment, min_depth=config.model.min_depth, max_depth=config.model.max_depth
+        )
+        for alignment, config in (("none", metric), ("median", aligned))
+    }
+    _, val_set = build_datasets(recipe("flow", overrides).data)
+    truth = torch.stack([torch.from_numpy(val_set[index].flow).movedim(-1, 0) for index in range(len(val_set))])
+    for name, field in (("no_flow", torch.zeros_like(truth)), ("same_flow", truth.nanmedian(0).values.nan_to_num())):
+        errors = FlowErrors()
+        errors.update(field.expand_as(truth), truth)
+        found[name] = errors.compute()
+    return found
 
 
 def what_counts(config: dict[str, Any]) -> dict[str, Any]:
