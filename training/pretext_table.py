@@ -5,7 +5,8 @@
 Runs pretrain_synthetic_*.yaml with each seed. The scores of a run that is done lie in training/results/pretext and it
 is not repeated; one that was broken off goes on. So this may be started several times, also side by side with other
 `--names` or `--seeds`. `--study runs/study_world` takes over what that study has pre-trained with the same options and
-seeds. What constants score lies beside them in constant.json. Prints the table of what is done. Options of all runs may follow, such as `run.cpu=true`.
+seeds. What constants score lies beside them in constant.json. Prints the table of what is done. Options of all runs
+may follow, such as `run.cpu=true`.
 """
 
 from __future__ import annotations
