@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,23 @@ class BenchmarkOptions:
 
 
 @dataclass
+class ClaimOptions:
+    """A finding of others that a study puts to the test: that one arm is better than another.
+
+    Attributes:
+        text: The finding in words, with its source.
+        better: The arm.
+        than: The other arm.
+        mode: Mode that it was found in; empty = all.
+    """
+
+    text: str = ""
+    better: str = ""
+    than: str = ""
+    mode: str = ""
+
+
+@dataclass
 class StudyOptions:
     """A study: arms x architectures x modes x benchmarks x budgets x seeds.
 
@@ -103,6 +120,7 @@ class StudyOptions:
         measures: What is measured on every fine-tuned model beside its scores, see `depthseg.engine.measures`.
         reference_arm: The arm that all others are compared with.
         comparisons: Further pairs of arms.
+        claims: What others found, and which pair of arms shows it; these pairs are compared as well.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: Which entry of `scales` lies on top.
@@ -121,6 +139,7 @@ class StudyOptions:
     measures: list[str] = field(default_factory=list)
     reference_arm: str = ""
     comparisons: list[list[str]] = field(default_factory=list)
+    claims: list[ClaimOptions] = field(default_factory=list)
     pretrain: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -136,7 +155,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
 
     A file may begin with `base: world` (a study that comes with depthseg, or a path relative to the file), and then
     says only what it adds or changes. An arm, architecture, mode, benchmark or fold that is null is left
-    out.
+    out, and with it the claims about it.
 
     Args:
         name: A study that comes with depthseg, or the path of a YAML file.
@@ -153,6 +172,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         if scale != FULL_SCALE:
             merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        if "claims" in merged:
+            merged.claims = _still_testable(merged)
         for part in _MAY_BE_LEFT_OUT:
             merged[part] = _without_null(merged.get(part))
         for benchmark in filter(OmegaConf.is_dict, merged.benchmarks.values()):
@@ -166,7 +187,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     arms = {key: ArmOptions(**arm) for key, arm in plain["arms"].items()}
     benchmarks = {key: BenchmarkOptions(**benchmark) for key, benchmark in plain["benchmarks"].items()}
     repeats = {"seeds": SeedOptions(**plain["seeds"]), "rates": RateOptions(**plain["rates"])}
-    study = StudyOptions(**plain | {"arms": arms, "benchmarks": benchmarks} | repeats)
+    claims = [ClaimOptions(**claim) for claim in plain["claims"]]
+    study = StudyOptions(**plain | {"arms": arms, "benchmarks": benchmarks, "claims": claims} | repeats)
     problems = broken_rules(study)
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
@@ -204,6 +226,12 @@ def _with_bases(path: Path) -> list[Any]:
         seen.append(path.resolve())
 
 
+def _still_testable(merged: Any) -> list[Any]:
+    """The claims about arms and modes that were not left out."""
+    gone = {name for part in ("arms", "modes") for name, entry in (merged.get(part) or {}).items() if entry is None}
+    return [claim for claim in merged.claims if gone.isdisjoint(claim.values())]
+
+
 def _without_null(entries: Any) -> dict[str, Any]:
     return {name: entry for name, entry in (entries or {}).items() if entry is not None}
 
@@ -224,6 +252,18 @@ def broken_rules(study: StudyOptions) -> list[str]:
             (arm not in study.arms, _unknown_arm("comparisons", arm, study))
             for pair in study.comparisons
             for arm in pair
+        ),
+        *(
+            (arm not in study.arms, _unknown_arm("claims", arm, study))
+            for claim in study.claims
+            for arm in (claim.better, claim.than)
+        ),
+        *(
+            (
+                claim.mode not in ("", *study.modes),
+                f"claims names the mode {claim.mode!r}; modes are {_names(study.modes)}.",
+            )
+            for claim in study.claims
         ),
         *((len(pair) != 2, f"comparisons holds {pair}: give pairs of arms.") for pair in study.comparisons),
         *(rule for name, arm in study.arms.items() for rule in _arm_rules(name, arm, study)),
@@ -265,4 +305,8 @@ def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> list[tuple[bo
 
 
 def _unknown_arm(option: str, name: str, study: StudyOptions) -> str:
-    return f"{option} names {name!r}, which is no arm; arms are {', '.join(study.arms)}."
+    return f"{option} names {name!r}, which is no arm; arms are {_names(study.arms)}."
+
+
+def _names(entries: Mapping[str, Any]) -> str:
+    return ", ".join(entries)

@@ -77,7 +77,8 @@ def halving_rounds(rates: int, seeds: int, keep: float = 0.5) -> list[tuple[int,
 
 
 def _sentence(best: float, grid: Sequence[float], at_edge: bool, seeds: int) -> str:
-    found = f"Best of {len(grid)} learning rates from {grid[0]:g} to {grid[-1]:g}, {seeds} seeds each: {best:g}"
+    runs = f"{seeds} seed{'s' * (seeds > 1)} each"
+    found = f"Best of {len(grid)} learning rates from {grid[0]:g} to {grid[-1]:g}, {runs}: {best:g}"
     if at_edge:
         return f"{found}, at the end of the grid: the grid is too narrow, a better rate may lie outside."
     return f"{found}, inside the grid."

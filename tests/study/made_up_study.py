@@ -61,6 +61,10 @@ def study_yaml(**changes):
         "measures": ["iou_by_depth", "cam_boundary_alignment"],
         "reference_arm": "none",
         "comparisons": [["depth", "hub"]],
+        "claims": [
+            {"text": "Depth helps", "better": "depth", "than": "none", "mode": "frozen"},
+            {"text": "Weights from elsewhere help more", "better": "hub", "than": "depth", "mode": ""},
+        ],
     } | changes
 
 

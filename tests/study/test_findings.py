@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from depthseg.study.report.findings import findings
+from depthseg.study.report.findings import claim_rows, findings, turned
 from depthseg.study.results import Setting
 
 PLACE = asdict(Setting("resnet18", "full", "streets", 8))
@@ -36,3 +36,18 @@ def test_what_was_tested_is_better_worse_or_open():
     beginnings = ("Better than the none arm: the depth", "Worse than the none arm: the flow", "No difference from")
     assert [sentence.startswith(start) for sentence, start in zip(found, beginnings, strict=True)] == [True] * 3
     assert "95 % interval" in found[0] and "the video arm" in found[2]
+
+
+def test_a_claim_is_told_in_its_own_direction_and_mode():
+    better = row("depth", 3.0, 0.01) | {"interval": [1.0, 5.0]}
+    elsewhere = better | {"mode": "frozen"}
+    numbers = {"comparisons": [better, elsewhere]}
+    claim = {"text": "", "better": "none", "than": "depth", "mode": ""}
+    first, second = claim_rows(claim, numbers)
+    assert (first["a"], first["b"], first["difference"], first["interval"]) == ("none", "depth", -3.0, [-5.0, -1.0])
+    assert (first["mode"], second["mode"]) == ("full", "frozen") and turned(first) == better
+    assert claim_rows(claim | {"mode": "frozen"}, numbers) == [second]
+    assert claim_rows(claim | {"better": "depth", "than": "none"}, numbers) == [better, elsewhere]
+    assert claim_rows(claim | {"than": "flow"}, numbers) == []
+    untested = row("depth", 3.0) | {"interval": None}
+    assert turned(untested)["interval"] is None

@@ -12,6 +12,8 @@ from PIL import Image
 from study.made_up_study import BUDGETS, GRID, TITLES, pooled_iou, write_finetuning, write_study
 
 from depthseg.study.report import write_report
+from depthseg.study.report.tables import claim_tables
+from depthseg.study.report.text import MINUS
 from depthseg.study.results import Setting, load_results
 
 RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
@@ -79,6 +81,23 @@ def test_differences_are_those_of_the_means(whole):
         assert row["difference"] == pytest.approx(mean[a] - mean[b])
         assert row["p_value"] <= row["p_adjusted"] <= 1
         assert "2 blocks of test images" in row["conditional_on"]
+
+
+def test_claims_are_tested_in_their_direction_and_mode(whole):
+    _, _, numbers = whole
+    assert not [row for row in numbers["comparisons"] if (row["a"], row["b"]) == ("hub", "depth")]
+    (table,) = claim_tables(numbers)
+    shown = [[cell.text for cell in row.cells] for row in table.rows]
+    places = [("full", 8), ("full", 32), ("frozen", 8), ("frozen", 32)]
+    expected = [("depth", "none", place) for place in places[2:]] + [("depth", "hub", place) for place in places]
+    assert len(shown) == len(expected)
+    for cells, (a, b, (mode, budget)) in zip(shown, expected, strict=True):
+        row = only(numbers["comparisons"], a=a, b=b, mode=mode, budget=budget)
+        sign, found = (1 if b == "none" else -1), row["p_adjusted"] < 0.05
+        assert cells[0] == ("Depth helps" if b == "none" else "Weights from elsewhere help more")
+        assert cells[1:3] == [mode, str(budget)]
+        assert cells[3] == ("undecided" if not found else "holds" if b == "none" else "the opposite")
+        assert float(cells[4].replace(MINUS, "-")) == pytest.approx(sign * row["difference"], abs=0.051)
 
 
 def test_rates_and_baselines_and_measures(whole):

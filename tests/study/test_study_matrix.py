@@ -119,6 +119,8 @@ def test_a_scale_changes_what_it_names(tmp_path):
             [],
             "rates must not be chosen on the images that the study is scored on",
         ),
+        (TEXT, ["claims=[{better: depth, than: nobody}]"], "claims names 'nobody', which is no arm"),
+        (TEXT, ["claims=[{better: depth, than: none, mode: full}]"], "claims names the mode 'full'; modes are frozen"),
         (TEXT, ["measures=[beauty]"], "'beauty' is none of iou_by_depth"),
         (TEXT, ["budget=3"], "'budget'"),
         ("arms: [", [], "cannot be read"),
@@ -157,6 +159,7 @@ def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
     ours = load_study(str(tmp_path / "of_the_package.yaml"))
     assert ours.name == "ours" and ours.arms == load_study("world").arms
     assert list(ours.modes) == ["full"]
+    assert ours.claims == [claim for claim in load_study("world").claims if claim.mode != "frozen"] != []
 
 
 @pytest.mark.parametrize(

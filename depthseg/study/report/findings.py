@@ -76,6 +76,22 @@ def verdict(row: Row) -> str:
     return "better" if row["difference"] > 0 else "worse"
 
 
+def turned(row: Row) -> Row:
+    """The same comparison, arm b against arm a."""
+    return row | {
+        **{"a": row["b"], "b": row["a"], "difference": -row["difference"]},
+        "interval": row["interval"] and [-bound for bound in reversed(row["interval"])],
+    }
+
+
+def claim_rows(claim: Row, numbers: Row) -> list[Row]:
+    """The comparisons that put a claim to the test, in the direction of the claim, setting by setting."""
+    wanted = (claim["better"], claim["than"])
+    found = [row for row in numbers["comparisons"] if claim["mode"] in ("", row["mode"])]
+    found = [turned(row) if (row["b"], row["a"]) == wanted else row for row in found]
+    return [row for row in found if (row["a"], row["b"]) == wanted]
+
+
 def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     title = _titles(numbers)
     beginnings = {

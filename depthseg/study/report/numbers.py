@@ -50,6 +50,7 @@ def study_numbers(results: StudyResults) -> Row:
         "baselines": [row for setting in results.settings if (row := _baselines(results, setting))],
         "comparisons": comparisons(results, "main"),
         "comparisons_fixed": comparisons(results, "fixed") if fixed_differs else [],
+        "claims": study.get("claims") or [],
         "fixed_rate": study["rates"].get("fixed"),
         "rates": _for_each(results, rates, _chosen_once(results.settings)),
         "per_class": _for_each(results, per_class),
@@ -101,7 +102,7 @@ def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main
 
 
 def comparisons(results: StudyResults, role: str) -> list[Row]:
-    """Every arm against the reference and the listed pairs, in every setting; p-values adjusted over all of them."""
+    """Every pair in every setting; p-values are adjusted over all of them."""
     rows = [
         row
         for setting in results.settings
@@ -114,10 +115,14 @@ def comparisons(results: StudyResults, role: str) -> list[Row]:
 
 
 def pairs(results: StudyResults) -> list[tuple[str, str]]:
-    """The pairs (a, b) that are compared, each once."""
+    """The pairs (a, b) that are compared, each once: those with the reference, listed ones and those of claims."""
     reference = results.study["reference_arm"]
     listed = [tuple(pair) for pair in results.study.get("comparisons") or []]
-    return list(dict.fromkeys([*((arm, reference) for arm in results.arms if arm != reference), *listed]))
+    claimed = [(claim["better"], claim["than"]) for claim in results.study.get("claims") or []]
+    found: dict[frozenset[str], tuple[str, str]] = {}
+    for pair in (*((arm, reference) for arm in results.arms if arm != reference), *listed, *claimed):
+        found.setdefault(frozenset(pair), pair)
+    return list(found.values())
 
 
 def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, role: str) -> Row | None:

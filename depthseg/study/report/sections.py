@@ -17,7 +17,7 @@ from .detail_tables import (
     rate_tables,
 )
 from .findings import findings, overview
-from .tables import Table, comparison_tables, score_tables
+from .tables import Table, claim_tables, comparison_tables, score_tables
 from .text import duration, plural
 
 Row = Mapping[str, Any]
@@ -99,7 +99,8 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
 
 def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:
     lists = tuple((found.setting, found.sentences) for found in findings(numbers))
-    return Section("findings", "What this study says", tuple(overview(numbers)), lists, pictures)
+    tables = tuple(claim_tables(numbers))
+    return Section("findings", "What this study says", tuple(overview(numbers)), lists, pictures, tables)
 
 
 def _cost(numbers: Row) -> Section:

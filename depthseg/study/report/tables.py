@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..results import Setting
-from .findings import rows_of
+from .findings import claim_rows, rows_of, verdict
 from .text import NOTHING, between, number, p_value, signed
 
 Row = Mapping[str, Any]
+
+VERDICTS = {"better": "holds", "worse": "the opposite", "open": "undecided", "untested": "not tested"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,16 @@ class Words:
         self._varies = [name for name in names if len({setting[name] for setting in settings}) > 1]
         constant = [str(settings[0][name]) for name in names[:3] if name not in self._varies]
         self.everywhere = ", ".join([*constant, *_budget_text(self._varies, settings)])
-        self.columns = tuple({"budget": "Labels"}.get(name, name.capitalize()) for name in self._varies) + ("Arm",)
+        self.places = tuple({"budget": "Labels"}.get(name, name.capitalize()) for name in self._varies)
+        self.columns = (*self.places, "Arm")
+
+    def place(self, row: Row) -> tuple[Cell, ...]:
+        """The cells that say where a row holds."""
+        return tuple(Cell(str(row[name]), row[name]) for name in self._varies)
 
     def cells(self, row: Row) -> tuple[Cell, ...]:
         """The cells of a row at the left."""
-        return (*(Cell(str(row[name]), row[name]) for name in self._varies), word(self.title[row["arm"]]))
+        return (*self.place(row), word(self.title[row["arm"]]))
 
     def caption(self, text: str) -> str:
         """A caption that names what does not vary."""
@@ -94,6 +101,38 @@ def figure(value: float | None, digits: int = 1, write: Callable[[float, int], s
 def bounds(pair: Sequence[float] | None, digits: int = 1) -> Cell:
     """A cell with two numbers; ordered by the lower one."""
     return Cell(between(pair, digits), None if pair is None else pair[0])
+
+
+def claim_tables(numbers: Row) -> Iterator[Table]:
+    """What others found, and what this study says of it; nothing if it names no claims."""
+    words = Words(numbers)
+    found = [(claim, row) for claim in numbers["claims"] for row in claim_rows(claim, numbers)]
+    if found:
+        yield Table(
+            name="claims",
+            caption=words.caption("Findings of others, put to the test"),
+            columns=("Finding", *words.places, "Here", "Difference", "95 % interval", "Adjusted p"),
+            words=2 + len(words.places),
+            rows=tuple(_claim_row(claim, row, words) for claim, row in found),
+            notes=(
+                "Holds, or the opposite: the difference of mean IoU in points is found in this direction or in the "
+                "other, at the chosen learning rates. Undecided: none is found, which does not refute the finding. "
+                "Not tested: too few runs for a p-value. What the intervals are conditional on stands below the "
+                "comparisons.",
+            ),
+        )
+
+
+def _claim_row(claim: Row, row: Row, words: Words) -> TableRow:
+    cells = (
+        word(claim["text"]),
+        *words.place(row),
+        word(VERDICTS[verdict(row)]),
+        figure(row["difference"], 1, signed),
+        bounds(row["interval"]),
+        Cell(p_value(row["p_adjusted"]), row["p_adjusted"]),
+    )
+    return TableRow(cells, tuple(row["records"]))
 
 
 def score_tables(numbers: Row, rows: str = "main") -> Iterator[Table]:
@@ -139,7 +178,6 @@ def _baseline_rows(row: Row) -> Iterator[TableRow]:
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
     """Comparisons at the chosen rates or at the fixed one (`comparisons_fixed`), a table for each setting."""
-    family = len([row for row in numbers[rows] if row["p_value"] is not None])
     for place, setting in enumerate(numbers["settings"]):
         found = rows_of(numbers[rows], setting)
         if found:
@@ -159,7 +197,7 @@ def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table
                 words=2,
                 rows=tuple(_comparison_row(row, numbers) for row in found),
                 notes=(
-                    f"Adjusted p: Holm's adjustment for the {family} p-values of all settings together.",
+                    *_family(numbers[rows]),
                     *_reasons(found, numbers),
                     *_conditions(found, numbers),
                 ),
@@ -180,6 +218,11 @@ def _comparison_row(row: Row, numbers: Row) -> TableRow:
         Cell(f"{row['runs']} of {numbers['planned_runs']}", row["runs"]),
     )
     return TableRow(cells, tuple(row["records"]))
+
+
+def _family(rows: Iterable[Row]) -> list[str]:
+    tested = sum(row["p_value"] is not None for row in rows)
+    return [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings together."] if tested else []
 
 
 def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
