@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .intervals import TINY, Uncertainty, measure
+from .intervals import TINY, Uncertainty, measure, seeds_alike
 from .statistics import ArmResults, BlockCounts, draw_blocks, draw_seeds, weighted_scores
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ CONFIDENCE = 0.95
 LEAST_PRETRAINING_SEEDS = 2
 LEAST_RUNS = 6
 """With fewer there is a spread, but neither interval nor p-value."""
+LEAST_ALIKE = 3
+"""Arms from which the variance of seeds is estimated together."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def compare(
     draws: int = 2000,
     generator: np.random.Generator | None = None,
     paired_seeds: bool = False,
+    alike: Sequence[ArmResults] = (),
     conditions: Sequence[str] = (),
 ) -> Comparison:
     """Compare two arms on the same test images.
@@ -115,6 +118,9 @@ def compare(
         paired_seeds: Seeds at the same place of both arms are the same numbers (common random numbers), which cancels
             what they share. Where the arms have other numbers of seeds they are independent all the same, and the
             result says so.
+        alike: Arms, `a` and `b` among them, that all have runs of the same seeds and whose scores are taken to vary
+            alike from seed to seed. With at least three, that variance is estimated from all of them together, which
+            a handful of seeds needs to tell anything; what a seed does to all arms cancels.
         conditions: What else is fixed, such as "one training set of 16 images".
 
     Raises:
@@ -125,7 +131,8 @@ def compare(
     counts = BlockCounts(a), BlockCounts(b)
     scores = [_run_scores(part) for part in counts]
     difference = scores[0].mean() - scores[1].mean()
-    uncertainty, reason = _uncertainty([a, b], counts, paired)
+    pooled = len(alike) >= LEAST_ALIKE and max(arm.seeds[0] for arm in alike) >= LEAST_PRETRAINING_SEEDS
+    uncertainty, reason = _uncertainty([a, b], counts, paired, alike if pooled else ())
     interval = p_value = probability = None
     if uncertainty is not None:
         half_width = uncertainty.half_width(CONFIDENCE)
@@ -140,7 +147,9 @@ def compare(
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([a, b], paired, conditions),
+        conditional_on=_conditional_on(
+            [a, b], paired, [*([f"the seeds of all {len(alike)} arms vary alike"] if pooled else []), *conditions]
+        ),
         reason=reason,
     )
 
@@ -151,14 +160,23 @@ def _run_scores(counts: BlockCounts) -> np.ndarray:
 
 
 def _uncertainty(
-    arms: Sequence[ArmResults], counts: Sequence[BlockCounts], paired: bool = False
+    arms: Sequence[ArmResults],
+    counts: Sequence[BlockCounts],
+    paired: bool = False,
+    alike: Sequence[ArmResults] = (),
 ) -> tuple[Uncertainty | None, str | None]:
     """Uncertainty of an arm or of the difference of two, or the reason why there is none."""
     reason = next((reason for arm in arms if (reason := _too_few(arm))), None)
     if reason is not None:
         return None, reason
     first, *others = (part.pseudo_values() for part in counts)
-    uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
+    if alike:
+        seeds = max(arm.seeds[0] for arm in alike)
+        by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
+        scores = np.stack([_run_scores(BlockCounts(arm)).reshape(seeds, -1).mean(1) for arm in alike])
+        uncertainty = measure([by_seed[0] - by_seed[1]], seeds_alike(scores))
+    else:
+        uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
     if uncertainty.standard_error < TINY:
         return None, "No interval: neither seeds nor blocks of images make a difference, so there is no spread."
     return uncertainty, None

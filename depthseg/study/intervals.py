@@ -17,6 +17,11 @@ the shares from the same noisy estimates; the Behrens-Fisher distribution covers
 99.9 %. Within one level the two arms are pooled by Satterthwaite's rule. Where neither seeds nor
 blocks differ and all variance is interplay the interval is too wide (coverage 99 %).
 
+**Many arms, few seeds.** Two pre-training seeds of two arms say next to nothing of how seeds vary, those of eight arms
+do: `seeds_alike` takes one variance for all arms of a setting, with (arms - 1)(seeds - 1) degrees of freedom. In
+simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to 91 % for the two arms of eight
+whose standard deviation is twice that of the others.
+
 Source:
     Variance of a crossed design: Searle, Casella and McCulloch 1992, chapter 4; the surplus of interplay: Owen 2007,
     "The pigeonhole bootstrap". Satterthwaite 1946; Cochran and Cox 1957, section 4.14. That the weights are applied to
@@ -102,12 +107,31 @@ def two_sided(x: float, freedom: float) -> float:
     return max(0.0, 1 - math.exp(log_constant) * angle * float(NODE_WEIGHTS @ density))
 
 
-def measure(parts: Sequence[np.ndarray]) -> Uncertainty:
+def seeds_alike(scores: np.ndarray) -> Level:
+    """What seeds bring to the difference of two arms, where those of all arms vary alike.
+
+    Two-way analysis of variance: what an arm and a seed have in common with the others is taken off, and what is left
+    is the same for any two arms. With few seeds this tells far more than the two arms alone.
+
+    Args:
+        scores: `(A, P)`, mean of each of A arms under each of P pre-training seeds, at least three arms and two seeds.
+
+    Source:
+        Fisher 1935, "The Design of Experiments", randomised blocks; Scheffe 1959, chapter 4.
+    """
+    arms, seeds = scores.shape
+    rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
+    freedom = (arms - 1) * (seeds - 1)
+    return Level(2 * float(np.sum(rest**2)) / freedom / seeds, freedom)
+
+
+def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Uncertainty:
     """Uncertainty of a sum of means, such as a difference.
 
     Args:
         parts: For each arm whose runs are independent of those of the others, pseudo-values `(P, F, B)`, with the
             sign that the arm has in the sum. The blocks are the same in all.
+        seeds_level: What seeds bring, if that is known from elsewhere; None = from these runs.
 
     Raises:
         ValueError: There are fewer than two blocks, or a part has a single run.
@@ -125,6 +149,8 @@ def measure(parts: Sequence[np.ndarray]) -> Uncertainty:
         ]
         if members:
             levels[name] = _pooled(members)
+    if seeds_level is not None:
+        levels = {"blocks": levels["blocks"], "pretraining": seeds_level}
     seeds = sum(level.variance for name, level in levels.items() if name != "blocks")
     both = sum(_variance_of_interplay(values) for values in runs)
     return Uncertainty(math.sqrt(max(seeds, blocks, seeds + blocks - both)), levels)

@@ -7,7 +7,7 @@ import torch
 
 from depthseg.metrics import segmentation_scores
 from depthseg.study.comparison import compare, summarise
-from depthseg.study.intervals import Level, Uncertainty, measure, two_sided
+from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, two_sided
 from depthseg.study.statistics import ArmResults, bootstrap, holm, mean_iou
 
 
@@ -298,3 +298,11 @@ class TestCompare:
             compare(a, random_arm(2, images=9, name="b"))
         with pytest.raises(ValueError, match="did not see the same labels"):
             compare(a, dataclasses.replace(b, confusion=b.confusion * 2))
+
+
+def test_the_variance_of_seeds_that_vary_alike():
+    """Means 2, 3, 5.5 of the arms, 2 and 5 of the seeds: residuals of 0.5, 0.5 and 1, whose squares sum to 3."""
+    found = seeds_alike(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]))
+    assert (found.variance, found.freedom) == pytest.approx((2 * (3 / 2) / 2, 2))
+    # What a seed does to all arms, and by how much arms differ, changes nothing.
+    assert seeds_alike(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]) + [[10.0, -5.0]]).variance == pytest.approx(1.5)

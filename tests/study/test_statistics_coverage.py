@@ -115,6 +115,33 @@ def share_found(kind, repeats, seed, frames_as_blocks=False):
     return np.mean([compare(a, b, draws=2, paired_seeds=kind.paired).p_value < 0.05 for a, b in pairs])
 
 
+def simulate_setting(kind, rng, gain=0.0, common_sd=0.2):
+    """Eight arms, the first one better by `gain`; the seeds do something to all arms alike."""
+    images, normal = simulate_images(kind, rng), rng.standard_normal
+    common = common_sd * normal((kind.pretraining, kind.finetuning, 1, 1, 4))
+    return [simulate_arm(kind, images, common + gain * (place == 0), rng) for place in range(8)]
+
+
+def share_covered_alike(kind, repeats, seed, gain=0.3, common_sd=0.2):
+    rng = np.random.default_rng(seed)
+    spread = replace(kind, pretraining_sd=math.hypot(kind.pretraining_sd, common_sd))
+    truth = limit(spread, gain) - limit(spread)
+    hits = 0
+    for _ in range(repeats):
+        arms = simulate_setting(kind, rng, gain, common_sd)
+        low, high = compare(arms[0], arms[1], draws=2, alike=arms).interval
+        hits += low <= truth <= high
+    return hits / repeats
+
+
+def share_found_alike(kind, repeats, seed):
+    rng, found = np.random.default_rng(seed), 0
+    for _ in range(repeats):
+        arms = simulate_setting(kind, rng)
+        found += compare(arms[0], arms[1], draws=2, alike=arms).p_value < 0.05
+    return found / repeats
+
+
 def binomial_margin(expected, repeats):
     """Three standard errors of a share that is counted in so many repeats."""
     return 3 * math.sqrt(expected * (1 - expected) / repeats)
@@ -158,3 +185,14 @@ def test_the_interval_of_one_arm_covers_its_limit():
     rng, truth, repeats = np.random.default_rng(23), limit(FEW), 2000
     intervals = [summarise(simulate_arm(FEW, simulate_images(FEW, rng), 0.0, rng)).interval for _ in range(repeats)]
     assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.98
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["2 x 3 seeds, 12 blocks", "pre-training seeds matter as much as blocks"])
+def test_coverage_is_92_to_98_percent_where_the_seeds_of_eight_arms_vary_alike(name):
+    assert 0.92 <= share_covered_alike(KINDS[name], 1000, seed=24) <= 0.98
+
+
+@pytest.mark.heavy
+def test_correlated_frames_give_less_than_5_percent_false_findings_where_seeds_vary_alike():
+    assert share_found_alike(FEW, 2000, seed=25) < 0.05

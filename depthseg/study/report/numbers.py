@@ -12,7 +12,8 @@ from typing import Any
 from ..comparison import Comparison, Summary, compare, summarise
 from ..convergence import area_under_curve, steps_to_share
 from ..results import Setting, StudyResults
-from ..statistics import holm
+from ..statistics import ArmResults, holm
+from ..stored import Run
 from .details import cost, curves, measures, per_class, pretraining, rates
 
 Row = dict[str, Any]
@@ -131,7 +132,9 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
         return None
     first, second = (results.arm_results(arm, setting, role, runs) for arm in (a, b))
     paired = len({outer for outer, _ in runs}) >= LEAST_PAIRS
-    found = compare(first, second, paired_seeds=paired, conditions=_conditions(results, setting, role))
+    conditions = _conditions(results, setting, role)
+    alike = _arms_with(results, runs, setting, role) if "seeds" in (first.pretraining, second.pretraining) else []
+    found = compare(first, second, paired_seeds=paired, alike=alike, conditions=conditions)
     records = results.used_records([a, b], setting, role)
     return {
         **asdict(setting),
@@ -140,6 +143,12 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
         "runs": len(runs),
         "records": [record["key"] for record in records],
     }
+
+
+def _arms_with(results: StudyResults, runs: Sequence[Run], setting: Setting, role: str) -> list[ArmResults]:
+    """Every arm that has finished these runs."""
+    arms = [arm for arm in results.arms if set(runs) <= set(results.runs(arm, setting, role))]
+    return [results.arm_results(arm, setting, role, runs) for arm in arms]
 
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
