@@ -18,8 +18,8 @@ the shares from the same noisy estimates; the Behrens-Fisher distribution covers
 blocks differ and all variance is interplay the interval is too wide (coverage 99 %).
 
 **Many arms, few seeds.** Two pre-training seeds of two arms say next to nothing of how seeds vary, those of eight arms
-do: `seeds_alike` takes one variance for all arms of a setting, with (arms - 1)(seeds - 1) degrees of freedom. In
-simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to 91 % for the two arms of eight
+do: `seeds_alike` takes one variance for all arms of a setting, with (arms - 1)(seeds - 1) degrees of freedom. In our
+simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to 91 % for two arms of eight
 whose standard deviation is twice that of the others.
 
 Source:
