@@ -64,7 +64,10 @@ class Training:
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two steps; the second signal ends at once."""
+    """Turns SIGTERM and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
+
+    One within another, such as a run within a study, hands the signal on.
+    """
 
     def __init__(self) -> None:
         self.received = False
@@ -82,7 +85,11 @@ class StopRequest:
 
     def _receive(self, number: int, frame: object) -> None:
         self.received = True
+        before = self._before.get(number)
         self._restore()
+        outer = getattr(before, "__self__", None)
+        if isinstance(outer, StopRequest):
+            outer._receive(number, frame)
 
     def _restore(self) -> None:
         while self._before:

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ..engine.atomic import atomic_path
+from ..engine.loop import StopRequest
 from ..engine.records import write_json
 from .cells import read_record, record_path, repeat_pretraining, run_cell, weights_path
 from .matrix import Cell, main_cells, pretraining_cells, rate_cells, shard_of
@@ -33,20 +34,24 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
         shard: Number of this shard, from 1, and of all.
 
     Raises:
-        SystemExit: Training was asked to stop; what was done is saved.
+        SystemExit: It was asked to stop by SIGTERM or Ctrl-C; what was done is saved.
         ValueError: No such shard.
     """
     mine = shard_of(study, *shard)
     save_study(study, out)
     cells: dict[str, Cell] = {}
-    for cell in cells_in_order(study, out):
-        cells[cell.key] = cell
-        if (cell.labels["architecture"], cell.labels["arm"]) not in mine:
-            continue
-        if not record_path(out, cell.key).is_file():
-            _bring_weights(cells, cell, out)
-            logger.info("cell %s: %s", cell.key, describe(cell))
-            run_cell(study, cell, out)
+    with StopRequest() as stop:
+        for cell in cells_in_order(study, out):
+            cells[cell.key] = cell
+            if (cell.labels["architecture"], cell.labels["arm"]) not in mine:
+                continue
+            if not record_path(out, cell.key).is_file():
+                _bring_weights(cells, cell, out)
+                logger.info("cell %s: %s", cell.key, describe(cell))
+                run_cell(study, cell, out)
+            if stop.received:
+                # It came when training was over, so that no run saw it.
+                raise SystemExit(f"Asked to stop after cell {cell.key}, which is done; the same command goes on.")
     write_json(out / PLAN_FILE, {"keys": list(cells)})
 
 

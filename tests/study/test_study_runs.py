@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from study.tiny_study import TEXT, tiny_study
 
+from depthseg.engine import loop
 from depthseg.models import DepthSegForDepthEstimation
 from depthseg.study import cells as cells_module
 from depthseg.study.cells import blocks_of
@@ -111,6 +114,26 @@ def test_the_study_is_written_down_and_a_changed_one_counts_its_own_cells(done):
     keys = {cell.key for cell in cells_in_order(other, out)}
     # The pre-training is the same; no rate of the changed runs is chosen yet.
     assert len(keys & before) == 1 and len(keys) == 1 + 4 + 2
+
+
+@pytest.mark.parametrize("when", ["after the last step", "while a model is measured"])
+def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, monkeypatch, when):
+    owner, name = (loop, "save_checkpoint") if when == "after the last step" else (cells_module, "examine")
+    action = getattr(owner, name)
+
+    def then_terminate(*arguments):
+        found = action(*arguments)
+        if name == "examine" or arguments[2] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(owner, name, then_terminate)
+    study = tiny_study(tmp_path, *SMALL, "rates.grid=[]", "arms={depth: null, deeper: null}")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="which is done; the same command goes on"):
+        run_study(study, tmp_path / "out")
+    assert len(records(tmp_path / "out")) == 1
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_lost_weights_are_trained_again_for_the_cells_that_need_them_and_for_no_others(tmp_path, monkeypatch, caplog):
