@@ -17,6 +17,9 @@ from depthseg.data import DATASETS
 from depthseg.engine.config import load_config
 from depthseg.models import DEPTH_FAMILIES, ENCODERS, HEADS, UNSUPPORTED_FAMILIES
 from depthseg.models.encoders_depthseg import UNSUPPORTED_BACKBONES
+from depthseg.study.report.findings import claim_rows, rows_of, verdict
+from depthseg.study.report.tables import VERDICTS
+from depthseg.study.report.text import between, signed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -191,3 +194,44 @@ def test_numbers_of_the_real_pair_are_those_of_the_record():
     text = " ".join(README.split())
     assert f"is {found['median_error_px']:.2f} pixels, and {100 * found['bad4']:.1f} %" in text
     assert f"has {constant['median_error_px']:.1f} pixels and {100 * constant['bad4']:.1f} %" in text
+
+
+def study_numbers(name):
+    return json.loads((ROOT / "training" / "studies" / "results" / name / "report" / "results.json").read_text())
+
+
+def study_scores(numbers):
+    """A line an arm: mean IoU in each setting, and how many runs it is the mean of."""
+    for arm, entry in numbers["arms"].items():
+        cells = []
+        for setting in numbers["settings"]:
+            (row,) = [row for row in rows_of(numbers["main"], setting) if row["arm"] == arm] or [None]
+            cells.append(
+                "" if row is None else f"{row['mean_iou']:.1f} ± {spread_of(numbers, row):.1f} ({row['runs']})"
+            )
+        yield f"| {entry['title']} | {' | '.join(cells)} |"
+
+
+def spread_of(numbers, row):
+    """Standard deviation over the runs, from their records."""
+    folder = ROOT / "training" / "studies" / "results" / numbers["name"] / "cells"
+    scores = [json.loads((folder / f"{key}.json").read_text())["scores"]["mean_iou"] for key in row["records"]]
+    return 100 * statistics.stdev(scores)
+
+
+def study_claims(numbers):
+    """A line a claim: what the study says of it in each setting."""
+    for claim in numbers["claims"]:
+        cells = []
+        for setting in numbers["settings"]:
+            (row,) = rows_of(claim_rows(claim, numbers), setting) or [None]
+            text = "" if row is None else f"{VERDICTS[verdict(row)]}, {signed(row['difference'])}"
+            cells.append(text + (f" ({between(row['interval'])})" if row and row["interval"] else ""))
+        yield f"| {claim['text']} | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("name", ["world"])
+def test_what_the_readme_says_of_a_study_is_what_its_report_says(name):
+    numbers = study_numbers(name)
+    for line in (*study_scores(numbers), *study_claims(numbers)):
+        assert f"\n{line}\n" in README

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .intervals import TINY, Uncertainty, measure, seeds_alike
+from .intervals import TINY, Uncertainty, measure, seeds_alike, seeds_alike_alone
 from .statistics import ArmResults, BlockCounts, draw_blocks, draw_seeds, weighted_scores
 
 if TYPE_CHECKING:
@@ -72,23 +72,25 @@ class Comparison:
     reason: str | None
 
 
-def summarise(arm: ArmResults, conditions: Sequence[str] = ()) -> Summary:
+def summarise(arm: ArmResults, conditions: Sequence[str] = (), alike: Sequence[ArmResults] = ()) -> Summary:
     """Mean IoU of an arm with its uncertainty.
 
     Args:
         arm: Results.
         conditions: What else is fixed, such as "one training set of 16 images".
+        alike: As in `compare`.
     """
     counts = BlockCounts(arm)
     scores = _run_scores(counts)
     mean = scores.mean()
-    uncertainty, reason = _uncertainty([arm], [counts])
+    alike = _enough(alike)
+    uncertainty, reason = _uncertainty([arm], [counts], alike=alike)
     return Summary(
         mean_iou=100 * float(mean),
         interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
         spread=(100 * float(scores.min()), 100 * float(scores.max())),
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([arm], False, conditions),
+        conditional_on=_conditional_on([arm], False, alike, conditions),
         reason=reason,
     )
 
@@ -131,8 +133,8 @@ def compare(
     counts = BlockCounts(a), BlockCounts(b)
     scores = [_run_scores(part) for part in counts]
     difference = scores[0].mean() - scores[1].mean()
-    pooled = len(alike) >= LEAST_ALIKE and max(arm.seeds[0] for arm in alike) >= LEAST_PRETRAINING_SEEDS
-    uncertainty, reason = _uncertainty([a, b], counts, paired, alike if pooled else ())
+    alike = _enough(alike)
+    uncertainty, reason = _uncertainty([a, b], counts, paired, alike)
     interval = p_value = probability = None
     if uncertainty is not None:
         half_width = uncertainty.half_width(CONFIDENCE)
@@ -147,9 +149,7 @@ def compare(
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on(
-            [a, b], paired, [*([f"the seeds of all {len(alike)} arms vary alike"] if pooled else []), *conditions]
-        ),
+        conditional_on=_conditional_on([a, b], paired, alike, conditions),
         reason=reason,
     )
 
@@ -174,12 +174,19 @@ def _uncertainty(
         seeds = max(arm.seeds[0] for arm in alike)
         by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
         scores = np.stack([_run_scores(BlockCounts(arm)).reshape(seeds, -1).mean(1) for arm in alike])
-        uncertainty = measure([by_seed[0] - by_seed[1]], seeds_alike(scores))
+        level = seeds_alike(scores) if others else seeds_alike_alone(scores)
+        uncertainty = measure([by_seed[0] - sum(by_seed[1:])], level)
     else:
         uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
     if uncertainty.standard_error < TINY:
         return None, "No interval: neither seeds nor blocks of images make a difference, so there is no spread."
     return uncertainty, None
+
+
+def _enough(alike: Sequence[ArmResults]) -> Sequence[ArmResults]:
+    """The arms whose seeds vary alike, or none where they are too few to tell how."""
+    several = any(arm.seeds[0] >= LEAST_PRETRAINING_SEEDS for arm in alike)
+    return alike if several and len(alike) >= LEAST_ALIKE else ()
 
 
 def _too_few(arm: ArmResults) -> str | None:
@@ -232,7 +239,9 @@ def _check_same_images(a: ArmResults, b: ArmResults) -> None:
         )
 
 
-def _conditional_on(arms: Sequence[ArmResults], paired: bool, conditions: Sequence[str]) -> str:
+def _conditional_on(
+    arms: Sequence[ArmResults], paired: bool, alike: Sequence[ArmResults], conditions: Sequence[str]
+) -> str:
     who = [_describe_seeds(arm) for arm in arms]
     if len(arms) == 1:
         seeds = who[0]
@@ -241,7 +250,8 @@ def _conditional_on(arms: Sequence[ArmResults], paired: bool, conditions: Sequen
     else:
         seeds = "; ".join(f"{arm.name}: {text}" for arm, text in zip(arms, who, strict=True))
     images = f"{_plural(arms[0].num_blocks, 'block')} of test images ({len(arms[0].blocks)} in all)"
-    return "; ".join([seeds, images, *conditions])
+    same = [f"the seeds of all {len(alike)} arms vary alike"] if alike else []
+    return "; ".join([seeds, images, *same, *conditions])
 
 
 def _describe_seeds(arm: ArmResults) -> str:

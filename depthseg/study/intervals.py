@@ -125,6 +125,16 @@ def seeds_alike(scores: np.ndarray) -> Level:
     return Level(2 * float(np.sum(rest**2)) / freedom / seeds, freedom)
 
 
+def seeds_alike_alone(scores: np.ndarray) -> Level:
+    """What seeds bring to the mean of a single arm, where those of all arms vary alike.
+
+    Args:
+        scores: As for `seeds_alike`.
+    """
+    arms, seeds = scores.shape
+    return Level(float(scores.var(1, ddof=1).mean() / seeds), arms * (seeds - 1))
+
+
 def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Uncertainty:
     """Uncertainty of a sum of means, such as a difference.
 

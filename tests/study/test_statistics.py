@@ -7,7 +7,7 @@ import torch
 
 from depthseg.metrics import segmentation_scores
 from depthseg.study.comparison import compare, summarise
-from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, two_sided
+from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, seeds_alike_alone, two_sided
 from depthseg.study.statistics import ArmResults, bootstrap, holm, mean_iou
 
 
@@ -306,3 +306,6 @@ def test_the_variance_of_seeds_that_vary_alike():
     assert (found.variance, found.freedom) == pytest.approx((2 * (3 / 2) / 2, 2))
     # What a seed does to all arms, and by how much arms differ, changes nothing.
     assert seeds_alike(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]) + [[10.0, -5.0]]).variance == pytest.approx(1.5)
+    # Alone, variances 2, 2 and 12.5 of the arms, whose mean is 5.5, of a mean of two seeds.
+    alone = seeds_alike_alone(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]))
+    assert (alone.variance, alone.freedom) == pytest.approx((5.5 / 2, 3))

@@ -196,3 +196,14 @@ def test_coverage_is_92_to_98_percent_where_the_seeds_of_eight_arms_vary_alike(n
 @pytest.mark.heavy
 def test_correlated_frames_give_less_than_5_percent_false_findings_where_seeds_vary_alike():
     assert share_found_alike(FEW, 1000, seed=25) < 0.05
+
+
+@pytest.mark.heavy
+def test_the_interval_of_one_arm_covers_its_limit_where_the_seeds_of_eight_arms_vary_alike():
+    rng, repeats, hits = np.random.default_rng(26), 500, 0
+    truth = limit(replace(FEW, pretraining_sd=math.hypot(FEW.pretraining_sd, 0.2)))
+    for _ in range(repeats):
+        arms = simulate_setting(FEW, rng)
+        low, high = summarise(arms[0], alike=arms).interval
+        hits += low <= truth <= high
+    assert 0.92 <= hits / repeats <= 0.98

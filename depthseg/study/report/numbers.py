@@ -84,6 +84,8 @@ def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main
     found = results.arm_results(arm, setting, role)
     if found is None:
         return None
+    runs = results.used_runs([arm], setting, role)
+    alike = _arms_with(results, runs, setting, role) if _are_rectangle(runs) else []
     records = results.used_records([arm], setting, role)
     steps = [
         step for curve in results.curves(arm, setting, role) if (step := steps_to_share(*_points(curve))) is not None
@@ -92,7 +94,7 @@ def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main
     return {
         **asdict(setting),
         "arm": arm,
-        **_plain(summarise(found, _conditions(results, setting, role))),
+        **_plain(summarise(found, _conditions(results, setting, role), alike)),
         "steps_to_95": sum(steps) / len(steps) if steps else None,
         "steps_spread": (min(steps), max(steps)) if steps else None,
         "area_under_curve": 100 * sum(areas) / len(areas),
@@ -133,7 +135,7 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
     first, second = (results.arm_results(arm, setting, role, runs) for arm in (a, b))
     paired = len({outer for outer, _ in runs}) >= LEAST_PAIRS
     conditions = _conditions(results, setting, role)
-    alike = _arms_with(results, runs, setting, role) if "seeds" in (first.pretraining, second.pretraining) else []
+    alike = _arms_with(results, runs, setting, role) if _are_rectangle(runs) else []
     found = compare(first, second, paired_seeds=paired, alike=alike, conditions=conditions)
     records = results.used_records([a, b], setting, role)
     return {
@@ -143,6 +145,12 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
         "runs": len(runs),
         "records": [record["key"] for record in records],
     }
+
+
+def _are_rectangle(runs: Sequence[Run]) -> bool:
+    """Whether every pre-training seed has the same fine-tuning seeds."""
+    outer, inner = ({run[place] for run in runs} for place in (0, 1))
+    return len(runs) == len(outer) * len(inner)
 
 
 def _arms_with(results: StudyResults, runs: Sequence[Run], setting: Setting, role: str) -> list[ArmResults]:
