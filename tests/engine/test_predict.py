@@ -2,6 +2,7 @@ import json
 import logging
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,13 @@ from transformers import ViTConfig, ViTForImageClassification
 from depthseg.data import load_dataset
 from depthseg.data.images import read_depth
 from depthseg.data.label_spaces import CAMVID11, LabelSpace
-from depthseg.engine.pictures import colourise_depth, colourise_inverse_depth, colourise_labels, overlay
+from depthseg.engine.pictures import (
+    DEPTH_COLOURMAP,
+    colourise_depth,
+    colourise_inverse_depth,
+    colourise_labels,
+    overlay,
+)
 from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
 from depthseg.models import (
     DepthSegConfig,
@@ -21,6 +28,9 @@ from depthseg.models import (
 )
 
 SIZES = {"wide": (30, 70), "tall": (64, 21)}
+NEXT_COLOUR = np.abs(
+    np.diff(np.array(matplotlib.colormaps[DEPTH_COLOURMAP](range(256), bytes=True), int), axis=0)
+).max()
 
 
 def save_model(folder: Path, cls: type, seed: int = 0, **options) -> torch.nn.Module:
@@ -69,6 +79,13 @@ def read(path: Path) -> np.ndarray:
         return np.array(picture)
 
 
+def assert_painted(picture: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for single pixels between two colours: sums of floats depend on their order, which is not fixed."""
+    difference = np.abs(picture.astype(int) - expected.astype(int)).max(-1)
+    assert (difference > 0).mean() < 0.002
+    assert difference.max() <= NEXT_COLOUR
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_label_png_holds_the_models_ids_at_the_images_own_size(both, images: Path, name: str) -> None:
     model, folder = both
@@ -91,7 +108,7 @@ def test_depth_png_holds_metres_in_kittis_form(both, images: Path, name: str) ->
     depth = read_depth(folder / "out" / "depth" / f"{name}.png")
     assert depth.shape == SIZES[name]
     np.testing.assert_allclose(depth, expected, atol=0.5 / 256 + 1e-5)
-    np.testing.assert_array_equal(read(folder / "out" / "depth_colour" / f"{name}.png"), colourise_depth(expected))
+    assert_painted(read(folder / "out" / "depth_colour" / f"{name}.png"), colourise_depth(expected))
 
 
 def test_json_says_what_was_seen_in_which_image_by_which_model(both, images: Path) -> None:
@@ -141,7 +158,7 @@ def test_a_relative_depth_model_says_how_to_read_its_file(
     np.testing.assert_allclose(value, expected, atol=1.01 * (expected.max() - expected.min()) / 65535 + 1e-6)
     coloured = read(tmp_path / "out" / "depth_colour" / "wide.png")
     # Near is bright: what is large where it is inverse depth, and what is small where it is depth.
-    np.testing.assert_array_equal(coloured, colourise_inverse_depth(sign * expected))
+    assert_painted(coloured, colourise_inverse_depth(sign * expected))
 
 
 def test_metres_beyond_sixteen_bits_are_clipped_and_zero_stays_unknown(tmp_path: Path, images: Path) -> None:

@@ -69,7 +69,8 @@ def check_saving_and_training(folder, task: str, ending: str, saved) -> None:
     image, labels = torch.randn(1, 3, 57, 101), make_labels(task, 1, 57, 101)
     with torch.no_grad():
         expected, output = model(image, labels=labels), loaded(image, labels=labels)
-        assert torch.equal(main_output(output), main_output(expected))
+        # Equal weights at another place in memory may be summed in another order.
+        torch.testing.assert_close(main_output(output), main_output(expected))
         with torch.autocast("cpu", torch.bfloat16):
             rounded = loaded(image, labels=labels)
     assert main_output(rounded).isfinite().all()

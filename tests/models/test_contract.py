@@ -141,8 +141,9 @@ def test_saving_and_loading_gives_the_same_model_and_the_same_files(encoder, hea
     pixel_values = torch.randn(2, 3, 57, 101)
     with torch.no_grad():
         expected, output = model(pixel_values), loaded(pixel_values)
-    assert torch.equal(output.logits, expected.logits)
-    assert torch.equal(output.predicted_depth, expected.predicted_depth)
+    # Equal weights at another place in memory may be summed in another order; that they are equal, the files show.
+    torch.testing.assert_close(output.logits, expected.logits)
+    torch.testing.assert_close(output.predicted_depth, expected.predicted_depth)
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in loaded.parameters()]
     loaded.save_pretrained(tmp_path / "second")
     assert file_contents(tmp_path / "first") == file_contents(tmp_path / "second")

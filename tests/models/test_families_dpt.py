@@ -197,7 +197,9 @@ def test_a_native_segmenter_trains_whole_and_survives_saving(foreign, ending, tm
     loaded = DepthSegForSemanticSegmentation.from_pretrained(tmp_path)
     with torch.autocast("cpu", torch.bfloat16):
         assert loaded(image).logits.isfinite().all()
-    assert torch.equal(loaded(image).logits, model(image).logits)
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+    # Equal weights at another place in memory may be summed in another order.
+    torch.testing.assert_close(loaded(image).logits, model(image).logits)
     assert loaded.transfer_report.is_reload
 
 

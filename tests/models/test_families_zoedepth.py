@@ -191,8 +191,9 @@ def test_two_domains_are_saved_and_become_a_segmenter(ours, tmp_path):
     family_contract.check_transfer_between_tasks(ours, tmp_path)
     loaded = DepthSegForDepthEstimation.from_pretrained(tmp_path)
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in ours.parameters()]
+    torch.testing.assert_close(loaded.state_dict(), ours.state_dict(), rtol=0, atol=0)
     image = torch.randn(1, 3, 57, 101)
-    assert torch.equal(loaded(image).predicted_depth, ours(image).predicted_depth)
+    torch.testing.assert_close(loaded(image).predicted_depth, ours(image).predicted_depth)
 
 
 def test_nothing_but_parameters_has_to_survive_loading(ours):
