@@ -209,6 +209,26 @@ def test_a_benchmark_without_folds_has_one_and_null_leaves_one_out():
         load_study("camvid", overrides=["benchmarks.val=8"])
 
 
+def test_the_camvid_study_has_the_size_of_the_paper_by_overrides_alone():
+    """192x640, a whole ResNet-18, 20000 steps: by its scale, or by options on the command line."""
+    one = ["seeds.pretrain=1", "seeds.finetune=1"]
+    by_hand = [
+        "pretrain.data.size=[192,640]",
+        "finetune.data.size=[192,640]",
+        "architectures.resnet18_half.model.encoder.width_factor=1.0",
+        "pretrain.schedule.steps=20000",
+        "arms.depth_mono_kitti.pretrain.schedule.steps=20000",
+        "finetune.schedule.steps=20000",
+    ]
+    for study in (load_study("camvid", "paper", one), load_study("camvid", "full", one + by_hand)):
+        pretrained = pretraining_cells(study)
+        for cell in pretrained + main_cells(study, keys_of(pretrained), {}):
+            assert cell.config.model.encoder.get("width_factor", 1.0) == 1.0
+            assert cell.config.schedule.steps == 20000
+            if cell.labels["arm"] != "classification" or cell.kind == "finetune":
+                assert list(cell.config.data.size) == [192, 640]
+
+
 ARMS_OF_RECIPES = {
     "classification": "classification",
     "depth_supervised": "supervised",
