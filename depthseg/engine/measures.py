@@ -31,6 +31,7 @@ def measure_model(
     processor: Any,
     dataset: SampleDataset,
     names: Sequence[str] = MEASURES,
+    predictions: Sequence[np.ndarray] | None = None,
 ) -> dict[str, Measure]:
     """Measure a segmenter on a data set, image by image at the labels' own size.
 
@@ -46,6 +47,7 @@ def measure_model(
             `cam_boundary_alignment`: see the function of this name.
             `code_length`: `bits_per_pixel` of the labels given the features of the encoder, see `code_length` and
             `frozen_features`, and `uniform_bits_per_pixel` of somebody who knows nothing.
+        predictions: Label maps of `predict_labels`, where they are known already.
 
     Returns:
         A number, or numbers by group, for each name; None where there was nothing to measure. Ready for JSON.
@@ -62,7 +64,9 @@ def measure_model(
         raise ValueError(f"The data set has {classes}, the model {model.config.num_labels} classes; they must agree.")
     found: dict[str, Measure] = {}
     if set(names) & set(PREDICTION_MEASURES):
-        found |= _measure_predictions(model, processor, dataset)
+        found |= _measure_predictions(
+            predict_labels(model, processor, dataset) if predictions is None else predictions, dataset
+        )
     if "cam_boundary_alignment" in names:
         found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
     if "code_length" in names:
@@ -149,24 +153,26 @@ def labels_of_cells(
     return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
 
 
-def _measure_predictions(
-    model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset
-) -> dict[str, Measure]:
-    settings = (model.config.num_labels, dataset.label_space.ignore_index)
+def predict_labels(model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset) -> list[np.ndarray]:
+    """The predicted label map of every sample, uint8 `(H, W)` at the image's own size."""
+    with evaluation_mode(model):
+        return [predict_maps(model, processor, dataset[index].image)[0] for index in range(len(dataset))]
+
+
+def _measure_predictions(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
+    settings = (dataset.label_space.num_labels, dataset.label_space.ignore_index)
     by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
     labelled = depth_known = False
-    with evaluation_mode(model):
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            if sample.labels is None:
-                continue
-            labelled = True
-            prediction, _ = predict_maps(model, processor, sample.image)
-            by_size.update(prediction, sample.labels)
-            boundary.update(prediction, sample.labels, sample.depth)
-            if sample.depth is not None:
-                depth_known = depth_known or bool((sample.depth > 0).any())
-                by_depth.update(prediction, sample.labels, sample.depth)
+    for index, prediction in enumerate(predictions):
+        sample = dataset[index]
+        if sample.labels is None:
+            continue
+        labelled = True
+        by_size.update(prediction, sample.labels)
+        boundary.update(prediction, sample.labels, sample.depth)
+        if sample.depth is not None:
+            depth_known = depth_known or bool((sample.depth > 0).any())
+            by_depth.update(prediction, sample.labels, sample.depth)
     if not labelled:
         raise ValueError("No sample of the data set has labels, so there is nothing to measure.")
     scores = boundary.compute()

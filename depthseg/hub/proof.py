@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from .. import models
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
+from ..engine.measures import predict_labels
 from ..engine.objectives import build_objective
 from ..engine.predict import load_model, predict_maps
 from ..engine.records import write_json
@@ -170,7 +171,7 @@ def _segmentation(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return (
         evaluate_model(model, processor, dataset, "segmentation"),
-        {"confusion": confusion_per_image(model, processor, dataset)},
+        {"confusion": confusion_per_image(predict_labels(model, processor, dataset), dataset)},
     )
 
 

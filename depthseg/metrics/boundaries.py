@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from .confusion import ConfusionMatrix, segmentation_scores
 from .groups import NO_GROUP, GroupedConfusion
 
 EDGE_KINDS = ("depth", "texture")
+
+NOTHING = np.iinfo(np.int32).min
+"""Smaller than the id of any class."""
 
 
 def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np.ndarray:
@@ -29,9 +31,9 @@ def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np
     if distance < 1:
         raise ValueError(f"A distance of {distance} pixels to the boundary is out of range; give 1 or more.")
     known = ids != ignore_index
-    ids = ids.astype(np.float32)
-    highest = _largest_around(np.where(known, ids, -np.inf), distance)
-    lowest = -_largest_around(np.where(known, -ids, -np.inf), distance)
+    ids = ids.astype(np.int32)
+    highest = _largest_around(np.where(known, ids, NOTHING), distance)
+    lowest = -_largest_around(np.where(known, -ids, NOTHING), distance)
     return known & (highest != lowest)
 
 
@@ -64,7 +66,7 @@ def edge_kinds(
         for kind, found in zip(EDGE_KINDS, (edge & jump, edge & ~jump), strict=True):
             marks[kind][one] |= found
             marks[kind][other] |= found
-    around = {kind: _largest_around(mark.astype(np.float32), distance) > 0 for kind, mark in marks.items()}
+    around = {kind: _largest_around(mark.astype(np.int32), distance) > 0 for kind, mark in marks.items()}
     return np.select([around["depth"], around["texture"]], [0, 1], NO_GROUP)
 
 
@@ -209,9 +211,16 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def _largest_around(values: np.ndarray, distance: int) -> np.ndarray:
-    """Largest value at most `distance` rows and columns away, inside of the picture."""
+    """Largest value at most `distance` rows and columns away, inside of the picture.
+
+    Along one axis after the other; a window of twice the width is the larger of two windows beside each other.
+    """
     side = 2 * distance + 1
-    maps = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-    for kernel, padding in (((side, 1), (distance, 0)), ((1, side), (0, distance))):
-        maps = F.max_pool2d(maps, kernel, stride=1, padding=padding)
-    return maps[0, 0].numpy()
+    for _ in range(2):
+        values = np.pad(values.T, ((distance, distance), (0, 0)), constant_values=NOTHING)
+        width = 1
+        while width < side:
+            step = min(width, side - width)
+            values = np.maximum(values[:-step], values[step:])
+            width += step
+    return values

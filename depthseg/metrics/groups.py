@@ -145,7 +145,9 @@ def connected_components(ids: np.ndarray) -> np.ndarray:
     begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     runs = begins.cumsum().reshape(ids.shape) - 1
     touching = ids[1:] == ids[:-1]
-    upper, lower = np.unique(np.stack([runs[:-1][touching], runs[1:][touching]]), axis=1)
+    # Two runs touch along many columns; the leftmost of them is where one of the two begins.
+    touching &= begins[1:] | begins[:-1]
+    upper, lower = runs[:-1][touching], runs[1:][touching]
     roots = np.arange(begins.sum())
     while (roots[upper] != roots[lower]).any():
         ends = np.sort(np.stack([roots[upper], roots[lower]]), axis=0)

@@ -24,9 +24,9 @@ from ..engine.atomic import atomic_path
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.evaluation import json_scores
-from ..engine.measures import measure_model
+from ..engine.measures import measure_model, predict_labels
 from ..engine.options import DataOptions
-from ..engine.predict import load_model, predict_maps
+from ..engine.predict import load_model
 from ..engine.records import METRICS_FILE, write_json
 from ..engine.run import RunResult, train
 from ..metrics import ConfusionMatrix
@@ -155,28 +155,28 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
     """Everything beside the scores that a fine-tuned model has to say; writes the confusion matrices beside `path`."""
     _, test_set = build_datasets(cell.config.data)
     model, processor = load_model(result.model_dir)
+    predictions = predict_labels(model, processor, test_set)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
-            confusion=confusion_per_image(model, processor, test_set),
+            confusion=confusion_per_image(predictions, test_set),
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
+    measures = measure_model(model, processor, test_set, study.measures, predictions) if study.measures else {}
     return {
-        "measures": json_scores(measure_model(model, processor, test_set, study.measures)) if study.measures else {},
+        "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),
         "baselines": baseline_scores(json.dumps(asdict(cell.config.data))),
     }
 
 
-def confusion_per_image(model: torch.nn.Module, processor: Any, dataset: SampleDataset) -> np.ndarray:
+def confusion_per_image(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> np.ndarray:
     """Confusion counts int64 `(N, K, K)`, rows = truth, columns = prediction, at the own size of every image."""
     found = []
-    for index in range(len(dataset)):
-        sample = dataset[index]
+    for index, prediction in enumerate(predictions):
         matrix = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
-        labels, _ = predict_maps(model, processor, sample.image)
-        matrix.update(labels, sample.labels)
+        matrix.update(prediction, dataset[index].labels)
         found.append(matrix.matrix.numpy())
     return np.stack(found)
 
