@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from ...engine.atomic import atomic_path
 
-OKABE_ITO = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-"""Colours that the colour-blind can tell apart (Okabe and Ito 2008); yellow, faint on white, comes last."""
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Those of Okabe and Ito (2008), for the colour-blind, with grey in place of yellow: names are written in them."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
@@ -49,14 +49,14 @@ class Looks:
         return {
             "color": self.colour(arm),
             "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": LINES[place // len(OKABE_ITO) % len(LINES)],
+            "linestyle": LINES[place // len(COLOURS) % len(LINES)],
             "markersize": 4,
             "linewidth": 1.4,
         }
 
     def colour(self, arm: str) -> str:
         """Its colour."""
-        return OKABE_ITO[self._place[arm] % len(OKABE_ITO)]
+        return COLOURS[self._place[arm] % len(COLOURS)]
 
 
 def tidy(axes: Axes) -> None:
