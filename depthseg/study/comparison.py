@@ -32,7 +32,7 @@ class Summary:
         spread: Lowest and highest run.
         variance_shares: Part of the variance that comes from `pretraining`, `finetuning` (both seeds; where there are
             several pre-training seeds `pretraining` holds both) and `blocks`; empty without interval.
-        conditional_on: What the statement holds for.
+        conditional_on: What the interval is over, what it assumes and what it is conditional on.
         reason: Why there is no interval; None if there is one.
     """
 
@@ -51,6 +51,7 @@ class Comparison:
     Attributes:
         difference: The estimate.
         interval: 95 % confidence interval; None where `reason` says why.
+        interval_alone: The same from the seeds of these two arms alone, without `alike`.
         p_value: Two-sided, against no difference; below 0.05 exactly where the interval leaves 0 out. Not adjusted
             for several comparisons, see `depthseg.study.statistics.holm`. None without interval.
         probability_a_beats_b: Share of bootstrap differences above 0; None without interval.
@@ -63,6 +64,7 @@ class Comparison:
 
     difference: float
     interval: tuple[float, float] | None
+    interval_alone: tuple[float, float] | None
     p_value: float | None
     probability_a_beats_b: float | None
     spread: tuple[float, float]
@@ -135,8 +137,10 @@ def compare(
     difference = scores[0].mean() - scores[1].mean()
     alike = _enough(alike)
     uncertainty, reason = _uncertainty([a, b], counts, paired, alike)
-    interval = p_value = probability = None
+    interval = interval_alone = p_value = probability = None
     if uncertainty is not None:
+        alone = _uncertainty([a, b], counts, paired)[0] if alike else uncertainty
+        interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
         half_width = uncertainty.half_width(CONFIDENCE)
         interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
         resampled = _bootstrap_differences(counts, draws, generator or np.random.default_rng(0), paired)
@@ -144,6 +148,7 @@ def compare(
     return Comparison(
         difference=100 * float(difference),
         interval=interval,
+        interval_alone=interval_alone,
         p_value=p_value,
         probability_a_beats_b=probability,
         spread=_spread_of_differences(*scores, paired),
@@ -246,12 +251,16 @@ def _conditional_on(
     if len(arms) == 1:
         seeds = who[0]
     elif who[0] == who[1]:
-        seeds = f"{who[0]} for each arm, {'the same' if paired else 'independent'} seeds"
+        seeds = f"{who[0]} for each arm, {'paired' if paired else 'not paired'}"
     else:
         seeds = "; ".join(f"{arm.name}: {text}" for arm, text in zip(arms, who, strict=True))
     images = f"{_plural(arms[0].num_blocks, 'block')} of test images ({len(arms[0].blocks)} in all)"
-    same = [f"the seeds of all {len(alike)} arms vary alike"] if alike else []
-    return "; ".join([seeds, images, *same, *conditions])
+    lines = [f"over seeds and test images, from {seeds} and {images}"]
+    if alike:
+        lines.append(f"assuming that the scores of all {len(alike)} arms vary alike from seed to seed")
+    if conditions:
+        lines.append(f"conditional on {', '.join(conditions)}")
+    return "; ".join(lines)
 
 
 def _describe_seeds(arm: ArmResults) -> str:

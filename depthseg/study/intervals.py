@@ -128,11 +128,17 @@ def seeds_alike(scores: np.ndarray) -> Level:
 def seeds_alike_alone(scores: np.ndarray) -> Level:
     """What seeds bring to the mean of a single arm, where those of all arms vary alike.
 
+    What a seed does to all arms (runs of one seed learn from the same labelled images) does not cancel here, and only
+    the seeds tell how much that is, however many arms there are; so the two parts keep their own degrees of freedom
+    and are pooled by Satterthwaite's rule.
+
     Args:
         scores: As for `seeds_alike`.
     """
     arms, seeds = scores.shape
-    return Level(float(scores.var(1, ddof=1).mean() / seeds), arms * (seeds - 1))
+    shared = Level(_variance_of_mean(scores.mean(0)), seeds - 1)
+    own = seeds_alike(scores)
+    return _pooled([shared, Level((1 - 1 / arms) * own.variance / 2, own.freedom)])
 
 
 def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Uncertainty:

@@ -43,6 +43,16 @@ def pooled_iou(arm, budget, run):
     return iou(sum(lost) / IMAGES)
 
 
+FINETUNING = {"data": {"size": [64, 192]}, "schedule": {"steps": 100}, "optim": {"batch_size": 4}}
+PRETRAINING = {
+    "task": "depth",
+    "pretext": {"supervision": "mono"},
+    "data": {"name": "synthetic", "video": None, "train_options": {"count": 2000}},
+    "schedule": {"steps": 900},
+    "optim": {"batch_size": 8},
+}
+
+
 def study_yaml(**changes):
     return {
         "name": "made-up",
@@ -57,7 +67,7 @@ def study_yaml(**changes):
         "architectures": {"resnet18": {}},
         "benchmarks": {"streets": {"title": "", "budgets": list(BUDGETS), "folds": {"test": {}}}},
         "seeds": {"pretrain": len(PRETRAIN_SEEDS), "finetune": FINETUNE_SEEDS},
-        "rates": {"fixed": FIXED_RATE, "grid": list(GRID), "seeds": 1},
+        "rates": {"fixed": FIXED_RATE, "grid": list(GRID), "seeds": 1, "budget": 4},
         "measures": ["iou_by_depth", "cam_boundary_alignment"],
         "reference_arm": "none",
         "comparisons": [["depth", "hub"]],
@@ -90,7 +100,7 @@ def write_finetuning(out, arm, mode, budget, run, *, role="main", lr=None, fold=
         "measures": {"iou_by_depth": {"0-10 m": 0.5 + run[1] / 10, "10-20 m": None}, "cam_boundary_alignment": 0.6},
         "classes": ["Road <wide>", "Car"],
         "baselines": {"position_prior": 0.3, "majority_class": 0.1},
-        **{"config": {}, "seconds": 60.0, "hardware": "2 cores", "command": "depthseg study made-up"},
+        **{"config": FINETUNING, "seconds": 60.0, "hardware": "2 cores", "command": "depthseg study made-up"},
     }
     matrices = confusion(arm, budget, run) if matrices is None else matrices
     names = [f"{fold}{place}" for place in range(len(matrices))]
@@ -123,7 +133,8 @@ def write_study(out, *, without=(), **changes):
                 write_finetuning(out, arm, mode, BUDGETS[0], (0, 0), role="rate", lr=lr)
     for seed in seeds if "depth" in study["arms"] else ():
         content = {"kind": "pretrain", "arm": "depth", "pretrain_seed": seed, "parent_key": None}
-        write_cell(out, f"depth-{seed}", content | {"scores": {"abs_rel": 0.1 + seed / 10}, "seconds": 3700.0})
+        scores = {"step": 900, "lr": 1e-9, "abs_rel": 0.1 + seed / 10, "alignment": "median", "images": 7}
+        write_cell(out, f"depth-{seed}", content | {"scores": scores, "seconds": 3700.0, "config": PRETRAINING})
     return out
 
 

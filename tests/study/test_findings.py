@@ -10,12 +10,14 @@ PLACE = asdict(Setting("resnet18", "full", "streets", 8))
 
 def row(a, difference, p_adjusted=None, reason=""):
     spread = {"interval": [difference - 0.01, difference + 0.01], "spread": [difference - 0.02, difference + 0.02]}
-    return PLACE | {"a": a, "b": "none", "difference": difference, "p_adjusted": p_adjusted, "reason": reason} | spread
+    found = PLACE | {"a": a, "b": "none", "difference": difference, "p_adjusted": p_adjusted, "reason": reason}
+    return found | spread | {"records": [f"{a}-chosen", "none-chosen"]}
 
 
-def sentences(*rows):
+def sentences(*rows, fixed=()):
     titles = {name: {"title": f"the {name} arm"} for name in ("none", "depth", "flow", "video")}
-    numbers = {"settings": [PLACE], "comparisons": rows, "comparisons_fixed": [], "arms": titles, "fixed_rate": 0.001}
+    numbers = {"settings": [PLACE], "comparisons": rows, "comparisons_fixed": fixed, "arms": titles}
+    numbers |= {"fixed_rate": 0.001}
     (found,) = findings(numbers)
     assert found.setting == "resnet18, full, streets, 8 labels"
     return found.sentences
@@ -36,6 +38,17 @@ def test_what_was_tested_is_better_worse_or_open():
     beginnings = ("Better than the none arm: the depth", "Worse than the none arm: the flow", "No difference from")
     assert [sentence.startswith(start) for sentence, start in zip(found, beginnings, strict=True)] == [True] * 3
     assert "95 % interval" in found[0] and "the video arm" in found[2]
+
+
+def test_another_verdict_at_the_fixed_rate_is_told_with_both_numbers_but_not_of_the_same_runs():
+    chosen = row("depth", 6.4, 0.01)
+    same = chosen | {"p_adjusted": 0.2}
+    assert len(sentences(chosen, fixed=[same])) == 1
+    others = same | {"difference": 4.1, "records": ["depth-fixed", "none-chosen"]}
+    last = sentences(chosen, fixed=[others])[-1]
+    assert last.startswith("the depth arm against the none arm at the chosen learning rates: +6.4 points")
+    assert "adjusted p = 0.010; both at 0.001: +4.1 points" in last and last.endswith("adjusted p = 0.200.")
+    assert len(sentences(chosen, fixed=[others | {"p_adjusted": 0.04}])) == 1
 
 
 def test_a_claim_is_told_in_its_own_direction_and_mode():

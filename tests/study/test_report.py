@@ -12,8 +12,9 @@ from PIL import Image
 from study.made_up_study import BUDGETS, GRID, TITLES, pooled_iou, write_finetuning, write_study
 
 from depthseg.study.report import write_report
+from depthseg.study.report.detail_tables import rate_tables, start_tables
 from depthseg.study.report.tables import claim_tables
-from depthseg.study.report.text import MINUS
+from depthseg.study.report.text import MINUS, NOTHING
 from depthseg.study.results import Setting, load_results
 
 RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
@@ -109,6 +110,29 @@ def test_rates_and_baselines_and_measures(whole):
     depths = only(numbers["measures"], arm="hub", mode="frozen", budget=32)["values"]["iou_by_depth"]
     assert depths["0-10 m"]["mean"] == pytest.approx(0.6) and depths["10-20 m"] is None
     assert [row["scores"] for row in numbers["pretraining"]] == [{"abs_rel": 0.1}, {"abs_rel": 0.2}]
+    assert {row["alignment"] for row in numbers["pretraining"]} == {"median"}
+
+
+def test_rates_are_told_with_the_labels_that_they_were_chosen_with(whole):
+    """Four labels, which no setting of the study has."""
+    _, _, numbers = whole
+    assert {row["budget"] for row in numbers["rates"]} == {4} and {row["budget"] for row in numbers["main"]} == {8, 32}
+    (table,) = rate_tables(numbers)
+    assert table.caption.startswith("Mean IoU in points on validation images for each learning rate, with 4 labels")
+    assert table.columns[:2] == ("Mode", "Arm") and len(table.rows) == len(TITLES) * 2
+
+
+def test_what_each_start_has_seen(whole):
+    _, path, numbers = whole
+    (table,) = start_tables(numbers)
+    shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in (row.cells for row in table.rows)}
+    assert shown[TITLES["none"]] == ["random", *[NOTHING] * 6]
+    assert shown[TITLES["hub"]] == ["a given checkpoint", *[NOTHING] * 6]
+    assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "taken over", "2000", "900", "8"]
+    assert "Fine-tuning: 100 steps of 4 images of 64x192 pixels." in path.read_text()
+    flow = numbers["starts"][1] | {"task": "flow", "decoder": False}
+    (table,) = start_tables(numbers | {"starts": [*numbers["starts"], flow]})
+    assert "a difference between them is one of both parts" in table.notes[-1]
 
 
 def test_the_page_is_whole_and_needs_no_other_file(whole):

@@ -245,8 +245,8 @@ class TestCompare:
         assert np.ptp(paired.interval) < 0.25 * np.ptp(independent.interval)
         assert np.ptp(paired.spread) < 0.25 * np.ptp(independent.spread)
         assert (paired.paired, independent.paired) == (True, False)
-        assert "the same seeds" in paired.conditional_on
-        assert "independent seeds" in independent.conditional_on
+        assert "each for each arm, paired and" in paired.conditional_on
+        assert "each for each arm, not paired and" in independent.conditional_on
 
     def test_other_numbers_of_seeds_are_never_paired(self):
         baseline = random_arm(2, (1, 6), pretraining="none", name="none")
@@ -254,15 +254,16 @@ class TestCompare:
         assert not found.paired
         assert found.p_value is not None
         assert found.conditional_on.startswith(
-            "depth: 2 pre-training seeds, 3 fine-tuning seeds each; none: random start, 6 fine-tuning seeds; 4 blocks"
+            "over seeds and test images, from depth: 2 pre-training seeds, 3 fine-tuning seeds each; none: random "
+            "start, 6 fine-tuning seeds and 4 blocks"
         )
 
     def test_what_it_is_conditional_on(self):
         a, b = (random_arm(seed, (1, 6), pretraining="checkpoint") for seed in (1, 2))
         found = compare(a, b, conditions=["16 training images"])
         assert found.conditional_on == (
-            "one given checkpoint, 6 fine-tuning seeds for each arm, independent seeds; 4 blocks of test images (8 in "
-            "all); 16 training images"
+            "over seeds and test images, from one given checkpoint, 6 fine-tuning seeds for each arm, not paired and "
+            "4 blocks of test images (8 in all); conditional on 16 training images"
         )
 
     @pytest.mark.parametrize(
@@ -308,4 +309,8 @@ def test_the_variance_of_seeds_that_vary_alike():
     assert seeds_alike(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]) + [[10.0, -5.0]]).variance == pytest.approx(1.5)
     # Alone, variances 2, 2 and 12.5 of the arms, whose mean is 5.5, of a mean of two seeds.
     alone = seeds_alike_alone(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]))
-    assert (alone.variance, alone.freedom) == pytest.approx((5.5 / 2, 3))
+    # Of it 4.5 / 2 is what seeds do to all arms, with one degree of freedom, and two thirds of 1.5 / 2 the rest.
+    assert (alone.variance, alone.freedom) == pytest.approx((5.5 / 2, 2.75**2 / (2.25**2 / 1 + 0.5**2 / 2)))
+    # Where seeds do nothing to all arms, every arm tells of the others.
+    apart = seeds_alike_alone(np.array([[1.0, 3.0], [3.0, 1.0], [2.0, 4.0], [4.0, 2.0]]))
+    assert (apart.variance, apart.freedom) == pytest.approx((2 / 2, 3))

@@ -64,13 +64,13 @@ def rate_tables(numbers: Row) -> Iterator[Table]:
     rows = numbers["rates"]
     if not rows:
         return
-    words = Words(numbers)
+    words = Words(numbers, ("architecture", "mode"))
     grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
     seeds = sorted({count for row in rows for count in row["seeds"].values()})
     yield Table(
         name="rates",
         caption=words.caption(
-            "Mean IoU in points on validation images for each learning rate, other seeds than above"
+            f"Mean IoU in points on validation images for each learning rate, with {rows[0]['budget']} labels"
         ),
         columns=(*words.columns, *grid, "Chosen", "At the end of the grid"),
         words=len(words.columns),
@@ -86,7 +86,12 @@ def rate_tables(numbers: Row) -> Iterator[Table]:
             )
             for row in rows
         ),
-        notes=(f"Seeds of each mean: {', '.join(map(str, seeds))}.", *_rate_notes(rows, words)),
+        notes=(
+            f"Runs of each mean: {', '.join(map(str, seeds))}, of other seeds than those above, on the first "
+            "pre-training. The choice holds for all numbers of labels and all seeds; that it might have been another "
+            "is in no interval.",
+            *_rate_notes(rows, words),
+        ),
     )
 
 
@@ -168,6 +173,47 @@ def measure_table(numbers: Row, name: str) -> Table:
     )
 
 
+STARTS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
+
+
+def start_tables(numbers: Row) -> Iterator[Table]:
+    """What each arm has seen before it is fine-tuned."""
+    rows = numbers["starts"]
+    if not any(row.get("task") for row in rows):
+        return
+    brings = {row["decoder"] for row in rows if row.get("task")}
+    yield Table(
+        name="starts",
+        caption="What each start has seen before it is fine-tuned.",
+        columns=("Arm", "Task", "Learned from", "After", "Own decoder", "Samples", "Steps", "Batch"),
+        words=5,
+        rows=tuple(
+            TableRow(
+                (
+                    word(numbers["arms"][row["arm"]]["title"]),
+                    word(row.get("task") or STARTS[row["start"]]),
+                    word(", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING),
+                    word(numbers["arms"][row["after"]]["title"] if row["after"] else NOTHING),
+                    word(("taken over" if row["decoder"] else "left behind") if row.get("task") else NOTHING),
+                    figure(row.get("samples"), 0),
+                    figure(row.get("steps"), 0),
+                    figure(row.get("batch_size"), 0),
+                ),
+                tuple(row["records"]),
+            )
+            for row in rows
+        ),
+        notes=(
+            "A decoder is taken over where the mode has one of its form; elsewhere it is new, as is the last layer.",
+            *(
+                ["Some starts bring their decoder and others do not: a difference between them is one of both parts."]
+                if len(brings) > 1
+                else []
+            ),
+        ),
+    )
+
+
 def pretraining_tables(numbers: Row) -> Iterator[Table]:
     """Scores and time of each pre-training cell."""
     rows = numbers["pretraining"]
@@ -176,12 +222,13 @@ def pretraining_tables(numbers: Row) -> Iterator[Table]:
         yield Table(
             name="pretraining",
             caption="Pre-training: scores on its own task, and time.",
-            columns=("Arm", "Seed", *names, "Time"),
-            words=1,
+            columns=("Arm", "Depth aligned by", "Seed", *names, "Time"),
+            words=2,
             rows=tuple(
                 TableRow(
                     (
                         word(numbers["arms"][row["arm"]]["title"]),
+                        word(row["alignment"] or NOTHING),
                         figure(row["pretrain_seed"], 0),
                         *(figure(row["scores"].get(name), 4) for name in names),
                         Cell(duration(row["seconds"]), row["seconds"]),

@@ -13,6 +13,13 @@ from ..results import Setting, StudyResults
 
 Row = dict[str, Any]
 
+NO_SCORES = ("step", "lr", "images", "images_without_depth", "images_without_flow", "images_with_holes")
+NO_SCORES += ("min_depth", "max_depth")
+"""What stands among the scores of a pre-training and says how it was scored."""
+
+BRING_A_DECODER = ("depth", "segmentation")
+"""Tasks whose decoder a segmenter takes over; the others solve theirs with a decoder that stays behind."""
+
 
 def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     """Learning-rate sensitivity of an arm, its choice, and what the runs at that rate and the fixed one scored."""
@@ -23,7 +30,9 @@ def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     records = results.rate_records(arm, setting)
     used = {record["lr"] for parts in results.runs(arm, setting).values() for record in parts}
     return {
-        **asdict(setting),
+        "architecture": setting.architecture,
+        "mode": setting.mode,
+        "budget": results.study["rates"]["budget"],
         "arm": arm,
         "scores": {f"{rate:g}": 100 * _mean(scores) for rate, scores in table.items()},
         "seeds": {f"{rate:g}": len(scores) for rate, scores in table.items()},
@@ -88,13 +97,52 @@ def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     }
 
 
+def starts(results: StudyResults) -> list[Row]:
+    """What each arm has seen before it is fine-tuned, by its first pre-training."""
+    found = []
+    for arm in results.arms:
+        row: Row = {"arm": arm, "start": results.start(arm), "after": results.arms[arm].get("after"), "records": []}
+        for record in results.pretraining(arm)[:1]:
+            config = record["config"]
+            row |= {
+                "task": config["task"],
+                "supervision": config["pretext"]["supervision"] if config["task"] == "depth" else None,
+                "data": config["data"]["name"] or config["data"]["video"],
+                "samples": config["data"]["train_options"].get("count"),
+                "steps": config["schedule"]["steps"],
+                "batch_size": config["optim"]["batch_size"],
+                "decoder": config["task"] in BRING_A_DECODER,
+                "records": [record["key"]],
+            }
+        found.append(row)
+    return found
+
+
+def finetuning(results: StudyResults) -> Row | None:
+    """Steps, batch and size of the images of the fine-tunings; None before the first."""
+    for record in results.records:
+        if record["kind"] == "finetune" and record["role"] == "main":
+            config = record["config"]
+            height, width = config["data"]["size"]
+            return {"steps": config["schedule"]["steps"], "batch_size": config["optim"]["batch_size"]} | {
+                "height": height,
+                "width": width,
+            }
+    return None
+
+
 def pretraining(results: StudyResults) -> list[Row]:
     """Scores and seconds of each pre-training cell."""
     return [
         {
             "arm": arm,
             "pretrain_seed": record["pretrain_seed"],
-            "scores": {name: value for name, value in record["scores"].items() if isinstance(value, int | float)},
+            "scores": {
+                name: value
+                for name, value in record["scores"].items()
+                if isinstance(value, int | float) and name not in NO_SCORES
+            },
+            "alignment": record["scores"].get("alignment"),
             "seconds": record["seconds"],
             "records": [record["key"]],
         }

@@ -16,7 +16,7 @@ from .detail_tables import groups_of, measure_names, measure_text
 from .findings import rows_of
 from .hero import hero, what_whiskers_are
 from .sections import Picture
-from .style import SETTINGS, Looks, new_figure, tidy, write_figure
+from .style import QUIET, SETTINGS, Looks, new_figure, tidy, write_figure
 
 Row = Mapping[str, Any]
 
@@ -49,7 +49,7 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
     if numbers["main"]:
         yield _hero_picture(numbers), hero(numbers, looks)
     if numbers["curves"]:
-        caption = "Learning curves: mean IoU on the evaluation images; bands go from the lowest to the highest run."
+        caption = "Learning curves: mean IoU on the test images; bands go from the lowest to the highest run."
         picture = Picture("curves", caption, f"Learning curves of {_names(numbers)}. The table of scores has numbers.")
         yield picture, _grid(numbers["curves"], numbers, looks, _learning_curves)
     if numbers["rates"]:
@@ -58,7 +58,13 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
         picture = Picture(
             "rates", caption, f"Score against learning rate of {_names(numbers)}; same numbers as below."
         )
-        yield picture, _grid(numbers["rates"], numbers, looks, _rate_curves)
+        places = {
+            f"{row['architecture']}, {row['mode']}, {row['budget']} labels": {
+                name: row[name] for name in ("architecture", "mode")
+            }
+            for row in numbers["rates"]
+        }
+        yield picture, _grid(numbers["rates"], numbers, looks, _rate_drawer(numbers["fixed_rate"]), places)
     for place, name in enumerate(measure_names(numbers)):
         text = measure_text(name)
         caption = f"{text.title} ({text.unit}); bars go from the lowest to the highest run."
@@ -71,34 +77,41 @@ def _hero_picture(numbers: Row) -> Picture:
     rows = numbers["main"]
     several = len({row["budget"] for row in rows}) > 1
     what = "Mean IoU against the number of labelled images" if several else "Mean IoU of the arms"
-    second = "inset" if several else "right"
-    caption = f"{what}; {second}: steps until a run reaches 95 % of its final score. {what_whiskers_are(rows)}."
+    second = "Inset, for the most labels" if several else "Right"
+    caption = f"{what}. {what_whiskers_are(rows)}. {second}: steps until a run reaches 95 % of its final score"
+    caption += ", mean, lowest and highest run."
     best = max(rows, key=lambda row: row["mean_iou"])
-    alt = f"{what}, for {_names(numbers)}. Highest: {numbers['arms'][best['arm']]['title']}, {best['mean_iou']:.1f}."
+    place = Setting(**{name: best[name] for name in numbers["settings"][0]})
+    best_arm = numbers["arms"][best["arm"]]["title"]
+    alt = f"{what}, for {_names(numbers)}. Highest: {best_arm} ({place}), {best['mean_iou']:.1f}."
     return Picture("hero", caption, alt)
 
 
 def _names(numbers: Row) -> str:
-    return ", ".join(entry["title"] for entry in numbers["arms"].values())
+    return "; ".join(entry["title"] for entry in numbers["arms"].values())
 
 
 def _grid(
-    rows: Sequence[Row], numbers: Row, looks: Looks, draw: Callable[[Axes, Sequence[Row], Looks], None]
+    rows: Sequence[Row],
+    numbers: Row,
+    looks: Looks,
+    draw: Callable[[Axes, Sequence[Row], Looks], None],
+    places: Mapping[str, Row] | None = None,
 ) -> Figure:
-    """One frame for each setting that has rows, one legend below."""
-    settings = [entry for entry in numbers["settings"] if rows_of(rows, entry)]
-    columns = min(len(settings), COLUMNS)
-    lines = -(-len(settings) // columns)
+    """One frame for each place that has rows, one legend below; places are settings unless others are given."""
+    places = places or {str(Setting(**entry)): entry for entry in numbers["settings"] if rows_of(rows, entry)}
+    columns = min(len(places), COLUMNS)
+    lines = -(-len(places) // columns)
     width = max(FRAME[0] * columns, 4.6)
     per_line = max(1, int(width / 1.5))
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
     figure = new_figure(width, FRAME[1] * lines + LEGEND_INCHES * -(-len(arms) // per_line))
     frames = figure.subplots(lines, columns, squeeze=False).ravel()
-    for frame in frames[len(settings) :]:
+    for frame in frames[len(places) :]:
         frame.set_visible(False)
-    for axes, entry in zip(frames, settings, strict=False):
+    for axes, (title, entry) in zip(frames, places.items(), strict=False):
         draw(axes, rows_of(rows, entry), looks)
-        axes.set_title(str(Setting(**entry)), loc="left", fontweight="bold")
+        axes.set_title(title, loc="left", fontweight="bold")
         tidy(axes)
     handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks.line(arm))[0] for arm in arms]
     figure.legend(handles=handles, loc="outside lower center", ncols=per_line, frameon=False)
@@ -116,17 +129,22 @@ def _learning_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     axes.set_xlim(left=0)
 
 
-def _rate_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-    for row in rows:
-        axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks.line(row["arm"]))
-        ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
-        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks.line(row["arm"]) | ring)
-    rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks([float(rate) for rate in rates], rates)
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("mean IoU, points")
+def _rate_drawer(fixed_rate: float | None) -> Callable[[Axes, Sequence[Row], Looks], None]:
+    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+        if fixed_rate is not None:
+            axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
+        for row in rows:
+            axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks.line(row["arm"]))
+            ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
+            axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks.line(row["arm"]) | ring)
+        rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks([float(rate) for rate in rates], rates)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("mean IoU, points")
+
+    return draw
 
 
 def _measure_drawer(name: str, groups: Sequence[str]) -> Callable[[Axes, Sequence[Row], Looks], None]:

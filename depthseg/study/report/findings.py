@@ -41,12 +41,21 @@ def overview(numbers: Row) -> list[str]:
     if not rows:
         return [*lines, "Nothing can be compared yet: no two arms have a finished run with the same seeds."]
     if any(row["p_adjusted"] is not None for row in rows):
+        tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(
             f"A difference counts as found where its p-value is below {LEVEL} after Holm's adjustment for all "
-            f"{len(numbers['comparisons'])} comparisons of the table. Each interval is that of one comparison alone. "
-            "Where no difference is found, the arms have not been shown to be equal. What intervals are conditional "
-            "on stands below the tables that have them."
+            f"{plural(len(tested), 'comparison')} at the chosen learning rates; those at the fixed rate are adjusted "
+            f"among themselves. {_count_below('p_value', tested)} of the {len(tested)} p-values lie below {LEVEL} "
+            f"before adjustment, {_count_below('p_adjusted', tested)} after. Intervals are not adjusted: one may "
+            "leave 0 out although no difference counts as found."
         )
+        halves = [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]
+        if halves:
+            lines.append(
+                "Where no difference is found, the arms have not been shown to be equal: the intervals reach "
+                f"{number(min(halves))} to {number(max(halves))} points to either side. What they are over and "
+                "conditional on stands below the tables that have them."
+            )
     return lines
 
 
@@ -121,15 +130,19 @@ def _evidence(row: Row) -> str:
 
 def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> Iterator[str]:
     title = _titles(numbers)
-    words = {"better": "better", "worse": "worse", "open": "no difference found", "untested": "not tested"}
-    fixed = {(row["a"], row["b"]): verdict(row) for row in others}
+    fixed = {(row["a"], row["b"]): row for row in others}
     for row in rows:
         other = fixed.get((row["a"], row["b"]))
-        if other and other != verdict(row):
+        # Where both arms chose the fixed rate the runs are the same, and only the seeds of other arms differ.
+        if other and set(other["records"]) != set(row["records"]) and verdict(other) != verdict(row):
             yield (
-                f"{title[row['a']]} against {title[row['b']]} depends on the learning rate: {words[verdict(row)]} at "
-                f"the chosen rates, {words[other]} at the fixed rate {number_of_rate(numbers)}."
+                f"{title[row['a']]} against {title[row['b']]} at the chosen learning rates: {_evidence(row)}; both at "
+                f"{number_of_rate(numbers)}: {_evidence(other)}."
             )
+
+
+def _count_below(name: str, rows: Sequence[Row]) -> int:
+    return sum(row[name] < LEVEL for row in rows)
 
 
 def number_of_rate(numbers: Row) -> str:

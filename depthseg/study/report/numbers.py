@@ -14,12 +14,12 @@ from ..convergence import area_under_curve, steps_to_share
 from ..results import Setting, StudyResults
 from ..statistics import ArmResults, holm
 from ..stored import Run
-from .details import cost, curves, measures, per_class, pretraining, rates
+from .details import cost, curves, finetuning, measures, per_class, pretraining, rates, starts
 
 Row = dict[str, Any]
 
 HOW_RATES_WERE_FOUND = {
-    "main": "the learning rate of each arm chosen from the same grid",
+    "main": "the learning rates that were chosen",
     "fixed": "one fixed learning rate for all arms",
 }
 
@@ -57,6 +57,8 @@ def study_numbers(results: StudyResults) -> Row:
         "per_class": _for_each(results, per_class),
         "measures": _for_each(results, measures),
         "curves": _for_each(results, curves),
+        "starts": starts(results),
+        "finetuning": finetuning(results),
         "pretraining": pretraining(results),
         "cost": cost(results),
         "labels": {record["key"]: record_label(results, record) for record in results.records},
@@ -161,7 +163,8 @@ def _arms_with(results: StudyResults, runs: Sequence[Run], setting: Setting, rol
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
     chosen = role == "main" and results.study["rates"]["grid"]
-    return [f"{setting.budget} labelled images of each run", HOW_RATES_WERE_FOUND["main" if chosen else "fixed"]]
+    images = f"{setting.budget} labelled images (another draw for each fine-tuning seed, the same for all arms)"
+    return [images, HOW_RATES_WERE_FOUND["main" if chosen else "fixed"], "this data, network and number of steps"]
 
 
 def _plain(found: Summary | Comparison) -> Row:
@@ -187,7 +190,7 @@ def _baselines(results: StudyResults, setting: Setting) -> Row | None:
 
 
 def _chosen_once(settings: Sequence[Setting]) -> list[Setting]:
-    """One setting for each architecture and mode, for which a rate is chosen whatever the benchmark and budget."""
+    """One setting for each architecture and mode: a rate is chosen once, whatever the benchmark and budget."""
     return list({(setting.architecture, setting.mode): setting for setting in reversed(settings)}.values())[::-1]
 
 

@@ -15,6 +15,7 @@ from .detail_tables import (
     missing_tables,
     pretraining_tables,
     rate_tables,
+    start_tables,
 )
 from .findings import findings, overview
 from .tables import Table, claim_tables, comparison_tables, score_tables
@@ -78,8 +79,10 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
         return tuple(pictures[name] for name in names if name in pictures)
 
     yield _statements(numbers, drawn("hero"))
-    yield Section("scores", "Scores", tables=tuple(score_tables(numbers)))
-    yield Section("comparisons", "Comparisons", tables=tuple(comparison_tables(numbers)))
+    yield Section("starts", "What was compared", _setup(numbers), tables=tuple(start_tables(numbers)))
+    yield Section("scores", "Scores", HOW_TO_READ_SCORES, tables=tuple(score_tables(numbers)))
+    found = tuple(comparison_tables(numbers))
+    yield Section("comparisons", "Comparisons", HOW_TO_READ_COMPARISONS if found else (), tables=found)
     yield Section("curves", "Learning curves", pictures=drawn("curves"))
     yield Section(
         "rates",
@@ -95,6 +98,26 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
     yield _cost(numbers)
     left_out = (("Records that were left out", tuple(numbers["left_out"])),) if numbers["left_out"] else ()
     yield Section("missing", "Missing", lists=left_out, tables=tuple(missing_tables(numbers)))
+
+
+HOW_TO_READ_SCORES = (
+    "Steps to 95 %: of each run's own final score, read off its evaluations on the test images; a run that ends low "
+    "may be there early. Area under curve: mean height of the learning curve over all steps, in points.",
+)
+
+HOW_TO_READ_COMPARISONS = (
+    "Without other arms: the interval from the seeds of the two arms alone, where the other one takes the variance of "
+    "seeds from all arms; with two pre-training seeds it says next to nothing. P(first better): share of bootstrap "
+    "differences above 0, stretched to the interval, and like it not adjusted for the number of comparisons.",
+)
+
+
+def _setup(numbers: Row) -> tuple[str, ...]:
+    how = numbers["finetuning"]
+    if how is None:
+        return ()
+    size = f"{how['height']}x{how['width']}"
+    return (f"Fine-tuning: {how['steps']} steps of {plural(how['batch_size'], 'image')} of {size} pixels.",)
 
 
 def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:

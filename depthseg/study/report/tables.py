@@ -63,15 +63,20 @@ class Table:
 
 
 class Words:
-    """The columns at the left of a table: what of a setting varies in this study, and the arm."""
+    """The columns at the left of a table: what of a setting varies in this study, and the arm.
 
-    def __init__(self, numbers: Row) -> None:
+    Args:
+        numbers: See `study_numbers`.
+        names: The parts of a setting that the rows have.
+    """
+
+    def __init__(self, numbers: Row, names: Sequence[str] = ("architecture", "mode", "benchmark", "budget")) -> None:
         self.title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
         settings = numbers["settings"]
-        names = ("architecture", "mode", "benchmark", "budget")
         self._varies = [name for name in names if len({setting[name] for setting in settings}) > 1]
-        constant = [str(settings[0][name]) for name in names[:3] if name not in self._varies]
-        self.everywhere = ", ".join([*constant, *_budget_text(self._varies, settings)])
+        constant = [str(settings[0][name]) for name in names if name not in (*self._varies, "budget")]
+        several = "budget" in self._varies or "budget" not in names
+        self.everywhere = ", ".join([*constant, *([] if several else [f"{settings[0]['budget']} labels"])])
         self.places = tuple({"budget": "Labels"}.get(name, name.capitalize()) for name in self._varies)
         self.columns = (*self.places, "Arm")
 
@@ -117,8 +122,8 @@ def claim_tables(numbers: Row) -> Iterator[Table]:
             notes=(
                 "Holds, or the opposite: the difference of mean IoU in points is found in this direction or in the "
                 "other, at the chosen learning rates. Undecided: none is found, which does not refute the finding. "
-                "Not tested: too few runs for a p-value. What the intervals are conditional on stands below the "
-                "comparisons.",
+                "Not tested: too few runs for a p-value. What the intervals are over and conditional on stands below "
+                "the comparisons.",
             ),
         )
 
@@ -189,6 +194,7 @@ def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table
                     "Second arm",
                     "Difference",
                     "95 % interval",
+                    "Without other arms",
                     "p",
                     "Adjusted p",
                     "P(first better)",
@@ -211,6 +217,7 @@ def _comparison_row(row: Row, numbers: Row) -> TableRow:
         word(title[row["b"]]),
         figure(row["difference"], 1, signed),
         bounds(row["interval"]),
+        bounds(row["interval_alone"]),
         Cell(p_value(row["p_value"]), row["p_value"]),
         Cell(p_value(row["p_adjusted"]), row["p_adjusted"]),
         figure(row["probability_a_beats_b"], 2),
@@ -230,16 +237,12 @@ def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
 
 
 def _conditions(rows: Sequence[Row], numbers: Row) -> list[str]:
-    """What the rows are conditional on; with the names of the rows where they differ."""
+    """What the intervals are over and conditional on; with the names of the rows where they differ."""
     title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
     who: dict[str, list[str]] = {}
     for row in rows:
         name = title[row["arm"]] if "arm" in row else f"{title[row['a']]} {chr(0x2212)} {title[row['b']]}"
         who.setdefault(row["conditional_on"], []).append(name)
     if len(who) == 1:
-        return [f"Conditional on: {condition}." for condition in who]
-    return [f"Conditional on, for {', '.join(names)}: {condition}." for condition, names in who.items()]
-
-
-def _budget_text(varies: Sequence[str], settings: Sequence[Row]) -> list[str]:
-    return [] if "budget" in varies else [f"{settings[0]['budget']} labels"]
+        return [f"Intervals: {condition}." for condition in who]
+    return [f"Intervals of {'; '.join(names)}: {condition}." for condition, names in who.items()]
