@@ -148,8 +148,8 @@ class StudyResults:
         return ArmResults(confusion.reshape(shape), blocks, start, str(self.arms[arm].get("title") or arm))
 
     def curves(self, arm: str, setting: Setting, role: str = "main") -> list[list[Mapping[str, float]]]:
-        """Validation curves of the used runs, one per record."""
-        return [record["curve"] for record in self.used_records([arm], setting, role)]
+        """Curves of the used runs, one per record; a run that was scored once, at its end, has none."""
+        return [curve for record in self.used_records([arm], setting, role) if len(curve := record["curve"]) > 1]
 
     def measures(self, arm: str, setting: Setting, role: str = "main") -> list[Mapping[str, Any]]:
         """Measures of the used runs, one per record."""

@@ -122,6 +122,18 @@ def test_rates_are_told_with_the_labels_that_they_were_chosen_with(whole):
     assert table.columns[:2] == ("Mode", "Arm") and len(table.rows) == len(TITLES) * 2
 
 
+def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path):
+    write_study(tmp_path)
+    for path in (tmp_path / "cells").glob("*.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"curve": record.get("curve", [])[-1:]}))
+    numbers = json.loads((write_report(tmp_path).parent / "results.json").read_text())
+    assert {(row["steps_to_95"], row["area_under_curve"]) for row in numbers["main"]} == {(None, None)}
+    assert numbers["curves"] == []
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "steps until a run reaches" not in page and "Learning curves" not in page
+
+
 def test_what_each_start_has_seen(whole):
     _, path, numbers = whole
     (table,) = start_tables(numbers)

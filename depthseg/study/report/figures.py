@@ -78,8 +78,9 @@ def _hero_picture(numbers: Row) -> Picture:
     several = len({row["budget"] for row in rows}) > 1
     what = "Mean IoU against the number of labelled images" if several else "Mean IoU of the arms"
     second = "Inset, for the most labels" if several else "Right"
-    caption = f"{what}. {what_whiskers_are(rows)}. {second}: steps until a run reaches 95 % of its final score"
-    caption += ", mean, lowest and highest run."
+    caption = f"{what}. {what_whiskers_are(rows)}."
+    if any(row["steps_to_95"] is not None for row in rows):
+        caption += f" {second}: steps until a run reaches 95 % of its final score, mean, lowest and highest run."
     best = max(rows, key=lambda row: row["mean_iou"])
     place = Setting(**{name: best[name] for name in numbers["settings"][0]})
     best_arm = numbers["arms"][best["arm"]]["title"]

@@ -88,11 +88,13 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
     axes.set_ylabel("mean IoU, points")
     axes.set_title(_title(rows[0]), loc="left", fontweight="bold")
     tidy(axes)
-    low, high = axes.get_ylim()
-    axes.set_ylim(high - (high - low) / (1 - INSET_SHARE), high)
-    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    timed = [row for row in rows if row["budget"] == budgets[-1] and row["steps_to_95"] is not None]
+    if timed:
+        low, high = axes.get_ylim()
+        axes.set_ylim(high - (high - low) / (1 - INSET_SHARE), high)
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+        _inset(axes, timed, looks)
     _name_lines(axes, rows, arms, numbers, looks)
-    _inset(axes, [row for row in rows if row["budget"] == budgets[-1]], looks)
 
 
 def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: Row, looks: Looks) -> None:
@@ -115,9 +117,6 @@ def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: R
 
 
 def _inset(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-    rows = [row for row in rows if row["steps_to_95"] is not None]
-    if not rows:
-        return
     inset = axes.inset_axes((0.1, 0.09, 0.86, INSET_SHARE - 0.15))
     _step_dots(inset, rows, looks)
     inset.set_yticks([])

@@ -99,7 +99,7 @@ def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main
         **_plain(summarise(found, _conditions(results, setting, role), alike)),
         "steps_to_95": sum(steps) / len(steps) if steps else None,
         "steps_spread": (min(steps), max(steps)) if steps else None,
-        "area_under_curve": 100 * sum(areas) / len(areas),
+        "area_under_curve": 100 * sum(areas) / len(areas) if areas else None,
         "rates": sorted({record["lr"] for record in records}),
         "runs": found.seeds[0] * found.seeds[1],
         "records": [record["key"] for record in records],
