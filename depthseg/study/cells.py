@@ -163,7 +163,9 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
-    measures = measure_model(model, processor, test_set, study.measures, predictions) if study.measures else {}
+    # Runs at the fixed rate are there for their score alone.
+    names = study.measures if cell.labels["role"] == "main" else ()
+    measures = measure_model(model, processor, test_set, names, predictions) if names else {}
     return {
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),

@@ -82,7 +82,9 @@ def test_records_hold_what_the_run_scored(done):
         assert list(stored["blocks"]) == ["test/0", "test/0", "test/1"]
         assert [point["step"] for point in record["curve"]] == [1, 2]
         assert 0 < record["baselines"]["majority_class"] < 1
-        assert record["measures"]["iou_by_depth"] and record["seconds"] > 0
+        assert record["seconds"] > 0
+        # Runs at the fixed rate are there for their score alone.
+        assert bool(record["measures"].get("iou_by_depth")) == (record["role"] == "main")
         assert record["config"]["data"]["val_split"] == "test" and record["classes"][0] == "Sky"
 
 
