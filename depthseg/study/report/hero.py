@@ -84,6 +84,8 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
     axes.xaxis.set_major_locator(FixedLocator(budgets))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(budgets, [str(budget) for budget in budgets])
+    if len(budgets) == 1:  # the names stand beside the marks, in units of the axis
+        axes.set_xlim(budgets[0] / 1.5, budgets[0] * 1.15)
     axes.set_xlabel("labelled images")
     axes.set_ylabel("mean IoU, points")
     axes.set_title(_title(rows[0]), loc="left", fontweight="bold")
