@@ -118,17 +118,17 @@ def starts(results: StudyResults) -> list[Row]:
     return found
 
 
-def finetuning(results: StudyResults) -> Row | None:
-    """Steps, batch and size of the images of the fine-tunings; None before the first."""
+def finetuning(results: StudyResults) -> list[Row]:
+    """Steps, batch and image size of the fine-tunings that are reported, each kind once."""
+    found = []
     for record in results.records:
         if record["kind"] == "finetune" and record["role"] == "main":
             config = record["config"]
-            height, width = config["data"]["size"]
-            return {"steps": config["schedule"]["steps"], "batch_size": config["optim"]["batch_size"]} | {
-                "height": height,
-                "width": width,
-            }
-    return None
+            row = {"steps": config["schedule"]["steps"], "batch_size": config["optim"]["batch_size"]}
+            row["size"] = list(config["data"]["size"])
+            if row not in found:
+                found.append(row)
+    return found
 
 
 def pretraining(results: StudyResults) -> list[Row]:

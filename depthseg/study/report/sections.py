@@ -113,11 +113,11 @@ HOW_TO_READ_COMPARISONS = (
 
 
 def _setup(numbers: Row) -> tuple[str, ...]:
-    how = numbers["finetuning"]
-    if how is None:
-        return ()
-    size = f"{how['height']}x{how['width']}"
-    return (f"Fine-tuning: {how['steps']} steps of {plural(how['batch_size'], 'image')} of {size} pixels.",)
+    kinds = [
+        f"{row['steps']} steps of {plural(row['batch_size'], 'image')} of {'x'.join(map(str, row['size']))} pixels"
+        for row in numbers["finetuning"]
+    ]
+    return (f"Fine-tuning: {'; '.join(kinds)}.",) if kinds else ()
 
 
 def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:
