@@ -69,7 +69,8 @@ def test_downloaded_logits_are_the_local_ones_where_depthseg_is_missing(hub, tmp
     image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
     with torch.no_grad():
         inputs = DepthSegImageProcessor.from_pretrained(run_dir / "model")(images=[image], return_tensors="pt")
-        torch.testing.assert_close(torch.tensor(found["logits"]), model(**inputs).logits, rtol=0, atol=0)
+        # Up to the order of summation, which depends on where weights lie in memory.
+        torch.testing.assert_close(torch.tensor(found["logits"]), model(**inputs).logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """A saved model is loaded by people who do not have depthseg: from a folder and through the Hub, as depth and labels.
 
 One process with depthseg builds, saves, pushes and notes what its models predict; another one, which cannot import
-depthseg, loads everything by the Auto classes of transformers. Both run on one thread, so results must be equal bit by
-bit.
+depthseg, loads everything by the Auto classes of transformers.
 """
 
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import ROOT, LoopbackHub, run_client
+from travel.arrivals import assert_same_prediction
 
 # Position embeddings of the size that the encoder's dry run has; resizing them there takes time.
 TINY_VIT = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2, "patch_size": 14, "image_size": 140}
@@ -123,15 +123,13 @@ def received(hub: LoopbackHub, sent: Path, tmp_path_factory: pytest.TempPathFact
 def test_a_depth_model_arrives_as_depth_and_as_segmenter(
     sent: Path, received, name: str, road: str, task: str
 ) -> None:
-    expected = np.load(sent / f"{name}.{task}.npy")
-    assert expected.std() > 0
-    assert expected.shape[1] == (11 if task == "labels" else 56)
-    np.testing.assert_array_equal(np.load(received[0] / f"{road}.{name}.{task}.npy"), expected)
+    assert np.load(sent / f"{name}.{task}.npy").shape[1] == (11 if task == "labels" else 56)
+    assert_same_prediction(received[0] / f"{road}.{name}.{task}.npy", sent / f"{name}.{task}.npy")
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_forward_of_a_travelled_segmenter_gives_labels_and_depth(sent: Path, received, task: str) -> None:
-    np.testing.assert_array_equal(np.load(received[0] / f"both.{task}.npy"), np.load(sent / f"both.{task}.npy"))
+    assert_same_prediction(received[0] / f"both.{task}.npy", sent / f"both.{task}.npy")
 
 
 def test_the_whole_code_arrives_and_nothing_else(hub: LoopbackHub, sent: Path) -> None:
@@ -156,7 +154,7 @@ def test_a_model_that_was_loaded_without_depthseg_keeps_its_code_when_saved_agai
     ours = {path.name: path.read_text() for path in (ROOT / "depthseg" / "models").glob("*_depthseg.py")}
     assert found["files"] == ours
     assert found["module"].startswith("transformers_modules.again.")
-    np.testing.assert_array_equal(np.load(home / "again.labels.npy"), np.load(sent / "both.labels.npy"))
+    assert_same_prediction(home / "again.labels.npy", sent / "both.labels.npy")
 
 
 def test_pipelines_work_without_depthseg(sent: Path, received) -> None:
@@ -164,12 +162,15 @@ def test_pipelines_work_without_depthseg(sent: Path, received) -> None:
     logits = torch.from_numpy(np.load(sent / "both.labels.npy"))
     scores = torch.nn.functional.interpolate(logits, size=(50, 70), mode="bilinear", align_corners=False)[0]
     labels = scores.argmax(0).numpy()
-    assert set(segments) == {f"LABEL_{label}" for label in np.unique(labels)}
+    best, second = scores.topk(2, dim=0).values
+    clear = (best - second > 1e-5).numpy()  # by more than the order of summation changes
+    assert clear.mean() > 0.99
+    assert set(segments) >= {f"LABEL_{label}" for label in np.unique(labels[clear])}
     for name, mask in segments.items():
-        np.testing.assert_array_equal(mask, labels == int(name.removeprefix("LABEL_")))
+        np.testing.assert_array_equal(np.array(mask)[clear], (labels == int(name.removeprefix("LABEL_")))[clear])
 
     size, depth = received[1]["estimate"]
     assert size == [70, 50]
     expected = torch.from_numpy(np.load(sent / f"{next(iter(MODELS))}.depth.npy"))
     expected = torch.nn.functional.interpolate(expected[None], size=(50, 70), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(np.array(depth), expected[0, 0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(np.array(depth), expected[0, 0].numpy(), rtol=1e-5)
