@@ -147,7 +147,7 @@ def _to_unit(pictures: np.ndarray) -> Tensor:
 
 UNCALIBRATED = (
     "the intrinsics of its camera: give a calibration (data.options.calibration, or calib.txt beside the frames), or "
-    "learn the focal length with pretext.intrinsics=one_camera"
+    "learn the focal length of depth with pretext.intrinsics=one_camera"
 )
 
 _TRUTHS = {

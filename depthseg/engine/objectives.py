@@ -41,7 +41,7 @@ def batch_content(config: RunConfig) -> BatchContent:
     if config.task == "reconstruction":
         return BatchContent(pictures=True, holes=True)
     if config.task == "flow":
-        return BatchContent(pictures=True, source_frames=tuple(pretext.source_frames[:1]))
+        return BatchContent(pictures=True, source_frames=tuple(pretext.source_frames[:1]), intrinsics=pretext.align)
     if not is_self_supervised(config):
         return BatchContent({"labels": "depth"})
     return BatchContent(
@@ -68,7 +68,7 @@ def build_objective(config: RunConfig, model: nn.Module, train_set: SampleDatase
         return _self_supervised(config, model, train_set)
     if config.task == "flow":
         smoothness = FLOW_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
-        return OpticalFlowObjective(model, ssim_weight=pretext.ssim_weight, smoothness_weight=smoothness)
+        return OpticalFlowObjective(model, pretext.ssim_weight, smoothness, pretext.align)
     if config.task == "reconstruction":
         return ReconstructionObjective(model, scale_weights=pretext.scale_weights)
     if config.task == "classification":

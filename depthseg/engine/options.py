@@ -117,8 +117,9 @@ class PretextOptions:
         scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
         pyramid: Compare coarse scales of depth on coarse pictures, in place of all scales at full resolution: for
             cameras that turn by many pixels a frame.
-        align: Find turns of the camera by aligning pictures; the pose network sees what is left of the motion, and the
-            depth at hand sets turn and speed right. Depth is learned several times as fast.
+        align: Find turns of the camera by aligning pictures. Of depth, the pose network sees what is left of the
+            motion, and the depth at hand sets turn and speed right: it is learned several times as fast. Of optical
+            flow, the network learns what is left.
         hole_share: Reconstruction erases squares around this share of the pixels, drawn between two numbers.
         hole_size: Side of these squares in pixels.
         scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the

@@ -114,9 +114,9 @@ def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
         "pretext.supervision=mono.",
     )
     yield (
-        pretext.align and not pretext.supervision.startswith("mono"),
-        f"pretext.align aligns frames of a video, and pretext.supervision={pretext.supervision} has none: leave it "
-        "off, or use mono or mono_stereo.",
+        pretext.align and task != "flow" and not pretext.supervision.startswith("mono"),
+        f"pretext.align aligns frames of a video, and task {task} with pretext.supervision={pretext.supervision} has "
+        "none: leave it off, or use task flow, or mono or mono_stereo depth.",
     )
     yield (
         learned and (data.crop_pixels or list(data.crop_scale) != [1, 1]),

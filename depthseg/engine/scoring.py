@@ -151,7 +151,7 @@ class Scorer:
             for name, value in (found | self._shown(batch, sample)).items():
                 parts.setdefault(name, []).append(value)
             if meter is not None:
-                _update(meter, self._task, self.objective.model, batch, sample)
+                _update(meter, self._task, self.objective, batch, sample)
         # By name: a process may have had no picture at all, or none whose focal length is known.
         found = gather_object([parts])
         names = dict.fromkeys(name for process in found for name in process)
@@ -204,13 +204,14 @@ def _meter(task: str, model: nn.Module) -> Any:
     return FlowErrors() if task == "flow" else ReconstructionErrors()
 
 
-def _update(meter: Any, task: str, model: nn.Module, batch: dict[str, Tensor], sample: Sample) -> None:
+def _update(meter: Any, task: str, objective: nn.Module, batch: dict[str, Tensor], sample: Sample) -> None:
+    model = objective.model
     if task == "classification":
         meter.update(model(batch["pixel_values"]).logits.argmax(-1), batch["labels"])
     elif task == "reconstruction":
         meter.update(model(batch["pixel_values"]).reconstruction, batch["image"], batch["holes"])
     else:
-        flow = model(batch["pixel_values"], batch["source_pixel_values"][:, 0]).flow
+        flow, _ = objective.estimate(batch)[0]
         meter.update(resize_flow(flow, sample.flow.shape[:2])[0].cpu(), torch.from_numpy(sample.flow).permute(2, 0, 1))
 
 

@@ -4,6 +4,8 @@ A turn moves all pixels of a picture alike, whatever their depth, and by far mor
 to learn that before a depth network can learn anything, and its errors stay larger than the differences in motion
 that depth is learned from. So turns are found by aligning pictures (`find_turn`) and taken out (`stabilise`), a pose
 network says where the camera went, and with the depth at hand its turn and its speed are set right (`refine_motion`).
+A flow network is helped in the same way: it learns the flow that a turn leaves over, and `follow_turn` puts both
+together.
 
 Shape letters: B batch, H and W picture size, N pixels.
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import (
+    MIN_DEPTH,
     back_project,
     correspond,
     pose_from_axis_angle,
@@ -160,6 +163,26 @@ def turned_pixels(turn: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Te
     """Where a turned camera sees what each pixel shows, `(B, 2, H, W)`; depth plays no part."""
     anywhere = turn.new_ones(len(turn), *size)
     return correspond(anywhere, intrinsics, intrinsics, turn_pose(turn))[0]
+
+
+def follow_turn(pixels: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
+    """Where a turned camera sees what lies at any places of a picture: `turned_pixels` between and beyond pixels.
+
+    Args:
+        pixels: `(B, 2, H, W)`, x and y.
+        turn: `(B, 3)`, as from `find_turn`.
+        intrinsics: `(B, 3, 3)`, pixels.
+
+    Returns:
+        `(B, 2, H, W)`, x and y.
+    """
+    with torch.autocast(pixels.device.type, enabled=False):
+        camera = intrinsics.float()
+        homography = camera @ turn_pose(turn)[:, :3, :3] @ torch.linalg.inv(camera)
+        rays = F.pad(pixels.float(), (0, 0, 0, 0, 0, 1), value=1.0)
+        seen = (homography @ rays.flatten(2)).unflatten(2, pixels.shape[2:])
+        # What is behind a camera after a small turn lies far outside of its picture before it.
+        return seen[:, :2] / seen[:, 2:].clamp(min=MIN_DEPTH)
 
 
 def turn_pose(turn: Tensor) -> Tensor:

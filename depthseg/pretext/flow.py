@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..geometry import pixel_grid, warp
+from .alignment import find_turn, follow_turn, stabilise
 from .photometric import SSIM_WEIGHT, TargetStatistics, edge_aware_roughness, photometric_error
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class OpticalFlowObjective(nn.Module):
         model: `DepthSegForOpticalFlow`.
         ssim_weight: Share of SSIM in the error, from 0 to 1; the rest is the absolute difference.
         smoothness_weight: Weight of the smoothness of flow in shares of the picture's size, at least 0.
+        align: Find the turn of the camera by aligning the pictures (`find_turn`), as for depth from video: the network
+            sees the other picture as a camera would have seen it that had not turned, and learns the flow that is
+            left. Without a correlation volume it hardly learns flow of many pixels.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -43,7 +47,13 @@ class OpticalFlowObjective(nn.Module):
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987.
     """
 
-    def __init__(self, model: nn.Module, ssim_weight: float = SSIM_WEIGHT, smoothness_weight: float = 2.0 / 3) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        ssim_weight: float = SSIM_WEIGHT,
+        smoothness_weight: float = 2.0 / 3,
+        align: bool = False,
+    ) -> None:
         super().__init__()
         if not 0 <= ssim_weight <= 1:
             raise ValueError(f"ssim_weight is {ssim_weight}; it must lie between 0 and 1.")
@@ -52,6 +62,7 @@ class OpticalFlowObjective(nn.Module):
         self.model = model
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight
+        self.align = align
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pixels of each scale, and images: int64 `(2,)`."""
@@ -64,7 +75,7 @@ class OpticalFlowObjective(nn.Module):
         Args:
             batch: `pixel_values` `(B, 3, H, W)` and `source_pixel_values` `(B, S, 3, H, W)`, as the image processor
                 makes them; `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same pictures without colour
-                jitter. The first source is the other picture.
+                jitter. The first source is the other picture. To align, `intrinsics` `(B, 3, 3)`, pixels.
             num_valid: `(2,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
 
         Returns:
@@ -72,17 +83,14 @@ class OpticalFlowObjective(nn.Module):
         """
         pixels, images = (self.count_valid(batch) if num_valid is None else num_valid).unbind()
         image, source = batch["image"], batch["source_images"][:, 0]
-        flow_maps = self.model(batch["pixel_values"], batch["source_pixel_values"][:, 0]).flow_maps
         target = TargetStatistics.of(image)
-        size = image.shape[-2:]
-        grid = pixel_grid(*size, device=image.device)
-        shares = torch.tensor([size[1], size[0]], device=image.device)[:, None, None]
+        height, width = image.shape[-2:]
+        shares = torch.tensor([width, height], device=image.device)[:, None, None]
         photometric, smoothness = [], []
-        for flow in flow_maps:
-            flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
-            error = photometric_error(warp(source, grid + flow)[0], target, self.ssim_weight)
-            photometric.append(error.sum() / pixels)
-            smoothness.append(edge_aware_roughness(flow / shares, image).sum() / images)
+        for flow, learned in self.estimate(batch):
+            warped = warp(source, pixel_grid(height, width, device=image.device) + flow)[0]
+            photometric.append(photometric_error(warped, target, self.ssim_weight).sum() / pixels)
+            smoothness.append(edge_aware_roughness(learned / shares, image).sum() / images)
         parts = [average_scales(values) for values in (photometric, smoothness)]
         smoothness_loss = self.smoothness_weight * parts[1]
         return {
@@ -90,6 +98,24 @@ class OpticalFlowObjective(nn.Module):
             "photometric_loss": parts[0],
             "smoothness_loss": smoothness_loss,
         }
+
+    def estimate(self, batch: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The flow of each scale, finest first, and what of it the network gives; see `forward` for the batch.
+
+        Returns:
+            Pairs of `(B, 2, H, W)`, pixels right and down. The two are the same unless pictures are aligned.
+        """
+        other, size = batch["source_pixel_values"][:, 0], tuple(batch["image"].shape[-2:])
+        if self.align:
+            camera = batch["intrinsics"].float()
+            turn = find_turn(batch["image"], batch["source_images"][:, 0], camera)
+            other = stabilise(other, turn, camera)
+        flow_maps = self.model(batch["pixel_values"], other).flow_maps
+        learned = [F.interpolate(flow, size=size, mode="bilinear", align_corners=False) for flow in flow_maps]
+        if not self.align:
+            return list(zip(learned, learned, strict=True))
+        grid = pixel_grid(*size, device=other.device)
+        return [(follow_turn(grid + flow, turn, camera) - grid, flow) for flow in learned]
 
 
 def average_scales(losses: list[Tensor]) -> Tensor:

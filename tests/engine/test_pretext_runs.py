@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from depthseg.data.synthetic import SyntheticCrops, SyntheticWorld
 from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
-from depthseg.models import DepthSegForSemanticSegmentation
+from depthseg.geometry import pixel_grid
+from depthseg.models import DepthSegForOpticalFlow, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.pretext import SelfSupervisedObjective
+from depthseg.pretext.alignment import find_turn, follow_turn, stabilise
 
 DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
 LEARNED = ("supervision=mono", "intrinsics=per_picture")
@@ -200,6 +202,7 @@ def test_missing_views_are_named(tiny, tmp_path, world):
         ("depth", ("supervision=stereo", "intrinsics=one_camera"), "it needs pretext.supervision=mono"),
         ("depth", ("hole_share=[0.5,0.1]",), "hole_share must be \\[least, most\\]"),
         ("depth", ("align=true", "supervision=stereo"), "pretext.align aligns frames of a video"),
+        ("reconstruction", ("align=true",), "task reconstruction with pretext.supervision=labels has none"),
         ("depth", ("pose_network=lstm",), "pretext.pose_network must be one of separate, shared, posecnn"),
     ],
 )
@@ -241,6 +244,31 @@ def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, w
     with pytest.raises(ValueError, match="pretext.intrinsics=one_camera"):
         train(config, Uncalibrated(world["train"]), world["val"])
     assert (earlier.model_dir / "model.safetensors").is_file() and scores_of(earlier)["step"] == 4
+
+
+@torch.no_grad()
+def test_the_flow_of_aligned_pictures_is_scored_with_the_turn(tiny, tmp_path, world):
+    """By hand: the network's flow on pictures without the turn, and the turn on top."""
+    with torch.enable_grad():
+        run = train(tiny.tiny_pretext_config(tmp_path, "flow", "source_frames=[-1]", "align=true"), *world.values())
+    model = DepthSegForOpticalFlow.from_pretrained(run.model_dir).eval()
+    processor = DepthSegImageProcessor.from_pretrained(run.model_dir)
+    errors = {True: [], False: []}
+    for index in range(len(world["val"])):
+        sample = world["val"][index]
+        camera = torch.from_numpy(sample.intrinsics)[None].float()
+        pictures = sample.image, sample.frames[-1]
+        first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in pictures)
+        turn = find_turn(first, other, camera)
+        pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
+        found = model(pixels[0], stabilise(pixels[1], turn, camera)).flow.double()
+        grid = pixel_grid(32, 64)
+        turned = follow_turn(grid + found, turn, camera).double() - grid
+        truth = torch.from_numpy(sample.flow).permute(2, 0, 1)[None]
+        for with_turn, flow in ((True, turned), (False, found)):
+            errors[with_turn].append((flow - truth).norm(dim=1).nanmean().item())
+    assert scores_of(run)["end_point_error"] == pytest.approx(np.mean(errors[True]), rel=1e-4)
+    assert abs(np.mean(errors[True]) - np.mean(errors[False])) > 0.05
 
 
 def test_flow_to_another_frame_is_not_scored_by_the_flow_to_the_one_before(tiny, tmp_path, world):

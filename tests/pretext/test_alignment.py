@@ -8,7 +8,7 @@ from torch import nn
 from depthseg.data.synthetic.rendering import render
 from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 from depthseg.pretext import LearnedCamera, PhotometricLoss, SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, level_sizes, refine_motion, stabilise, turn_jacobian
+from depthseg.pretext.alignment import find_turn, follow_turn, level_sizes, refine_motion, stabilise, turn_jacobian
 from depthseg.pretext.self_supervised import set_right, turn_of
 
 SIZE = (64, 192)
@@ -49,6 +49,19 @@ TURNS = [(0.0, 0.0, 0.0), (0.01, 0.06, -0.005), (-0.02, -0.03, 0.01), (0.0, 0.00
 def test_a_turn_is_found(turn):
     found = find_turn(far_scene(), far_scene(turn), CAMERA)
     assert np.degrees(np.linalg.norm(found[0].numpy() - turn)) < 0.05
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_place_is_followed_through_a_turn(turn, autocast):
+    """By Rodrigues' formula, for places between pixels and outside of the picture."""
+    places = np.random.default_rng(0).uniform([-40, -20], [230, 80], (5, 7, 2))
+    rays = np.concatenate([(places - [95.5, 31.5]) / FOCAL, np.ones((5, 7, 1))], -1) @ rotation_matrix(turn).T
+    expected = rays[..., :2] / rays[..., 2:] * FOCAL + [95.5, 31.5]
+    pixels = torch.from_numpy(places).permute(2, 0, 1)[None].float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = follow_turn(pixels, torch.tensor([turn]), CAMERA)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("turn", TURNS)

@@ -11,7 +11,9 @@ import torch
 from models.tiny_models import tiny_model
 
 from depthseg.data.synthetic import render
+from depthseg.geometry import pixel_grid
 from depthseg.pretext import OpticalFlowObjective
+from depthseg.pretext.alignment import find_turn, follow_turn
 from depthseg.pretext.flow import edge_aware_roughness
 
 
@@ -154,6 +156,46 @@ def test_true_flow_is_what_the_network_is_asked_for():
     OpticalFlowObjective(model)(batch)
     assert torch.equal(model.shown[0], batch["pixel_values"])
     assert torch.equal(model.shown[1], batch["source_pixel_values"][:, 0])
+
+
+def turning_street(index: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A pair of the world with its camera, and the true flow."""
+    batch, flow = street(index)
+    camera = render(0, index, (96, 128), outputs=("intrinsics",))["intrinsics"]
+    return batch | {"intrinsics": torch.from_numpy(camera)[None].float()}, flow
+
+
+@torch.no_grad()
+def test_of_aligned_pictures_far_things_are_no_work_for_the_network():
+    """Where it finds no flow at all, the flow of what is far away is right by the turn alone."""
+    errors = []
+    for index in (0, 1, 3, 4):
+        batch, flow = turning_street(index)
+        model = GivenFlow(torch.zeros_like(flow))
+        found, learned = OpticalFlowObjective(model, align=True).estimate(batch)[0]
+        assert not learned.any()
+        depth = torch.from_numpy(render(0, index, (96, 128), outputs=("depth",))["depth"])[None]
+        far = ~(depth < 50)  # metres; the sky has none
+        errors.append([e.norm(dim=1)[far].median() for e in (found - flow, flow)])
+        # The network saw the other picture turned back: it is more like the one at hand than before.
+        first, seen, other = *model.shown, batch["source_pixel_values"][:, 0]
+        assert (seen - first).abs().mean() < (other - first).abs().mean()
+    errors = torch.tensor(errors)
+    assert (errors[:, 0] < 0.6).all() and (errors[:, 1] > 1.2).all()
+
+
+@torch.no_grad()
+def test_what_a_turn_leaves_of_the_true_flow_gives_the_true_flow_and_its_loss():
+    batch, flow = turning_street(1)
+    camera = batch["intrinsics"]
+    turn = find_turn(batch["image"], batch["source_images"][:, 0], camera)
+    assert turn.norm() > 0.01
+    grid = pixel_grid(96, 128)
+    left = follow_turn(grid + flow, -turn, camera) - grid  # the turn back
+    objective = OpticalFlowObjective(GivenFlow(left.float()), align=True)
+    torch.testing.assert_close(objective.estimate(batch)[0][0], flow.float(), atol=2e-3, rtol=0)
+    plain = OpticalFlowObjective(GivenFlow(flow.float()))(batch)["photometric_loss"]
+    assert objective(batch)["photometric_loss"].item() == pytest.approx(plain.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("encoder", ["depthseg_resnet", "vit"])
