@@ -19,13 +19,16 @@ from typing import Any
 
 import torch
 
+from depthseg.data import Sample
 from depthseg.engine.build import build_datasets
 from depthseg.engine.command import show_progress
 from depthseg.engine.config import RunConfig, load_config
 from depthseg.engine.records import write_json
 from depthseg.engine.run import train
+from depthseg.geometry import pixel_grid
 from depthseg.metrics import FlowErrors
 from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
+from depthseg.pretext.alignment import find_turn, turned_pixels
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -65,10 +68,11 @@ def recipe(name: str, overrides: list[str]) -> RunConfig:
 
 
 def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """What a network has to beat: one depth everywhere, no flow, and the same field of flow in every frame.
+    """What a network has to beat: one depth everywhere; no flow, and the same field of flow in every frame.
 
     The depth is the best for the training frames, once in metres and once aligned as depth from video is. The field is
-    the median of the scored frames themselves, so that it is at least as good as any that could be learned.
+    the median of the scored frames themselves, so that it is at least as good as any that could be learned. Both flows
+    are also added to that of the camera's turn, as found by aligning pictures, which a flow network begins with.
     """
     metric, aligned = recipe("supervised", overrides), recipe("mono", overrides)
     train_set, val_set = build_datasets(metric.data)
@@ -81,11 +85,21 @@ def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
     }
     _, val_set = build_datasets(recipe("flow", overrides).data)
     truth = torch.stack([torch.from_numpy(val_set[index].flow).movedim(-1, 0) for index in range(len(val_set))])
-    for name, field in (("no_flow", torch.zeros_like(truth)), ("same_flow", truth.nanmedian(0).values.nan_to_num())):
-        errors = FlowErrors()
-        errors.update(field.expand_as(truth), truth)
-        found[name] = errors.compute()
+    turns = torch.stack([flow_of_turn(val_set[index]) for index in range(len(val_set))])
+    for name, known in (("", torch.zeros_like(truth)), ("turn_and_", turns)):
+        same = (truth - known).nanmedian(0).values.nan_to_num()
+        for rest, flow in (("no_flow", known), ("same_flow", known + same)):
+            errors = FlowErrors()
+            errors.update(flow, truth)
+            found[name + rest] = errors.compute()
     return found
+
+
+def flow_of_turn(sample: Sample) -> torch.Tensor:
+    """The flow `(2, H, W)` to the frame before, were all of the scene far away."""
+    first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (sample.image, sample.frames[-1]))
+    camera, size = torch.from_numpy(sample.intrinsics)[None].float(), tuple(first.shape[-2:])
+    return (turned_pixels(find_turn(first, other, camera), camera, size) - pixel_grid(*size))[0]
 
 
 def what_counts(config: dict[str, Any]) -> dict[str, Any]:
