@@ -17,18 +17,19 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from depthseg.data import Sample
 from depthseg.engine.build import build_datasets
 from depthseg.engine.command import show_progress
 from depthseg.engine.config import RunConfig, load_config
 from depthseg.engine.records import write_json
 from depthseg.engine.run import train
-from depthseg.geometry import pixel_grid
+from depthseg.geometry import pixel_grid, warp
 from depthseg.metrics import FlowErrors
 from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
 from depthseg.pretext.alignment import find_turn, turned_pixels
+from depthseg.pretext.photometric import SSIM_WEIGHT, TargetStatistics, photometric_error
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -72,7 +73,8 @@ def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
 
     The depth is the best for the training frames, once in metres and once aligned as depth from video is. The field is
     the median of the scored frames themselves, so that it is at least as good as any that could be learned. Both flows
-    are also added to that of the camera's turn, as found by aligning pictures, which a flow network begins with.
+    are also added to that of the camera's turn, as found by aligning pictures, which a flow network begins with. The
+    photometric loss of the true flow is what hidden and unseen pixels leave.
     """
     metric, aligned = recipe("supervised", overrides), recipe("mono", overrides)
     train_set, val_set = build_datasets(metric.data)
@@ -84,22 +86,22 @@ def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
         for alignment, config in (("none", metric), ("median", aligned))
     }
     _, val_set = build_datasets(recipe("flow", overrides).data)
-    truth = torch.stack([torch.from_numpy(val_set[index].flow).movedim(-1, 0) for index in range(len(val_set))])
-    turns = torch.stack([flow_of_turn(val_set[index]) for index in range(len(val_set))])
+    samples = [val_set[index] for index in range(len(val_set))]
+    first, other, truth = (
+        torch.from_numpy(np.stack(arrays)).movedim(-1, 1).float()
+        for arrays in zip(*((s.image / 255, s.frames[-1] / 255, s.flow) for s in samples), strict=True)
+    )
+    cameras, grid = torch.from_numpy(np.stack([s.intrinsics for s in samples])).float(), pixel_grid(*first.shape[-2:])
+    turns = turned_pixels(find_turn(first, other, cameras), cameras, tuple(first.shape[-2:])) - grid
+    flows = {"true_flow": torch.where(truth.isfinite(), truth, turns)}
     for name, known in (("", torch.zeros_like(truth)), ("turn_and_", turns)):
-        same = (truth - known).nanmedian(0).values.nan_to_num()
-        for rest, flow in (("no_flow", known), ("same_flow", known + same)):
-            errors = FlowErrors()
-            errors.update(flow, truth)
-            found[name + rest] = errors.compute()
+        flows |= {f"{name}no_flow": known, f"{name}same_flow": known + (truth - known).nanmedian(0).values}
+    for name, flow in flows.items():
+        errors = FlowErrors()
+        errors.update(flow, truth)
+        photometric = photometric_error(warp(other, grid + flow)[0], TargetStatistics.of(first), SSIM_WEIGHT)
+        found[name] = errors.compute() | {"photometric_loss": photometric.mean().item()}
     return found
-
-
-def flow_of_turn(sample: Sample) -> torch.Tensor:
-    """The flow `(2, H, W)` to the frame before, were all of the scene far away."""
-    first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (sample.image, sample.frames[-1]))
-    camera, size = torch.from_numpy(sample.intrinsics)[None].float(), tuple(first.shape[-2:])
-    return (turned_pixels(find_turn(first, other, camera), camera, size) - pixel_grid(*size))[0]
 
 
 def what_counts(config: dict[str, Any]) -> dict[str, Any]:
