@@ -34,12 +34,13 @@ def pixel_grid(
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
-def back_project(depth: Tensor, intrinsics: Tensor) -> Tensor:
+def back_project(depth: Tensor, intrinsics: Tensor, pixels: Tensor | None = None) -> Tensor:
     """The points that the pixels of a depth map show.
 
     Args:
         depth: `(B, H, W)`, metres.
         intrinsics: `(B, 3, 3)`, of pictures of this size.
+        pixels: `(B, 2, H, W)`, coordinates of the places that have these depths; None = the pixels of the map.
 
     Returns:
         `(B, 3, H, W)`, metres in the axes of the camera.
@@ -50,7 +51,11 @@ def back_project(depth: Tensor, intrinsics: Tensor) -> Tensor:
     _check_shape("depth", depth, (None, None, None))
     _check_shape("intrinsics", intrinsics, (len(depth), 3, 3))
     fx, fy, cx, cy, skew = _parts(intrinsics)
-    u, v = pixel_grid(*depth.shape[-2:], dtype=intrinsics.dtype, device=depth.device)
+    if pixels is None:
+        u, v = pixel_grid(*depth.shape[-2:], dtype=intrinsics.dtype, device=depth.device)
+    else:
+        _check_shape("pixels", pixels, (len(depth), 2, *depth.shape[-2:]))
+        u, v = pixels.unbind(1)
     y = (v - cy) / fy
     x = (u - cx - skew * y) / fx
     return torch.stack([x * depth, y * depth, depth], 1)

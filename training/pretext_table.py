@@ -69,22 +69,29 @@ def recipe(name: str, overrides: list[str]) -> RunConfig:
 
 
 def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """What a network has to beat: one depth everywhere; no flow, and the same field of flow in every frame.
+    """What a network has to beat: the same everywhere, or in every frame."""
+    return constant_depths(overrides) | constant_flows(overrides)
 
-    The depth is the best for the training frames, once in metres and once aligned as depth from video is. The field is
-    the median of the scored frames themselves, so that it is at least as good as any that could be learned. Both flows
-    are also added to that of the camera's turn, as found by aligning pictures, which a flow network begins with. The
-    photometric loss of the true flow is what hidden and unseen pixels leave.
-    """
+
+def constant_depths(overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """The best depth for the training frames, once in metres and once aligned as depth from video is."""
     metric, aligned = recipe("supervised", overrides), recipe("mono", overrides)
     train_set, val_set = build_datasets(metric.data)
     depth = ConstantDepth(train_set)
-    found = {
+    return {
         alignment: score_depth_baseline(
             depth, val_set, alignment=alignment, min_depth=config.model.min_depth, max_depth=config.model.max_depth
         )
         for alignment, config in (("none", metric), ("median", aligned))
     }
+
+
+def constant_flows(overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """No flow, and one field for all frames; both alone, and on top of the turn of the camera that aligning finds.
+
+    The field is the median of the scored frames themselves, so that it is at least as good as any that could be
+    learned. The photometric loss of the true flow is what pixels leave that the other frame does not show.
+    """
     _, val_set = build_datasets(recipe("flow", overrides).data)
     samples = [val_set[index] for index in range(len(val_set))]
     first, other, truth = (
@@ -92,10 +99,11 @@ def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
         for arrays in zip(*((s.image / 255, s.frames[-1] / 255, s.flow) for s in samples), strict=True)
     )
     cameras, grid = torch.from_numpy(np.stack([s.intrinsics for s in samples])).float(), pixel_grid(*first.shape[-2:])
-    turns = turned_pixels(find_turn(first, other, cameras), cameras, tuple(first.shape[-2:])) - grid
+    turns = turned_pixels(find_turn(first, other, cameras), cameras, grid) - grid
     flows = {"true_flow": torch.where(truth.isfinite(), truth, turns)}
     for name, known in (("", torch.zeros_like(truth)), ("turn_and_", turns)):
         flows |= {f"{name}no_flow": known, f"{name}same_flow": known + (truth - known).nanmedian(0).values}
+    found = {}
     for name, flow in flows.items():
         errors = FlowErrors()
         errors.update(flow, truth)

@@ -147,7 +147,8 @@ def _to_unit(pictures: np.ndarray) -> Tensor:
 
 UNCALIBRATED = (
     "the intrinsics of its camera: give a calibration (data.options.calibration, or calib.txt beside the frames), or "
-    "learn the focal length of depth with pretext.intrinsics=one_camera"
+    "do without: depth learns the focal length with pretext.intrinsics=one_camera, and flow takes pictures as they "
+    "are with pretext.align=false"
 )
 
 _TRUTHS = {

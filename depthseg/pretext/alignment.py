@@ -4,7 +4,7 @@ A turn moves all pixels of a picture alike, whatever their depth, and by far mor
 to learn that before a depth network can learn anything, and its errors stay larger than the differences in motion
 that depth is learned from. So turns are found by aligning pictures (`find_turn`) and taken out (`stabilise`), a pose
 network says where the camera went, and with the depth at hand its turn and its speed are set right (`refine_motion`).
-A flow network is helped in the same way: it learns the flow that a turn leaves over, and `follow_turn` puts both
+A flow network is helped in the same way: it learns the flow that a turn leaves over, and `turned_pixels` puts both
 together.
 
 Shape letters: B batch, H and W picture size, N pixels.
@@ -25,12 +25,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import (
-    MIN_DEPTH,
     back_project,
     correspond,
+    pixel_grid,
     pose_from_axis_angle,
+    project,
     resize_area,
     scale_intrinsics,
+    transform,
     warp,
 )
 
@@ -74,8 +76,9 @@ def find_turn(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
     with torch.autocast(target.device.type, enabled=False):
         for template, other, camera, steps in levels(target, source, intrinsics, TURN_STEPS):
             jacobian = turn_jacobian(template[:, 0], camera)
+            grid = pixel_grid(*template.shape[-2:], device=template.device)
             for _ in range(steps):
-                seen, inside = warp(other, turned_pixels(turn, camera, tuple(template.shape[-2:])))
+                seen, inside = warp(other, turned_pixels(turn, camera, grid))
                 # Turns between frames are small: composing them is adding their axes.
                 turn = turn - newton_step(jacobian, seen - template, inside)
     return turn
@@ -156,33 +159,24 @@ def stabilise(source: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
     Returns:
         `(B, C, H, W)`; beyond the border of `source` its outer pixels go on.
     """
-    return warp(source, turned_pixels(turn, intrinsics, tuple(source.shape[-2:])))[0].to(source.dtype)
+    grid = pixel_grid(*source.shape[-2:], device=source.device)
+    return warp(source, turned_pixels(turn, intrinsics, grid))[0].to(source.dtype)
 
 
-def turned_pixels(turn: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where a turned camera sees what each pixel shows, `(B, 2, H, W)`; depth plays no part."""
-    anywhere = turn.new_ones(len(turn), *size)
-    return correspond(anywhere, intrinsics, intrinsics, turn_pose(turn))[0]
-
-
-def follow_turn(pixels: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
-    """Where a turned camera sees what lies at any places of a picture: `turned_pixels` between and beyond pixels.
+def turned_pixels(turn: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
+    """Where a turned camera sees what lies at `pixels`; depth plays no part.
 
     Args:
-        pixels: `(B, 2, H, W)`, x and y.
         turn: `(B, 3)`, as from `find_turn`.
         intrinsics: `(B, 3, 3)`, pixels.
+        pixels: `(B, 2, H, W)` or, the same for all, `(2, H, W)`: x and y, anywhere.
 
     Returns:
         `(B, 2, H, W)`, x and y.
     """
-    with torch.autocast(pixels.device.type, enabled=False):
-        camera = intrinsics.float()
-        homography = camera @ turn_pose(turn)[:, :3, :3] @ torch.linalg.inv(camera)
-        rays = F.pad(pixels.float(), (0, 0, 0, 0, 0, 1), value=1.0)
-        seen = (homography @ rays.flatten(2)).unflatten(2, pixels.shape[2:])
-        # What is behind a camera after a small turn lies far outside of its picture before it.
-        return seen[:, :2] / seen[:, 2:].clamp(min=MIN_DEPTH)
+    pixels = pixels.expand(len(turn), -1, -1, -1)
+    anywhere = back_project(torch.ones_like(pixels[:, 0]), intrinsics, pixels)
+    return project(transform(anywhere, turn_pose(turn)), intrinsics)[0]
 
 
 def turn_pose(turn: Tensor) -> Tensor:

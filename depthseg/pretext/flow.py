@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..geometry import pixel_grid, warp
-from .alignment import find_turn, follow_turn, stabilise
+from .alignment import find_turn, stabilise, turned_pixels
 from .photometric import SSIM_WEIGHT, TargetStatistics, edge_aware_roughness, photometric_error
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class OpticalFlowObjective(nn.Module):
         if not self.align:
             return list(zip(learned, learned, strict=True))
         grid = pixel_grid(*size, device=other.device)
-        return [(follow_turn(grid + flow, turn, camera) - grid, flow) for flow in learned]
+        return [(turned_pixels(turn, camera, grid + flow) - grid, flow) for flow in learned]
 
 
 def average_scales(losses: list[Tensor]) -> Tensor:

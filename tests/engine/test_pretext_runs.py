@@ -16,7 +16,7 @@ from depthseg.engine.run import train
 from depthseg.geometry import pixel_grid
 from depthseg.models import DepthSegForOpticalFlow, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.pretext import SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, follow_turn, stabilise
+from depthseg.pretext.alignment import find_turn, stabilise, turned_pixels
 
 DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
 LEARNED = ("supervision=mono", "intrinsics=per_picture")
@@ -240,9 +240,13 @@ def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, w
         def __getitem__(self, index):
             return replace(self._world[index], intrinsics=None)
 
-    config = tiny.tiny_pretext_config(tmp_path, "depth", "supervision=mono", overrides=again)
-    with pytest.raises(ValueError, match="pretext.intrinsics=one_camera"):
-        train(config, Uncalibrated(world["train"]), world["val"])
+    for task, option, way_out in (
+        ("depth", "supervision=mono", "pretext.intrinsics=one_camera"),
+        ("flow", "align=true", "pretext.align=false"),
+    ):
+        config = tiny.tiny_pretext_config(tmp_path, task, option, overrides=again)
+        with pytest.raises(ValueError, match=f"the intrinsics of its camera: .*{way_out}"):
+            train(config, Uncalibrated(world["train"]), world["val"])
     assert (earlier.model_dir / "model.safetensors").is_file() and scores_of(earlier)["step"] == 4
 
 
@@ -263,7 +267,7 @@ def test_the_flow_of_aligned_pictures_is_scored_with_the_turn(tiny, tmp_path, wo
         pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
         found = model(pixels[0], stabilise(pixels[1], turn, camera)).flow.double()
         grid = pixel_grid(32, 64)
-        turned = follow_turn(grid + found, turn, camera).double() - grid
+        turned = turned_pixels(turn, camera, grid + found) - grid
         truth = torch.from_numpy(sample.flow).permute(2, 0, 1)[None]
         for with_turn, flow in ((True, turned), (False, found)):
             errors[with_turn].append((flow - truth).norm(dim=1).nanmean().item())

@@ -8,7 +8,7 @@ from torch import nn
 from depthseg.data.synthetic.rendering import render
 from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 from depthseg.pretext import LearnedCamera, PhotometricLoss, SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, follow_turn, level_sizes, refine_motion, stabilise, turn_jacobian
+from depthseg.pretext.alignment import find_turn, level_sizes, refine_motion, stabilise, turn_jacobian, turned_pixels
 from depthseg.pretext.self_supervised import set_right, turn_of
 
 SIZE = (64, 192)
@@ -60,7 +60,7 @@ def test_a_place_is_followed_through_a_turn(turn, autocast):
     expected = rays[..., :2] / rays[..., 2:] * FOCAL + [95.5, 31.5]
     pixels = torch.from_numpy(places).permute(2, 0, 1)[None].float()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = follow_turn(pixels, torch.tensor([turn]), CAMERA)
+        found = turned_pixels(torch.tensor([turn]), CAMERA, pixels)
     np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=1e-3)
 
 

@@ -13,7 +13,7 @@ from models.tiny_models import tiny_model
 from depthseg.data.synthetic import render
 from depthseg.geometry import pixel_grid
 from depthseg.pretext import OpticalFlowObjective
-from depthseg.pretext.alignment import find_turn, follow_turn
+from depthseg.pretext.alignment import find_turn, turned_pixels
 from depthseg.pretext.flow import edge_aware_roughness
 
 
@@ -191,7 +191,7 @@ def test_what_a_turn_leaves_of_the_true_flow_gives_the_true_flow_and_its_loss():
     turn = find_turn(batch["image"], batch["source_images"][:, 0], camera)
     assert turn.norm() > 0.01
     grid = pixel_grid(96, 128)
-    left = follow_turn(grid + flow, -turn, camera) - grid  # the turn back
+    left = turned_pixels(-turn, camera, (grid + flow).float()) - grid  # the turn back
     objective = OpticalFlowObjective(GivenFlow(left.float()), align=True)
     torch.testing.assert_close(objective.estimate(batch)[0][0], flow.float(), atol=2e-3, rtol=0)
     plain = OpticalFlowObjective(GivenFlow(flow.float()))(batch)["photometric_loss"]
