@@ -110,6 +110,7 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         processor = DepthSegImageProcessor(size=size)
     else:
         model = _start_model(config, changes)
+        _warn_of_dropped_head(model, options)
         processor = _load_processor(options, size)
     if is_self_supervised(config) and _is_new(model, "depth_predictor"):
         start_far(model)
@@ -139,6 +140,19 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
         return model_class.from_encoder_pretrained(options.pretrained, **arguments)
     return model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+
+
+def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:
+    """Log what to change where the options describe another decoder than that of the checkpoint."""
+    report = model.transfer_report
+    dropped = [part for part in report.parts if (part.part, part.status) == ("head", "left over")] if report else []
+    if dropped and options.head_init == "pretrained":
+        logger.warning(
+            "The decoder of %s is not transferred (%s). To keep it, set model.head_type=null model.head_config=null; "
+            "if a new decoder is intended, model.head_init=random says so.",
+            options.pretrained,
+            dropped[0].why,
+        )
 
 
 def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImageProcessor:
