@@ -102,7 +102,7 @@ class FrameCache:
         return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
 
     def read(self, clip: int, number: int) -> np.ndarray:
-        """A copy of a frame, uint8 `(H, W, 3)` RGB.
+        """A copy of a frame, uint8 `(H, W, 3)` RGB, or as `read_image` returns grey frames of more than 8 bits.
 
         Raises:
             ValueError: The frame cannot be decoded, or has another size than the first one of its clip.

@@ -58,6 +58,8 @@ class FolderDataset:
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
         disparity_format: What a 16-bit value p in disparity/ means: `kitti` = p / 256 pixels, `cityscapes` =
             (p - 1) / 256 pixels; 0 = unknown.
+        value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
+            found in the images, see `find_value_range`.
 
     Raises:
         FileNotFoundError: A folder, a list, the class names or a label map is missing.
@@ -77,12 +79,14 @@ class FolderDataset:
         depth_scale: float = KITTI_DEPTH_SCALE,
         focal_times_baseline: float | None = None,
         disparity_format: str = "kitti",
+        value_range: Sequence[float] | None = None,
     ) -> None:
         self._check_options(split, truth, val_fraction, depth_scale)
         self._root = Path(root)
         self._depth_scale = depth_scale
         self._focal_times_baseline = focal_times_baseline
         self._disparity_format = disparity_format
+        self.value_range = value_range
         self._check_disparity()
         self._images = image_files(self._root / "images")
         self.label_space = read_label_space(root)

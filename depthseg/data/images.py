@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 """Endings of the image files that are looked for, in lower case; upper case counts as well."""
 
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of a pixel value that cameras and scanners store in 16."""
+
 KITTI_DEPTH_SCALE = 256.0
 """File units per metre in KITTI's 16-bit depth maps."""
 
@@ -35,31 +38,41 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.Decomp
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a photograph as RGB.
+    """Read a photograph.
 
-    Grey, palette and CMYK images are converted, an alpha channel is dropped, 16-bit grey keeps its upper byte, and
-    the EXIF orientation is applied.
+    Palette and CMYK images are converted to RGB, a grey image of 8 bits is repeated, an alpha channel is dropped, and
+    the EXIF orientation is applied. Grey images of more than 8 bits keep their values: the image processor of a
+    network scales them, by its `value_range`. Colour images of 16 bits come with 8, the upper byte of every value, as
+    Pillow reads them.
 
     Returns:
-        uint8 `(H, W, 3)`, RGB.
+        uint8 `(H, W, 3)`, RGB; of grey images uint16 `(H, W)` if they have more than 8 bits, and float32 `(H, W)` if
+        they have floating-point values.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, is truncated, or holds floating-point values.
+        ValueError: The file is not an image, is truncated, or holds values below 0 or above 65535, or NaN.
     """
     image = _load(path)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(
-                f"{path} holds grey values from {values.min()} to {values.max()}; a photograph has 8 or 16 bits. "
-                "Save it as an 8-bit PNG or JPEG."
+                f"{path} holds grey values from {values.min()} to {values.max()}; an image has 8 or 16 bits. "
+                "Save it as a PNG or TIFF of 16 bits without sign."
             )
-        # Pillow's own conversion cuts 16-bit values off at 255 instead of scaling them.
-        image = Image.fromarray((values.astype(np.int32) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError(f"{path} holds floating-point values, not a photograph. Save it as an 8-bit PNG or JPEG.")
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        values = np.array(image)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path} holds NaN or infinite values; replace them with pixel values.")
+        return values
     return np.array(image.convert("RGB"))
+
+
+def bit_depth_of(largest: float) -> int:
+    """The smallest of 8, 10, 12, 14 and 16 bits that holds a pixel value, 0 <= `largest` <= 65535."""
+    return next(bits for bits in BIT_DEPTHS if largest < 2**bits)
 
 
 def read_labels(path: str | Path) -> np.ndarray:

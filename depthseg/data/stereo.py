@@ -47,6 +47,8 @@ class StereoPairs:
         focal: Focal length in pixels where there is no calibration; the principal point is the middle.
         val_fraction: Share of `val`, the last pairs by name; 0 = `train` and `val` are both everything: scores then
             show a fit, not how well anything generalises.
+        value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
+            found in the images, see `find_value_range`.
 
     Raises:
         FileNotFoundError: A folder or the partner of a picture is missing.
@@ -66,8 +68,10 @@ class StereoPairs:
         baseline: float | None = None,
         focal: float | None = None,
         val_fraction: float = 0.0,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         self._root = Path(root)
+        self.value_range = value_range
         for name, value in (("baseline", baseline), ("focal", focal)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} is out of range; it must be above 0.")

@@ -55,11 +55,13 @@ class VideoSequences:
             anything generalises.
         size: Height and width that frames are resized to as they are read; intrinsics and depth follow.
         depth_scale: Units of 16-bit depth files per metre.
+        value_range: Pixel values `[low, high]` of black and white in frames of more than 8 bits, for training; None =
+            found in the frames, see `find_value_range`.
 
     Attributes:
         names: Names of the samples.
         poses: float64 `(N, 4, 4)`, camera to world, of the samples; None where a clip has none.
-        stride: As given.
+        stride, value_range: As given.
         frame_rate: Frames a second, None where clips do not say or differ.
 
     Raises:
@@ -82,10 +84,12 @@ class VideoSequences:
         val_fraction: float = 0.0,
         size: Sequence[int] | None = None,
         depth_scale: float = KITTI_DEPTH_SCALE,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         _check_options(size, depth_scale)
         self._root = Path(root)
         self.stride = stride
+        self.value_range = value_range
         self._steps = steps_of(frames, stride)
         self._size = None if size is None else (int(size[0]), int(size[1]))
         self._depth_folder = None if depth is None else self._locate(depth)

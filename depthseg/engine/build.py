@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedConfig
 
 from ..data import load_dataset
 from ..data.subsets import few_shot_subset
+from ..data.value_range import find_value_range, given_value_range
 from ..models import (
     DEPTH_FAMILIES,
     ENCODERS,
@@ -23,6 +25,7 @@ from ..models import (
     DepthSegImageProcessor,
     check_input_scaling,
 )
+from ..models.image_inputs_depthseg import check_value_range
 from ..pretext import start_far
 from .download import check_available
 from .objectives import is_self_supervised
@@ -122,6 +125,43 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         new_name = hasattr(model, "activation_checkpointing_enable")
         (model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset) -> None:
+    """Tell the processor of a run which pixel values of its training images are black and white.
+
+    The option `value_range` of the data set comes first, then the range of the checkpoint, then what is found in
+    images of more than 8 bits. Nothing changes for images of 8 bits.
+
+    Raises:
+        ValueError: A range that is not valid, or floating-point images without one.
+    """
+    given, kept = given_value_range(train_set), processor.value_range
+    if given is not None:
+        processor.value_range = check_value_range(given)
+        if kept not in (None, processor.value_range):
+            logger.warning(
+                "The checkpoint was trained with value_range=%s; this run takes %s, as its data set says.",
+                *(kept, processor.value_range),
+            )
+        if processor.value_range[1] > 255 and train_set[0].image.dtype == np.uint8:
+            logger.warning(
+                "value_range=%s has no effect on images of 8 bits, such as %r; leave the option out.",
+                *(processor.value_range, train_set.names[0]),
+            )
+        return
+    if kept is None:
+        processor.value_range = find_value_range(train_set)
+        return
+    # The range of the checkpoint stays, so floats need no other.
+    is_float = train_set[0].image.dtype.kind == "f"
+    found = None if is_float else find_value_range(train_set)
+    if found not in (None, kept):
+        logger.warning(
+            "The images look like value_range=%s, but the checkpoint was trained with %s, which stays; set "
+            "data.options.value_range to change it.",
+            *(found, kept),
+        )
 
 
 def _is_new(model: nn.Module, part: str) -> bool:

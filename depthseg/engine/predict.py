@@ -100,7 +100,7 @@ def predict(
             failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
             continue
         record = {"image": str(path), "height": image.shape[0], "width": image.shape[1], **origin}
-        record |= _write_labels(target, image, labels, model.config)
+        record |= _write_labels(target, shown_image(processor, image), labels, model.config)
         record |= _write_depth(target, depth, model.config)
         write_json(target["json"], record)
         done.append(name)
@@ -204,7 +204,7 @@ def predict_maps(
     Args:
         model: Segmenter or depth model in evaluation mode.
         processor: Its image processor.
-        image: uint8 RGB `(H, W, 3)`.
+        image: RGB uint8 `(H, W, 3)`, or as `read_image` returns grey images of more than 8 bits.
 
     Returns:
         Class ids uint8 `(H, W)` and depth float32 `(H, W)` in the model's own `depth_type`, each None where the model
@@ -224,6 +224,11 @@ def predict_maps(
     if outputs.get("predicted_depth") is not None:
         depth = processor.post_process_depth_estimation(outputs, size)[0]["predicted_depth"].cpu().numpy()
     return labels, depth
+
+
+def shown_image(processor: DepthSegImageProcessor, image: np.ndarray) -> np.ndarray:
+    """The image to look at, uint8 RGB `(H, W, 3)`: one of more than 8 bits in the range that the network sees."""
+    return image if image.dtype == np.uint8 else np.rint(processor.to_rgb(image)).astype(np.uint8)
 
 
 def _write_labels(

@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model, source_of
+from .build import build_datasets, build_model, set_value_range, source_of
 from .checkpoint import Progress, latest_checkpoint, replace_folder
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
@@ -101,6 +101,7 @@ def train(
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
+        set_value_range(processor, train_set)
     objective = build_objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
     scorer.batch_of(train_set[0])  # what samples lack is found here, too
@@ -115,7 +116,7 @@ def train(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    stream = StreamDataset(train_set, build_transform(config), config.run.seed)
+    stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed)
     collate = Collate(processor, batch_content(config))
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
@@ -141,8 +142,8 @@ def log_video_report(config: RunConfig) -> None:
         logger.warning("The video was not examined: %s", error)
 
 
-def build_transform(config: RunConfig) -> TrainTransform:
-    """What happens to a training sample."""
+def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
+    """What happens to a training sample before the processor of the model normalises it."""
     data = config.data
     return TrainTransform(
         data.size,
@@ -150,6 +151,7 @@ def build_transform(config: RunConfig) -> TrainTransform:
         data.crop_scale,
         data.colour_jitter,
         crop_pixels=data.crop_pixels,
+        to_rgb=getattr(processor, "to_rgb", None),
         **hole_options(config),
     )
 
