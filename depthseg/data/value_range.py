@@ -12,7 +12,7 @@ from .images import bit_depth_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .sample import SampleDataset
+    from .sample import Sample, SampleDataset
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,15 @@ def given_value_range(dataset: SampleDataset) -> Sequence[float] | None:
     return getattr(dataset, "value_range", None)
 
 
-def find_value_range(dataset: SampleDataset) -> list[float] | None:
+def find_value_range(dataset: SampleDataset, first: Sample) -> list[float] | None:
     """Values of black and white of images of more than 8 bits, from the images.
 
     Black is 0. White is the largest value of the smallest of 8, 10, 12, 14 and 16 bits that holds every value of the
     images; at most 64, evenly spread, are examined.
+
+    Args:
+        dataset: The training set.
+        first: Its first sample.
 
     Returns:
         Such as `[0, 4095]`; None where the first image has 8 bits.
@@ -36,13 +40,13 @@ def find_value_range(dataset: SampleDataset) -> list[float] | None:
     Raises:
         ValueError: The images have floating-point values, which no number of bits follows from.
     """
-    first = dataset[0].image
-    if first.dtype == np.uint8:
+    if first.image.dtype == np.uint8:
         return None
-    if first.dtype.kind == "f":
+    if first.image.dtype.kind == "f":
+        low, high = first.image.min(), first.image.max()
         raise ValueError(
-            f"Image {dataset.names[0]!r} has floating-point values, from {first.min():g} to {first.max():g}. Give the "
-            "values of black and white as an option of the data set, such as data.options.value_range=[0, 1]."
+            f"Image {first.name!r} has floating-point values, from {low:g} to {high:g}. Give the values of "
+            "black and white as an option of the data set, such as data.options.value_range=[0, 1]."
         )
     count = min(len(dataset), IMAGES_EXAMINED)
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)

@@ -33,7 +33,7 @@ from .objectives import is_self_supervised
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import SampleDataset
+    from ..data import Sample, SampleDataset
     from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -127,11 +127,16 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
     return model, processor
 
 
-def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset) -> None:
+def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset, first: Sample) -> None:
     """Tell the processor of a run which pixel values of its training images are black and white.
 
     The option `value_range` of the data set comes first, then the range of the checkpoint, then what is found in
     images of more than 8 bits. Nothing changes for images of 8 bits.
+
+    Args:
+        processor: Changed in place.
+        train_set: The training set.
+        first: Its first sample, which says whether its images have more than 8 bits.
 
     Raises:
         ValueError: A range that is not valid, or floating-point images without one.
@@ -144,18 +149,17 @@ def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset)
                 "The checkpoint was trained with value_range=%s; this run takes %s, as its data set says.",
                 *(kept, processor.value_range),
             )
-        if processor.value_range[1] > 255 and train_set[0].image.dtype == np.uint8:
+        if processor.value_range[1] > 255 and first.image.dtype == np.uint8:
             logger.warning(
                 "value_range=%s has no effect on images of 8 bits, such as %r; leave the option out.",
-                *(processor.value_range, train_set.names[0]),
+                *(processor.value_range, first.name),
             )
         return
     if kept is None:
-        processor.value_range = find_value_range(train_set)
+        processor.value_range = find_value_range(train_set, first)
         return
     # The range of the checkpoint stays, so floats need no other.
-    is_float = train_set[0].image.dtype.kind == "f"
-    found = None if is_float else find_value_range(train_set)
+    found = None if first.image.dtype.kind == "f" else find_value_range(train_set, first)
     if found not in (None, kept):
         logger.warning(
             "The images look like value_range=%s, but the checkpoint was trained with %s, which stays; set "

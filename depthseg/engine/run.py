@@ -98,13 +98,14 @@ def train(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)
+    first = train_set[0]
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
-        set_value_range(processor, train_set)
+        set_value_range(processor, train_set, first)
     objective = build_objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
-    scorer.batch_of(train_set[0])  # what samples lack is found here, too
+    scorer.batch_of(first)  # what samples lack is found here, too
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)

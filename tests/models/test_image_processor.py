@@ -158,7 +158,6 @@ THEIR_CALLS = [
     (np.random.default_rng(3).random((40, 60, 3)), SCALED),
     (torch.rand(2, 3, 40, 60), SCALED),
     (torch.randn(3, 40, 60), SCALED | {"do_normalize": False}),
-    (IMAGE[..., :1], {"do_convert_rgb": True}),
 ]
 
 
@@ -230,9 +229,7 @@ def test_results_come_as_asked_for():
 
 def test_unknown_options_of_a_call_are_refused():
     processor = DepthSegImageProcessor()
-    with pytest.raises(
-        TypeError, match="cannot do do_normalise=False. Did you mean .do_normalize.*options are"
-    ):
+    with pytest.raises(TypeError, match="cannot do do_normalise=False. Did you mean .do_normalize.*options are"):
         processor(IMAGE, do_normalise=False)
     with pytest.raises(TypeError, match="cannot do do_center_crop=True"):
         processor(IMAGE, do_center_crop=True)
