@@ -73,6 +73,8 @@ class DepthSegImageProcessor(BaseImageProcessor):
         value_range (`list[float]`, *optional*): Pixel values `[low, high]` of black and white: a value `v` becomes
             the level `255 * clip((v - low) / (high - low), 0, 1)`. Left out, the full range of the pixel type: 0 to
             65535 of 16 bits, 0 to 255 of all others. Images of 8 bits keep 0 to 255 where `high` is above 255.
+            Pipelines of transformers make 8-bit images of what they are given before this processor sees it, so give
+            images of 16 bits to the processor itself.
     """
 
     model_input_names = ["pixel_values"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 
@@ -12,11 +13,12 @@ from engine.tiny_run import tiny_config
 from PIL import Image
 
 from depthseg.data import FolderDataset, Sample, StereoPairs, VideoSequences
+from depthseg.data import value_range as value_ranges
 from depthseg.data.images import read_image
 from depthseg.data.subsets import few_shot_subset
-from depthseg.data import value_range as value_ranges
 from depthseg.data.video_motion import measure_pair
 from depthseg.engine.batches import BatchContent, Collate
+from depthseg.engine.command import add_evaluation_options, run_evaluation
 from depthseg.engine.panel import write_prediction_panel
 from depthseg.engine.predict import load_model, predict, predict_maps
 from depthseg.engine.run import build_transform, train
@@ -175,6 +177,16 @@ def test_a_run_finds_its_range_and_saves_it_with_its_processor(run, thermal, tmp
     torch.testing.assert_close(ours, by_hand, rtol=0, atol=1e-5)
     write_prediction_panel(tmp_path / "panel.png", model, processor, FolderDataset(thermal, "val"))
     assert np.asarray(Image.open(tmp_path / "panel.png")).std() > 10
+
+
+def test_evaluation_takes_the_range_of_the_model(run, thermal, caplog):
+    parser = argparse.ArgumentParser()
+    add_evaluation_options(parser)
+    words = ["--model", str(run.model_dir), "--dataset", "folder", "--root", str(thermal)]
+    scores = run_evaluation(parser.parse_args(words))
+    assert abs(scores["mean_iou"] - run.scores["mean_iou"]) < 1e-6 and not caplog.text
+    assert run_evaluation(parser.parse_args([*words, "--option", "value_range=[0,100]"])) == scores
+    assert "value_range=[0, 100] is not used: images are scaled as in training, by [0, 4095]" in caplog.text
 
 
 def test_a_run_takes_the_range_of_its_data_set(thermal, run, tmp_path, caplog):
