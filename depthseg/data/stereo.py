@@ -11,7 +11,7 @@ import numpy as np
 from .calibration import Calibration, read_calibration
 from .clips import natural_order
 from .folder import divide_in_order
-from .images import check_same_size, depth_from_disparity, find_map, image_files, read_disparity, read_image
+from .images import MapFiles, check_same_size, depth_from_disparity, image_files, read_disparity, read_image
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
@@ -23,9 +23,9 @@ class StereoPairs:
     """Pictures of a left camera, each with that of a right camera beside it.
 
     ```
-    ROOT/left/NAME.png|jpg
-    ROOT/right/NAME.png|jpg  the same names and sizes; rectified: a point lies in one row of both
-    ROOT/disparity/NAME.*    optional; 16-bit PNG of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN, inf = unknown
+    ROOT/left/NAME.png       or .jpg or another ending of `IMAGE_SUFFIXES`
+    ROOT/right/NAME.png      the same names and sizes; rectified: a point lies in one row of both
+    ROOT/disparity/NAME.*    optional; 16-bit PNG or TIFF of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN, inf = unknown
     ROOT/calib.txt           optional, two projection matrices as in KITTI, or another form of `read_calibration`
     ```
 
@@ -79,6 +79,7 @@ class StereoPairs:
         for name in sorted(self._left.keys() ^ self._right.keys()):
             path, other = (self._left[name], "right") if name in self._left else (self._right[name], "left")
             raise FileNotFoundError(f"{path} has no partner of the same name in {self._root / other}.")
+        self._disparities = MapFiles(self._root / "disparity")
         self.label_space: LabelSpace | None = None
         self._steps = steps_of(frames, stride)
         self._order = sorted(self._left, key=natural_order)
@@ -119,7 +120,7 @@ class StereoPairs:
         check_same_size(paths[0], left, paths[1], right)
         intrinsics = self._intrinsics(left.shape[:2])
         depth = None
-        if path := find_map(self._root / "disparity", name):
+        if path := self._disparities.find(name):
             disparity = read_disparity(path)
             check_same_size(paths[0], left, path, disparity)
             depth = depth_from_disparity(disparity, intrinsics[0, 0] * self._baseline)
@@ -135,7 +136,7 @@ class StereoPairs:
 
     def has_depth(self, index: int) -> bool:
         """Whether a pair has a file of true disparity."""
-        return find_map(self._root / "disparity", self.names[index]) is not None
+        return self._disparities.find(self.names[index]) is not None
 
     def _neighbour(self, index: int, step: int, left: np.ndarray) -> np.ndarray:
         path = self._left[self._order[self._numbers[index] + step]]

@@ -13,7 +13,7 @@ from PIL import Image
 from .calibration import Calibration, read_calibration, read_poses, resize_intrinsics
 from .clips import Clip, FrameCache, find_clips
 from .folder import divide_in_order
-from .images import KITTI_DEPTH_SCALE, check_same_size, find_map, read_depth
+from .images import KITTI_DEPTH_SCALE, MapFiles, check_same_size, read_depth
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
@@ -48,7 +48,7 @@ class VideoSequences:
         calibration: File of the camera (see `read_calibration`), looked for in the folder of `root` first; None =
             `calib.txt` if there is one.
         poses: File of poses, likewise; None = `poses.txt` if there is one with a line for each frame.
-        depth: Folder of depth files `CLIP/NAME.png|npy`, or `NAME.png|npy` if there is one clip; some frames may have
+        depth: Folder of depth files `CLIP/NAME.png|tif|npy`, or without `CLIP/` if there is one clip; some frames may have
             none.
         val_fraction: Share of the frames at the end of each clip that are `val`; neighbours lie on the same side.
             0 = `train` and `val` are both everything: scores then show how well the video is fitted, not how well
@@ -97,6 +97,7 @@ class VideoSequences:
         self.label_space: LabelSpace | None = None
         self.clips = find_clips(root, [self._depth_folder] if self._depth_folder else [])
         self._cache = FrameCache(self.clips, self._size)
+        self._depth_files = [self._list_depth(clip) for clip in self.clips]
         self._places = self._find_places(split, val_fraction)
         self.names = [f"{self.clips[clip].name}/{self.clips[clip].frame_name(n)}" for clip, n in self._places]
         self._calibrations = [self._calibration_of(clip, calibration) for clip in self.clips]
@@ -186,10 +187,15 @@ class VideoSequences:
                 "be those of the frames."
             )
 
+    def _list_depth(self, clip: Clip) -> list[MapFiles]:
+        """Depth files of a clip; those of a single clip may be in the depth folder itself."""
+        if self._depth_folder is None:
+            return []
+        return [MapFiles(self._depth_folder / clip.name), *[MapFiles(self._depth_folder)] * (len(self.clips) == 1)]
+
     def _depth_file(self, clip: int, number: int) -> Path | None:
         name = self.clips[clip].frame_name(number)
-        found = find_map(self._depth_folder / self.clips[clip].name, name)
-        return find_map(self._depth_folder, name) if found is None and len(self.clips) == 1 else found
+        return next((found for files in self._depth_files[clip] if (found := files.find(name))), None)
 
     def _depth_of(self, clip: int, number: int) -> np.ndarray | None:
         path = self._depth_file(clip, number) if self._depth_folder else None
