@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def looks_like_film(paths: tuple[Path, ...]) -> bool:
     if len(paths) < _LEAST_IMAGES or len(neighbours) < len(paths) / 2:
         return False
     places = np.unique(np.linspace(0, len(neighbours) - 1, _PAIRS).round().astype(int))
-    pairs = [pair for place in places if None not in (pair := tuple(map(_thumbnail, neighbours[place])))]
+    pairs = [pair for place in places if (pair := _thumbnails(*neighbours[place])) is not None]
     if len(pairs) < _LEAST_IMAGES / 2:
         return False
     near = np.median([_difference(*pair) for pair in pairs])
@@ -56,9 +55,9 @@ def _sequence_of(path: Path) -> str | None:
     return found[1] if found else str(path)
 
 
-def _thumbnail(path: Path) -> np.ndarray | None:
+def _thumbnails(*paths: Path) -> list[np.ndarray] | None:
     try:
-        return read_thumbnail(path, _THUMBNAIL)
+        return [read_thumbnail(path, _THUMBNAIL) for path in paths]
     except (ValueError, OSError):
         return None
 

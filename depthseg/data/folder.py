@@ -290,9 +290,9 @@ def divide_images(
         return sorted(order[:count] if split == "val" else order[count:]), None
     first = len(order) - count
     sentence = (
-        f"neighbouring images look like frames of one film, so val is its end: the last {count} of {len(order)} images "
-        f"in the order of their names, from {order[first]} on. A random division would put neighbours of training "
-        "frames into val; data.options.split_by=random asks for it."
+        f"neighbouring images look like frames of one film, so val is its end: the last {count} of {len(order)} "
+        f"images in the order of their names, from {order[first]} on. A random division would put neighbours of "
+        "training frames into val; data.options.split_by=random asks for it."
     )
     return order[first:] if split == "val" else order[:first], sentence if film else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -46,20 +47,30 @@ _NAMES = {
 
 
 def misplaced_images(root: Path) -> list[str]:
-    """Sentences on where the images of a folder without any in ROOT/images may be; empty if nowhere.
+    """Sentences on where the images of a folder without any in ROOT/images may be, and their maps; empty if nowhere.
 
     Args:
         root: The data folder.
     """
-    folders = [root, *_folders_below(root)] if root.is_dir() else []
-    holding = {folder: count for folder in folders if (count := len(list_images(folder)))}
-    named = [folder for folder in holding if _kind_of(folder, root) == "images"]
-    likely = named or [folder for folder in holding if _kind_of(folder, root) is None]
-    if not likely:
+    holding = _folders_of_images(root)
+    if not holding:
         return []
-    found = " and ".join(f"{folder} ({holding[folder]})" for folder in likely[:3])
-    advice = _advice(likely[0], root, "images") if len(likely) == 1 else f"put the images into {root / 'images'}"
-    return [f"There are images in {found}{' and more folders' * (len(likely) > 3)}: {advice}."]
+    first = next(iter(holding))
+    found = " and ".join(f"{folder} ({len(files)})" for folder, files in list(holding.items())[:3])
+    more = " and more folders" * (len(holding) > 3)
+    advice = _advice(first, root, "images") if len(holding) == 1 else f"put the images into {root / 'images'}"
+    names = {path.stem for files in holding.values() for path in files}
+    maps = [sentence for truth in _MAPS for sentence in misplaced_maps(root, truth, names)]
+    return [f"There are images in {found}{more}: {advice}.", *maps]
+
+
+def _folders_of_images(root: Path) -> dict[Path, list[Path]]:
+    """Folders with images: those that are called so, else those that are called nothing that is known."""
+    folders = [root, *_folders_below(root)] if root.is_dir() else []
+    holding = {folder: files for folder in folders if (files := list_images(folder))}
+    kinds = {folder: _kind_of(folder, root) for folder in holding}
+    wanted = "images" if "images" in kinds.values() else None
+    return {folder: files for folder, files in holding.items() if kinds[folder] == wanted}
 
 
 def misplaced_maps(root: Path, truth: str, names: Collection[str]) -> list[str]:
@@ -80,20 +91,20 @@ def misplaced_maps(root: Path, truth: str, names: Collection[str]) -> list[str]:
         longer = [] if same else [path for path in files if image_of(path.stem, names)]
         if same and folder != root / truth:
             sentences.append(
-                f"{folder} holds {len(same)} files with the names of images ({_some(same)}), but {_MAPS[truth]} are "
+                f"{folder} holds {_count(same)} with the names of images ({_some(same)}), but {_MAPS[truth]} are "
                 f"read from {root / truth} alone: {_advice(folder, root, truth)}."
             )
         elif longer:
             example = longer[0]
             sentences.append(
-                f"{folder} holds {len(longer)} files whose names are longer than those of their images "
+                f"{folder} holds {_count(longer)} with names longer than those of the images "
                 f"({_some(longer)}); {_MAPS[truth]} have the very name: {example.name} becomes "
                 f"{truth}/{image_of(example.stem, names)}{example.suffix}."
             )
         elif not files and (others := unread_files(folder, _SUFFIXES[truth])):
             sentences.append(
-                f"{folder} holds {len(others)} files that are no {_MAPS[truth]} ({_some(others)}). Write one image of "
-                f"numbers for each into {root / truth}; formats are {', '.join(_SUFFIXES[truth])}."
+                f"{folder} holds {_count(others)} of other formats ({_some(others)}). Write {_MAPS[truth]} "
+                f"into {root / truth}, one for each image; they end in {', '.join(_SUFFIXES[truth])}."
             )
     return sentences
 
@@ -104,12 +115,14 @@ def image_of(stem: str, names: Collection[str]) -> str | None:
     return next((stem[:end] for end in reversed(ends) if stem[:end] in names), None)
 
 
-def _folders_below(root: Path) -> Iterator[Path]:
-    """Folders one and two levels below, sorted; hidden ones do not count."""
-    for pattern in ("*", "*/*"):
-        for path in sorted(root.glob(pattern)):
-            if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-                yield path
+def _folders_below(root: Path, levels: int = 3) -> Iterator[Path]:
+    """Folders below, sorted; hidden ones do not count."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+    for name in names:
+        yield root / name
+        if levels > 1:
+            yield from _folders_below(root / name, levels - 1)
 
 
 def _kind_of(folder: Path, root: Path) -> str | None:
@@ -139,6 +152,10 @@ def _advice(folder: Path, root: Path, kind: str) -> str:
     if wanted.exists():
         return f"move the files into {wanted}"
     return f"rename {inner} to {kind}, or link it (ln -s {inner} {wanted})"
+
+
+def _count(files: list[Path]) -> str:
+    return "1 file" if len(files) == 1 else f"{len(files)} files"
 
 
 def _some(paths: list[Path]) -> str:

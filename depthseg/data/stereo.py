@@ -25,7 +25,8 @@ class StereoPairs:
     ```
     ROOT/left/NAME.png       or .jpg or another ending of `IMAGE_SUFFIXES`
     ROOT/right/NAME.png      the same names and sizes; rectified: a point lies in one row of both
-    ROOT/disparity/NAME.*    optional; 16-bit PNG or TIFF of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN, inf = unknown
+    ROOT/disparity/NAME.*    optional; 16-bit PNG or TIFF of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN
+                             or infinite = unknown
     ROOT/calib.txt           optional, two projection matrices as in KITTI, or another form of `read_calibration`
     ```
 

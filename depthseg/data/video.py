@@ -48,8 +48,8 @@ class VideoSequences:
         calibration: File of the camera (see `read_calibration`), looked for in the folder of `root` first; None =
             `calib.txt` if there is one.
         poses: File of poses, likewise; None = `poses.txt` if there is one with a line for each frame.
-        depth: Folder of depth files `CLIP/NAME.png|tif|npy`, or without `CLIP/` if there is one clip; some frames may have
-            none.
+        depth: Folder of depth files `CLIP/NAME.png|tif|npy`, or without `CLIP/` if there is one clip; some frames may
+            have none.
         val_fraction: Share of the frames at the end of each clip that are `val`; neighbours lie on the same side.
             0 = `train` and `val` are both everything: scores then show how well the video is fitted, not how well
             anything generalises.

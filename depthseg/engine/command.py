@@ -109,8 +109,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     show_progress()
     with one_sentence_errors():
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
-        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **options)
+        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         model, processor = load_model(arguments.model, arguments.revision)
         given = given_value_range(dataset)
         if given is not None and list(given) != processor.value_range:
@@ -121,6 +120,11 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
             return json_scores(evaluate_model(model, processor, dataset, "segmentation"))
         errors = _depth_errors(arguments, default_depth_errors(model))
         return json_scores(evaluate_model(model, processor, dataset, "depth", depth_errors=errors))
+
+
+def data_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a data set from words such as `depth_scale=1000`."""
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
 
 
 def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:
