@@ -288,13 +288,13 @@ def divide_images(
     if split_by == "random" or (split_by == "auto" and not film):
         order = shuffled_names(order, seed)
         return sorted(order[:count] if split == "val" else order[count:]), None
-    first = len(order) - count
-    sentence = (
+    train, val = order[: len(order) - count], order[len(order) - count :]
+    sentence = film and (
         f"neighbouring images look like frames of one film, so val is its end: the last {count} of {len(order)} "
-        f"images in the order of their names, from {order[first]} on. A random division would put neighbours of "
-        "training frames into val; data.options.split_by=random asks for it."
+        f"images in the order of their names, from {val[0]} on. A random division would put neighbours of training "
+        "frames into val; data.options.split_by=random asks for it."
     )
-    return order[first:] if split == "val" else order[:first], sentence if film else None
+    return val if split == "val" else train, sentence or None
 
 
 def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequence:

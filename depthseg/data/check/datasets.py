@@ -175,7 +175,8 @@ def _folder_splits(
             continue
         _report_listed(report, listed, split, findings, files, truth)
         splits[split] = [name for name in listed if name in files]
-    _compare_lists(report, splits, files)
+        if split == "val":
+            _compare_lists(report, splits, files)
     return splits
 
 
