@@ -1,9 +1,15 @@
+import os
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from depthseg.cli import main
 from depthseg.data.check import check_dataset
+
+REAL = Path(os.environ.get("DEPTHSEG_DATA", "no data"))
 
 
 def save_labels(path, ids):
@@ -206,3 +212,294 @@ def test_depth_in_arrays_is_counted_and_examined(tmp_path):
     report = check_dataset("folder", tmp_path)
     assert report.splits["all"].with_depth == 1
     assert any("bad.npy" in problem and "negative" in problem for problem in report.problems)
+
+def save_depth_folder(root, depths, ending="png"):
+    """Images and depth files of arrays by name, 16-bit or metres."""
+    for name, values in depths.items():
+        save_image(root / "images" / f"{name}.png", np.shape(values)[::-1])
+        (root / "depth").mkdir(exist_ok=True)
+        if np.asarray(values).dtype.kind == "f":
+            np.save(root / "depth" / f"{name}.npy", values)
+        else:
+            save_depth(root / "depth" / f"{name}.{ending}", values)
+    return root
+
+
+def ramp(low, high, size=(20, 25)):
+    return np.linspace(low, high, size[0] * size[1]).round().astype(np.uint16).reshape(size)
+
+
+def test_the_range_of_depth_is_that_of_the_known_pixels(tmp_path):
+    near, far = np.arange(256, 25856, 256).reshape(10, 10), np.arange(256, 25856, 256).reshape(10, 10) // 2
+    far[:5] = 0
+    report = check_dataset("folder", save_depth_folder(tmp_path, {"near": near, "far": far}))
+    found = report.splits["all"].depth
+    values = np.concatenate([near[near > 0], far[far > 0]]) / 256
+    assert (found.low, found.high, found.known) == (1, 100, 0.75)
+    assert found.quantiles() == pytest.approx(np.quantile(values, [0.05, 0.5, 0.95]), rel=1e-6)
+    line = next(line for line in str(report).splitlines() if line.split()[0] == "all" and line.endswith("75.0%"))
+    numbers = [float(word) for word in line.split()[1:-1]]
+    assert numbers == pytest.approx([1, *np.quantile(values, [0.05, 0.5, 0.95]), 100], rel=5e-3)
+    assert "depth in metres" in str(report) and report.problems == []
+
+
+def test_large_files_weigh_as_much_as_small_ones_and_are_sampled_evenly(tmp_path):
+    depths = {"large": ramp(256, 25600, (300, 400)), "small": ramp(25600, 51200, (40, 50))}
+    found = check_dataset("folder", save_depth_folder(tmp_path, depths)).splits["all"].depth
+    assert found.sample.size == 2000
+    assert found.quantiles() == pytest.approx([10.9, 100, 190], rel=0.01)
+
+
+@pytest.mark.parametrize(("bits", "share", "reported"), [(16, 0.33, True), (12, 0.02, True), (16, 0.005, False)])
+def test_saturated_depth_is_a_problem(tmp_path, bits, share, reported):
+    values = ramp(300, 2**bits - 3000)
+    values.ravel()[: round(share * values.size)] = 2**bits - 1
+    report = check_dataset("folder", save_depth_folder(tmp_path, {"a": values}, "TIF"))
+    saturated = [problem for problem in report.problems if "is saturated" in problem]
+    assert len(saturated) == reported
+    if reported:
+        read_as = f"{(2**bits - 1) / 256:g}"
+        assert f"{share:.0%} of its pixels have the largest value of {bits} bits, {2**bits - 1}" in saturated[0]
+        assert f"which reads as {read_as}" in saturated[0]
+
+
+def test_depth_that_was_cut_off_is_noted(tmp_path):
+    depth = np.minimum(np.linspace(1, 100, 500, dtype=np.float32), 80).reshape(20, 25)
+    report = check_dataset("folder", save_depth_folder(tmp_path, {"a": depth}))
+    assert report.problems == []
+    assert any("have the largest value of the file, 80. If depth was cut off there" in note for note in report.notes)
+
+
+def test_constant_and_unknown_depth_are_problems(tmp_path):
+    flat, empty = np.full((4, 5), 700), np.zeros((4, 5), int)
+    depths = {"a": flat, "b": flat, "c": empty, "d": np.full((4, 5), np.nan, np.float32), "e": ramp(300, 900)}
+    report = check_dataset("folder", save_depth_folder(tmp_path, depths))
+    constant, unknown = report.problems
+    assert "a.png has the same depth, 2.73438, in all known pixels. 2 files have this fault: a.png, b.png." in constant
+    assert "c.png has no known depth" in unknown and "2 files have this fault: c.png, d.npy." in unknown
+
+
+def scene(low, high):
+    """Depth of which most is near, as in real scenes: a quarter of the way to the end in the median."""
+    return (low + (high - low) * np.linspace(0, 1, 500) ** 2).astype(np.uint16).reshape(20, 25)
+
+
+def unit_sentences(report):
+    return [text for text in (*report.problems, *report.notes) if "unit" in text or "Is the" in text]
+
+
+def test_millimetres_of_a_room_are_questioned(tmp_path):
+    root = save_depth_folder(tmp_path, {"a": scene(800, 4500), "b": scene(800, 4500)})
+    (question,) = unit_sentences(check_dataset("folder", root))
+    assert "Is the unit right? The median depth is 6.74 m at depth_scale=256; the values are at most 4500" in question
+    assert "data.options.depth_scale=1000 (millimetres) makes it 1.72 m" in question
+    assert unit_sentences(check_dataset("folder", root, depth_scale=1000)) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [scene(180, 2560), scene(1000, 20480), np.where(np.arange(500).reshape(20, 25) % 25, 0, ramp(760, 9700))],
+    ids=["a room in 1/256 m", "a street", "a sparse sweep"],
+)
+def test_plausible_depth_is_not_questioned(tmp_path, values):
+    assert unit_sentences(check_dataset("folder", save_depth_folder(tmp_path, {"a": values}))) == []
+
+
+def test_impossible_units_are_problems(tmp_path):
+    (tmp_path / "far").mkdir()
+    far = check_dataset("folder", save_depth_folder(tmp_path / "far", {"a": ramp(800, 4000)}), depth_scale=1)
+    (problem,) = far.problems
+    assert "The median depth is 2.4e+03 m at depth_scale=1, so the unit is probably another one." in problem
+    assert "depth_scale=256 (KITTI) makes it 9.38 m" in problem
+    assert "data.options.depth_scale=1000 (millimetres) makes it 2.4 m" in problem
+    (tmp_path / "near").mkdir()
+    metres = np.linspace(900, 4000, 20, dtype=np.float32).reshape(4, 5)
+    (problem,) = check_dataset("folder", save_depth_folder(tmp_path / "near", {"a": metres})).problems
+    assert "as the files have it" in problem and "The files must hold metres" in problem
+
+
+def test_disparity_is_checked_as_the_depth_that_it_makes(tmp_path):
+    root = save_depth_folder(tmp_path, {"a": ramp(2560, 25600)})
+    (root / "depth").rename(root / "disparity")
+    assert any("disparity is not read" in note for note in check_dataset("folder", root).notes)
+    found = check_dataset("folder", root, focal_times_baseline=500).splits["all"].depth
+    assert (found.low, found.high) == (5, 50)
+
+
+def test_options_are_given_on_the_command_line(tmp_path, capsys):
+    root = save_depth_folder(tmp_path, {"a": ramp(800, 4000), "b": ramp(900, 3500)})
+    with pytest.raises(SystemExit) as end:
+        main(["datasets", "check", "folder", str(root), "--option", "depth_scale=1000"])
+    assert end.value.code == 0
+    assert "0.800" in capsys.readouterr().out
+
+
+def test_images_of_sixteen_bits_are_noted(folder):
+    Image.fromarray(np.array([[400, 500, 600], [700, 800, 1000]], np.uint16)).save(folder / "images" / "thermal.png")
+    notes = check_dataset("folder", folder).notes
+    assert "Of 11 images, 1 have grey values of 16 bits, from 400 to 1000: 10 of the 16 bits are used." in notes
+
+
+def test_a_binary_mask_of_0_and_255_is_a_problem(folder):
+    for path in (folder / "labels").iterdir():
+        save_labels(path, [[0, 0, 255], [255, 255, 0]])
+    problem = only_problem(check_dataset("folder", folder))
+    assert "hold only the ids 0 and 255, and 255 means ignored: class 1 'b' never occurs" in problem
+    # The command that it names mends the files.
+    for path in (folder / "labels").iterdir():
+        Image.fromarray((np.array(Image.open(path)) > 127).astype("uint8")).save(path)
+    report = check_dataset("folder", folder)
+    assert report.problems == [] and report.splits["all"].pixels.tolist() == [18, 18, 0]
+
+
+def test_a_single_class_has_the_id_1(folder):
+    (folder / "classes.txt").write_text("crack\n")
+    for path in (folder / "labels").iterdir():
+        save_labels(path, [[0, 0, 255], [255, 255, 0]])
+    report = check_dataset("folder", folder)
+    assert "class 1 'crack' never occurs" in only_problem(report)
+    assert [line.split()[:2] for line in str(report).splitlines()[5:8]] == [
+        *(["0", "background"], ["1", "crack"]),
+        ["255", "(ignored)"],
+    ]
+
+
+def notes_of(folder, labels, **options):
+    for name, ids in labels.items():
+        save_labels(folder / "labels" / f"{name}.png", ids)
+    return check_dataset("folder", folder, **options).notes
+
+
+def test_classes_that_a_split_lacks_are_noted(folder):
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+    (folder / "train.txt").write_text("f0\nf1\n")
+    (folder / "val.txt").write_text("f2\nf3\n")
+    notes = notes_of(folder, {f"f{index}": [[index // 2] * 3] * 2 for index in range(4)})
+    assert "Class 2 'c' has no pixel in any label map, so nothing can be learned about it." in notes
+    assert "Class 1 'b' has no pixel in train but some elsewhere, so nothing can be learned about it." in notes
+    assert "Class 0 'a' has no pixel in val, so the mean IoU on val says nothing about it." in notes
+
+
+def test_many_ignored_pixels_are_noted_with_their_share(folder):
+    notes = notes_of(folder, {f"f{index}": [[0, 1, 255], [255, 255, 255]] for index in range(6)})
+    assert "67% of all labelled pixels are ignored (id 255): they neither train nor count." in notes
+    notes = notes_of(folder, {f"f{index}": [[255, 255, 255]] * 2 for index in range(2)})
+    assert any("f0.png has ignored pixels only. 2 files have this fault: f0.png, f1.png." in note for note in notes)
+    few = notes_of(folder, {f"f{index}": [[0, 1, 1], [0, 0, 255]] for index in range(6)})
+    assert not any("ignored" in note for note in few)
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ([[1, 2, 2]], "The ids run from 1 to 2, and there are 2 class names: ids count from 0, so subtract 1"),
+        ([[0, 1, 2]], "The ids run from 0 to 2, but there are 2 class names. If 0 is a background without a name"),
+        ([[0, 76, 150]], "The ids are 0, 76, 150, 3 different values far beyond 2 class names: .* grey levels"),
+        ([[7, 24000, 24001]], "Ids of 1000 and more look like instance maps"),
+    ],
+)
+def test_ids_beyond_the_names_are_explained(folder, ids, reason):
+    for index in range(6):
+        Image.fromarray(np.array(ids * 2, np.uint16)).save(folder / "labels" / f"f{index}.png")
+    refused, explained = check_dataset("folder", folder).problems
+    assert "holds class ids outside the label space" in refused and "6 files have this fault" in refused
+    assert re.match(reason, explained)
+
+
+def test_one_wrong_file_of_many_is_no_reason_to_guess(folder):
+    save_labels(folder / "labels" / "f1.png", [[0, 1, 150], [0, 0, 0]])
+    assert "outside the label space: 150" in only_problem(check_dataset("folder", folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [((6, 8), "The maps are 0.5 times the size"), ((16, 12), "The maps are turned by 90 degrees"), ((5, 9), None)],
+)
+def test_sizes_that_all_differ_in_one_way_are_explained(tmp_path, size, reason):
+    for name in ("a", "b", "c"):
+        save_image(tmp_path / "images" / f"{name}.png", (16, 12))
+        save_labels(tmp_path / "labels" / f"{name}.png", np.arange(size[0] * size[1]).reshape(size) % 2)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    problems = check_dataset("folder", tmp_path).problems
+    assert "3 files have this fault: a.png, b.png, c.png." in problems[0]
+    assert [problem.startswith(reason or "") for problem in problems[1:]] == [True] * (reason is not None)
+
+
+def test_unread_files_are_counted_and_those_that_are_images_are_a_problem(folder):
+    for name in ("x.heic", "y.HEIC", "notes.txt", ".hidden", "Thumbs.db"):
+        (folder / "images" / name).touch()
+    report = check_dataset("folder", folder)
+    assert f"2 files in {folder}/images are not read: x.heic, y.HEIC. Images end in" in only_problem(report)
+    assert any(note.startswith(f"1 file in {folder}/images is not read: notes.txt.") for note in report.notes)
+
+
+def test_lists_with_endings_are_explained(folder):
+    (folder / "train.txt").write_text("f0.jpg\nf1.jpg\nf2.jpg\nf3.jpg\n")
+    (folder / "val.txt").write_text("f4\n")
+    problem = only_problem(check_dataset("folder", folder))
+    assert "train.txt lists 'f0.jpg', which has no readable image. Lists hold names without ending." in problem
+    assert "4 files have this fault" in problem
+
+
+def test_stereo_pairs(tmp_path):
+    for name in ("a", "b"):
+        save_image(tmp_path / "left" / f"{name}.png", (6, 4))
+        save_image(tmp_path / "right" / f"{name}.png", (6, 4))
+    save_depth(tmp_path / "disparity" / "a.png", ramp(256, 1280, (4, 6)))
+    report = check_dataset("stereo", tmp_path)
+    assert report.problems == []
+    assert "all: 2 pairs, 1 disparity map" in str(report) and "disparity in pixels" in str(report)
+    assert (report.splits["all"].depth.low, report.splits["all"].depth.high) == (1, 5)
+    save_image(tmp_path / "right" / "b.png", (7, 4))
+    save_image(tmp_path / "left" / "c.png", (6, 4))
+    (tmp_path / "calib.txt").write_text("nonsense")
+    partner, size, calibration = check_dataset("stereo", tmp_path).problems
+    assert "left/c.png has no partner of the same name in" in partner
+    assert "right/b.png is 7x4 pixels" in size and "calib.txt" in calibration
+    (tmp_path / "right").rename(tmp_path / "other")
+    problem = only_problem(check_dataset("stereo", tmp_path))
+    assert "right does not exist; pairs are read from left/ and right/" in problem
+
+
+def test_frames_of_videos(tmp_path):
+    for clip in ("one", "two"):
+        (tmp_path / clip).mkdir()
+        for index in range(3):
+            save_image(tmp_path / clip / f"{index}.png", (6, 4))
+    save_depth(tmp_path / "range" / "1.png", ramp(256, 1280, (4, 6)))
+    report = check_dataset("video", tmp_path, depth="range")
+    assert report.problems == []
+    assert [(name, count.images) for name, count in report.splits.items()] == [("one", 3), ("two", 3), ("all", 6)]
+    assert "`depthseg datasets doctor" in str(report)
+    save_image(tmp_path / "two" / "2.png", (5, 4))
+    (tmp_path / "one" / "0.png").write_bytes(b"")
+    unreadable, size = check_dataset("video", tmp_path, depth="range").problems
+    assert "one/0.png is not an image" in unreadable and "two/2.png has another size than the first frame" in size
+    assert "nowhere does not exist" in only_problem(check_dataset("video", tmp_path / "nowhere"))
+
+
+real = pytest.mark.skipif(not (REAL / "samples").is_dir(), reason="DEPTHSEG_DATA names no folder with real data")
+
+
+@real
+def test_a_real_drive_is_all_right():
+    report = check_dataset("folder", REAL / "kitti_drive")
+    assert report.problems == [] and unit_sentences(report) == []
+    depth = report.splits["all"].depth
+    assert 2 < depth.low < 4 and 79 < depth.high < 80 and 0.03 < depth.known < 0.04
+
+
+@real
+def test_the_millimetres_of_a_real_room_are_questioned(tmp_path):
+    (tmp_path / "images").symlink_to(REAL / "samples/rgbd/room/color")
+    (tmp_path / "depth").symlink_to(REAL / "samples/rgbd/room/depth")
+    (question,) = unit_sentences(check_dataset("folder", tmp_path))
+    assert "depth_scale=1000 (millimetres) makes it 1.86 m" in question
+    assert unit_sentences(check_dataset("folder", tmp_path, depth_scale=1000)) == []
+
+
+@real
+def test_another_layout_of_real_data_is_recognised():
+    missing, images, labels = check_dataset("folder", REAL / "samples/voc").problems
+    assert "voc/images does not exist" in missing and "rename JPEGImages to images" in images
+    assert "rename SegmentationClass to labels" in labels

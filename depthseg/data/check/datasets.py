@@ -27,7 +27,7 @@ from ..images import (
 from ..label_spaces import CAMVID11, LabelSpace
 from ..layout import misplaced_images, misplaced_maps
 from .depth import examine_unit
-from .labels import examine_classes, explain_ids, explain_sizes
+from .labels import examine_classes, explain_ids, explain_sizes, id_names
 from .report import DatasetReport
 from .scan import Finding, Scan, count
 
@@ -74,12 +74,12 @@ def _check_camvid(report: DatasetReport) -> None:
             report.problem(f"{there[0]} is there but {missing} is missing.")
         elif there:
             found = scan.run(images, labels, None, (".png",)).values()
-            report.splits[split] = count(found, scan.num_labels)
+            report.splits[split] = count(found, scan.num_ids)
             findings += found
     if not report.splits and not report.faults:
         folders = ", ".join(f"{split}/ with {split}annot/" for split in CamVid.splits)
         report.problem(f"{report.root} is not in the SegNet layout; expected {folders}.")
-    examine_classes(report, CAMVID11, count(findings, scan.num_labels))
+    examine_classes(report, CAMVID11, count(findings, scan.num_ids))
     _explain(report, scan, CAMVID11)
 
 
@@ -99,19 +99,19 @@ def _check_folder(
     space = report.label_space = _label_space(report)
     scan = Scan(
         report,
-        space.num_labels if space else 0,
+        len(id_names(space)) if space else 0,
         partial(read_folder_labels, space=space) if space else None,
         read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
         depth_scale=None if focal_times_baseline else depth_scale,
     )
     depth = root / ("disparity" if focal_times_baseline else "depth")
     findings = scan.run(root / "images", root / "labels", depth, IMAGE_SUFFIXES)
-    whole = report.splits["all"] = count(findings.values(), scan.num_labels)
+    whole = report.splits["all"] = count(findings.values(), scan.num_ids)
     if not findings:
         _report_places(report, misplaced_images(root))
         return
     for split, names in _folder_splits(report, findings, val_fraction, seed, split_by).items():
-        report.splits[split] = count([findings[name] for name in names], scan.num_labels)
+        report.splits[split] = count([findings[name] for name in names], scan.num_ids)
     _report_misplaced(report, depth, findings)
     if space is not None:
         examine_classes(report, space, whole)
@@ -251,8 +251,11 @@ def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: f
         if isinstance(clip.frames, PictureFrames):
             folder = depth_folder and (depth_folder / clip.name if len(clips) > 1 else depth_folder)
             found = list(scan.run(clip.path, None, folder, IMAGE_SUFFIXES).values())
-            for finding in (finding for finding in found if finding.size not in (None, found[0].size)):
-                sentence = f"{finding.path} has another size than the first frame of its clip, {found[0].path.name}."
+            readable = [finding for finding in found if finding.size]
+            for finding in (finding for finding in readable if finding.size != readable[0].size):
+                sentence = (
+                    f"{finding.path} has another size than the first frame of its clip, {readable[0].path.name}."
+                )
                 report.problem(sentence, finding.path, ("size", clip.path))
         else:
             found = [Finding(clip.path) for _ in range(len(clip.frames))]

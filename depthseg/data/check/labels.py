@@ -20,6 +20,11 @@ _MANY_IGNORED = 0.5
 _SHOWN_CLASSES = 8
 
 
+def id_names(space: LabelSpace) -> tuple[str, ...]:
+    """What each id means: where a single class is named, it has the id 1, and 0 is what does not belong to it."""
+    return ("background", *space.classes) if space.num_labels == 1 else space.classes
+
+
 def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount) -> None:
     """Report classes without pixels and many ignored pixels.
 
@@ -31,7 +36,7 @@ def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount)
     if not whole.labelled:
         return
     if _is_binary(whole.pixels, space):
-        report.problem(_BINARY.format(ignored=space.ignore_index, name=space.classes[min(1, space.num_labels - 1)]))
+        report.problem(_BINARY.format(ignored=space.ignore_index, name=id_names(space)[1]))
     absent = {split: _absent(count.pixels) for split, count in report.splits.items() if count.labelled}
     never = _absent(whole.pixels)
     if never:
@@ -72,8 +77,9 @@ def _absent(pixels: np.ndarray) -> set[int]:
 
 def _classes(ids: Collection[int], space: LabelSpace) -> str:
     """The subject of a sentence and its verb: `Class 2 'tree' has`."""
-    names = name_some([f"{index} {space.classes[index]!r}" for index in sorted(ids)], _SHOWN_CLASSES)
-    return f"Class {names} has" if len(ids) == 1 else f"{len(ids)} classes ({names}) have"
+    names = id_names(space)
+    shown = name_some([f"{index} {names[index]!r}" for index in sorted(ids)], _SHOWN_CLASSES)
+    return f"Class {shown} has" if len(ids) == 1 else f"{len(ids)} classes ({shown}) have"
 
 
 def _them(ids: Collection[int]) -> str:
@@ -90,7 +96,7 @@ def explain_ids(found: Collection[int], space: LabelSpace) -> str | None:
     Returns:
         A sentence on the likely reason and what to do; None if there is no likely one.
     """
-    count, names = space.num_labels, f"{space.num_labels} class names"
+    count, names = len(id_names(space)), f"{space.num_labels} class names"
     ids = sorted(set(found) - {space.ignore_index})
     if not ids or ids[-1] < count:
         return None

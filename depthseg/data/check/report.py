@@ -11,6 +11,7 @@ import numpy as np
 from ..faults import Fault, grouped
 from ..label_spaces import LabelSpace
 from .depth import QUANTILES, DepthRange
+from .labels import id_names
 
 
 @dataclass
@@ -21,7 +22,7 @@ class SplitCount:
         images: Number of images.
         labelled: Those with a label map that can be read.
         with_depth: Those with a depth map that can be read.
-        pixels: int64 `(K + 1,)`: labelled pixels of each class, ignored pixels last.
+        pixels: int64 `(K + 1,)`: labelled pixels of each id of `id_names`, ignored pixels last.
         depth: Range of all depth maps; None if there are none.
     """
 
@@ -99,8 +100,8 @@ class DatasetReport:
         labelled = {split: count.pixels for split, count in self.splits.items() if count.labelled}
         if self.label_space is None or not labelled:
             return []
-        names = [*self.label_space.classes, "(ignored)"]
-        ids = [*range(self.label_space.num_labels), self.label_space.ignore_index]
+        names = [*id_names(self.label_space), "(ignored)"]
+        ids = [*range(len(names) - 1), self.label_space.ignore_index]
         width = max(map(len, names))
         lines = [f"  {'id':>3}  {'class':<{width}}" + "".join(f"{split:>9}" for split in labelled) + "   % of pixels"]
         for row, (index, name) in enumerate(zip(ids, names, strict=True)):

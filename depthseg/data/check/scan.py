@@ -61,7 +61,7 @@ class Scan:
 
     Attributes:
         report: Takes what is wrong.
-        num_labels: Number of classes.
+        num_ids: Number of class ids.
         read_labels: Reads a label map and checks its ids; None = label maps are not read.
         label_suffixes: Endings of label maps.
         labels_required: Whether every image must have a label map.
@@ -74,7 +74,7 @@ class Scan:
     """
 
     report: DatasetReport
-    num_labels: int = 0
+    num_ids: int = 0
     read_labels: Callable[[Path], np.ndarray] | None = None
     label_suffixes: Sequence[str] = LABEL_SUFFIXES
     labels_required: bool = False
@@ -175,7 +175,7 @@ class Scan:
             self.refused += 1
             self.ids |= _ids_of(path)
             return None
-        pixels = np.bincount(np.minimum(ids, self.num_labels).ravel(), minlength=self.num_labels + 1)
+        pixels = np.bincount(np.minimum(ids, self.num_ids).ravel(), minlength=self.num_ids + 1)
         self.ids |= set(np.flatnonzero(pixels[:-1]).tolist())
         if not pixels[:-1].any():
             self.report.note(f"{path} has ignored pixels only.", path, "ignored only")
@@ -193,7 +193,7 @@ class Scan:
         return values
 
 
-def count(findings: Iterable[Finding], num_labels: int = 0) -> SplitCount:
+def count(findings: Iterable[Finding], num_ids: int = 0) -> SplitCount:
     """What several images hold together."""
     findings = list(findings)
     maps = [finding.pixels for finding in findings if finding.pixels is not None]
@@ -202,7 +202,7 @@ def count(findings: Iterable[Finding], num_labels: int = 0) -> SplitCount:
         images=len(findings),
         labelled=len(maps),
         with_depth=len(depths),
-        pixels=sum(maps, np.zeros(num_labels + 1, dtype=np.int64)),
+        pixels=sum(maps, np.zeros(num_ids + 1, dtype=np.int64)),
         depth=DepthRange.joined(depths),
     )
 
