@@ -1,5 +1,8 @@
 """Data folders that are laid out in another way: the check and the data set say what is where and what to do."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +11,7 @@ from depthseg.data import FolderDataset
 from depthseg.data.check import check_dataset
 from depthseg.data.layout import image_of
 
+REAL = Path(os.environ.get("DEPTHSEG_DATA", "no data"))
 NAMES = ("a", "b", "c", "d")
 
 
@@ -116,3 +120,10 @@ def test_images_in_folders_of_splits_and_in_the_root_are_found(root):
 )
 def test_the_image_of_a_longer_name(stem, image):
     assert image_of(stem, {"a", "a-b"}) == image
+
+
+@pytest.mark.skipif(not (REAL / "samples").is_dir(), reason="DEPTHSEG_DATA names no folder that holds samples/")
+def test_another_layout_of_real_data_is_recognised():
+    missing, images, labels = check_dataset("folder", REAL / "samples/voc").problems
+    assert "voc/images does not exist" in missing and "rename JPEGImages to images" in images
+    assert "rename SegmentationClass to labels" in labels

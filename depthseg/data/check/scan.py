@@ -12,6 +12,7 @@ import numpy as np
 from ..faults import fault_of
 from ..images import (
     DEPTH_SUFFIXES,
+    IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     MapFiles,
     check_same_size,
@@ -109,7 +110,7 @@ class Scan:
         if not paths:
             self.report.problem(f"{images} holds no image.")
         unread = unread_files(images, suffixes)
-        if lost := [path for path in unread if path.suffix.lower() in _OTHER_IMAGES]:
+        if lost := [path for path in unread if path.suffix.lower() in (*_OTHER_IMAGES, *IMAGE_SUFFIXES)]:
             self.report.problem(f"{describe_unread(lost, 'images', suffixes)} Convert them.")
         if rest := [path for path in unread if path not in lost and path.name not in _RECORDING_FILES]:
             self.report.note(describe_unread(rest, "images", suffixes))
