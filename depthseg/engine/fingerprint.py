@@ -1,4 +1,4 @@
-"""The hash of a network part, which proves that it did not change."""
+"""Hashes of network parts and of files, which prove that they did not change."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def hash_module(module: nn.Module) -> str:
         values = tensor.detach().cpu().contiguous().flatten()
         digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
     return digest.hexdigest()
+
+
+def files_of(folder: Path) -> list[str]:
+    """All files of a folder, as paths relative to it with forward slashes."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.Module) -> str:
