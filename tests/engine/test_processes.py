@@ -96,14 +96,16 @@ def test_two_processes_that_are_killed_and_damaged_end_bit_by_bit_as_if_nothing_
         torchrun(script, "3", str(tmp_path / "run"), *options),
         env=environment(),
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     checkpoints = tmp_path / "run" / "checkpoints"
     while len(list(checkpoints.glob("step_*"))) < 2:
         assert killed.poll() is None
         time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    for number in (killed.pid, *map(int, workers)):
+        os.kill(number, signal.SIGKILL)
     killed.wait()
+    assert len(workers) == 2
     newest = max(checkpoints.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
     os.truncate(newest / "optimizer.safetensors", 1000)
     resumed = launch(script, "3", str(tmp_path / "run"), *options, "run.resume=true")
