@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import torch
 
-from .records import write_json
+from .records import read_run_record, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +45,7 @@ def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.M
         accelerator: The processes.
         encoder: The encoder as it was built.
     """
-    record = json.loads(run_record.read_text(encoding="utf-8")) if run_record.is_file() else {}
+    record = read_run_record(run_record)
     if "encoder_hash" in record:
         return record["encoder_hash"]["before"]
     before = hash_module(encoder)
@@ -72,7 +71,7 @@ def record_encoder_hash(
     """
     after = hash_module(encoder)
     if accelerator.is_main_process:
-        record = json.loads(run_record.read_text(encoding="utf-8"))
+        record = read_run_record(run_record)
         write_json(run_record, record | {"encoder_hash": {"before": before, "after": after}})
     changed = torch.tensor(float(after != before), device=accelerator.device)
     changed_processes = int(accelerator.reduce(changed, reduction="sum"))

@@ -133,9 +133,24 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def read_run_record(path: Path) -> dict[str, Any]:
+    """The content of a run.json; empty where there is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Remove it to resume the run: only the record of its earlier launches goes "
+            "with it."
+        ) from error
+
+
 def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> None:
     """Add this launch to run.json; a run that was resumed has several."""
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_run_record(path)
     launch = {
         "first_step": first_step,
         "seconds_before": round(seconds_before, 1),

@@ -173,6 +173,15 @@ def test_where_all_are_damaged_a_sentence_says_so_and_nothing_is_touched(tiny, r
     assert _contents(run_dir) == before
 
 
+def test_a_damaged_run_record_is_named_and_can_be_removed(tiny, run_dir, whole):
+    os.truncate(run_dir / "run.json", 20)
+    with pytest.raises(ValueError, match="run.json is damaged .* Remove it to resume"):
+        _train(tiny, run_dir, "run.resume=true")
+    (run_dir / "run.json").unlink()
+    _train(tiny, run_dir, "run.resume=true")
+    _assert_as_uninterrupted(run_dir, whole)
+
+
 class Marker:
     """Unpickled, it makes a file."""
 
