@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Progress, save_checkpoint
+from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .options import RunConfig
     from .records import RunLog
+    from .state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +188,14 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             if _due(progress.step, config.run.eval_every, config):
                 _score(training, lr)
             if stopping or _due(progress.step, config.run.checkpoint_every, config):
-                save_checkpoint(training.accelerator, training.run_dir / "checkpoints", progress.step)
+                _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
                 raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+
+
+def _save_checkpoint(training: Training) -> None:
+    objective = training.accelerator.unwrap_model(training.objective)
+    save_checkpoint(training.accelerator, objective, training.optimizer, training.progress, training.run_dir)
 
 
 def _due(step: int, every: int, config: RunConfig) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,9 @@ import torch
 import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
+from ..engine.atomic import replace_folder
 from ..engine.config import compose_config
+from ..engine.fingerprint import files_of, hash_of
 from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
@@ -125,17 +126,6 @@ def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
     model_of(model_dir).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
-def files_of(folder: Path) -> list[str]:
-    """All files of a folder, as paths in the repository."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_free(folder: Path) -> None:
     """Only what an earlier call left may be replaced."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
@@ -150,8 +140,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -64,7 +64,7 @@ if hasattr(transformers, auto_class):
 else:  # transformers has no such class for optical flow
     code = json.load(open(folder + "/config.json"))["auto_map"][auto_class]
     model = transformers.dynamic_module_utils.get_class_from_dynamic_module(code, folder).from_pretrained(folder)
-inputs = processor(images=[numpy.load(image)], return_tensors="pt")
+inputs = processor(images=[numpy.load(image, allow_pickle=False)], return_tensors="pt")
 if auto_class == "AutoModelForOpticalFlow":
     inputs["other_pixel_values"] = inputs["pixel_values"].flip(-1)
 outputs = model.eval()(**inputs)
@@ -237,7 +237,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 def read_evaluation(folder: Path) -> Evaluation:
     """Read what `write_evaluation` wrote."""
     known = json.loads((folder / "scores.json").read_text())
-    with np.load(folder / "per_image.npz") as arrays:
+    with np.load(folder / "per_image.npz", allow_pickle=False) as arrays:
         per_image = dict(arrays)
     names = per_image.pop("names").tolist()
     return Evaluation(names=names, per_image=per_image, **{name: known[name] for name in STORED})
@@ -298,7 +298,7 @@ def check_loads_elsewhere(folder: Path) -> None:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ValueError(f"{folder} does not load in a process without depthseg: {last}")
-        elsewhere = np.load(answer)
+        elsewhere = np.load(answer, allow_pickle=False)
     here = _output_of(folder, architecture, pixels)
     if here.shape != elsewhere.shape or not np.allclose(here, elsewhere, rtol=1e-3, atol=1e-3):
         raise ValueError(

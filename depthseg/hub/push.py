@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .bundle import MANIFEST, files_of, hash_of, read_manifest
+from ..engine.fingerprint import files_of, hash_of
+from .bundle import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
 

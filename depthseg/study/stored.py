@@ -49,7 +49,7 @@ class CellRecord:
         """`confusion` int64 `(N, K, K)`, `names` and `blocks` `(N,)`."""
         path = self.path.with_suffix(".npz")
         try:
-            with np.load(path) as file:
+            with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in ("confusion", "names", "blocks")}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(

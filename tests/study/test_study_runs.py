@@ -125,7 +125,7 @@ def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, m
 
     def then_terminate(*arguments):
         found = action(*arguments)
-        if name == "examine" or arguments[2] == 2:
+        if name == "examine" or arguments[3].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return found
 
