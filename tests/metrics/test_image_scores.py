@@ -60,7 +60,7 @@ def test_wrong_pictures_are_named():
     holes = torch.zeros(2, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"the mask \(4, 2\)"):
         ReconstructionErrors().update(picture(0.0), picture(0.0), holes.T)
-    with pytest.raises(ValueError, match=r"the true one \(3, 2, 5\)"):
+    with pytest.raises(ValueError, match=r"the true image \(3, 2, 5\)"):
         ReconstructionErrors().update(picture(0.0), picture(0.0, width=5), holes)
     with pytest.raises(ValueError, match="not finite"):
         ReconstructionErrors().update(picture(math.nan), picture(0.0), holes)
