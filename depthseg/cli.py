@@ -16,6 +16,7 @@ from .engine.command import (
     USER_ERRORS,
     add_evaluation_options,
     add_training_options,
+    data_options,
     one_sentence_errors,
     run_evaluation,
     run_training,
@@ -119,7 +120,7 @@ def run_predict(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
         )
     print(f"{len(done.names)} images done, in {options.output_dir}.")
-    for sentence in done.failures:
+    for sentence in done.summary():
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if done.failures else 0
 
@@ -286,8 +287,9 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="known data sets, their splits and terms")
     listing.set_defaults(run=list_datasets)
     check = commands.add_parser("check", help="count files and ids, and say what is wrong")
-    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help="camvid or folder")
+    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help=f"of {', '.join(DATASETS)}")
     check.add_argument("root")
+    check.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="such as depth_scale=1000")
     check.set_defaults(run=run_check)
     doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
     doctor.add_argument("path", help="video file, folder of frames or folder of clips")
@@ -313,7 +315,7 @@ def list_datasets(options: argparse.Namespace) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Print what a data set holds, and return 1 if something is wrong with it."""
     with one_sentence_errors():
-        report = check_dataset(options.name, options.root)
+        report = check_dataset(options.name, options.root, **data_options(options.option))
     print(report)
     return 1 if report.problems else 0
 

@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..data import DATASETS, load_dataset
+from ..data.value_range import given_value_range
 from ..metrics import ALIGNMENTS, CROPS, DepthErrors
 from ..models import DepthSegForSemanticSegmentation
 from .config import load_config
@@ -23,6 +24,8 @@ from .run import RunResult, train
 
 if TYPE_CHECKING:
     import argparse
+
+logger = logging.getLogger(__name__)
 
 USER_ERRORS = (
     *(ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError),
@@ -106,13 +109,22 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     show_progress()
     with one_sentence_errors():
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
-        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **options)
+        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         model, processor = load_model(arguments.model, arguments.revision)
+        given = given_value_range(dataset)
+        if given is not None and list(given) != processor.value_range:
+            logger.warning(
+                "value_range=%s is not used: images are scaled as in training, by %s.", given, processor.value_range
+            )
         if isinstance(model, DepthSegForSemanticSegmentation):
             return json_scores(evaluate_model(model, processor, dataset, "segmentation"))
         errors = _depth_errors(arguments, default_depth_errors(model))
         return json_scores(evaluate_model(model, processor, dataset, "depth", depth_errors=errors))
+
+
+def data_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a data set from words such as `depth_scale=1000`."""
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
 
 
 def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:
