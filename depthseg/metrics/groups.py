@@ -145,7 +145,7 @@ def connected_components(ids: np.ndarray) -> np.ndarray:
     begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     runs = begins.cumsum().reshape(ids.shape) - 1
     touching = ids[1:] == ids[:-1]
-    # Two runs touch along many columns; the leftmost of them is where one of the two begins.
+    # Two runs touch along many columns; in the leftmost of them one of the two runs starts.
     touching &= begins[1:] | begins[:-1]
     upper, lower = runs[:-1][touching], runs[1:][touching]
     roots = np.arange(begins.sum())

@@ -57,7 +57,7 @@ def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[
     for hook in hooks:
         hook.remove()
     for name, _ in backbone.named_modules():
-        if name not in layers:  # never called: in a block left out, inside a module called, or of no use
+        if name not in layers:  # never called: in a skipped block, inside a called module, or unused
             block = enclosing(name, numbers)
             around = next((layers[parent] for parent in parents(name)[:-1] if parent in layers), top)
             layers[name] = around if block is None else block

@@ -293,7 +293,7 @@ class SelfSupervisedObjective(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotation and translation `(S, B, 3)` from the earlier to the later image of each pair, and joint features.
 
-        Images are given in temporal order, so that the network only has to learn motion forwards in time.
+        Images are given in temporal order, so that the network only sees motion forwards in time.
         """
         if self.pose_network.reads_maps:
             target = features.maps[-1]
