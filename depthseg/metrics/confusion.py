@@ -1,4 +1,4 @@
-"""Segmentation scores from a confusion matrix that is filled image by image."""
+"""Segmentation metrics from a confusion matrix that is accumulated image by image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class ConfusionMatrix:
     """Pixel counts of every pair of true and predicted class, over any number of images.
 
-    Counts add up, so the matrices of several processes or data sets can be added (or all-reduced) before scoring.
+    The matrices of several processes or data sets can be summed (or all-reduced) before the metrics are computed.
 
     Args:
         num_classes: Number of classes K.
-        ignore_index: Label of the pixels that are not scored.
+        ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
         matrix: int64 `(K, K)` on the CPU; rows = truth, columns = prediction.
@@ -27,7 +27,7 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes} is out of range; a confusion matrix needs at least 1 class.")
+            raise ValueError(f"num_classes={num_classes} is out of range; it must be at least 1.")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
@@ -64,14 +64,17 @@ class ConfusionMatrix:
             ValueError: It has another number of classes.
         """
         if other.num_classes != self.num_classes:
-            raise ValueError(f"Confusion matrices of {self.num_classes} and {other.num_classes} classes do not add.")
+            raise ValueError(
+                f"Confusion matrices of {self.num_classes} and {other.num_classes} classes cannot be summed; the "
+                "number of classes must be the same."
+            )
         self.matrix += other.matrix
 
     def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
         if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_classes:
             wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_classes)]).tolist()
             raise ValueError(
-                f"There are {what} class ids outside the label space: {', '.join(map(str, wrong[:8]))}. "
+                f"Some {what} class ids are outside the label space: {', '.join(map(str, wrong[:8]))}. "
                 f"Allowed are 0 to {self.num_classes - 1}{also}."
             )
 
@@ -79,15 +82,15 @@ class ConfusionMatrix:
 def _as_ids(ids: torch.Tensor | np.ndarray, what: str) -> torch.Tensor:
     if not isinstance(ids, torch.Tensor):
         ids = np.asarray(ids)
-        # A copy as int64: torch warns of read-only arrays and cannot compare uint16.
+        # A copy as int64: torch warns about read-only arrays and cannot compare uint16.
         ids = torch.from_numpy(ids.astype(np.int64)) if ids.dtype.kind in "biu" else torch.from_numpy(ids)
     if ids.is_floating_point():
-        raise ValueError(f"The {what} class ids have type {ids.dtype}; give integer ids, not scores.")
+        raise ValueError(f"The {what} class ids have type {ids.dtype}; give integer ids, not logits.")
     return ids.long()
 
 
 def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Scores of a whole data set.
+    """Metrics of a whole data set.
 
     Args:
         matrix: int64 `(K, K)`; rows = truth, columns = prediction.
@@ -95,19 +98,22 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
 
     Returns:
         `mean_iou`, `pixel_accuracy` and `mean_accuracy`, each in [0, 1]; `per_class_iou` by class name;
-        `absent_classes`. A class that neither the truth nor the prediction shows is absent: its IoU is NaN and it is
-        left out of the mean. A class that is predicted but never true counts with IoU 0. `mean_accuracy` is the mean
-        recall of the classes that the truth shows.
+        `absent_classes`. A class that is in neither the ground truth nor the prediction is absent: its IoU is NaN and
+        it is excluded from the mean. A class that is predicted but not in the ground truth has an IoU of 0.
+        `mean_accuracy` is the mean recall over the classes of the ground truth.
 
     Raises:
-        ValueError: Another number of classes, or no pixel was scored.
+        ValueError: The number of classes differs, or no pixel was evaluated.
     """
     counts = matrix.double()
     if counts.shape != (len(classes), len(classes)):
-        raise ValueError(f"A matrix of shape {tuple(counts.shape)} does not fit {len(classes)} class names.")
+        raise ValueError(
+            f"A matrix of shape {tuple(counts.shape)} does not match {len(classes)} class names; give one name per "
+            "class."
+        )
     total = counts.sum()
     if total == 0:
-        raise ValueError("No labelled pixel was scored: the data set is empty or every pixel is ignored.")
+        raise ValueError("No labelled pixel was evaluated: the data set is empty or every pixel is ignored.")
     correct, truth = counts.diagonal(), counts.sum(1)
     union = truth + counts.sum(0) - correct
     iou = correct / union

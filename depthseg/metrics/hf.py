@@ -1,4 +1,4 @@
-"""The same scores as metrics of the `evaluate` library; they need no network and keep no prediction maps."""
+"""The same metrics for the `evaluate` library; they need no internet connection and store no prediction maps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _SummedMetric(evaluate.Metric):
         """Add images: predicted and true maps `(H, W)`, which may differ in size from image to image.
 
         Raises:
-            ValueError: There are not as many predictions as references.
+            ValueError: The numbers of predictions and references differ.
         """
         predictions, references = list(predictions), list(references)
         if len(predictions) != len(references):
@@ -67,7 +67,7 @@ class SegmentationMetric(_SummedMetric):
 
     Args:
         classes: Class names in id order.
-        ignore_index: Label of the pixels that are not scored.
+        ignore_index: Label of the pixels that are not evaluated.
         **kwargs: Those of `evaluate.Metric`, such as `num_process` and `process_id`.
     """
 
@@ -89,7 +89,7 @@ class SegmentationMetric(_SummedMetric):
 
 
 class DepthMetric(_SummedMetric):
-    """Depth errors with their alignment stamp: `DepthErrors.compute`.
+    """Depth errors with their evaluation protocol: `DepthErrors.compute`.
 
     Args:
         protocol: Keyword arguments of `DepthErrors`, such as `{"alignment": "median", "max_depth": 80}`.

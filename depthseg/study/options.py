@@ -1,4 +1,4 @@
-"""The options of a study: which arms are compared, how, and how often."""
+"""The options of a study: its arms, settings and repetitions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FULL_SCALE = "full"
 
 @dataclass
 class ArmOptions:
-    """One initialisation, and how it is obtained: a checkpoint, a pre-training of the study, or neither.
+    """One initialisation and its source: a checkpoint, a pre-training of the study, or neither.
 
     Attributes:
-        title: What reports call it; empty = its key.
+        title: Its name in reports; empty = its key.
         checkpoint: Directory or Hub id of given weights.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
-        after: Arm whose pre-trained weights this pre-training begins with.
+        after: Arm whose pre-trained weights initialise this pre-training.
     """
 
     title: str = ""
@@ -39,12 +39,13 @@ class ArmOptions:
 
 @dataclass
 class SeedOptions:
-    """How often everything is repeated.
+    """Number of repetitions.
 
     Attributes:
         pretrain: Pre-trainings of each arm, numbered from 0.
-        finetune: Fine-tunings of each pre-training. Arms without pre-training are fine-tuned as often as the others
-            in all. A seed picks the labelled images, the new weights and the order of images, the same in all arms.
+        finetune: Fine-tunings of each pre-training. Arms without pre-training have the same total number of
+            fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
+            and is the same in all arms.
     """
 
     pretrain: int = 2
@@ -56,12 +57,12 @@ class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every arm.
 
     Attributes:
-        fixed: The rate that all arms are compared at, too.
-        grid: Rates to choose from; empty = the fixed one alone.
+        fixed: A common rate at which all arms are compared as well.
+        grid: Rates to choose from; empty = only the fixed one.
         seeds: Runs for each rate.
         budget: Labelled images of these runs.
-        data: Sections of a run's options for them, which must score on other images than the study does. They lie on
-            top of `finetune`, in the place of those of a fold.
+        data: Sections of a run's options for these runs, which must be evaluated on other images than the study. They
+            override those of `finetune`, in place of those of a fold.
     """
 
     fixed: float = 1e-3
@@ -73,12 +74,13 @@ class RateOptions:
 
 @dataclass
 class BenchmarkOptions:
-    """One way to train and test.
+    """One set of training and test images.
 
     Attributes:
         budgets: Numbers of labelled images; 0 = all.
-        folds: Sections of a run's options: other training and test images. A model is trained for each; their test
-            images together are those of the benchmark. Without any, those of `finetune` are the fold `test`.
+        folds: Sections of a run's options with the training and test images of each fold. A model is trained for each
+            fold; the test images of all folds together are those of the benchmark. Without folds, the images of
+            `finetune` are the fold `test`.
     """
 
     budgets: list[int] = field(default_factory=list)
@@ -87,13 +89,13 @@ class BenchmarkOptions:
 
 @dataclass
 class ClaimOptions:
-    """A finding of others that a study puts to the test: that one arm is better than another.
+    """A published finding that a study tests: one arm is better than another.
 
     Attributes:
         text: The finding in words, with its source.
         better: The arm.
         than: The other arm.
-        mode: Mode that it was found in; empty = all.
+        mode: Mode of the finding; empty = all.
     """
 
     text: str = ""
@@ -107,23 +109,23 @@ class StudyOptions:
     """A study: arms x architectures x modes x benchmarks x budgets x seeds.
 
     Attributes:
-        name: Names the output directory.
-        summary: What the study asks, for its report.
+        name: Name of the output directory.
+        summary: The question of the study, for its report.
         arms: The initialisations, in the order of the report.
-        architectures: Sections of a run's options for pre-training and fine-tuning alike, such as the encoder.
-        modes: Sections for fine-tuning alone, such as a frozen encoder.
-        benchmarks: What they are trained and tested on.
+        architectures: Sections of a run's options for both pre-training and fine-tuning, such as the encoder.
+        modes: Sections for fine-tuning only, such as a frozen encoder.
+        benchmarks: Training and test images.
         seeds: Repetitions.
         rates: Learning rates of fine-tuning.
-        block_length: Test images that follow one another in a sequence (names that begin alike up to the last
-            underscore) are resampled together in blocks of this many.
-        measures: What is measured on every fine-tuned model beside its scores, see `depthseg.engine.measures`.
+        block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
+            resampled together in blocks of this many.
+        measures: Further measures of every fine-tuned model, see `depthseg.engine.measures`.
         reference_arm: The arm that all others are compared with.
         comparisons: Further pairs of arms.
-        claims: What others found, and which pair of arms shows it; these pairs are compared as well.
+        claims: Published findings and the pair of arms that tests each; these pairs are compared as well.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
-        scale: Which entry of `scales` lies on top.
+        scale: The entry of `scales` that is applied.
         scales: Changes of this file by name, such as a smoke test.
     """
 
@@ -153,18 +155,17 @@ class StudyOptions:
 def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOptions:
     """Read a study.
 
-    A file may begin with `base: world` (a study that comes with depthseg, or a path relative to the file), and then
-    says only what it adds or changes. An arm, architecture, mode, benchmark or fold that is null is left
-    out, and with it the claims about it.
+    A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
+    changes. An arm, architecture, mode, benchmark or fold that is null is removed, together with its claims.
 
     Args:
-        name: A study that comes with depthseg, or the path of a YAML file.
+        name: A study of depthseg, or the path of a YAML file.
         scale: `full`, or an entry of the file's `scales`.
-        overrides: Such as `seeds.finetune=6` or `finetune.schedule.steps=20000`; later ones win.
+        overrides: Such as `seeds.finetune=6` or `finetune.schedule.steps=20000`; later ones take precedence.
 
     Raises:
         FileNotFoundError: No such study.
-        ValueError: Not YAML, an unknown option, a wrong type, or parts that do not go together.
+        ValueError: Not YAML, an unknown option, a wrong type, or inconsistent options.
     """
     path = study_path(name)
     try:
@@ -177,10 +178,10 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         for part in _MAY_BE_LEFT_OUT:
             merged[part] = _without_null(merged.get(part))
         for benchmark in filter(OmegaConf.is_dict, merged.benchmarks.values()):
-            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
+            # Not a default of the class: a study's own folds would be merged with it, and `test` would be one of them.
             benchmark.folds = _without_null(benchmark.folds) if "folds" in benchmark else {"test": {}}
         merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), merged)
-        # Not resolved: `${data.size}` means that of the run which the sections become part of.
+        # Not resolved: `${data.size}` refers to the run that the sections become part of.
         plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path} with its overrides cannot be read: {str(error).splitlines()[0]}") from error
@@ -196,7 +197,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
 
 
 def study_path(name: str) -> Path:
-    """The file of a study that comes with depthseg, or a path as it is."""
+    """The file of a study of depthseg, or the given path."""
     known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
     if name in known:
         return known[name]
@@ -204,17 +205,17 @@ def study_path(name: str) -> Path:
         return Path(name)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise FileNotFoundError(f"There is no study {name!r}.{hint} Known: {', '.join(known)}; or give a YAML file.")
+    raise FileNotFoundError(f"There is no study {name!r}.{hint} Choose from {', '.join(known)}, or give a YAML file.")
 
 
 def _with_bases(path: Path) -> list[Any]:
-    """The file with those that it is based on, the lowest one first."""
+    """The file and its bases, the lowest base first."""
     files: list[Any] = []
     seen = [path.resolve()]
     while True:
         values = OmegaConf.load(path)
         if not OmegaConf.is_dict(values):
-            raise ValueError(f"{path} holds no options; a study begins with lines such as 'name: mine'.")
+            raise ValueError(f"{path} contains no options; a study has lines such as 'name: mine'.")
         base = values.pop("base", None)
         files.insert(0, values)
         if base is None:
@@ -222,12 +223,12 @@ def _with_bases(path: Path) -> list[Any]:
         beside = path.parent / str(base)
         path = beside if beside.is_file() else study_path(str(base))
         if path.resolve() in seen:
-            raise ValueError(f"{path} is based on itself, by way of {', '.join(map(str, seen))}.")
+            raise ValueError(f"{path} is its own base, through {', '.join(map(str, seen))}; remove one of the bases.")
         seen.append(path.resolve())
 
 
 def _still_testable(merged: Any) -> list[Any]:
-    """The claims about arms and modes that were not left out."""
+    """The claims about arms and modes that were not removed."""
     gone = {name for part in ("arms", "modes") for name, entry in (merged.get(part) or {}).items() if entry is None}
     return [claim for claim in merged.claims if gone.isdisjoint(claim.values())]
 
@@ -246,7 +247,7 @@ def _scale_of(merged: Any, scale: str, path: Path) -> Any:
 def broken_rules(study: StudyOptions) -> list[str]:
     """The sentence of every rule that a study breaks."""
     rules = [
-        *((not getattr(study, part), f"{part} is empty: name at least one.") for part in _NEEDED),
+        *((not getattr(study, part), f"{part} is empty: give at least one entry.") for part in _NEEDED),
         (study.reference_arm not in study.arms, _unknown_arm("reference_arm", study.reference_arm, study)),
         *(
             (arm not in study.arms, _unknown_arm("comparisons", arm, study))
@@ -261,25 +262,28 @@ def broken_rules(study: StudyOptions) -> list[str]:
         *(
             (
                 claim.mode not in ("", *study.modes),
-                f"claims names the mode {claim.mode!r}; modes are {_names(study.modes)}.",
+                f"claims refers to the mode {claim.mode!r}; modes are {_names(study.modes)}.",
             )
             for claim in study.claims
         ),
-        *((len(pair) != 2, f"comparisons holds {pair}: give pairs of arms.") for pair in study.comparisons),
+        *((len(pair) != 2, f"comparisons contains {pair}: give pairs of arms.") for pair in study.comparisons),
         *(rule for name, arm in study.arms.items() for rule in _arm_rules(name, arm, study)),
         *(
-            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} needs budgets and folds.")
+            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} requires budgets and folds.")
             for name, benchmark in study.benchmarks.items()
         ),
-        *((name not in MEASURES, f"measures: {name!r} is none of {', '.join(MEASURES)}.") for name in study.measures),
-        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune are at least 1."),
+        *(
+            (name not in MEASURES, f"measures contains {name!r}; choose from {', '.join(MEASURES)}.")
+            for name in study.measures
+        ),
+        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune must be at least 1."),
         (study.block_length < 1, f"block_length is {study.block_length}; it must be at least 1."),
-        (min([study.rates.fixed, *study.rates.grid]) <= 0, "Learning rates of rates must be above 0."),
+        (min([study.rates.fixed, *study.rates.grid]) <= 0, "rates.fixed and rates.grid must be above 0."),
         (bool(study.rates.grid) and study.rates.seeds < 1, "rates.seeds must be at least 1."),
         (
             bool(study.rates.grid) and not study.rates.data,
-            "rates.data is empty: rates must not be chosen on the images that the study is scored on. Name another "
-            "split there, such as {data: {val_split: val}}.",
+            "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
+            "such as {data: {val_split: val}}.",
         ),
     ]
     return [sentence for broken, sentence in rules if broken]
@@ -294,18 +298,19 @@ def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> list[tuple[bo
     return [
         (
             arm.checkpoint is not None and arm.pretrain is not None,
-            f"arms.{name} has a checkpoint and a pretrain: give one, or make the checkpoint model.pretrained of it.",
+            f"arms.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
+            "model.pretrained within pretrain.",
         ),
-        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after, but no pretrain to follow it."),
+        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after but no pretrain; give both."),
         (
             arm.after is not None and (before is None or before.pretrain is None or before.after is not None),
-            f"arms.{name}.after is {arm.after!r}; it must be an arm with a pretrain of its own and no after.",
+            f"arms.{name}.after is {arm.after!r}; it must be an arm with its own pretrain and without after.",
         ),
     ]
 
 
 def _unknown_arm(option: str, name: str, study: StudyOptions) -> str:
-    return f"{option} names {name!r}, which is no arm; arms are {_names(study.arms)}."
+    return f"{option} refers to {name!r}, which is not an arm; arms are {_names(study.arms)}."
 
 
 def _names(entries: Mapping[str, Any]) -> str:

@@ -56,13 +56,16 @@ def test_a_wrong_value_of_any_option_is_refused(name):
         ({"encoder_config": BertConfig()}, "encoder_config.model_type is 'bert'; allowed are"),
         ({"encoder_config": RESNET | {"width": 2}}, "encoder_config has no option width; .* knows .*width_factor"),
         ({"encoder_config": RESNET | {"depth": 19}}, r"depth is 19; allowed are \[18, 34, 50, 101\]"),
-        ({"encoder_config": RESNET | {"width_factor": 0.01}}, "width_factor is 0.01; it must lie between"),
+        ({"encoder_config": RESNET | {"width_factor": 0.01}}, "width_factor is 0.01; it must be between"),
         ({"encoder_config": VIT | {"layers": 2}}, "encoder_config has no option layers"),
-        ({"head_config": {"decoder_channels": [8, 0]}}, r"decoder_channels is \[8, 0\]; each must be at least 1"),
-        ({"head_config": {"num_scales": 0}}, "num_scales is 0; it must be a whole number from 1 up"),
-        ({"head_type": "linear", "head_config": {"num_layers": 1.5}}, "num_layers is 1.5; it must be a whole number"),
+        (
+            {"head_config": {"decoder_channels": [8, 0]}},
+            r"decoder_channels is \[8, 0\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"head_config": {"num_scales": 0}}, "num_scales is 0; it must be an integer of at least 1"),
+        ({"head_type": "linear", "head_config": {"num_layers": 1.5}}, "num_layers is 1.5; it must be an integer"),
         ({"head_type": "dpt", "head_config": {"readout_type": "mean"}}, "readout_type is 'mean'; allowed are project"),
-        ({"head_type": "dpt", "head_config": {"neck_hidden_sizes": [8, 8]}}, "DPT needs exactly 4 entries"),
+        ({"head_type": "dpt", "head_config": {"neck_hidden_sizes": [8, 8]}}, "DPT requires exactly 4 entries"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_sentence(options, message):

@@ -228,7 +228,7 @@ def test_an_image_of_the_wrong_shape_is_refused(shape):
 
 
 def test_a_head_that_needs_more_maps_than_the_encoder_gives_is_refused():
-    with pytest.raises(ValueError, match="needs at least 4 encoder maps but the encoder gives 1"):
+    with pytest.raises(ValueError, match="requires at least 4 encoder maps, but the encoder returns 1"):
         tiny_encoder = TINY_ENCODERS["dinov2"] | {"out_indices": [4]}
         model = tiny_model("depth")
         type(model)(type(model.config)(encoder_config=tiny_encoder, head_type="dpt"))

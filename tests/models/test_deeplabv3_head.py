@@ -103,11 +103,14 @@ def test_dilated_encoder_gives_logits_at_its_output_stride(output_stride):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"rates": []}, r"head_config.rates is \[\]; each must be at least 1, in a list of one or more whole numbers"),
-        ({"rates": [6, 1.5]}, r"head_config.rates is \[6, 1.5\]; each must be at least 1"),
-        ({"rates": 6}, "head_config.rates is 6; each must be at least 1, in a list"),
+        ({"rates": []}, r"head_config.rates is \[\]; it must be a list of one or more integers, each at least 1"),
+        (
+            {"rates": [6, 1.5]},
+            r"head_config.rates is \[6, 1.5\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"rates": 6}, "head_config.rates is 6; it must be a list of one or more integers"),
         ({"image_norm": "group"}, "head_config.image_norm is 'group'; allowed are layer, batch"),
-        ({"norm_momentum": 2}, "head_config.norm_momentum is 2; it must be a number from 0 to below 1"),
+        ({"norm_momentum": 2}, "head_config.norm_momentum is 2; it must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

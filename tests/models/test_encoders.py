@@ -242,7 +242,7 @@ def test_a_configuration_object_is_completed_too():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"add_fpn": True, "out_indices": [1, 2, 3, 4]}, "add_fpn is True; leave it False"),
+        ({"add_fpn": True, "out_indices": [1, 2, 3, 4]}, "add_fpn is True; set it to False"),
         ({"patch_size": [16, 8]}, "patches must be square"),
     ],
 )
@@ -311,8 +311,8 @@ def test_an_image_for_a_fixed_size_is_resized_and_a_warning_says_so_once(caplog)
         assert not caplog.records
         features = encoder(image)
         encoder(torch.randn(1, 3, 90, 30))
-    assert [record.getMessage()[:57] for record in caplog.records] == [
-        "The encoder hiera takes images of 64x64 pixels only: imag"
+    assert [record.getMessage()[:54] for record in caplog.records] == [
+        "The encoder hiera supports only images of 64x64 pixels"
     ]
     assert features.input_size == features.padded_size == (57, 101)
     by_hand = F.interpolate(image, (64, 64), mode="bilinear", align_corners=False, antialias=True)

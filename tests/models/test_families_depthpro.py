@@ -99,7 +99,7 @@ def test_resizing_is_said(ours, monkeypatch):
         assert said == []
         ours(torch.randn(1, 3, 40, 24))
     assert len(said) == 1
-    assert "depth_pro takes images of 128x128 pixels only" in said[0]
+    assert "depth_pro supports only images of 128x128 pixels" in said[0]
 
 
 def test_the_field_of_view_is_left_over_with_its_reason(published, ours):
@@ -107,7 +107,7 @@ def test_the_field_of_view_is_left_over_with_its_reason(published, ours):
     parts = {part.part: part for part in ours.transfer_report.parts}
     rest = parts["field_of_view"]
     assert rest.status == "left over"
-    assert "field of view" in rest.why
+    assert "field-of-view network" in rest.why
     assert rest.tensors == len(model.fov_model.state_dict())
     assert rest.parameters == sum(tensor.numel() for tensor in model.fov_model.state_dict().values())
 
@@ -170,7 +170,7 @@ def test_the_head_on_another_encoder_is_refused():
         head_type="native",
         head_config={"family": "depth_pro"},
     )
-    with pytest.raises(ValueError, match="but the encoder gives 5 maps of .* use the encoder 'depth_pro'"):
+    with pytest.raises(ValueError, match="but the encoder returns 5 maps of .* use the encoder 'depth_pro'"):
         DepthSegForDepthEstimation(config)
 
 

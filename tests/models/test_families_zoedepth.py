@@ -254,9 +254,9 @@ def test_the_head_works_on_convolutional_maps():
     [
         ({"bin_centers_type": "hybrid1"}, "bin_centers_type is 'hybrid1'; allowed are softplus, normed"),
         ({"attractor_kind": "max"}, "attractor_kind is 'max'; allowed are mean, sum"),
-        ({"num_attractors": (4, 2)}, "needs exactly 4 entries"),
-        ({"bin_configurations": ()}, "needs one entry with n_bins, min_depth, max_depth, or 2"),
-        ({"bin_configurations": ({"n_bins": 4},)}, "needs one entry with n_bins, min_depth, max_depth, or 2"),
+        ({"num_attractors": (4, 2)}, "requires exactly 4 entries"),
+        ({"bin_configurations": ()}, "requires one entry with n_bins, min_depth, max_depth, or 2"),
+        ({"bin_configurations": ({"n_bins": 4},)}, "requires one entry with n_bins, min_depth, max_depth, or 2"),
         ({"bin_configurations": tuple({k: v for k, v in d.items() if k != "name"} for d in DOMAINS)}, "have a name"),
     ],
 )
@@ -268,5 +268,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_a_readout_that_transformers_cannot_run_is_refused(tmp_path):
     config = ZoeDepthConfig(**ZOEDEPTH | {"readout_type": "ignore"})
     make_foreign(ZoeDepthForDepthEstimation, config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="readout_type is 'ignore'; transformers runs ZoeDepth with 'project' alone"):
+    with pytest.raises(
+        ValueError, match="readout_type is 'ignore'; transformers supports only 'project' for ZoeDepth"
+    ):
         load(tmp_path, "depth")

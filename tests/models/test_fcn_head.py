@@ -43,11 +43,14 @@ def test_head_equals_that_of_transformers(level, num_convs, concat_input):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"channels": 0}, "head_config.channels is 0; it must be a whole number from 1 up"),
-        ({"num_convs": True}, "head_config.num_convs is True; it must be a whole number from 1 up"),
+        ({"channels": 0}, "head_config.channels is 0; it must be an integer of at least 1"),
+        ({"num_convs": True}, "head_config.num_convs is True; it must be an integer of at least 1"),
         ({"concat_input": 1}, "head_config.concat_input is 1; it must be True or False"),
-        ({"level": "last"}, "head_config.level is 'last'; it must be a whole number"),
-        ({"classifier_dropout": 1.0}, "head_config.classifier_dropout is 1.0; it must be a number from 0 to below 1"),
+        ({"level": "last"}, "head_config.level is 'last'; it must be an integer"),
+        (
+            {"classifier_dropout": 1.0},
+            "head_config.classifier_dropout is 1.0; it must be a number of at least 0 and below 1",
+        ),
         ({"width": 3}, "head_config has no option width for head_type 'fcn'"),
     ],
 )
@@ -58,7 +61,7 @@ def test_bad_options_are_refused(options, sentence):
 
 @pytest.mark.parametrize("level", [5, -6])
 def test_a_map_that_does_not_exist_is_refused(level):
-    with pytest.raises(ValueError, match=f"level is {level} but the encoder gives 5 maps; choose from -5 "):
+    with pytest.raises(ValueError, match=f"level is {level}, but the encoder returns 5 maps; choose from -5 "):
         tiny_model("depth", head="fcn", head_config={"level": level})
 
 

@@ -145,20 +145,22 @@ def damage(checkpoints, tmp_path, change_config=None, drop=None):
 )
 def test_a_checkpoint_that_does_not_fill_its_network_is_refused(fault, arguments, checkpoints, tmp_path):
     folder = damage(checkpoints, tmp_path, **fault)
-    with pytest.raises(ValueError, match="missing or of another shape.*nothing is taken from a damaged checkpoint"):
+    with pytest.raises(ValueError, match="missing or differ in shape.*damaged, and nothing was transferred"):
         DepthSegForSemanticSegmentation.from_depth_pretrained(folder, **arguments)
 
 
 def test_models_that_predict_no_depth_are_refused(tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match="model type 'bert', which is no depth model known here.*reads depthseg, dep"):
+    with pytest.raises(
+        ValueError, match="the model type 'bert', which is not a supported depth model.*supports depthseg, dep"
+    ):
         DepthSegForSemanticSegmentation.from_depth_pretrained(tmp_path / "bert")
     DPTForSemanticSegmentation(DPTConfig(**OWN_VIT)).save_pretrained(tmp_path / "labels")
-    with pytest.raises(ValueError, match="written by DPTForSemanticSegmentation, which predicts no depth"):
+    with pytest.raises(ValueError, match="saved by DPTForSemanticSegmentation, which does not predict depth"):
         DepthSegForSemanticSegmentation.from_depth_pretrained(tmp_path / "labels")
     (tmp_path / "canopy").mkdir()
     (tmp_path / "canopy" / "config.json").write_text(json.dumps({"model_type": "chmv2"}))
-    with pytest.raises(ValueError, match="'chmv2', not supported: predicts the height of tree canopies"):
+    with pytest.raises(ValueError, match="'chmv2', which is not supported: predicts the height of tree canopies"):
         DepthSegForSemanticSegmentation.from_depth_pretrained(tmp_path / "canopy")
     with pytest.raises(ValueError, match="head_init is 'none'; allowed are pretrained, random"):
         DepthSegForSemanticSegmentation.from_depth_pretrained(tmp_path / "bert", head_init="none")
@@ -239,7 +241,7 @@ def test_an_encoder_is_not_taken_from_a_depth_model_nor_half(checkpoints, classi
     tensors = load_file(tmp_path / "model.safetensors")
     lost = next(name for name in tensors if "layer.1" in name or "layers.1" in name)
     save_file({k: v for k, v in tensors.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="1 tensors are missing or of another shape"):
+    with pytest.raises(ValueError, match="1 tensors are missing or differ in shape"):
         DepthSegForSemanticSegmentation.from_encoder_pretrained(tmp_path)
 
 

@@ -38,5 +38,5 @@ def test_the_whole_probe_is_linear_in_the_features():
 
 
 def test_more_layers_than_the_encoder_gives_are_refused():
-    with pytest.raises(ValueError, match="num_layers is 6 but the encoder gives 5 maps; lower it or choose more"):
+    with pytest.raises(ValueError, match="num_layers is 6, but the encoder returns 5 maps; lower it, or select more"):
         tiny_model("segmentation", head="linear", head_config={"num_layers": 6})

@@ -98,8 +98,8 @@ def test_maps_of_a_single_pixel_are_padded_by_repetition():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"decoder_channels": [8, 8, 8]}, "decoder_channels has 3 entries .* the encoder gives 5 maps"),
-        ({"num_scales": 6}, "num_scales is 6, but the encoder gives 5 maps"),
+        ({"decoder_channels": [8, 8, 8]}, "decoder_channels has 3 entries .* the encoder returns 5 maps"),
+        ({"num_scales": 6}, "num_scales is 6, but the encoder returns 5 maps"),
     ],
 )
 def test_a_head_that_does_not_fit_the_encoder_is_refused(options, sentence):

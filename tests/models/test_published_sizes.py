@@ -131,7 +131,7 @@ def test_every_depth_family_of_transformers_is_read_or_refused_with_a_reason():
     assert DEPTH_FAMILIES.keys() == NATIVE_HEADS.keys()
     for model_type, why in UNSUPPORTED_FAMILIES.items():
         assert len(why.split()) > 3
-        with pytest.raises(ValueError, match=f"{model_type!r}, not supported: {re.escape(why)}"):
+        with pytest.raises(ValueError, match=f"{model_type!r}, which is not supported: {re.escape(why)}"):
             depth_family(model_type, "somebody/their-model")
 
 

@@ -46,8 +46,8 @@ def test_fewer_than_four_maps_are_joined_as_well():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"channels": -8}, "head_config.channels is -8; it must be a whole number from 1 up"),
-        ({"classifier_dropout": "0.1"}, "head_config.classifier_dropout is '0.1'; it must be a number from 0"),
+        ({"channels": -8}, "head_config.channels is -8; it must be an integer of at least 1"),
+        ({"classifier_dropout": "0.1"}, "head_config.classifier_dropout is '0.1'; it must be a number of at least 0"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

@@ -72,9 +72,12 @@ def test_one_image_trains_though_the_pool_has_a_single_cell():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"pool_scales": [1, 0]}, r"head_config.pool_scales is \[1, 0\]; each must be at least 1"),
-        ({"channels": 1.5}, "head_config.channels is 1.5; it must be a whole number from 1 up"),
-        ({"classifier_dropout": -0.1}, "head_config.classifier_dropout is -0.1; it must be a number from 0"),
+        (
+            {"pool_scales": [1, 0]},
+            r"head_config.pool_scales is \[1, 0\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"channels": 1.5}, "head_config.channels is 1.5; it must be an integer of at least 1"),
+        ({"classifier_dropout": -0.1}, "head_config.classifier_dropout is -0.1; it must be a number of at least 0"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

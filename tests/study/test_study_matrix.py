@@ -105,23 +105,27 @@ def test_a_scale_changes_what_it_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
-        (TEXT, ["seeds.finetune=0"], "seeds.pretrain and seeds.finetune are at least 1"),
-        (TEXT, ["arms.deeper.after=none"], "arms.deeper.after is 'none'; it must be an arm with a pretrain"),
-        (TEXT, ["arms.depth.checkpoint=org/model"], "arms.depth has a checkpoint and a pretrain: give one"),
+        (TEXT, ["seeds.finetune=0"], "seeds.pretrain and seeds.finetune must be at least 1"),
+        (TEXT, ["arms.deeper.after=none"], "arms.deeper.after is 'none'; it must be an arm with its own pretrain"),
+        (TEXT, ["arms.depth.checkpoint=org/model"], "arms.depth has both checkpoint and pretrain: give one"),
         (
             TEXT,
             ["reference_arm=nobody"],
-            "reference_arm names 'nobody', which is no arm; arms are none, depth, deeper",
+            "reference_arm refers to 'nobody', which is not an arm; arms are none, depth, deeper",
         ),
         (TEXT, ["comparisons=[[none,depth,deeper]]"], "give pairs of arms"),
         (
             TEXT.replace("data: {{data: {{val_split: val}}}}", "data: {{}}"),
             [],
-            "rates must not be chosen on the images that the study is scored on",
+            "rates must not be chosen on the test images of the study",
         ),
-        (TEXT, ["claims=[{better: depth, than: nobody}]"], "claims names 'nobody', which is no arm"),
-        (TEXT, ["claims=[{better: depth, than: none, mode: full}]"], "claims names the mode 'full'; modes are frozen"),
-        (TEXT, ["measures=[beauty]"], "'beauty' is none of iou_by_depth"),
+        (TEXT, ["claims=[{better: depth, than: nobody}]"], "claims refers to 'nobody', which is not an arm"),
+        (
+            TEXT,
+            ["claims=[{better: depth, than: none, mode: full}]"],
+            "claims refers to the mode 'full'; modes are frozen",
+        ),
+        (TEXT, ["measures=[beauty]"], "measures contains 'beauty'; choose from iou_by_depth"),
         (TEXT, ["budget=3"], "'budget'"),
         ("arms: [", [], "cannot be read"),
     ],
@@ -165,9 +169,9 @@ def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("base: ours.yaml\n", ValueError, "is based on itself, by way of"),
+        ("base: ours.yaml\n", ValueError, "is its own base, through"),
         ("base: wrold\n", FileNotFoundError, "There is no study 'wrold'. Did you mean 'world'"),
-        ("- arms\n", ValueError, "holds no options"),
+        ("- arms\n", ValueError, "contains no options"),
     ],
 )
 def test_a_base_that_does_not_work(tmp_path, text, error, words):
@@ -203,7 +207,7 @@ def test_a_benchmark_without_folds_has_one_and_null_leaves_one_out():
     assert load_study("world").benchmarks["world"].folds == {"test": {}}
     fewer = load_study("camvid", overrides=["benchmarks.sequences.folds.0001TP=null"])
     assert list(fewer.benchmarks["sequences"].folds) == ["0006R0", "0016E5"]
-    with pytest.raises(ValueError, match="benchmarks.val needs budgets and folds"):
+    with pytest.raises(ValueError, match="benchmarks.val requires budgets and folds"):
         load_study("camvid", overrides=["benchmarks.val.folds.val=null"])
     with pytest.raises(ValueError, match="cannot be read"):
         load_study("camvid", overrides=["benchmarks.val=8"])
