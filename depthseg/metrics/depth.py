@@ -7,20 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_inverse", "fixed")
-"""`none`: metres against metres. `median`: times median(truth) / median(prediction) of the image.
-`scale_shift`: least-squares scale and shift of the depth of the image. `scale_shift_inverse`: the same of its inverse
-depth. `fixed`: times one factor."""
-
-CROPS = {
-    "none": (0.0, 1.0, 0.0, 1.0),
-    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
-    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
-}
-"""Part of a KITTI picture that is scored: first and last row as shares of the height, first and last column of the
-width, cut to whole pixels. `garg` is that of Garg et al. 2016, with which Monodepth2 and most others score the Eigen
-split; `eigen` is what the authors of Monodepth found to reproduce the numbers of Eigen et al. 2014
-(mrharicot/monodepth, `utils/evaluate_kitti.py`)."""
+from ..choices import ALIGNMENTS, CROPS
 
 SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
