@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ..data import DATASETS
-from ..engine.command import one_sentence_errors, show_progress
+from ..engine.command import data_options, one_sentence_errors, show_progress
 
 if TYPE_CHECKING:
     from .parser import CommandParser
@@ -19,8 +19,9 @@ def add_options(parser: CommandParser) -> None:
     listing = commands.add_parser("list", help="known data sets, their splits and terms")
     listing.set_defaults(run=list_datasets)
     check = commands.add_parser("check", help="count files and ids, and say what is wrong")
-    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help="camvid or folder")
+    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help=f"of {', '.join(DATASETS)}")
     check.add_argument("root")
+    check.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="such as depth_scale=1000")
     check.set_defaults(run=run_check)
     doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
     doctor.add_argument("path", help="video file, folder of frames or folder of clips")
@@ -48,7 +49,7 @@ def run_check(options: argparse.Namespace) -> int:
     from ..data.check import check_dataset
 
     with one_sentence_errors():
-        report = check_dataset(options.name, options.root)
+        report = check_dataset(options.name, options.root, **data_options(options.option))
     print(report)
     return 1 if report.problems else 0
 

@@ -31,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
         )
     print(f"{len(done.names)} images done, in {options.output_dir}.")
-    for sentence in done.failures:
+    for sentence in done.summary():
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if done.failures else 0

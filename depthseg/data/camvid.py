@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .images import check_ids, check_same_size, image_files, read_image, read_labels
+from .images import MapFiles, check_ids, check_same_size, image_files, read_image, read_labels
 from .label_spaces import CAMVID11
 from .sample import Sample
 
@@ -59,11 +59,12 @@ class CamVid:
             raise ValueError(f"CamVid has no split {split!r}; its splits are {', '.join(self.splits)}.")
         image_dir, label_dir = split_folders(root, split)
         self._images = image_files(image_dir, (".png",))
-        self._labels = {name: label_dir / f"{name}.png" for name in self._images}
+        self._labels = MapFiles(label_dir, (".png",))
         self.names = _choose(image_dir, list(self._images), exclude_sequences, sequences)
         for name in self.names:
-            if not self._labels[name].is_file():
-                raise FileNotFoundError(f"{self._images[name]} has no label map: {self._labels[name]} is missing.")
+            if self._labels.find(name) is None:
+                missing = label_dir / f"{name}.png"
+                raise FileNotFoundError(f"{self._images[name]} has no label map: {missing} is missing.")
 
     @staticmethod
     def sequence_of(name: str) -> str:
@@ -76,8 +77,9 @@ class CamVid:
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
         image = read_image(self._images[name])
-        labels = read_camvid_labels(self._labels[name])
-        check_same_size(self._images[name], image, self._labels[name], labels)
+        path = self._labels.find(name)
+        labels = read_camvid_labels(path)
+        check_same_size(self._images[name], image, path, labels)
         return Sample(name=name, image=image, labels=labels)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .decoding import VIDEO_SUFFIXES, VideoFrames
-from .images import list_images, read_image
+from .images import IMAGE_SUFFIXES, list_images, read_image
 
 CACHE_BYTES = 256 * 2**20
 """How much memory each process spends on decoded frames."""
@@ -102,7 +102,7 @@ class FrameCache:
         return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
 
     def read(self, clip: int, number: int) -> np.ndarray:
-        """A copy of a frame, uint8 `(H, W, 3)` RGB.
+        """A copy of a frame, uint8 `(H, W, 3)` RGB, or as `read_image` returns grey frames of more than 8 bits.
 
         Raises:
             ValueError: The frame cannot be decoded, or has another size than the first one of its clip.
@@ -156,8 +156,8 @@ def find_clips(root: str | Path, leave_out: Sequence[Path] = ()) -> list[Clip]:
     paths = list(_clip_paths(root, [path.resolve() for path in leave_out]))
     if not paths:
         raise FileNotFoundError(
-            f"{root} holds neither frames (.png, .jpg) nor video files ({', '.join(VIDEO_SUFFIXES)}), nor folders of "
-            "them."
+            f"{root} holds neither frames ({', '.join(IMAGE_SUFFIXES)}) nor video files "
+            f"({', '.join(VIDEO_SUFFIXES)}), nor folders of them."
         )
     clips = []
     for path in paths:

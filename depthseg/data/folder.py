@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from .clips import natural_order
+from .film import looks_like_film
 from .images import (
+    DEPTH_SUFFIXES,
     DISPARITY_FORMATS,
+    IMAGE_SUFFIXES,
     KITTI_DEPTH_SCALE,
+    LABEL_SUFFIXES,
+    MapFiles,
     check_ids,
     check_same_size,
     depth_from_disparity,
-    find_map,
+    describe_unread,
     image_files,
-    list_images,
     read_depth,
     read_disparity,
     read_image,
     read_labels,
     read_palette,
+    unread_files,
 )
 from .label_spaces import LabelSpace, default_palette
+from .layout import misplaced_images, misplaced_maps
 from .sample import Sample
 from .subsets import shuffled_names
 
@@ -35,29 +43,36 @@ class FolderDataset:
     """A folder of images with label maps, depth maps or both.
 
     ```
-    ROOT/images/NAME.jpg|jpeg|png
-    ROOT/labels/NAME.png    class ids as grey values or palette indices, 255 = ignored; some images may have none
-    ROOT/depth/NAME.png     16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
+    ROOT/images/NAME.jpg    or another ending of `IMAGE_SUFFIXES`; upper case counts as well, here and below
+    ROOT/labels/NAME.png    or .tif, .bmp, .gif; class ids as grey values or palette indices, 255 = ignored; some
+                            images may have none
+    ROOT/depth/NAME.png     or .tif; 16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
     ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
     ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}
     ROOT/train.txt, val.txt names without ending, one a line; optional
     ```
 
     The splits `train` and `val` hold images that have the truth asked for. With lists, every listed image must have
-    it. Without lists, the images that have it are shuffled by `seed` and the first `val_fraction` of them (rounded,
-    at least one, never all) are `val`. The split `all` holds every image, with or without truth.
+    it. Without lists, the images that have it are divided: `val_fraction` of them (rounded, at least one, never all)
+    are `val`. Single photographs are shuffled by `seed` first. Frames of a film stay in the order of their names and
+    its end is `val`, since neighbours of training frames would be in `val` otherwise and scores too good. The split
+    `all` holds every image, with or without truth. Files that are not read are named in a warning.
 
     Args:
         root: The folder.
         split: `train`, `val` or `all`.
         truth: What `train` and `val` must have: `labels` or `depth`.
         val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
-        seed: Seed of that division.
+        seed: Seed of a random division.
+        split_by: How to divide: `random`, `blocks` (the end, in the order of names), or `auto` = `blocks` where names
+            and images look like frames of a film (see `looks_like_film`), else `random`.
         depth_scale: Units of 16-bit depth files per metre.
         focal_times_baseline: Focal length in pixels of these images x distance of the two cameras in metres, such as
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
         disparity_format: What a 16-bit value p in disparity/ means: `kitti` = p / 256 pixels, `cityscapes` =
             (p - 1) / 256 pixels; 0 = unknown.
+        value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
+            found in the images, see `find_value_range`.
 
     Raises:
         FileNotFoundError: A folder, a list, the class names or a label map is missing.
@@ -66,6 +81,7 @@ class FolderDataset:
 
     splits = ("train", "val", "all")
     truths = ("labels", "depth")
+    divisions = ("auto", "random", "blocks")
 
     def __init__(
         self,
@@ -77,18 +93,26 @@ class FolderDataset:
         depth_scale: float = KITTI_DEPTH_SCALE,
         focal_times_baseline: float | None = None,
         disparity_format: str = "kitti",
+        split_by: str = "auto",
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        self._check_options(split, truth, val_fraction, depth_scale)
+        self._check_options(split, truth, val_fraction, depth_scale, split_by)
         self._root = Path(root)
         self._depth_scale = depth_scale
         self._focal_times_baseline = focal_times_baseline
         self._disparity_format = disparity_format
+        self.value_range = value_range
         self._check_disparity()
-        self._images = image_files(self._root / "images")
+        self._images = self._find_images()
+        suffixes = {"labels": LABEL_SUFFIXES, self._folder("depth").name: DEPTH_SUFFIXES}
+        self._files = {name: MapFiles(self._root / name, endings) for name, endings in suffixes.items()}
+        self._warn_of_unread({"images": IMAGE_SUFFIXES, **suffixes})
         self.label_space = read_label_space(root)
-        self.names = self._names_of(split, truth, val_fraction, seed)
+        self.names = self._names_of(split, truth, val_fraction, seed, split_by)
 
-    def _check_options(self, split: str, truth: str, val_fraction: float, depth_scale: float) -> None:
+    def _check_options(self, split: str, truth: str, val_fraction: float, depth_scale: float, split_by: str) -> None:
+        if split_by not in self.divisions:
+            raise ValueError(f"split_by={split_by!r} is not known; choose one of {', '.join(self.divisions)}.")
         if split not in self.splits:
             raise ValueError(f"A folder has no split {split!r}; its splits are {', '.join(self.splits)}.")
         if truth not in self.truths:
@@ -108,7 +132,19 @@ class FolderDataset:
                 f"{', '.join(DISPARITY_FORMATS)}."
             )
 
-    def _names_of(self, split: str, truth: str, val_fraction: float, seed: int) -> list[str]:
+    def _find_images(self) -> dict[str, Path]:
+        try:
+            return image_files(self._root / "images")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(" ".join([str(error), *misplaced_images(self._root)])) from None
+
+    def _warn_of_unread(self, suffixes: Mapping[str, Sequence[str]]) -> None:
+        for name, endings in suffixes.items():
+            folder = self._root / name
+            if folder.is_dir() and (unread := unread_files(folder, endings)):
+                _warn_once(describe_unread(unread, name, endings))
+
+    def _names_of(self, split: str, truth: str, val_fraction: float, seed: int, split_by: str) -> list[str]:
         if split == "all":
             return list(self._images)
         listed = read_list(self._root, split)
@@ -116,7 +152,11 @@ class FolderDataset:
             ready = [name for name in self._images if self._file(truth, name)]
             if len(ready) < len(self._images):
                 logger.info("%d of %d images of %s have %s", len(ready), len(self._images), self._root, truth)
-            names = divide(ready, split, val_fraction, seed)
+            names, sentence = divide_images(
+                {name: self._images[name] for name in ready}, split, val_fraction, seed, split_by
+            )
+            if sentence:
+                _warn_once(f"{self._root}: {sentence}")
         else:
             names = listed
             self._check_listed(names, split, truth)
@@ -131,31 +171,26 @@ class FolderDataset:
     def _check_listed(self, names: list[str], split: str, truth: str) -> None:
         for name in names:
             if name not in self._images:
-                raise FileNotFoundError(f"{self._root}/{split}.txt lists {name!r}, but images/ has no such image.")
+                raise FileNotFoundError(
+                    f"{self._root}/{split}.txt lists {name!r}, but images/ has no such image; it lists names without "
+                    "ending."
+                )
             if not self._file(truth, name):
                 missing = self._folder(truth) / f"{name}.png"
                 raise FileNotFoundError(f"{self._images[name]} is listed in {split}.txt but {missing} is missing.")
 
     def _folder(self, truth: str) -> Path:
-        """Where the files of a truth lie."""
+        """Where the files of a truth are."""
         return self._root / ("disparity" if truth == "depth" and self._focal_times_baseline else truth)
 
     def _hint(self, truth: str) -> str:
         if truth == "depth" and self._focal_times_baseline is None and (self._root / "disparity").is_dir():
             return " To make depth of disparity/, give the option focal_times_baseline."
-        return ""
+        return "".join(f" {sentence}" for sentence in misplaced_maps(self._root, truth, self._images))
 
     def _file(self, truth: str, name: str) -> Path | None:
         """The file of a truth of an image, if there is one."""
-        if truth == "depth":
-            return find_map(self._folder(truth), name)
-        path = self._folder(truth) / f"{name}.png"
-        return path if path.is_file() else None
-
-    def _read_depth(self, path: Path) -> np.ndarray:
-        if self._focal_times_baseline is None:
-            return read_depth(path, self._depth_scale)
-        return depth_from_disparity(read_disparity(path, self._disparity_format), self._focal_times_baseline)
+        return self._files[self._folder(truth).name].find(name)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -169,13 +204,19 @@ class FolderDataset:
             labels = read_folder_labels(path, self.label_space)
             check_same_size(image_path, image, path, labels)
         if path := self._file("depth", name):
-            depth = self._read_depth(path)
+            depth = read_folder_depth(path, self._depth_scale, self._focal_times_baseline, self._disparity_format)
             check_same_size(image_path, image, path, depth)
         return Sample(name=name, image=image, labels=labels, depth=depth)
 
     def has_depth(self, index: int) -> bool:
         """Whether an image has a file that depth is read from."""
         return self._file("depth", self.names[index]) is not None
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    """Log what is true of all splits of a folder when the first of them is opened."""
+    logger.warning(sentence)
 
 
 def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
@@ -187,6 +228,22 @@ def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
     labels = read_labels(path)
     check_ids(path, labels, space.num_labels, space.ignore_index)
     return labels.astype(np.uint8)
+
+
+def read_folder_depth(
+    path: str | Path,
+    depth_scale: float = KITTI_DEPTH_SCALE,
+    focal_times_baseline: float | None = None,
+    disparity_format: str = "kitti",
+) -> np.ndarray:
+    """Read a file of depth/, or with `focal_times_baseline` one of disparity/; options as in `FolderDataset`.
+
+    Returns:
+        float32 `(H, W)`, metres, 0 = unknown.
+    """
+    if focal_times_baseline is None:
+        return read_depth(path, depth_scale)
+    return depth_from_disparity(read_disparity(path, disparity_format), focal_times_baseline)
 
 
 def read_list(root: str | Path, split: str) -> list[str] | None:
@@ -208,13 +265,36 @@ def read_list(root: str | Path, split: str) -> list[str] | None:
     return names
 
 
-def divide(names: list[str], split: str, val_fraction: float, seed: int) -> list[str]:
-    """The part of `names` that belongs to `train` or `val`, sorted."""
-    count = round(val_fraction * len(names))
-    if val_fraction > 0 and len(names) > 1:
-        count = min(max(count, 1), len(names) - 1)
-    order = shuffled_names(names, seed)
-    return sorted(order[:count] if split == "val" else order[count:])
+def divide_images(
+    images: Mapping[str, Path], split: str, val_fraction: float, seed: int, split_by: str = "auto"
+) -> tuple[list[str], str | None]:
+    """Divide images that have the truth asked for.
+
+    Args:
+        images: Files by name.
+        split: `train` or `val`.
+        val_fraction: As in `FolderDataset`.
+        seed: Seed of a random division.
+        split_by: As in `FolderDataset`.
+
+    Returns:
+        The names of the split, and a sentence where a film was found and therefore divided in order.
+    """
+    order = sorted(images, key=natural_order)
+    count = round(val_fraction * len(order))
+    if val_fraction > 0 and len(order) > 1:
+        count = min(max(count, 1), len(order) - 1)
+    film = split_by == "auto" and count > 0 and looks_like_film(tuple(images[name] for name in order))
+    if split_by == "random" or (split_by == "auto" and not film):
+        order = shuffled_names(order, seed)
+        return sorted(order[:count] if split == "val" else order[count:]), None
+    train, val = order[: len(order) - count], order[len(order) - count :]
+    sentence = film and (
+        f"neighbouring images look like frames of one film, so val is its end: the last {count} of {len(order)} "
+        f"images in the order of their names, from {val[0]} on. A random division would put neighbours of training "
+        "frames into val; data.options.split_by=random asks for it."
+    )
+    return val if split == "val" else train, sentence or None
 
 
 def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequence:
@@ -259,8 +339,11 @@ def read_label_space(root: str | Path) -> LabelSpace | None:
 
 
 def _read_colours(folder: Path, count: int) -> tuple[tuple[int, int, int], ...]:
-    files = list_images(folder, (".png",)) if folder.is_dir() else []
-    colours = (read_palette(files[0]) if files else None) or ()
+    first = next(iter(MapFiles(folder, LABEL_SUFFIXES)), None)
+    try:
+        colours = (first and read_palette(first)) or ()
+    except (ValueError, OSError):  # reading the labels of that image says what is wrong with the file
+        colours = ()
     return colours[:count] if len(set(colours[:count])) == count else default_palette(count)
 
 

@@ -5,61 +5,116 @@ Every file that cannot be used is refused in one sentence that names it.
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .float_maps import FLOAT_SUFFIXES, read_float_map
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the image files that are looked for, in lower case; upper case counts as well."""
+
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of a pixel value that cameras and scanners store in 16."""
+
+LABEL_SUFFIXES = (".bmp", ".gif", ".png", ".tif", ".tiff")
+"""Endings of label maps: formats that keep every id. JPEG and WebP alter ids or store them as colours."""
 
 KITTI_DEPTH_SCALE = 256.0
 """File units per metre in KITTI's 16-bit depth maps."""
 
-MAP_SUFFIXES = (".png", *FLOAT_SUFFIXES)
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", *FLOAT_SUFFIXES)
 """Endings of depth and disparity files, in lower case."""
 
 DISPARITY_FORMATS = {"kitti": 0, "cityscapes": 1}
 """Format of 16-bit disparity maps -> what is taken off a value before it is divided by 256; 0 is unknown in both."""
 
-# Pillow stretches packed grey PNGs (2 and 4 bits a pixel) to the full byte range; these factors give the ids back.
+# Pillow picks a decoder by the content of a file, and others of its decoders start external programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Files of the system that no user put there.
+_SYSTEM_FILES = ("desktop.ini", "thumbs.db")
+# Bits of TIFF's tag NewSubfileType: a page that is a smaller copy of another page, or its mask.
+_SUBFILE_TYPE, _COPY_OR_MASK = 254, 0b101
+# Pillow stretches packed grey images (2 and 4 bits a pixel) to the full byte range; these factors give the ids back.
 _PACKED_GREY_FACTORS = {"L;2": 85, "L;4": 17}
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a photograph as RGB.
+    """Read a photograph.
 
-    Grey, palette and CMYK images are converted, an alpha channel is dropped, 16-bit grey keeps its upper byte, and
-    the EXIF orientation is applied.
+    Palette and CMYK images are converted to RGB, a grey image of 8 bits is repeated, an alpha channel is dropped, and
+    the EXIF orientation is applied. Grey images of more than 8 bits keep their values: the image processor of a
+    network scales them, by its `value_range`. Colour images of 16 bits come with 8, the upper byte of every value, as
+    Pillow reads them.
 
     Returns:
-        uint8 `(H, W, 3)`, RGB.
+        uint8 `(H, W, 3)`, RGB; of grey images uint16 `(H, W)` if they have more than 8 bits, and float32 `(H, W)` if
+        they have floating-point values.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, is truncated, or holds floating-point values.
+        ValueError: The file is not an image, is truncated, is too large, holds several images, values below 0 or above
+            65535, or NaN.
     """
     image = _load(path)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(
-                f"{path} holds grey values from {values.min()} to {values.max()}; a photograph has 8 or 16 bits. "
-                "Save it as an 8-bit PNG or JPEG."
+                f"{path} holds grey values from {values.min()} to {values.max()}; an image has 8 or 16 bits. "
+                "Save it as a PNG or TIFF of 16 bits without sign."
             )
-        # Pillow's own conversion cuts 16-bit values off at 255 instead of scaling them.
-        image = Image.fromarray((values.astype(np.int32) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError(f"{path} holds floating-point values, not a photograph. Save it as an 8-bit PNG or JPEG.")
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        values = np.array(image)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path} holds NaN or infinite values; replace them with pixel values.")
+        return values
     return np.array(image.convert("RGB"))
+
+
+def bit_depth_of(largest: float) -> int:
+    """The smallest of 8, 10, 12, 14 and 16 bits that holds a pixel value, 0 <= `largest` <= 65535."""
+    return next(bits for bits in BIT_DEPTHS if largest < 2**bits)
+
+
+def image_mode(path: str | Path) -> str | None:
+    """Pillow's mode of an image file, from its header alone; None if the file is no image that is read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.mode
+    except (*_DECODING_ERRORS, Image.DecompressionBombError):
+        return None
+
+
+def read_grey_range(path: str | Path) -> tuple[int, int]:
+    """Lowest and highest value of an image of 16-bit grey values, as stored."""
+    values = np.asarray(_load(path))
+    return int(values.min()), int(values.max())
+
+
+def read_thumbnail(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Read the grey values of an image, shrunk by averaging; quick for JPEG, which is decoded at an eighth.
+
+    Args:
+        path: The file.
+        size: Width and height of the thumbnail.
+
+    Returns:
+        float32 `(height, width)`, in the units of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_image`.
+    """
+    image = _load(path, least_size=size)
+    wide = image.mode[0] in "IF"
+    grey = Image.fromarray(np.asarray(image, np.float32)) if wide else image.convert("L")
+    return np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -70,9 +125,11 @@ def read_labels(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, is truncated, or is a colour image.
+        ValueError: The file is not an image, is truncated, or holds colours or floating-point values.
     """
     image = _load(path)
+    if image.mode == "F":
+        raise ValueError(f"{path} holds floating-point values, but a label map holds whole numbers, one id a pixel.")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise ValueError(
             f"{path} is a colour image (mode {image.mode}), but a label map holds one class id a pixel. "
@@ -92,7 +149,7 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def read_depth(path: str | Path, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray:
-    """Read a depth map: a 16-bit PNG of metres times `scale`, or metres as `.npy`, `.npz` or `.pfm`.
+    """Read a depth map: a 16-bit PNG or TIFF of metres x `scale`, or metres as floating-point TIFF, NumPy or PFM.
 
     Returns:
         float32 `(H, W)`, metres, 0 = unknown; NaN and infinite values of the file are unknown as well.
@@ -101,19 +158,16 @@ def read_depth(path: str | Path, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, holds another kind of values, or negative ones.
     """
-    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
-        return _without_unknown(path, read_float_map(path))
-    return (_read_16_bit(path, f"a depth map is a 16-bit single-channel PNG of metres x {scale:g}") / scale).astype(
-        np.float32
-    )
+    values = _read_numbers(path, f"a depth map is a 16-bit single-channel image of metres x {scale:g}")
+    return values if values.dtype == np.float32 else (values / scale).astype(np.float32)
 
 
 def read_disparity(path: str | Path, png_format: str = "kitti") -> np.ndarray:
-    """Read a disparity map: a 16-bit PNG, or pixels as `.npy`, `.npz` or `.pfm`.
+    """Read a disparity map: a 16-bit PNG or TIFF, or pixels as floating-point TIFF, NumPy or PFM.
 
     Args:
         path: The file.
-        png_format: Meaning p of a PNG's values: `kitti` = p / 256, `cityscapes` = (p - 1) / 256.
+        png_format: Meaning of a 16-bit value p: `kitti` = p / 256, `cityscapes` = (p - 1) / 256.
 
     Returns:
         float32 `(H, W)`, pixels, 0 = unknown; NaN and infinite values of the file are unknown as well.
@@ -126,9 +180,9 @@ def read_disparity(path: str | Path, png_format: str = "kitti") -> np.ndarray:
         raise ValueError(
             f"Disparity format {png_format!r} is not known; choose one of {', '.join(DISPARITY_FORMATS)}."
         )
-    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
-        return _without_unknown(path, read_float_map(path))
-    values = _read_16_bit(path, "a disparity map is a 16-bit single-channel PNG of pixels x 256")
+    values = _read_numbers(path, "a disparity map is a 16-bit single-channel image of pixels x 256")
+    if values.dtype == np.float32:
+        return values
     return (np.maximum(values - DISPARITY_FORMATS[png_format], 0) / 256).astype(np.float32)
 
 
@@ -138,16 +192,33 @@ def depth_from_disparity(disparity: np.ndarray, focal_times_baseline: float) -> 
     return np.where(known, focal_times_baseline / np.where(known, disparity, 1), 0).astype(np.float32)
 
 
-def find_map(folder: str | Path, name: str) -> Path | None:
-    """The depth or disparity file of an image, whatever its ending; None if there is none.
+class MapFiles:
+    """The label, depth or disparity files of a folder, listed once and found by the stem of their image.
 
-    Raises:
-        ValueError: There are several.
+    Args:
+        folder: The folder; one that does not exist has no files.
+        suffixes: Endings that count, in lower case; upper case counts as well.
     """
-    found = [path for suffix in MAP_SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{' and '.join(map(str, found))} belong to the same image; remove all but one.")
-    return found[0] if found else None
+
+    def __init__(self, folder: str | Path, suffixes: Sequence[str] = DEPTH_SUFFIXES) -> None:
+        self._files: dict[str, list[Path]] = {}
+        for path in list_images(folder, suffixes) if Path(folder).is_dir() else ():
+            self._files.setdefault(path.stem, []).append(path)
+
+    def find(self, name: str) -> Path | None:
+        """The file of an image, whatever its ending; None if there is none.
+
+        Raises:
+            ValueError: There are several.
+        """
+        found = self._files.get(name, [])
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(map(str, found))} belong to the same image; remove all but one.")
+        return found[0] if found else None
+
+    def __iter__(self) -> Iterator[Path]:
+        """All files, sorted by stem."""
+        return (path for paths in self._files.values() for path in paths)
 
 
 def check_ids(path: str | Path, ids: np.ndarray, count: int, ignore_index: int | None = 255) -> None:
@@ -192,7 +263,9 @@ def image_files(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) ->
             )
         files[path.stem] = path
     if not files:
-        raise FileNotFoundError(f"{folder} holds no image; looked for files ending in {', '.join(suffixes)}.")
+        unread = unread_files(folder, suffixes)
+        hint = describe_unread(unread, "images", suffixes) if unread else f"Images end in {', '.join(suffixes)}."
+        raise FileNotFoundError(f"{folder} holds no image. {hint}")
     return files
 
 
@@ -202,19 +275,62 @@ def list_images(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) ->
     Raises:
         FileNotFoundError: The folder is missing.
     """
+    return [path for path in _visible_files(folder) if path.suffix.lower() in suffixes]
+
+
+def unread_files(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files of a folder that `list_images` leaves out, sorted by stem; hidden files do not count.
+
+    Raises:
+        FileNotFoundError: The folder is missing.
+    """
+    return [path for path in _visible_files(folder) if path.suffix.lower() not in suffixes]
+
+
+def describe_unread(files: Sequence[Path], what: str, suffixes: Sequence[str]) -> str:
+    """A sentence on files that are not read: how many, the first three, and which endings are read.
+
+    Args:
+        files: At least one file, all of one folder.
+        what: What is read there, such as `images`.
+        suffixes: Endings that are read.
+    """
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    verb = "is" if len(files) == 1 else "are"
+    return (
+        f"{count} in {files[0].parent} {verb} not read: {name_some([path.name for path in files])}. "
+        f"{what.capitalize()} end in {', '.join(suffixes)}."
+    )
+
+
+def name_some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of many, with an ellipsis where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _visible_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} does not exist; check the root of the data set.")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: (path.stem, path.suffix))
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0] != "." and not entry.is_dir()]
+    shown = [folder / name for name in names if name.lower() not in _SYSTEM_FILES]
+    return sorted(shown, key=lambda path: (path.stem, path.suffix))
 
 
-def _read_16_bit(path: str | Path, expected: str) -> np.ndarray:
-    """int32 `(H, W)` of a 16-bit grey PNG."""
+def _read_numbers(path: str | Path, expected: str) -> np.ndarray:
+    """`(H, W)`: float32 with 0 = unknown from a file of floating-point numbers, int32 from an image of 16 bits."""
+    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
+        return _without_unknown(path, read_float_map(path))
     image = _load(path)
+    if image.mode == "F":
+        return _without_unknown(path, np.asarray(image))
     if not image.mode.startswith("I"):
         raise ValueError(f"{path} has mode {image.mode}, but {expected} with 0 = unknown.")
-    return np.asarray(image).astype(np.int32)
+    values = np.asarray(image).astype(np.int32)
+    if values.min() < 0:
+        raise ValueError(f"{path} holds negative values, the lowest is {values.min()}; {expected} with 0 = unknown.")
+    return values
 
 
 def _without_unknown(path: str | Path, values: np.ndarray) -> np.ndarray:
@@ -227,18 +343,51 @@ def _without_unknown(path: str | Path, values: np.ndarray) -> np.ndarray:
     return np.where(known, values, 0)
 
 
-def _load(path: str | Path) -> Image.Image:
-    """Decode a whole image file, upright; `info["packing"]` is the pixel packing of the file."""
+def _load(path: str | Path, least_size: tuple[int, int] | None = None) -> Image.Image:
+    """Decode an image file, upright; `info["packing"]` is the pixel packing of the file.
+
+    With `least_size` (width and height) a JPEG may come out smaller and grey, but not below that size.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             packing = image.tile[0][3] if image.tile else None
+            pages = _count_pages(image)
+            if least_size is not None:
+                image.draft("L", least_size)
             image.load()
             upright = ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}.") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that can be read (or is empty); save it as PNG or JPEG.") from None
+        raise ValueError(
+            f"{path} is not an image that can be read (or is empty); save it as PNG, JPEG, TIFF, WebP or BMP."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, the most that are read, since a small file "
+            "can unfold to more than the memory holds. Resize it or cut it into tiles."
+        ) from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"{path} is truncated or damaged and cannot be decoded: {error}.") from error
-    upright.info["packing"] = packing if isinstance(packing, str) else None
+    if pages > 1:
+        raise ValueError(
+            f"{path} holds {pages} images (an animation or several pages), and which one is meant cannot be told. "
+            "Save each of them as its own file."
+        )
+    # Compressed and tiled files have more to say than the packing, which comes first.
+    packing = packing[0] if isinstance(packing, tuple) and packing else packing
+    upright.info["packing"] = packing[:3] if isinstance(packing, str) else None
     return upright
+
+
+def _count_pages(image: Image.Image) -> int:
+    """How many images a file holds, without smaller copies and masks; the first one is the current one after it."""
+    if image.format == "MPO" or getattr(image, "n_frames", 1) == 1:  # a phone's JPEG with its preview
+        return 1
+    count = image.n_frames
+    if image.format == "TIFF":
+        for page in range(1, image.n_frames):
+            image.seek(page)
+            count -= bool(image.tag_v2.get(_SUBFILE_TYPE, 0) & _COPY_OR_MASK)
+        image.seek(0)
+    return count

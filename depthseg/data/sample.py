@@ -20,7 +20,8 @@ class Sample:
 
     Attributes:
         name: Stable, unique in its data set.
-        image: uint8 `(H, W, 3)`, RGB.
+        image: uint8 `(H, W, 3)`, RGB; a grey image of more than 8 bits is uint16 or float32 `(H, W)` until
+            `TrainTransform` makes it float32 `(H, W, 3)` on the same scale, 0 to 255. Frames and stereo likewise.
         labels: uint8 `(H, W)`, class ids 0..K-1, 255 = ignored.
         depth: float32 `(H, W)`, metres, 0 = unknown.
         frames: Neighbours in the video by their offset, such as -1 and 1: uint8 `(H, W, 3)`.

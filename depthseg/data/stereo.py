@@ -11,7 +11,7 @@ import numpy as np
 from .calibration import Calibration, read_calibration
 from .clips import natural_order
 from .folder import divide_in_order
-from .images import check_same_size, depth_from_disparity, find_map, image_files, read_disparity, read_image
+from .images import MapFiles, check_same_size, depth_from_disparity, image_files, read_disparity, read_image
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
@@ -23,9 +23,10 @@ class StereoPairs:
     """Pictures of a left camera, each with that of a right camera beside it.
 
     ```
-    ROOT/left/NAME.png|jpg
-    ROOT/right/NAME.png|jpg  the same names and sizes; rectified: a point lies in one row of both
-    ROOT/disparity/NAME.*    optional; 16-bit PNG of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN, inf = unknown
+    ROOT/left/NAME.png       or .jpg or another ending of `IMAGE_SUFFIXES`
+    ROOT/right/NAME.png      the same names and sizes; rectified: a point lies in one row of both
+    ROOT/disparity/NAME.*    optional; 16-bit PNG or TIFF of pixels x 256, or pixels as .npy, .npz, .pfm; 0, NaN
+                             or infinite = unknown
     ROOT/calib.txt           optional, two projection matrices as in KITTI, or another form of `read_calibration`
     ```
 
@@ -47,6 +48,8 @@ class StereoPairs:
         focal: Focal length in pixels where there is no calibration; the principal point is the middle.
         val_fraction: Share of `val`, the last pairs by name; 0 = `train` and `val` are both everything: scores then
             show a fit, not how well anything generalises.
+        value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
+            found in the images, see `find_value_range`.
 
     Raises:
         FileNotFoundError: A folder or the partner of a picture is missing.
@@ -66,8 +69,10 @@ class StereoPairs:
         baseline: float | None = None,
         focal: float | None = None,
         val_fraction: float = 0.0,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         self._root = Path(root)
+        self.value_range = value_range
         for name, value in (("baseline", baseline), ("focal", focal)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} is out of range; it must be above 0.")
@@ -75,6 +80,7 @@ class StereoPairs:
         for name in sorted(self._left.keys() ^ self._right.keys()):
             path, other = (self._left[name], "right") if name in self._left else (self._right[name], "left")
             raise FileNotFoundError(f"{path} has no partner of the same name in {self._root / other}.")
+        self._disparities = MapFiles(self._root / "disparity")
         self.label_space: LabelSpace | None = None
         self._steps = steps_of(frames, stride)
         self._order = sorted(self._left, key=natural_order)
@@ -115,7 +121,7 @@ class StereoPairs:
         check_same_size(paths[0], left, paths[1], right)
         intrinsics = self._intrinsics(left.shape[:2])
         depth = None
-        if path := find_map(self._root / "disparity", name):
+        if path := self._disparities.find(name):
             disparity = read_disparity(path)
             check_same_size(paths[0], left, path, disparity)
             depth = depth_from_disparity(disparity, intrinsics[0, 0] * self._baseline)
@@ -131,7 +137,7 @@ class StereoPairs:
 
     def has_depth(self, index: int) -> bool:
         """Whether a pair has a file of true disparity."""
-        return find_map(self._root / "disparity", self.names[index]) is not None
+        return self._disparities.find(self.names[index]) is not None
 
     def _neighbour(self, index: int, step: int, left: np.ndarray) -> np.ndarray:
         path = self._left[self._order[self._numbers[index] + step]]

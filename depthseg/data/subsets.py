@@ -47,8 +47,8 @@ SAMPLES_IN_MEMORY = 64
 class Subset:
     """The named samples of a data set, in the order given; each is read once if there are few.
 
-    Where the data set has `categories`, `stride`, `frame_rate`, `poses`, `has_depth` or `pixel_aspect`, so has the
-    subset, the last three for its own samples.
+    Where the data set has `categories`, `stride`, `frame_rate`, `value_range`, `poses`, `has_depth` or `pixel_aspect`,
+    so has the subset, the last three for its own samples.
 
     Args:
         dataset: The pool.
@@ -82,7 +82,7 @@ class Subset:
 
     def __getattr__(self, name: str) -> Any:
         """What only some data sets have, and the subset exactly if its data set has it."""
-        if name in ("categories", "stride", "frame_rate"):
+        if name in ("categories", "stride", "frame_rate", "value_range"):
             return getattr(self._dataset, name)
         if name == "poses":
             poses = self._dataset.poses

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-_Recolour = Callable[[Image.Image], Image.Image]
+_LUMA = np.float32([0.299, 0.587, 0.114])
+# What each of these mixes an image with, from its luma: black, its mean, its grey image.
+_MIXED_WITH = (lambda luma: np.zeros_like(luma), lambda luma: np.full_like(luma, luma.mean()), lambda luma: luma)
+_Recolour = Callable[[np.ndarray], np.ndarray]
 
 
 def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -39,9 +42,12 @@ class _Geometry:
     mirrored: bool
 
     def picture(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
-        """Resample uint8 `(H, W, 3)` with an antialiased bilinear filter, its colours changed before."""
-        image = Image.fromarray(values)
-        return self._resample(recolour(image) if recolour else image, Image.Resampling.BILINEAR)
+        """Resample `(H, W, 3)` with an antialiased bilinear filter, its colours changed before; floats unrounded."""
+        values = recolour(values) if recolour else values
+        if values.dtype == np.uint8:
+            return self._resample(Image.fromarray(values), Image.Resampling.BILINEAR)
+        channels = map(np.ascontiguousarray, np.moveaxis(values, -1, 0))
+        return np.dstack([self._resample(Image.fromarray(one), Image.Resampling.BILINEAR) for one in channels])
 
     def map(self, values: np.ndarray | None) -> np.ndarray | None:
         """Take ids or depths `(H, W)` from the nearest pixel."""
@@ -88,6 +94,8 @@ class TrainTransform:
         crop_pixels: Cut a random patch of `size` out of the image as it is: nothing is resized.
         hole_share: Range of the share of pixels that get a hole around them; None = `holes` stays None.
         hole_size: Side of the square holes in pixels; an even one reaches farther up and left.
+        to_rgb: How images of more than 8 bits become RGB `(H, W, 3)`, uint8 or float32 from 0 to 255: `to_rgb` of an
+            image processor. They are scaled first of all; None = there are none.
 
     Raises:
         ValueError: An option out of its range.
@@ -103,6 +111,7 @@ class TrainTransform:
         crop_pixels: bool = False,
         hole_share: Sequence[float] | None = None,
         hole_size: int = 7,
+        to_rgb: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.size = tuple(size)
         self.hflip = hflip
@@ -111,6 +120,7 @@ class TrainTransform:
         self.crop_pixels = crop_pixels
         self.hole_share = None if hole_share is None else tuple(hole_share)
         self.hole_size = hole_size
+        self.to_rgb = to_rgb
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size={list(self.size)} is not valid; give [height, width] in pixels, each at least 1.")
         if not 0 <= hflip <= 1:
@@ -137,9 +147,11 @@ class TrainTransform:
                 draws whatever the options are: no option moves what another one draws.
 
         Raises:
-            ValueError: Parts of different size, or a picture that is smaller than the patch to cut.
+            ValueError: Parts of different size, a picture that is smaller than the patch to cut, or one of more than
+                8 bits that nothing scales.
         """
         _check_one_size(sample)
+        sample = self._scaled(sample)
         box = self._draw_box(sample, rng)
         geometry = _Geometry(box, self.size, mirrored=rng.random() < self.hflip)
         recolour = self._draw_jitter(rng)
@@ -156,6 +168,23 @@ class TrainTransform:
         compared = recolour is not None and (sample.frames or sample.stereo is not None)
         clean = _with_pictures(moved, sample, geometry, None) if compared else None
         return replace(_with_pictures(moved, sample, geometry, recolour), clean=clean)
+
+    def _scaled(self, sample: Sample) -> Sample:
+        """The sample with RGB images on the scale of 8 bits."""
+
+        def scaled(values: np.ndarray) -> np.ndarray:
+            if self.to_rgb is not None:
+                return self.to_rgb(values)
+            if values.dtype != np.uint8:
+                raise ValueError(
+                    f"Image {sample.name!r} has more than 8 bits ({values.dtype}), and the image processor has no "
+                    "to_rgb that scales it; use a DepthSegImageProcessor."
+                )
+            return values
+
+        frames = {offset: scaled(frame) for offset, frame in sample.frames.items()}
+        stereo = None if sample.stereo is None else scaled(sample.stereo)
+        return replace(sample, image=scaled(sample.image), frames=frames, stereo=stereo)
 
     def _draw_box(self, sample: Sample, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """A random crop as left, top, right, bottom in pixels."""
@@ -181,11 +210,14 @@ class TrainTransform:
         order = rng.permutation(len(_JITTERS))
         factors = 1 + self.colour_jitter * rng.uniform(-1, 1, len(_JITTERS))
 
-        def recolour(image: Image.Image) -> Image.Image:
+        def recolour(values: np.ndarray) -> np.ndarray:
             """Apply the change that was drawn."""
+            if values.dtype != np.uint8:
+                return _recolour_floats(values, order, factors)
+            image = Image.fromarray(values)
             for index in order:
                 image = _JITTERS[index](image).enhance(factors[index])
-            return image
+            return np.asarray(image)
 
         return recolour if self.colour_jitter else None
 
@@ -201,6 +233,14 @@ class TrainTransform:
         for axis in (0, 1):
             holes = sliding_window_view(holes, self.hole_size, axis).any(-1)
         return holes
+
+
+def _recolour_floats(values: np.ndarray, order: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Change `(H, W, 3)` from 0 to 255 as Pillow changes bytes, without rounding."""
+    for index in order:
+        mixed_with = _MIXED_WITH[index](values @ _LUMA)[..., None]
+        values = np.clip(mixed_with + np.float32(factors[index]) * (values - mixed_with), 0, 255)
+    return values
 
 
 def _with_pictures(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:

@@ -13,7 +13,7 @@ from PIL import Image
 from .calibration import Calibration, read_calibration, read_poses, resize_intrinsics
 from .clips import Clip, FrameCache, find_clips
 from .folder import divide_in_order
-from .images import KITTI_DEPTH_SCALE, check_same_size, find_map, read_depth
+from .images import KITTI_DEPTH_SCALE, MapFiles, check_same_size, read_depth
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 
@@ -48,18 +48,20 @@ class VideoSequences:
         calibration: File of the camera (see `read_calibration`), looked for in the folder of `root` first; None =
             `calib.txt` if there is one.
         poses: File of poses, likewise; None = `poses.txt` if there is one with a line for each frame.
-        depth: Folder of depth files `CLIP/NAME.png|npy`, or `NAME.png|npy` if there is one clip; some frames may have
-            none.
+        depth: Folder of depth files `CLIP/NAME.png|tif|npy`, or without `CLIP/` if there is one clip; some frames may
+            have none.
         val_fraction: Share of the frames at the end of each clip that are `val`; neighbours lie on the same side.
             0 = `train` and `val` are both everything: scores then show how well the video is fitted, not how well
             anything generalises.
         size: Height and width that frames are resized to as they are read; intrinsics and depth follow.
         depth_scale: Units of 16-bit depth files per metre.
+        value_range: Pixel values `[low, high]` of black and white in frames of more than 8 bits, for training; None =
+            found in the frames, see `find_value_range`.
 
     Attributes:
         names: Names of the samples.
         poses: float64 `(N, 4, 4)`, camera to world, of the samples; None where a clip has none.
-        stride: As given.
+        stride, value_range: As given.
         frame_rate: Frames a second, None where clips do not say or differ.
 
     Raises:
@@ -82,10 +84,12 @@ class VideoSequences:
         val_fraction: float = 0.0,
         size: Sequence[int] | None = None,
         depth_scale: float = KITTI_DEPTH_SCALE,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         _check_options(size, depth_scale)
         self._root = Path(root)
         self.stride = stride
+        self.value_range = value_range
         self._steps = steps_of(frames, stride)
         self._size = None if size is None else (int(size[0]), int(size[1]))
         self._depth_folder = None if depth is None else self._locate(depth)
@@ -93,6 +97,7 @@ class VideoSequences:
         self.label_space: LabelSpace | None = None
         self.clips = find_clips(root, [self._depth_folder] if self._depth_folder else [])
         self._cache = FrameCache(self.clips, self._size)
+        self._depth_files = [self._list_depth(clip) for clip in self.clips]
         self._places = self._find_places(split, val_fraction)
         self.names = [f"{self.clips[clip].name}/{self.clips[clip].frame_name(n)}" for clip, n in self._places]
         self._calibrations = [self._calibration_of(clip, calibration) for clip in self.clips]
@@ -182,10 +187,15 @@ class VideoSequences:
                 "be those of the frames."
             )
 
+    def _list_depth(self, clip: Clip) -> list[MapFiles]:
+        """Depth files of a clip; those of a single clip may be in the depth folder itself."""
+        if self._depth_folder is None:
+            return []
+        return [MapFiles(self._depth_folder / clip.name), *[MapFiles(self._depth_folder)] * (len(self.clips) == 1)]
+
     def _depth_file(self, clip: int, number: int) -> Path | None:
         name = self.clips[clip].frame_name(number)
-        found = find_map(self._depth_folder / self.clips[clip].name, name)
-        return find_map(self._depth_folder, name) if found is None and len(self.clips) == 1 else found
+        return next((found for files in self._depth_files[clip] if (found := files.find(name))), None)
 
     def _depth_of(self, clip: int, number: int) -> np.ndarray | None:
         path = self._depth_file(clip, number) if self._depth_folder else None

@@ -46,8 +46,8 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
     """Measure the motion between two pictures of one camera.
 
     Args:
-        first: uint8 `(H, W, 3)` RGB.
-        second: uint8 `(H, W, 3)` RGB, later.
+        first: uint8 `(H, W, 3)` RGB, or grey `(H, W)` of more than 8 bits.
+        second: The same, later.
         intrinsics: `(3, 3)` in pixels; None = the focal length is the width, the principal point the middle.
 
     Raises:
@@ -57,7 +57,7 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
     height, width = first.shape[:2]
     if intrinsics is None:
         intrinsics = np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
-    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+    grey = _grey_pair(cv2, first, second)
     scale = min(1.0, LARGEST_WIDTH / width)
     if scale < 1:
         grey = [cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for picture in grey]
@@ -72,6 +72,15 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
     parallax = np.linalg.norm(end - _turned(start, rotation, intrinsics), axis=1)
     angle = math.degrees(math.acos(min(1.0, max(-1.0, (np.trace(rotation) - 1) / 2))))
     return PairMotion(True, float(np.median(motion) / width), float(np.median(parallax) / width), angle, gain)
+
+
+def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    """Both images in 8 bits; finer ones are spread over the values that the two have."""
+    if first.dtype == np.uint8:
+        return [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+    pair = np.stack([first, second]).astype(np.float32)
+    low, high = pair.min(), pair.max()
+    return list(((pair - low) * (255 / max(high - low, 1e-6))).astype(np.uint8))
 
 
 def _follow(cv2: Any, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:

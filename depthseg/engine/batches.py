@@ -108,7 +108,9 @@ class Collate:
         return batch
 
     def _scale(self, pictures: list[np.ndarray]) -> Tensor:
-        return self._processor(images=pictures, do_resize=False, return_tensors="pt")["pixel_values"]
+        # The transform has applied the processor's range of values; once is enough.
+        on_scale = {"value_range": (0, 255)} if hasattr(self._processor, "value_range") else {}
+        return self._processor(images=pictures, do_resize=False, return_tensors="pt", **on_scale)["pixel_values"]
 
     def _sources(self, sample: Sample) -> list[np.ndarray]:
         missing = [offset for offset in self._content.source_frames if offset not in sample.frames]
@@ -141,7 +143,7 @@ def _erased(sample: Sample) -> np.ndarray:
 
 
 def _to_unit(pictures: np.ndarray) -> Tensor:
-    """Pictures uint8 `(N, H, W, 3)` as float32 `(N, 3, H, W)` in [0, 1]."""
+    """Pictures `(N, H, W, 3)` from 0 to 255 as float32 `(N, 3, H, W)` in [0, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 255
 
 

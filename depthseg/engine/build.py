@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedConfig
 
 from ..data import load_dataset
 from ..data.subsets import few_shot_subset
+from ..data.value_range import find_value_range, given_value_range
 from ..models import (
     DEPTH_FAMILIES,
     ENCODERS,
@@ -23,6 +25,7 @@ from ..models import (
     DepthSegImageProcessor,
     check_input_scaling,
 )
+from ..models.image_inputs_depthseg import check_value_range
 from ..pretext import start_far
 from .download import check_available
 from .objectives import is_self_supervised
@@ -30,7 +33,7 @@ from .objectives import is_self_supervised
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import SampleDataset
+    from ..data import Sample, SampleDataset
     from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -110,6 +113,7 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         processor = DepthSegImageProcessor(size=size)
     else:
         model = _start_model(config, changes)
+        _warn_of_dropped_head(model, options)
         processor = _load_processor(options, size)
     if is_self_supervised(config) and _is_new(model, "depth_predictor"):
         start_far(model)
@@ -121,6 +125,47 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         new_name = hasattr(model, "activation_checkpointing_enable")
         (model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset, first: Sample) -> None:
+    """Tell the processor of a run which pixel values of its training images are black and white.
+
+    The option `value_range` of the data set comes first, then the range of the checkpoint, then what is found in
+    images of more than 8 bits. Nothing changes for images of 8 bits.
+
+    Args:
+        processor: Changed in place.
+        train_set: The training set.
+        first: Its first sample, which says whether its images have more than 8 bits.
+
+    Raises:
+        ValueError: A range that is not valid, or floating-point images without one.
+    """
+    given, kept = given_value_range(train_set), processor.value_range
+    if given is not None:
+        processor.value_range = check_value_range(given)
+        if kept not in (None, processor.value_range):
+            logger.warning(
+                "The checkpoint was trained with value_range=%s; this run takes %s, as its data set says.",
+                *(kept, processor.value_range),
+            )
+        if processor.value_range[1] > 255 and first.image.dtype == np.uint8:
+            logger.warning(
+                "value_range=%s has no effect on images of 8 bits, such as %r; leave the option out.",
+                *(processor.value_range, first.name),
+            )
+        return
+    if kept is None:
+        processor.value_range = find_value_range(train_set, first)
+        return
+    # The range of the checkpoint stays, so floats need no other.
+    found = None if first.image.dtype.kind == "f" else find_value_range(train_set, first)
+    if found not in (None, kept):
+        logger.warning(
+            "The images look like value_range=%s, but the checkpoint was trained with %s, which stays; set "
+            "data.options.value_range to change it.",
+            *(found, kept),
+        )
 
 
 def _is_new(model: nn.Module, part: str) -> bool:
@@ -139,6 +184,19 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
         return model_class.from_encoder_pretrained(options.pretrained, **arguments)
     return model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+
+
+def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:
+    """Log what to change where the options describe another decoder than that of the checkpoint."""
+    report = model.transfer_report
+    dropped = [part for part in report.parts if (part.part, part.status) == ("head", "left over")] if report else []
+    if dropped and options.head_init == "pretrained":
+        logger.warning(
+            "The decoder of %s is not transferred (%s). To keep it, set model.head_type=null model.head_config=null; "
+            "if a new decoder is intended, model.head_init=random says so.",
+            options.pretrained,
+            dropped[0].why,
+        )
 
 
 def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImageProcessor:

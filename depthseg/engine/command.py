@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..metrics import DepthErrors
     from .run import RunResult
 
+logger = logging.getLogger(__name__)
+
 USER_ERRORS = (
     *(ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError),
     *(ConnectionError, PermissionError),
@@ -118,23 +120,33 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SystemExit: With a sentence where the user has to change something.
     """
-    from omegaconf import OmegaConf
-
     from ..data import load_dataset
+    from ..data.value_range import given_value_range
 
     show_progress()
     with one_sentence_errors():
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
-        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **options)
+        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         from ..models import DepthSegForSemanticSegmentation
         from .evaluation import default_depth_errors, evaluate_model, json_scores
         from .predict import load_model
 
         model, processor = load_model(arguments.model, arguments.revision)
+        given = given_value_range(dataset)
+        if given is not None and list(given) != processor.value_range:
+            logger.warning(
+                "value_range=%s is not used: images are scaled as in training, by %s.", given, processor.value_range
+            )
         if isinstance(model, DepthSegForSemanticSegmentation):
             return json_scores(evaluate_model(model, processor, dataset, "segmentation"))
         errors = _depth_errors(arguments, default_depth_errors(model))
         return json_scores(evaluate_model(model, processor, dataset, "depth", depth_errors=errors))
+
+
+def data_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a data set from words such as `depth_scale=1000`."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
 
 
 def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.label_spaces import LabelSpace, default_palette
 from ..models import DepthSegForSemanticSegmentation
 from .pictures import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
-from .predict import predict_maps
+from .predict import predict_maps, shown_image
 from .report import write_panel
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_prediction_panel(path: Path, model: nn.Module, processor: Any, dataset
     model.train(was_training)
     space = dataset.label_space or LabelSpace("none", ("none",), default_palette(1))
     columns = {
-        "input": [sample.image for sample in samples],
+        "input": [shown_image(processor, sample.image) for sample in samples],
         "predicted depth": [
             None if depth is None else colourise_predicted_depth(depth, model.config.depth_type)
             for depth in depth_maps

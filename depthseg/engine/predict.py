@@ -14,6 +14,7 @@ those of a data folder to which only `images/` and `classes.txt` are missing.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..data.images import KITTI_DEPTH_SCALE, list_images, read_image
+from ..data.faults import Fault, fault_of, grouped
+from ..data.images import IMAGE_SUFFIXES, KITTI_DEPTH_SCALE, list_images, name_some, read_image, unread_files
 from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
@@ -37,6 +39,8 @@ from .pictures import (
     write_picture,
 )
 from .records import write_json
+
+logger = logging.getLogger(__name__)
 
 MODEL_CLASSES = {cls.__name__: cls for cls in (DepthSegForSemanticSegmentation, DepthSegForDepthEstimation)}
 # Folder of the output directory -> ending of its files.
@@ -51,11 +55,22 @@ class Predictions:
 
     Attributes:
         names: Name of each image that was done; its files are `OUTPUT_DIR/labels/NAME.png` and so on.
-        failures: One sentence for each image that could not be done.
+        faults: What was wrong with each image that could not be done, and with each path without any.
+        skipped: Files of the folders given that are not images that are read.
     """
 
     names: tuple[str, ...]
-    failures: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    skipped: tuple[Path, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each of the faults."""
+        return tuple(fault.sentence for fault in self.faults)
+
+    def summary(self) -> list[str]:
+        """One sentence for each kind of fault, however many images have it."""
+        return grouped(self.faults)
 
 
 def predict(
@@ -78,13 +93,15 @@ def predict(
         device: Torch device; by default CUDA where there is one.
 
     Returns:
-        Names done and sentences on images that could not be done; those do not keep the others from being done.
+        Names done and what was wrong with the other images; those do not keep the first from being done.
 
     Raises:
         ValueError: There is no image to do, or the checkpoint is not a depthseg segmenter or depth model.
         FileExistsError: An output file exists and `overwrite` is False; nothing is written then.
     """
-    files, failures = find_images(images)
+    files, faults, skipped = find_images(images)
+    if skipped:
+        logger.warning(describe_skipped(skipped))
     names = unique_names(files)
     targets = [{kind: Path(output_dir) / kind / (name + end) for kind, end in OUTPUTS.items()} for name in names]
     if not overwrite:
@@ -97,38 +114,55 @@ def predict(
             image = read_image(path)
             labels, depth = predict_maps(model, processor, image)
         except (ValueError, OSError) as error:
-            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            faults.append(fault_of(error, path))
             continue
         record = {"image": str(path), "height": image.shape[0], "width": image.shape[1], **origin}
-        record |= _write_labels(target, image, labels, model.config)
+        record |= _write_labels(target, shown_image(processor, image), labels, model.config)
         record |= _write_depth(target, depth, model.config)
         write_json(target["json"], record)
         done.append(name)
-    return Predictions(tuple(done), tuple(failures))
+    return Predictions(tuple(done), tuple(faults), tuple(skipped))
 
 
-def find_images(images: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+def find_images(images: Sequence[str | Path]) -> tuple[list[Path], list[Fault], list[Path]]:
     """List image files, taking folders apart; a file that is named twice counts once.
 
     Returns:
-        Files in the order given, and a sentence for each path that gives none.
+        Files in the order given, what is wrong with each path that gives none, and the files of the folders that are
+        not images that are read.
 
     Raises:
         ValueError: There is no file at all.
     """
     files: dict[Path, Path] = {}
-    failures = []
+    faults, skipped = [], []
     for path in map(Path, images):
         found = list_images(path) if path.is_dir() else [path] if path.is_file() else []
+        if path.is_dir():
+            skipped += unread_files(path)
         if path.is_dir() and not found:
-            failures.append(f"{path} holds no image (jpg, jpeg or png).")
+            faults.append(Fault(path, _without_images(path), "no image"))
         elif not found:
-            failures.append(f"There is no file {path}.")
+            faults.append(Fault(path, f"There is no file {path}.", "no file"))
         for file in found:
             files.setdefault(file.resolve(), file)
     if not files:
-        raise ValueError(" ".join(["There is no image to predict.", *failures]))
-    return list(files.values()), failures
+        raise ValueError(" ".join(["There is no image to predict.", *grouped(faults)]))
+    return list(files.values()), faults, list(dict.fromkeys(skipped))
+
+
+def describe_skipped(skipped: Sequence[Path]) -> str:
+    """A sentence on files that were skipped: how many, and the names of the first three."""
+    names = name_some([path.name for path in skipped])
+    if len(skipped) == 1:
+        return f"1 file is not an image that is read and was skipped: {names}."
+    return f"{len(skipped)} files are not images that are read and were skipped: {names}."
+
+
+def _without_images(folder: Path) -> str:
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and list_images(path)]
+    hint = f" There are some in {name_some([str(path) for path in inner])}." if inner else ""
+    return f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}.{hint}"
 
 
 def unique_names(files: Sequence[Path]) -> list[str]:
@@ -204,7 +238,7 @@ def predict_maps(
     Args:
         model: Segmenter or depth model in evaluation mode.
         processor: Its image processor.
-        image: uint8 RGB `(H, W, 3)`.
+        image: RGB uint8 `(H, W, 3)`, or as `read_image` returns grey images of more than 8 bits.
 
     Returns:
         Class ids uint8 `(H, W)` and depth float32 `(H, W)` in the model's own `depth_type`, each None where the model
@@ -224,6 +258,11 @@ def predict_maps(
     if outputs.get("predicted_depth") is not None:
         depth = processor.post_process_depth_estimation(outputs, size)[0]["predicted_depth"].cpu().numpy()
     return labels, depth
+
+
+def shown_image(processor: DepthSegImageProcessor, image: np.ndarray) -> np.ndarray:
+    """The image to look at, uint8 RGB `(H, W, 3)`: one of more than 8 bits in the range that the network sees."""
+    return image if image.dtype == np.uint8 else np.rint(processor.to_rgb(image)).astype(np.uint8)
 
 
 def _write_labels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import platform
 import sys
 import time
@@ -50,6 +51,7 @@ class RunLog:
         self, run_dir: Path, accelerator: Accelerator, config: RunConfig, first_step: int, seconds_before: float
     ) -> None:
         self._active = accelerator.is_main_process
+        self._name = run_dir.name
         self._metrics = run_dir / METRICS_FILE
         self._steps = config.schedule.steps
         self._log_every = config.run.log_every
@@ -62,7 +64,9 @@ class RunLog:
             _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
             if config.run.tensorboard:
                 self._board = _summary_writer(run_dir / "tensorboard", first_step)
-        terminal = self._active and sys.stderr.isatty()
+        # A child process, as of the quickstart, is one of several: their bars would overwrite each other.
+        alone = multiprocessing.parent_process() is None
+        terminal = self._active and alone and sys.stderr.isatty()
         self._bar = tqdm(total=self._steps, initial=first_step, unit="step", disable=not terminal, dynamic_ncols=True)
 
     @property
@@ -88,8 +92,8 @@ class RunLog:
             rate = (step - self._first_step) / (time.perf_counter() - self._started)
             left = tqdm.format_interval((self._steps - step) / rate)
             logger.info(
-                "step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, %s left",
-                *(step, self._steps, values["loss"], lr, rate, left),
+                "%s: step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, %s left",
+                *(self._name, step, self._steps, values["loss"], lr, rate, left),
             )
         if self._board:
             for name, value in {**values, "lr": lr}.items():
@@ -107,7 +111,7 @@ class RunLog:
             file.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, float) and name not in SETTINGS}
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        logger.info("step %d scored: %s", line["step"], text)
+        logger.info("%s: step %d evaluated: %s", self._name, line["step"], text)
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(f"eval/{name}", value, line["step"])

@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model, source_of
+from .build import build_datasets, build_model, set_value_range, source_of
 from .checkpoint import Progress, latest_checkpoint, replace_folder
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
@@ -98,12 +98,14 @@ def train(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)
+    first = train_set[0]
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
+        set_value_range(processor, train_set, first)
     objective = build_objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
-    scorer.batch_of(train_set[0])  # what samples lack is found here, too
+    scorer.batch_of(first)  # what samples lack is found here, too
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
@@ -115,7 +117,7 @@ def train(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    stream = StreamDataset(train_set, build_transform(config), config.run.seed)
+    stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed)
     collate = Collate(processor, batch_content(config))
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
@@ -141,8 +143,8 @@ def log_video_report(config: RunConfig) -> None:
         logger.warning("The video was not examined: %s", error)
 
 
-def build_transform(config: RunConfig) -> TrainTransform:
-    """What happens to a training sample."""
+def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
+    """What happens to a training sample before the processor of the model normalises it."""
     data = config.data
     return TrainTransform(
         data.size,
@@ -150,6 +152,7 @@ def build_transform(config: RunConfig) -> TrainTransform:
         data.crop_scale,
         data.colour_jitter,
         crop_pixels=data.crop_pixels,
+        to_rgb=getattr(processor, "to_rgb", None),
         **hole_options(config),
     )
 

@@ -86,7 +86,9 @@ class Scorer:
         self._collate = Collate(processor, batch_content(config))
         # Holes are drawn as in training; nothing else is left to chance.
         size = processor.size["height"], processor.size["width"]
-        self._transform = TrainTransform(size, hflip=0.0, **hole_options(config))
+        self._transform = TrainTransform(
+            size, hflip=0.0, to_rgb=getattr(processor, "to_rgb", None), **hole_options(config)
+        )
         self._self_supervised = is_self_supervised(config)
         self._has_truth = len(dataset) > 0 and _has_truth(dataset, config)
         self.selection = SELECTION[config.task] if self._has_truth else WITHOUT_TRUTH

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging as python_logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +78,10 @@ class TransferMixin:
         plan = plan_transfer(source, config, cls.__name__, head_init, transfer_head)
         # Tensors of another shape are let through here and judged by part below.
         kwargs["ignore_mismatched_sizes"] = True
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
-        )
+        with one_report():
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
+            )
         by_name = {part for part, (taken, _) in plan.items() if taken} - ({"head"} if transfer_head else set())
         cls._refuse_partial(by_name, info, pretrained_model_name_or_path)
         for part, (taken, _) in plan.items():
@@ -123,6 +127,23 @@ class TransferMixin:
             return
         logger.warning("%s", report)
         self.config.weight_lineage = [*(self.config.weight_lineage or []), report.to_dict()]
+
+
+@contextlib.contextmanager
+def one_report() -> Iterator[None]:
+    """Drop transformers' table of missing and mismatched tensors: the transfer report explains the same by part."""
+    # An error of the conversion of weights is in no other report.
+    hidden = re.compile(r"LOAD REPORT(?!.*CONVERSION)", re.DOTALL)
+
+    def keep(record: python_logging.LogRecord) -> bool:
+        return hidden.search(record.getMessage()) is None
+
+    source = python_logging.getLogger("transformers.modeling_utils")
+    source.addFilter(keep)
+    try:
+        yield
+    finally:
+        source.removeFilter(keep)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConf
 
 from .encoders_depthseg import encoder_entry
 from .heads_native_depthseg import canonical_head
-from .loading_depthseg import HEAD_INITS, HUB_ARGUMENTS, count_tensors, make_report, source_revision
+from .loading_depthseg import HEAD_INITS, HUB_ARGUMENTS, count_tensors, make_report, one_report, source_revision
 from .transfer_depthseg import PartTransfer, TransferReport, plan_transfer, source_name
 from .transfer_families_depthseg import DEPTH_FAMILIES, DepthFamily, convert_config, depth_family, rename
 
@@ -103,14 +103,15 @@ class ForeignMixin:
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         encoder_config = read_encoder_config(pretrained_model_name_or_path, hub_arguments, encoder_options or {})
         model = cls(cls.config_class(encoder_config=encoder_config, **kwargs))
-        backbone, info = type(model.encoder.backbone).from_pretrained(
-            pretrained_model_name_or_path,
-            config=model.config.encoder_config,
-            dtype=dtype,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **hub_arguments,
-        )
+        with one_report():
+            backbone, info = type(model.encoder.backbone).from_pretrained(
+                pretrained_model_name_or_path,
+                config=model.config.encoder_config,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **hub_arguments,
+            )
         # Some backbones put each map through a norm of its own, which no other model has; it starts as the identity.
         norms = {name for name in info["missing_keys"] if name.startswith("hidden_states_norms.")}
         # What transformers' class has and ours has not, a pooler, need not be there.
@@ -199,9 +200,10 @@ def load_depth_network(
             f"{name} was written by {written_by}, which predicts no depth; from_depth_pretrained needs "
             f"{' or '.join(family.classes)}."
         )
-    network, info = AutoModelForDepthEstimation.from_pretrained(
-        name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **hub_arguments
-    )
+    with one_report():
+        network, info = AutoModelForDepthEstimation.from_pretrained(
+            name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **hub_arguments
+        )
     refuse_incomplete(name, info)
     return network
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from depthseg.data import FolderDataset, Sample
-from depthseg.data.images import depth_from_disparity, find_map, read_depth, read_disparity
+from depthseg.data.images import MapFiles, depth_from_disparity, read_depth, read_disparity
 from depthseg.data.transforms import TrainTransform
 
 
@@ -114,12 +114,12 @@ def test_one_array_must_be_the_only_one(tmp_path):
 
 
 def test_two_files_of_one_image_are_one_too_many(tmp_path):
-    assert find_map(tmp_path, "a") is None
+    assert MapFiles(tmp_path).find("a") is None
     save_png(tmp_path / "a.png", [[1]])
-    assert find_map(tmp_path, "a") == tmp_path / "a.png"
+    assert MapFiles(tmp_path).find("a") == tmp_path / "a.png"
     np.save(tmp_path / "a.npy", np.zeros((1, 1)))
-    with pytest.raises(ValueError, match=r"a.png and .*a.npy belong to the same image"):
-        find_map(tmp_path, "a")
+    with pytest.raises(ValueError, match=r"a.npy and .*a.png belong to the same image"):
+        MapFiles(tmp_path).find("a")
 
 
 def test_a_folder_takes_arrays_and_pictures_of_depth(root):

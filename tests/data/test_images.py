@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from depthseg.data.images import (
+    bit_depth_of,
     check_ids,
     check_same_size,
     image_files,
@@ -45,10 +46,29 @@ def test_alpha_is_dropped_and_grey_is_repeated(tmp_path):
     assert np.array_equal(read_image(tmp_path / "grey.png"), np.repeat(pixels[..., :1], 3, axis=2))
 
 
-def test_sixteen_bit_grey_keeps_the_upper_byte(tmp_path):
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+def test_grey_of_more_than_8_bits_keeps_its_values(tmp_path, ending):
     values = np.array([[0, 255, 256, 40000, 65535]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 0, 1, 40000 // 256, 255]
+    Image.fromarray(values).save(tmp_path / f"a.{ending}")
+    read = read_image(tmp_path / f"a.{ending}")
+    assert read.dtype == np.uint16 and np.array_equal(read, values)
+
+
+def test_integers_of_32_bits_are_16_bits_where_they_fit(tmp_path):
+    for name, values in (("fits", [0, 65535]), ("large", [0, 65536]), ("negative", [-1, 5])):
+        Image.fromarray(np.array([values], np.int32)).save(tmp_path / f"{name}.tiff")
+    read = read_image(tmp_path / "fits.tiff")
+    assert read.dtype == np.uint16 and read.tolist() == [[0, 65535]]
+    for name, found in (("large", "0 to 65536"), ("negative", "-1 to 5")):
+        with pytest.raises(ValueError, match=f"{name}.tiff holds grey values from {found}"):
+            read_image(tmp_path / f"{name}.tiff")
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(0, 8), (255, 8), (256, 10), (1024, 12), (4095, 12), (4096, 14), (16384, 16), (65535, 16)]
+)
+def test_bit_depths(largest, bits):
+    assert bit_depth_of(largest) == bits
 
 
 def test_sixteen_bit_rgb_keeps_the_upper_byte(tmp_path):
@@ -69,10 +89,15 @@ def test_exif_orientation_is_applied(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(pixels, -1))
 
 
-def test_floating_point_images_are_refused(tmp_path):
-    Image.fromarray(np.ones((3, 3), np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match="a.tiff holds floating-point"):
-        read_image(tmp_path / "a.tiff")
+def test_floating_point_images_keep_their_values_unless_they_are_no_numbers(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    read = read_image(tmp_path / "a.tiff")
+    assert read.dtype == np.float32 and np.array_equal(read, values)
+    values[1, 1] = np.nan
+    Image.fromarray(values).save(tmp_path / "b.tiff")
+    with pytest.raises(ValueError, match="b.tiff holds NaN"):
+        read_image(tmp_path / "b.tiff")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

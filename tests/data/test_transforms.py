@@ -170,3 +170,43 @@ def test_parts_that_are_missing_stay_missing():
 def test_options_out_of_range_are_named(options):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}="):
         TrainTransform(**{"size": (4, 4), **options})
+
+
+def deep(values):
+    """What `to_rgb` of an image processor does with 16 bits."""
+    return values if values.dtype == np.uint8 else np.repeat(values[..., None] / np.float32(257), 3, axis=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_deep_images_go_through_the_geometry_and_the_colours_of_8_bits_without_rounding(seed):
+    grey = street(60, 80).image[..., 0]
+    options = {"crop_scale": (0.5, 1.0), "colour_jitter": 0.4, "to_rgb": deep}
+    transform = TrainTransform((30, 36), **options)
+    frames, fine_frames = {1: np.dstack([grey] * 3)}, {1: grey.astype(np.uint16) * 257}
+    coarse = transform(Sample("a", np.dstack([grey] * 3), frames=frames), np.random.default_rng(seed))
+    fine = transform(Sample("a", fine_frames[1], frames=fine_frames), np.random.default_rng(seed))
+    for byte, level in (
+        (coarse.image, fine.image),
+        (coarse.frames[1], fine.frames[1]),
+        (coarse.clean.image, fine.clean.image),
+    ):
+        assert (level.dtype, level.shape) == (np.float32, (30, 36, 3))
+        assert 0 <= level.min() and level.max() <= 255
+        # Pillow rounds after each of three changes and two passes of the filter.
+        assert np.abs(level - byte).max() < 3
+
+
+def test_each_change_of_colours_is_that_of_pillow():
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for index, factor in [(0, 0.7), (0, 1.3), (1, 0.6), (1, 1.4), (2, 0.5), (2, 1.5)]:
+        expected = np.asarray(transforms._JITTERS[index](Image.fromarray(values)).enhance(factor))
+        found = transforms._recolour_floats(values.astype(np.float32), [index], {index: factor})
+        # Pillow rounds what it mixes with (the mean of the grey image after the grey image) and the result.
+        assert np.abs(found - expected).max() < 1 + abs(1 - factor)
+
+
+def test_deep_images_want_a_scale():
+    with pytest.raises(
+        ValueError, match="Image 'a' has more than 8 bits .uint16., and the image processor has no to_rgb"
+    ):
+        TrainTransform((4, 4))(Sample("a", np.zeros((8, 8), np.uint16)), np.random.default_rng(0))

@@ -117,6 +117,19 @@ def test_the_options_of_a_run_reach_the_model(depth_anything):
     assert status == {"encoder": "taken", "head": "new", "depth_predictor": "new", "classifier": "new"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        ((), False),
+        (("model.head_type=monodepth2",), True),
+        (("model.head_type=monodepth2", "model.head_init=random"), False),
+    ],
+)
+def test_a_decoder_that_the_options_drop_is_warned_of(depth_anything, caplog, overrides, warned):
+    build_model(options(depth_anything[0], *overrides), CLASSES)
+    assert ("set model.head_type=null model.head_config=null" in caplog.text) == warned
+
+
 def test_a_run_may_start_from_a_bare_encoder(depth_anything, tmp_path):
     """An image classifier of transformers, in the place where a depth model may stand."""
     options_of_encoder = depth_anything[1].config.backbone_config.to_dict()

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
+from depthseg.cli import main
 from depthseg.data import load_dataset
 from depthseg.data.images import read_depth
 from depthseg.data.label_spaces import CAMVID11, LabelSpace
@@ -197,11 +198,46 @@ def test_images_of_one_stem_get_names_of_their_own(both, images: Path, tmp_path:
 
 
 def test_a_file_named_twice_is_done_once_and_nothing_is_an_error(images: Path, tmp_path: Path) -> None:
-    files, failures = find_images([images / "wide.png", images, images / ".." / images.name / "wide.png"])
+    files, faults, skipped = find_images([images / "wide.png", images, images / ".." / images.name / "wide.png"])
     assert [file.name for file in files] == ["wide.png", "tall.png"]
-    assert failures == []
-    with pytest.raises(ValueError, match=f"no image to predict. {tmp_path} holds no image"):
+    assert (faults, skipped) == ([], [])
+    with pytest.raises(ValueError, match=f"no image to predict. {tmp_path} holds no image; images end in .bmp, .jpeg"):
         find_images([tmp_path])
+    with pytest.raises(ValueError, match=f"There are some in {images}."):
+        find_images([images.parent])
+
+
+@pytest.mark.parametrize("ending", [".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".TIF", ".WebP", ".PNG"])
+def test_images_of_every_format_are_found_whatever_the_case(tmp_path: Path, ending: str) -> None:
+    Image.new("RGB" if ending != ".pgm" else "L", (4, 3), 7).save(tmp_path / f"a{ending}")
+    assert find_images([tmp_path]) == ([tmp_path / f"a{ending}"], [], [])
+
+
+def test_what_is_skipped_is_counted_and_named(both, images: Path, tmp_path: Path, caplog) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("b.heic", "notes.txt", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_text("no image")
+    (folder / "a.png").write_bytes((images / "tall.png").read_bytes())
+    result = predict(both[1] / "model", [folder, folder], tmp_path / "out")
+    assert (result.names, result.failures) == (("a",), ())
+    assert result.skipped == (folder / "b.heic", folder / "notes.txt")
+    assert "2 files are not images that are read and were skipped: b.heic, notes.txt." in caplog.messages
+    (folder / "notes.txt").unlink()
+    predict(both[1] / "model", [folder], tmp_path / "other")
+    assert "1 file is not an image that is read and was skipped: b.heic." in caplog.messages
+
+
+def test_images_with_the_same_fault_are_one_message(both, images: Path, tmp_path: Path, capsys) -> None:
+    for index in range(4):
+        (tmp_path / f"broken{index}.png").write_bytes((images / "wide.png").read_bytes()[: 1500 + index])
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(both[1] / "model"), str(tmp_path), str(images), "--output-dir", str(tmp_path / "out")])
+    assert end.value.code == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {tmp_path}/broken0.png is truncated or damaged")
+    assert errors[0].endswith("4 files have this fault: broken0.png, broken1.png, broken2.png, ....")
 
 
 @pytest.mark.parametrize("kind", ["labels", "depth", "json"])

@@ -15,7 +15,9 @@ from depthseg.models import DepthSegImageProcessor
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-OURS = {"size", "resample", "do_normalize", "image_mean", "image_std"}
+SCALING = {"do_resize", "do_rescale", "rescale_factor"}
+# Not saved while they are None: value_range.
+OURS = {"size", "resample", "do_normalize", "image_mean", "image_std"} | SCALING
 
 
 def saved(folder, processor):
@@ -37,7 +39,7 @@ def test_pixel_values_are_those_of_dpt(tmp_path, resample):
     expected = theirs(images=Image.fromarray(IMAGE), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(ours(images=IMAGE)["pixel_values"], expected, rtol=0, atol=1e-5)
     # Nothing is carried along that this processor does not do.
-    assert set(vars(ours)) == OURS
+    assert set(vars(ours)) == OURS | {"value_range"}
 
 
 def test_a_size_that_is_asked_for_wins_and_nothing_is_said(tmp_path, caplog):
@@ -86,7 +88,7 @@ def test_sizes_of_older_and_other_files(tmp_path, entries, size):
     normalisation = {"do_normalize": True, "image_mean": MEAN, "image_std": STD}
     write(tmp_path, feature_extractor_type="DPTFeatureExtractor", **normalisation, **entries)
     ours = DepthSegImageProcessor.from_pretrained(tmp_path)
-    assert (ours.size, ours.image_mean, set(vars(ours))) == (size, MEAN, OURS)
+    assert (ours.size, ours.image_mean, set(vars(ours))) == (size, MEAN, OURS | {"value_range"})
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,7 @@ def test_a_transfer_is_logged_and_a_reload_is_not(checkpoints, caplog):
         library.removeHandler(caplog.handler)
         logging.getLogger("depthseg").removeHandler(caplog.handler)
     assert "depth_predictor  left over" in caplog.text
+    assert "LOAD REPORT" not in caplog.text, "transformers' own table says the same a second time"
 
 
 def test_lineage_grows_with_each_transfer_and_not_with_a_reload(checkpoints, tmp_path):

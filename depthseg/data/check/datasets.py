@@ -1,0 +1,289 @@
+"""How each data set that is on disk is looked through."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..calibration import read_calibration
+from ..camvid import CamVid, read_camvid_labels, split_folders
+from ..clips import PictureFrames, find_clips, natural_order
+from ..film import looks_like_film
+from ..folder import divide_images, read_folder_depth, read_folder_labels, read_label_space, read_list
+from ..images import (
+    IMAGE_SUFFIXES,
+    KITTI_DEPTH_SCALE,
+    MapFiles,
+    check_same_size,
+    read_depth,
+    read_disparity,
+    read_image,
+)
+from ..label_spaces import CAMVID11, LabelSpace
+from ..layout import misplaced_images, misplaced_maps
+from .depth import examine_unit
+from .labels import examine_classes, explain_ids, explain_sizes, id_names
+from .report import DatasetReport
+from .scan import Finding, Scan, count
+
+
+def check_dataset(name: str, root: str | Path, **options: float | str | None) -> DatasetReport:
+    """Read every file of a data set and collect what is wrong instead of stopping at the first fault.
+
+    Args:
+        name: `camvid`, `folder`, `stereo` or `video`.
+        root: Folder of the data; for `video` also a video file.
+        **options: For `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`, `focal_times_baseline` and
+            `disparity_format` as in `FolderDataset`; for `video`: `depth` and `depth_scale` as in `VideoSequences`.
+
+    Raises:
+        ValueError: This data set cannot be checked, or has no such option.
+    """
+    if name not in _CHECKS:
+        raise ValueError(
+            f"{name!r} data sets cannot be checked, only {', '.join(_CHECKS)}: the frames of the others are rendered "
+            "by depthseg as they are needed."
+        )
+    known = list(inspect.signature(_CHECKS[name]).parameters)[1:]
+    for key in options:
+        if key not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{key!r} is no option of checking {name!r} data sets; {has}.")
+    report = DatasetReport(name=name, root=Path(root))
+    if not (report.root.is_dir() or (name == "video" and report.root.is_file())):
+        report.problem(f"The folder {root} does not exist.")
+        return report
+    _CHECKS[name](report, **options)
+    return report
+
+
+def _check_camvid(report: DatasetReport) -> None:
+    report.label_space = CAMVID11
+    scan = Scan(report, CAMVID11.num_labels, read_camvid_labels, (".png",), labels_required=True)
+    findings: list[Finding] = []
+    for split in CamVid.splits:
+        images, labels = split_folders(report.root, split)
+        there = [folder for folder in (images, labels) if folder.is_dir()]
+        if len(there) == 1:
+            missing = labels if images in there else images
+            report.problem(f"{there[0]} is there but {missing} is missing.")
+        elif there:
+            found = scan.run(images, labels, None, (".png",)).values()
+            report.splits[split] = count(found, scan.num_ids)
+            findings += found
+    if not report.splits and not report.faults:
+        folders = ", ".join(f"{split}/ with {split}annot/" for split in CamVid.splits)
+        report.problem(f"{report.root} is not in the SegNet layout; expected {folders}.")
+    examine_classes(report, CAMVID11, count(findings, scan.num_ids))
+    _explain(report, scan, CAMVID11)
+
+
+def _check_folder(
+    report: DatasetReport,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    depth_scale: float = KITTI_DEPTH_SCALE,
+    focal_times_baseline: float | None = None,
+    disparity_format: str = "kitti",
+    split_by: str = "auto",
+) -> None:
+    root = report.root
+    if not (root / "images").is_dir():
+        _report_places(report, [f"The folder {root / 'images'} does not exist.", *misplaced_images(root)])
+        return
+    space = report.label_space = _label_space(report)
+    scan = Scan(
+        report,
+        len(id_names(space)) if space else 0,
+        partial(read_folder_labels, space=space) if space else None,
+        read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
+        depth_scale=None if focal_times_baseline else depth_scale,
+    )
+    depth = root / ("disparity" if focal_times_baseline else "depth")
+    findings = scan.run(root / "images", root / "labels", depth, IMAGE_SUFFIXES)
+    whole = report.splits["all"] = count(findings.values(), scan.num_ids)
+    if not findings:
+        _report_places(report, misplaced_images(root))
+        return
+    for split, names in _folder_splits(report, findings, val_fraction, seed, split_by).items():
+        report.splits[split] = count([findings[name] for name in names], scan.num_ids)
+    _report_misplaced(report, depth, findings)
+    if space is not None:
+        examine_classes(report, space, whole)
+    _explain(report, scan, space)
+    examine_unit(report, whole.depth, next(iter(MapFiles(depth)), None), depth_scale)
+
+
+def _label_space(report: DatasetReport) -> LabelSpace | None:
+    try:
+        return read_label_space(report.root)
+    except (ValueError, OSError) as error:
+        report.problem(str(error))
+        return None
+
+
+def _report_places(report: DatasetReport, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        report.problem(sentence)
+
+
+def _report_misplaced(report: DatasetReport, depth: Path, findings: dict[str, Finding]) -> None:
+    """Report maps in folders that are not read, for a truth of which no file is where it should be."""
+    root = report.root
+    for truth, folder in (("labels", root / "labels"), ("depth", depth)):
+        if not any(path.stem in findings for path in MapFiles(folder)) and folder.name == truth:
+            _report_places(report, misplaced_maps(root, truth, findings))
+    if depth.name == "depth" and not depth.is_dir() and (root / "disparity").is_dir():
+        report.note(f"{root / 'disparity'} is not read: to make depth of it, give the option focal_times_baseline.")
+
+
+def _explain(report: DatasetReport, scan: Scan, space: LabelSpace | None) -> None:
+    """Add the likely reason of ids and sizes that were refused."""
+    common = 2 * scan.refused > scan.maps
+    reasons = (explain_ids(scan.ids, space) if common else None, explain_sizes(scan.other_sizes, scan.maps))
+    _report_places(report, [reason for reason in reasons if reason])
+
+
+def _folder_splits(
+    report: DatasetReport, findings: dict[str, Finding], val_fraction: float, seed: int, split_by: str
+) -> dict[str, list[str]]:
+    """Names of `train` and `val` that can be used: labelled images, or those with depth where nothing is labelled."""
+    labelled = [name for name, finding in findings.items() if finding.pixels is not None]
+    ready = labelled or [name for name, finding in findings.items() if finding.depth is not None]
+    truth = "label map" if labelled else "depth map"
+    if not ready:
+        report.note("No image has a label or depth map: the folder serves for prediction only.")
+    elif len(ready) < len(findings):
+        report.note(f"{len(findings) - len(ready)} of {len(findings)} images have no readable {truth}.")
+    files = {name: findings[name].path for name in ready}
+    splits: dict[str, list[str]] = {}
+    for split in ("train", "val"):
+        try:
+            listed = read_list(report.root, split)
+        except (ValueError, OSError) as error:
+            report.problem(str(error))
+            continue
+        if listed is None:
+            splits[split], sentence = divide_images(files, split, val_fraction, seed, split_by)
+            if sentence and split == "val":
+                report.note(sentence[0].upper() + sentence[1:])
+            continue
+        _report_listed(report, listed, split, findings, files, truth)
+        splits[split] = [name for name in listed if name in files]
+        if split == "val":
+            _compare_lists(report, splits, files)
+    return splits
+
+
+def _report_listed(
+    report: DatasetReport,
+    listed: Sequence[str],
+    split: str,
+    findings: dict[str, Finding],
+    files: dict[str, Path],
+    truth: str,
+) -> None:
+    for name in (name for name in listed if name not in files):
+        lacks = truth if name in findings else "image"
+        hint = " Lists hold names without ending." if Path(name).stem in findings and lacks == "image" else ""
+        sentence = f"{report.root / split}.txt lists {name!r}, which has no readable {lacks}.{hint}"
+        report.problem(sentence, Path(name), (split, lacks))
+
+
+def _compare_lists(report: DatasetReport, splits: dict[str, list[str]], files: dict[str, Path]) -> None:
+    """Report images of both splits, and neighbours in a film that are on both sides."""
+    train, val = (set(splits.get(split, ())) for split in ("train", "val"))
+    if common := sorted(train & val):
+        number = "1 image is" if len(common) == 1 else f"{len(common)} images are"
+        report.problem(f"{number} in train.txt and in val.txt, the first is {common[0]!r}.")
+    order = sorted(train | val, key=natural_order)
+    beside = {name for pair in pairwise(order) for name in pair if name in val and train & {*pair} - {name}}
+    if len(beside) > len(val) / 2 and len(val) > 1 and looks_like_film(tuple(files[name] for name in order)):
+        report.note(
+            f"Neighbouring images look like frames of one film, and {len(beside)} of {len(val)} images of val are "
+            "beside one of train: scores on val are too good. List whole parts of the film for val."
+        )
+
+
+def _check_stereo(report: DatasetReport) -> None:
+    report.what, report.depth_unit = "pairs", "disparity in pixels"
+    sides = {side: report.root / side for side in ("left", "right")}
+    missing = [folder for folder in sides.values() if not folder.is_dir()]
+    for folder in missing:
+        report.problem(f"The folder {folder} does not exist; pairs are read from left/ and right/.")
+    if missing:
+        return
+    scan = Scan(report, read_depth=read_disparity, depth_scale=256)
+    left = scan.run(sides["left"], None, report.root / "disparity", IMAGE_SUFFIXES)
+    right = scan.list(sides["right"], IMAGE_SUFFIXES)
+    for name in sorted(left.keys() ^ right.keys()):
+        path, other = (left[name].path, "right") if name in left else (right[name], "left")
+        sentence = f"{path} has no partner of the same name in {sides[other]}."
+        report.problem(sentence, path, ("partner", other))
+    pairs = {name: left[name] for name in left if name in right}
+    for name, finding in pairs.items():
+        image = scan.attempt(partial(read_image, right[name]), right[name])
+        if image is not None and finding.size:
+            scan.attempt(
+                partial(check_same_size, finding.path, np.empty(finding.size), right[name], image), right[name]
+            )
+    report.splits["all"] = count(pairs.values())
+    _check_calibration(report, report.root / "calib.txt", "depth is in units of the distance of the cameras")
+
+
+def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: float = KITTI_DEPTH_SCALE) -> None:
+    report.what = "frames"
+    inside = report.root / depth if depth else None
+    depth_folder = inside if inside is None or inside.is_dir() else Path(depth)
+    scan = Scan(report, read_depth=partial(read_depth, scale=depth_scale), depth_scale=depth_scale)
+    try:
+        clips = find_clips(report.root, [depth_folder] if depth_folder else [])
+    except (ValueError, OSError, ImportError) as error:
+        report.problem(str(error))
+        return
+    findings: list[Finding] = []
+    for clip in clips:
+        if isinstance(clip.frames, PictureFrames):
+            folder = depth_folder and (depth_folder / clip.name if len(clips) > 1 else depth_folder)
+            found = list(scan.run(clip.path, None, folder, IMAGE_SUFFIXES).values())
+            readable = [finding for finding in found if finding.size]
+            for finding in (finding for finding in readable if finding.size != readable[0].size):
+                sentence = (
+                    f"{finding.path} has another size than the first frame of its clip, {readable[0].path.name}."
+                )
+                report.problem(sentence, finding.path, ("size", clip.path))
+        else:
+            found = [Finding(clip.path) for _ in range(len(clip.frames))]
+            scan.attempt(lambda clip=clip: [None for _ in clip.frames.up_to(len(clip.frames) - 1)], clip.path)
+        report.splits[clip.name] = count(found)
+        findings += found
+    if len(clips) > 1:
+        report.splits["all"] = count(findings)
+    for calibration in sorted({clip.nearest("calib.txt", report.root) or Path("calib.txt") for clip in clips}):
+        _check_calibration(report, calibration, "the focal length must be given or learned")
+    report.note(
+        f"`depthseg datasets doctor {report.root}` says whether depth can be learned from how the camera moves."
+    )
+
+
+def _check_calibration(report: DatasetReport, path: Path, otherwise: str) -> None:
+    if not path.is_file():
+        report.note(f"There is no calib.txt: {otherwise}.")
+        return
+    try:
+        read_calibration(path)
+    except (ValueError, OSError) as error:
+        report.problem(str(error))
+
+
+_CHECKS: dict[str, Callable[..., None]] = {
+    "camvid": _check_camvid,
+    "folder": _check_folder,
+    "stereo": _check_stereo,
+    "video": _check_video,
+}

@@ -1,0 +1,66 @@
+"""Telling the frames of a film from single photographs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .images import read_thumbnail
+
+_LEAST_IMAGES = 10
+"""Of fewer images, too few differences can be measured to tell anything."""
+_PAIRS = 20
+_THUMBNAIL = (32, 24)
+_NEAR = 0.6
+"""Neighbours are frames of one film if they differ by less than this fraction of what other pairs differ by.
+
+Measured with `_PAIRS` pairs: KITTI at 10 frames a second 0.1, CamVid at 1 frame a second 0.4; single photographs are
+near 1, and the median of so few pairs strays by 0.1.
+"""
+
+
+@functools.lru_cache(maxsize=16)
+def looks_like_film(paths: tuple[Path, ...]) -> bool:
+    """Whether neighbouring images look like frames of one or several films.
+
+    Their names must end in a number and be equal before it, and in the median, neighbours must be far more alike than
+    images from different places in the list. At most 40 images are decoded, evenly spread; those that cannot be read
+    do not count.
+
+    Args:
+        paths: Image files in natural order.
+    """
+    neighbours = [pair for pair in itertools.pairwise(paths) if _sequence_of(pair[0]) == _sequence_of(pair[1])]
+    # Neighbours are to be the rule: the last frame of a sequence has none.
+    if len(paths) < _LEAST_IMAGES or len(neighbours) < len(paths) / 2:
+        return False
+    places = np.unique(np.linspace(0, len(neighbours) - 1, _PAIRS).round().astype(int))
+    pairs = [pair for place in places if (pair := _thumbnails(*neighbours[place])) is not None]
+    if len(pairs) < _LEAST_IMAGES / 2:
+        return False
+    near = np.median([_difference(*pair) for pair in pairs])
+    # Pairs beside one another in the list may still show the same place.
+    apart = len(pairs) // 3
+    far = [_difference(one[0], other[0]) for n, one in enumerate(pairs) for other in pairs[n + apart :]]
+    return bool(near < _NEAR * np.median(far))
+
+
+def _sequence_of(path: Path) -> str | None:
+    """The name before its last number; a name without a number shares its sequence with no other."""
+    found = re.fullmatch(r"(.*?)\d+\D*", path.stem)
+    return found[1] if found else str(path)
+
+
+def _thumbnails(*paths: Path) -> list[np.ndarray] | None:
+    try:
+        return [read_thumbnail(path, _THUMBNAIL) for path in paths]
+    except (ValueError, OSError):
+        return None
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())

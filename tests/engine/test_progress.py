@@ -1,0 +1,35 @@
+"""What a run tells while it trains: whose line it is, and one bar for one run."""
+
+import logging
+import multiprocessing
+import sys
+
+import pytest
+
+from depthseg.engine import records
+
+
+def test_every_line_names_its_run(tiny, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="depthseg"):
+        tiny.tiny_train(tmp_path / "depth_0", "schedule.steps=2", "run.log_every=1", "run.report=false")
+    lines = [record.getMessage() for record in caplog.records if "step " in record.getMessage()]
+    assert len(lines) == 3  # two steps and one evaluation
+    assert all(line.startswith("depth_0: step ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("is_child", "terminal", "drawn"), [(False, True, True), (False, False, False), (True, True, False)]
+)
+def test_a_bar_is_drawn_on_a_terminal_by_a_run_that_is_alone(tiny, tmp_path, monkeypatch, is_child, terminal, drawn):
+    bars = []
+
+    class Bar(records.tqdm):
+        def __init__(self, **options):
+            bars.append(not options["disable"])
+            super().__init__(**{**options, "disable": True})
+
+    monkeypatch.setattr(records, "tqdm", Bar)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object() if is_child else None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    tiny.tiny_train(tmp_path / "run", "schedule.steps=1", "run.report=false")
+    assert bars == [drawn]
