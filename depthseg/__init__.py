@@ -3,6 +3,7 @@
 The classes are imported when they are first asked for, so that `import depthseg` costs nothing.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .auto_classes import register_on_first_use
@@ -35,8 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in (*__all__, "models"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import models
-
+    models = import_module(".models", __name__)
     return models if name == "models" else getattr(models, name)
 
 

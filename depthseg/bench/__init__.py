@@ -69,8 +69,8 @@ def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: in
         repeats: Timed runs of each side and size.
         threads: Threads of PyTorch.
 
-    Yields:
-        One comparison a size.
+    Returns:
+        One comparison a size, as it is done.
 
     Raises:
         ValueError: An unknown name, fewer than two repetitions, or no thread.
@@ -81,6 +81,10 @@ def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: in
         raise ValueError(f"There is no case {', '.join(unknown)} to bench.{near} Choose from {', '.join(CASES)}.")
     if repeats < 2 or threads < 1:
         raise ValueError(f"repeats is {repeats} and threads is {threads}; they must be at least 2 and 1.")
+    return _compare(names, repeats, threads)
+
+
+def _compare(names: tuple[str, ...], repeats: int, threads: int) -> Iterator[Comparison]:
     import torch
 
     threads_before = torch.get_num_threads()

@@ -31,6 +31,9 @@ ANSWERS = {
 }
 """What is asked -> command and exit code."""
 
+IMPORTS = "import torch, accelerate, transformers.modeling_utils"
+"""What every training of a model of transformers imports."""
+
 
 def compare(name: str, repeats: int) -> Iterator[Comparison]:
     """Compare answers with an empty program, imports with each other, and the first training step with its imports.
@@ -45,8 +48,7 @@ def compare(name: str, repeats: int) -> Iterator[Comparison]:
     yield _comparison(f"{name} import", imports, repeats)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder))
-        imports = "import torch, accelerate, transformers.modeling_utils"
-        sides = {"imports alone": partial(run_python, imports), "depthseg": partial(first_step, folder)}
+        sides = {"imports alone": partial(run_python, IMPORTS), "depthseg": partial(first_step, folder)}
         yield _comparison(f"{name} first step", sides, repeats)
 
 

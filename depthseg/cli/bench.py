@@ -22,13 +22,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print both sides of each comparison as it is done."""
-    from ..engine.records import write_json
-
-    show_progress()
     done = []
     with one_sentence_errors():
-        for comparison in bench(tuple(options.cases) or DEFAULT_CASES, options.repeats, options.threads):
+        comparisons = bench(tuple(options.cases) or DEFAULT_CASES, options.repeats, options.threads)
+        show_progress()
+        for comparison in comparisons:
             print(comparison, flush=True)
             done.append(comparison.to_dict())
     if options.output:
+        from ..engine.records import write_json
+
         write_json(options.output, environment(options.threads) | {"comparisons": done})
