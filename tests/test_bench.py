@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from depthseg.bench import CASES, DEFAULT_CASES, timing
+from depthseg.bench import CASES, DEFAULT_CASES, startup, timing
+from depthseg.bench.forward import BUILDERS
 from depthseg.bench.photometric import SIDES
 from depthseg.bench.timing import Comparison, relative_difference, time_in_turns
 from depthseg.cli import main
@@ -60,7 +61,7 @@ def test_a_wrong_loss_is_seen(monkeypatch):
 
 def test_ratio_is_the_median_of_pairs():
     seconds = {"transformers": [1.0, 2.0, 4.0], "depthseg": [1.1, 2.0, 2.0]}
-    comparison = Comparison("x", 1, 2, seconds, 0.0)
+    comparison = Comparison("x", seconds, 1, 2, 0.0)
     assert comparison.ratio == median([1.1, 1.0, 0.5])
     assert comparison.to_dict()["medians"] == {"transformers": 2.0, "depthseg": 2.0}
     assert "2000.0 ms [1500.0 - 3000.0]" in str(comparison) and "2000.0 ms [1550.0 - 2000.0]" in str(comparison)
@@ -83,7 +84,7 @@ def test_a_difference_is_seen():
 def test_default_cases_have_published_sizes():
     assert set(DEFAULT_CASES) < set(CASES)
     with torch.device("meta"):
-        model: nn.Module = CASES["depth-anything-small"].build()
+        model: nn.Module = BUILDERS[CASES["depth-anything-small"].options["model"]]()
     # 24.8 M is the size that its authors give for Depth-Anything-Small.
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(24.8, abs=0.05)
 
@@ -98,3 +99,40 @@ def test_default_cases_have_published_sizes():
 )
 def test_impossible_comparisons_are_sentences(arguments, words):
     assert words in str(run("bench", *arguments))
+
+
+def test_cpu_seconds_are_those_that_the_process_itself_counts():
+    before = startup.cpu_seconds_of_processes()
+    program = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(0.3)"
+    startup.run_python(program)
+    # Neither the waiting nor what this process does is counted.
+    assert 0.3 <= startup.cpu_seconds_of_processes() - before < 0.55
+
+
+def test_a_command_that_fails_is_not_timed(tmp_path):
+    with pytest.raises(RuntimeError, match="ended with 3, not 0"):
+        startup.run_python("raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="without a step"):
+        startup.first_step(str(tmp_path / "no images"))
+
+
+def test_answers_and_imports_are_compared_with_what_they_cannot_do_without(monkeypatch):
+    monkeypatch.setattr(timing, "WARM_UPS", 0)
+    monkeypatch.setattr(startup, "first_step", lambda folder: startup.run_python("pass"))
+    monkeypatch.setattr(startup, "IMPORTS", "pass")
+    found = {comparison.name: comparison for comparison in CASES["startup"].compare("startup", 2)}
+    assert set(found) == {f"startup {row}" for row in (*startup.ANSWERS, "import", "first step")}
+    for comparison in found.values():
+        assert list(comparison.seconds)[1] == "depthseg" and all(
+            min(times) > 0 for times in comparison.seconds.values()
+        )
+        assert "difference" not in str(comparison) and "ratio" in str(comparison)
+    assert list(found["startup import"].seconds) == ["transformers", "depthseg"]
+    assert list(found["startup --help"].seconds) == ["bare Python", "depthseg"]
+
+
+def test_a_first_step_is_reached_and_the_run_ended(tmp_path):
+    startup.write_images(tmp_path)
+    startup.first_step(str(tmp_path))
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert not (tmp_path / "run" / "model").exists()

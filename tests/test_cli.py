@@ -1,6 +1,7 @@
 """The command line: what it prints, how it ends, and that a user's mistake is one sentence."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthseg import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegImageProcessor
-from depthseg.cli import main
+from depthseg import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegImageProcessor, __version__
+from depthseg.cli import COMMANDS, main
 from depthseg.data import DATASETS
 
 
@@ -48,12 +49,123 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "command", ["quickstart", "pretrain", "finetune", "evaluate", "study", "predict", "datasets", "bench"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert f"usage: depthseg {command}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"depthseg {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pretrian",), ["'pretrian'", "Did you mean 'pretrain'?", "quickstart"]),
+        (("--verison",), ["'--verison'", "Did you mean '--version'?"]),
+        (("datasets", "chek", "folder", "x"), ["'chek'", "Did you mean 'check'?", "doctor"]),
+        # Not that --output-dir is missing: that is what was meant.
+        (("predict", "m", "x.png", "--ouput-dir", "o"), ["'--ouput-dir'", "Did you mean '--output-dir'?"]),
+        (("finetune", "--confg=x.yaml"), ["'--confg'", "Did you mean '--config'?"]),
+        (("datasets", "doctor", "x", "--strid=1", "--sride", "2"), ["'--sride'", "Did you mean '--stride'?"]),
+        (("finetune",), ["required: --config"]),
+        (("evaluate", "--crop", "gard"), ["--crop", "'garg'"]),
+        ((), ["quickstart", "pretrain", "--version"]),
+        (("datasets",), ["list", "doctor"]),
+    ],
+)
+def test_mistyped_words_are_answered_with_near_ones(words, said, capsys):
+    assert run(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and all(word in captured.err for word in said)
+
+
+def test_words_behind_two_dashes_are_no_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "no image to predict" in str(run("predict", "--output-dir", "o", "m", "--", "--street.png"))
+
+
+# A process that runs one command, or a script, and then prints which of the slow packages it imported.
+WHAT_IS_IMPORTED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    if sys.argv[0].endswith(".py"):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        from depthseg.cli import main
+        main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+slow = ("torch", "transformers", "accelerate", "matplotlib", "datasets", "evaluate", "numpy", "omegaconf")
+print(code if isinstance(code, int) else 0 if code is None else 1, *(name for name in slow if name in sys.modules))
+"""
+TRAINING = Path(__file__).parents[1] / "training"
+
+
+def imported_by(*words: object, folder: Path) -> list[str]:
+    command = [sys.executable, "-c", WHAT_IS_IMPORTED, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done.stdout.splitlines()[-1].split()
+
+
+ANSWERS = [
+    *[((command, "--help"), "0") for command in COMMANDS],
+    *[(("datasets", command, "--help"), "0") for command in ("list", "check", "doctor", "render")],
+    (("recipes",), "0"),
+    (("recipes", "pretrain_video_mono"), "0"),
+    (("datasets", "list"), "0"),
+    (("finetune",), "2"),
+    (("evaluate", "--crop", "gard"), "2"),
+    (("evaluate", "--model", "m", "--dataset", "camvit", "--root", "r"), "2"),
+    (("study", "world", "--shard", "two"), "2"),
+    (("datasets", "render", "x", "--split", "trian"), "2"),
+    (("bench", "--repeats", "many"), "2"),
+    (("bench", "nothing"), "1"),
+    (("study", "wold"), "1"),
+    (("publish", "run"), "1"),
+    (("recipes", "pretrain_vide_mono"), "1"),
+    (("datasets", "check", "folder", "nowhere"), "1"),
+    (("pretrain", "--config", "missing.yaml"), "1"),
+    (("finetune", "--config", "pretrain_synthetic_flow"), "1"),
+    (("finetune", "--config", "folder_fewshot_resnet18", "optim.lrr=1"), "1"),
+]
+
+
+@pytest.mark.parametrize(("words", "code"), ANSWERS, ids=lambda value: " ".join(value))
+def test_answers_need_no_torch(words, code, tmp_path):
+    found = imported_by("depthseg", *words, folder=tmp_path)
+    assert found[0] == code
+    assert not {"torch", "transformers", "accelerate", "matplotlib", "datasets", "evaluate"} & set(found)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), (), ("pretrian",), ("predict", "--help")], ids=str)
+def test_the_first_answers_need_nothing_at_all(words, tmp_path):
+    assert len(imported_by("depthseg", *words, folder=tmp_path)) == 1
+
+
+@pytest.mark.parametrize("script", ["evaluate", "finetune_segmentation", "pretrain_depth"])
+def test_help_of_a_script_needs_no_torch(script, tmp_path):
+    found = imported_by(TRAINING / f"{script}.py", "--help", folder=tmp_path)
+    assert found[0] == "0" and "torch" not in found
+
+
+def test_the_probe_sees_imports(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import matplotlib, transformers\nraise SystemExit(3)\n")
+    assert {"3", "transformers", "matplotlib"} <= set(imported_by(script, folder=tmp_path))
+
+
+def test_a_closed_pipe_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "depthseg.cli", "recipes"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
@@ -66,8 +178,8 @@ def test_every_command_explains_itself(command, capsys):
 )
 def test_options_of_a_study_may_stand_anywhere_behind_its_name(words, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("depthseg.cli.plan_study", lambda study, *_: seen.append(study.seeds))
-    monkeypatch.setattr("depthseg.cli.plan_text", str)
+    monkeypatch.setattr("depthseg.study.plan.plan_study", lambda study, *_: seen.append(study.seeds))
+    monkeypatch.setattr("depthseg.study.plan.plan_text", str)
     assert run(*words) == 0
     assert [(seeds.finetune, seeds.pretrain) for seeds in seen] == [(6, 4)]
 

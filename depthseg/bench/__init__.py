@@ -1,4 +1,4 @@
-"""Speed of this package against transformers and against plain formulae: same numbers, same process, taking turns.
+"""Speed of this package against transformers and against plain formulae: same numbers, same machine, taking turns.
 
 Both sides take turns within each repetition, so what slows the machine down for a while slows both, and each goes
 first in half of the repetitions.
@@ -8,42 +8,53 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
+from ..choices import did_you_mean
 
-from .forward import TINY_NECK, TINY_VIT, ForwardCase, build_depth_anything, build_dpt
-from .photometric import PhotometricCase
-from .timing import Comparison
+if TYPE_CHECKING:
+    from .timing import Comparison
 
-CASES: dict[str, ForwardCase | PhotometricCase] = {
-    "depth-anything-small": ForwardCase(build_depth_anything, ((252, 252), (182, 252))),
-    "dpt-vit-small": ForwardCase(build_dpt, ((224, 224),)),
-    "photometric": PhotometricCase(4, (96, 320)),
-    "depth-anything-tiny": ForwardCase(
-        partial(
-            build_depth_anything,
-            backbone=TINY_VIT | {"out_indices": [1, 2, 3, 4]},
-            reassemble_hidden_size=16,
-            head_hidden_size=8,
-            **TINY_NECK,
-        ),
-        ((28, 42),),
+TINY_NECK = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
+TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+TINY_BACKBONE = {"backbone": TINY_VIT | {"out_indices": [1, 2, 3, 4]}}
+TINY_SIZES = {"intermediate_size": 32, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that can be compared; its module is imported when it is.
+
+    Attributes:
+        module: Module of this package whose function `compare` does it.
+        options: Of that function.
+    """
+
+    module: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def compare(self, name: str, repeats: int) -> Iterator[Comparison]:
+        """Compare both sides; see `bench`."""
+        return import_module(f".{self.module}", __package__).compare(name, repeats, **self.options)
+
+
+CASES = {
+    "startup": Case("startup"),
+    "depth-anything-small": Case("forward", {"model": "depth_anything", "sizes": ((252, 252), (182, 252))}),
+    "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
+    "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
+    "depth-anything-tiny": Case(
+        "forward",
+        {
+            "model": "depth_anything",
+            "sizes": ((28, 42),),
+            "config": {"reassemble_hidden_size": 16, "head_hidden_size": 8, **TINY_BACKBONE, **TINY_NECK},
+        },
     ),
-    "dpt-tiny": ForwardCase(
-        partial(
-            build_dpt,
-            intermediate_size=32,
-            image_size=32,
-            backbone_out_indices=[0, 1, 2, 3],
-            **TINY_VIT,
-            **TINY_NECK,
-        ),
-        ((32, 32),),
-    ),
-    "photometric-tiny": PhotometricCase(1, (16, 24)),
+    "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
+    "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
 }
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
@@ -58,17 +69,24 @@ def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: in
         repeats: Timed runs of each side and size.
         threads: Threads of PyTorch.
 
-    Yields:
-        One comparison a size.
+    Returns:
+        One comparison a size, as it is done.
 
     Raises:
         ValueError: An unknown name, fewer than two repetitions, or no thread.
     """
     unknown = [name for name in names if name not in CASES]
     if unknown:
-        raise ValueError(f"There is no case {', '.join(unknown)} to bench; choose from {', '.join(CASES)}.")
+        near = did_you_mean(unknown[0], CASES)
+        raise ValueError(f"There is no case {', '.join(unknown)} to bench.{near} Choose from {', '.join(CASES)}.")
     if repeats < 2 or threads < 1:
         raise ValueError(f"repeats is {repeats} and threads is {threads}; they must be at least 2 and 1.")
+    return _compare(names, repeats, threads)
+
+
+def _compare(names: tuple[str, ...], repeats: int, threads: int) -> Iterator[Comparison]:
+    import torch
+
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -80,6 +98,9 @@ def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: in
 
 def environment(threads: int) -> dict[str, Any]:
     """Return what the times depend on beside the code."""
+    import torch
+    import transformers
+
     return {
         "machine": platform.machine(),
         "threads": threads,

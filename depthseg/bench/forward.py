@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,30 +24,28 @@ from .timing import Comparison, relative_difference, time_in_turns
 SIDES = ("transformers", "depthseg")
 
 
-@dataclass(frozen=True)
-class ForwardCase:
-    """One architecture.
+def compare(
+    name: str, repeats: int, *, model: str, sizes: Sequence[tuple[int, int]], config: Mapping[str, Any] | None = None
+) -> Iterator[Comparison]:
+    """Compare both sides on each size; see `bench`.
 
-    Attributes:
-        build: Makes transformers' model, with random weights.
+    Args:
+        name: Of the case.
+        repeats: Timed runs of each side and size.
+        model: Key of `BUILDERS`: the architecture, with random weights.
         sizes: Heights and widths of the images.
+        config: What differs from the small network of this architecture.
     """
-
-    build: Callable[[], PreTrainedModel]
-    sizes: tuple[tuple[int, int], ...]
-
-    def compare(self, name: str, repeats: int) -> Iterator[Comparison]:
-        """Compare both sides on each size; see `bench`."""
-        torch.manual_seed(0)
-        theirs = self.build().eval()
-        with tempfile.TemporaryDirectory() as folder:
-            theirs.save_pretrained(folder)
-            ours = DepthSegForDepthEstimation.from_depth_pretrained(folder)
-        for height, width in self.sizes:
-            pixels = torch.randn(1, 3, height, width)
-            runs = {side: partial(predict, model, pixels) for side, model in zip(SIDES, (theirs, ours), strict=True)}
-            depths = [run() for run in runs.values()]
-            yield Comparison(name, height, width, time_in_turns(runs, repeats), relative_difference(*depths))
+    torch.manual_seed(0)
+    theirs = BUILDERS[model](**(config or {})).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = DepthSegForDepthEstimation.from_depth_pretrained(folder)
+    for height, width in sizes:
+        pixels = torch.randn(1, 3, height, width)
+        runs = {side: partial(predict, model, pixels) for side, model in zip(SIDES, (theirs, ours), strict=True)}
+        depths = [run() for run in runs.values()]
+        yield Comparison(name, time_in_turns(runs, repeats), height, width, difference=relative_difference(*depths))
 
 
 def build_depth_anything(**sizes: Any) -> PreTrainedModel:
@@ -79,8 +76,7 @@ def build_dpt(**sizes: Any) -> PreTrainedModel:
     return DPTForDepthEstimation(DPTConfig(**(small | sizes)))
 
 
-TINY_NECK = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
-TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+BUILDERS = {"depth_anything": build_depth_anything, "dpt": build_dpt}
 
 
 @torch.inference_mode()

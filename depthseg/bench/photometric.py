@@ -23,24 +23,19 @@ NUM_SOURCES = 2
 NUM_SCALES = 4
 
 
-@dataclass(frozen=True)
-class PhotometricCase:
-    """One size of the loss, with two sources and four scales.
+def compare(name: str, repeats: int, *, batch: int, size: tuple[int, int]) -> Iterator[Comparison]:
+    """Compare both sides, with two sources and four scales; see `bench`. Their difference is that of the two losses.
 
-    Attributes:
+    Args:
+        name: Of the case.
+        repeats: Timed runs of each side.
         batch: Number of images.
         size: Height and width.
     """
-
-    batch: int
-    size: tuple[int, int]
-
-    def compare(self, name: str, repeats: int) -> Iterator[Comparison]:
-        """Compare both sides; see `bench`. Their difference is that of the two losses."""
-        inputs = make_inputs(self.batch, *self.size)
-        losses = [loss(inputs).detach() for loss in SIDES.values()]
-        runs = {side: partial(gradients, loss, inputs) for side, loss in SIDES.items()}
-        yield Comparison(name, *self.size, time_in_turns(runs, repeats), relative_difference(*losses))
+    inputs = make_inputs(batch, *size)
+    losses = [loss(inputs).detach() for loss in SIDES.values()]
+    runs = {side: partial(gradients, loss, inputs) for side, loss in SIDES.items()}
+    yield Comparison(name, time_in_turns(runs, repeats), *size, difference=relative_difference(*losses))
 
 
 @dataclass(frozen=True)

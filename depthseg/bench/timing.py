@@ -19,18 +19,19 @@ class Comparison:
     """Both sides on one case and size.
 
     Attributes:
-        name: Key of `CASES`.
-        height: Of the image.
-        width: Of the image.
+        name: Key of `CASES`, and what of it.
         seconds: Side -> time of each repetition; first the other side, then ours.
-        difference: Largest difference between the two results, as a share of the largest value.
+        height: Of the image; None = there is no image.
+        width: Of the image.
+        difference: Largest difference between the two results, as a fraction of the largest value; None = there are
+            no results to compare.
     """
 
     name: str
-    height: int
-    width: int
     seconds: dict[str, list[float]]
-    difference: float
+    height: int | None = None
+    width: int | None = None
+    difference: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -44,22 +45,23 @@ class Comparison:
 
     def __str__(self) -> str:
         sides = "  ".join(f"{side} {milliseconds(seconds)}" for side, seconds in self.seconds.items())
-        return (
-            f"{self.name:<22} {self.height:>4}x{self.width:<4} {sides}  ratio {self.ratio:.3f}  "
-            f"difference {self.difference:.0e}"
-        )
+        size = "" if self.height is None else f"{self.height:>4}x{self.width:<4} "
+        difference = "" if self.difference is None else f"  difference {self.difference:.0e}"
+        return f"{self.name:<24} {size}{sides}  ratio {self.ratio:.3f}{difference}"
 
 
-def time_in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each run, side by side; the side that goes first changes every time."""
+def time_in_turns(
+    sides: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Return the seconds of each run by a clock, side by side; the side that goes first changes every time."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for repetition in range(-WARM_UPS, repeats):
         turns = list(sides.items())
         for side, run in turns if repetition % 2 == 0 else reversed(turns):
-            started = time.perf_counter()
+            started = clock()
             run()
             if repetition >= 0:
-                seconds[side].append(time.perf_counter() - started)
+                seconds[side].append(clock() - started)
     return seconds
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..choices import did_you_mean
 from .camvid import CamVid
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
@@ -167,6 +167,4 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
 
 def _unknown(what: str, value: str, known: Iterable[str]) -> str:
     known = list(known)
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {what}: {value!r}.{hint} Known: {', '.join(known)}."
+    return f"Unknown {what}: {value!r}.{did_you_mean(str(value), known)} Known: {', '.join(known)}."

@@ -1,4 +1,8 @@
-"""Training and scoring as commands, for `depthseg ...` and for the scripts in training/."""
+"""Training and scoring as commands, for `depthseg ...` and for the scripts in training/.
+
+What a command needs is imported when it runs: reading the command line, and saying what is wrong with it or with a
+configuration, imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers.utils import logging as transformers_logging
-
-from ..data import DATASETS, load_dataset
-from ..data.value_range import given_value_range
-from ..metrics import ALIGNMENTS, CROPS, DepthErrors
-from ..models import DepthSegForSemanticSegmentation
-from .config import load_config
-from .evaluation import default_depth_errors, evaluate_model, json_scores
-from .predict import load_model
-from .run import RunResult, train
+from ..choices import ALIGNMENTS, CROPS
 
 if TYPE_CHECKING:
     import argparse
+
+    from ..metrics import DepthErrors
+    from .run import RunResult
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +35,8 @@ def one_sentence_errors() -> Iterator[None]:
     """Show the message of a user's error alone and end with exit code 1."""
     try:
         yield
+    except BrokenPipeError:  # nobody reads on, which is no mistake
+        raise
     except USER_ERRORS as error:
         logging.getLogger("depthseg").debug("where it happened", exc_info=True)
         raise SystemExit(f"error: {error}") from error
@@ -46,6 +44,8 @@ def one_sentence_errors() -> Iterator[None]:
 
 def show_progress() -> None:
     """Let the package's messages through to stderr; of several processes only the first one speaks."""
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()  # one for every file saved would tear ours apart
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     first = os.environ.get("RANK", "0") == "0"
@@ -53,8 +53,10 @@ def show_progress() -> None:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser `--config FILE` and overrides."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
+    """Give a parser `--config NAME|FILE` and overrides."""
+    parser.add_argument(
+        "--config", required=True, metavar="NAME|FILE", help="recipe, see `depthseg recipes`, or YAML file of the run"
+    )
     parser.add_argument("overrides", nargs="*", metavar="SECTION.OPTION=VALUE", help="such as optim.lr=1e-4")
 
 
@@ -68,28 +70,39 @@ def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResu
     Raises:
         SystemExit: With a sentence where the user has to change something, or after an interruption.
     """
-    show_progress()
-    with one_sentence_errors(), logging_redirect_tqdm():
+    from .config import load_config
+
+    with one_sentence_errors():
         config = load_config(arguments.config, arguments.overrides)
         if config.task not in tasks:
             raise ValueError(
                 f"{arguments.config} has task: {config.task}, and this command trains task: {', '.join(tasks)}."
             )
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from .run import train
+
+    show_progress()
+    with one_sentence_errors(), logging_redirect_tqdm():
         return train(config)
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `run_evaluation`."""
+    from ..data import DATASETS
+
     parser.add_argument("--model", required=True, help="directory or Hub id of a depthseg model")
     parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
-    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument(
+        "--dataset", required=True, choices=list(DATASETS), metavar="NAME", help=f"one of {', '.join(DATASETS)}"
+    )
     parser.add_argument("--root", required=True, help="folder of the data")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the data set")
     parser.add_argument("--protocol", choices=ALIGNMENTS, help="how depth is aligned; default: as its type asks")
     parser.add_argument("--factor", type=float, help="the factor of --protocol fixed")
     parser.add_argument(
-        "--crop", choices=CROPS, default="none", help="part of the picture where depth is scored; default: all of it"
+        "--crop", choices=CROPS, default="none", help="part of the image where depth is evaluated; default: all of it"
     )
     parser.add_argument("--min-depth", type=float, help="metres; default: the model's")
     parser.add_argument("--max-depth", type=float, help="metres; default: the model's")
@@ -107,9 +120,16 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SystemExit: With a sentence where the user has to change something.
     """
+    from ..data import load_dataset
+    from ..data.value_range import given_value_range
+
     show_progress()
     with one_sentence_errors():
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
+        from ..models import DepthSegForSemanticSegmentation
+        from .evaluation import default_depth_errors, evaluate_model, json_scores
+        from .predict import load_model
+
         model, processor = load_model(arguments.model, arguments.revision)
         given = given_value_range(dataset)
         if given is not None and list(given) != processor.value_range:
@@ -124,10 +144,14 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def data_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of a data set from words such as `depth_scale=1000`."""
+    from omegaconf import OmegaConf
+
     return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
 
 
 def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:
+    from ..metrics import DepthErrors
+
     return DepthErrors(
         alignment=arguments.protocol or default.alignment,
         factor=arguments.factor,

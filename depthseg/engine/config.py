@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ..recipes import config_path
 from .options import RunConfig
 
 if TYPE_CHECKING:
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply overrides, check everything.
 
-    A file may begin with `base: OTHER.yaml`, a path relative to it, and then says only what it changes there. A
-    dictionary in a file (an encoder, options of a data set) takes the place of the one below it; one in an override is
-    merged into it key by key.
+    A file may begin with `base: OTHER.yaml`, a path relative to it, or with `base: RECIPE`, and then says only what it
+    changes there. A dictionary in a file (an encoder, options of a data set) takes the place of the one below it; one
+    in an override is merged into it key by key.
 
     Args:
-        path: YAML file with the sections of `RunConfig`; None = the defaults.
+        path: YAML file with the sections of `RunConfig`, or name of a recipe; None = the defaults.
         overrides: Such as `optim.lr=1e-4` or `data.size=[96,320]`; later ones win. Values are YAML: what YAML would
             take for a number wants quotes, as in `data.train_options.exclude_sequences=["0016E5"]`.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: No such file or recipe.
         ValueError: Not YAML, an unknown option (the nearest known one is named), a wrong type or a wrong value.
     """
-    files = [] if path is None else _with_bases(Path(path))
+    files = [] if path is None else _with_bases(config_path(path))
     return compose_config(files, overrides)
 
 
@@ -98,9 +99,9 @@ def _with_bases(path: Path) -> list[tuple[str, Any]]:
         values = _read_yaml(path)
         base = values.pop("base", None)
         if base is not None and not isinstance(base, str):
-            raise ValueError(f"{path}: base must be the path of one YAML file, got {base}.")
+            raise ValueError(f"{path}: base must be the path of one YAML file or the name of a recipe, got {base}.")
         chain.append((str(path), values))
-        path = None if base is None else path.parent / base
+        path = None if base is None else config_path(base, path.parent)
     return chain[::-1]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..choices import MEASURES, PREDICTION_MEASURES
 from ..metrics.boundaries import EDGE_KINDS, BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
@@ -17,11 +18,6 @@ from .predict import predict_maps
 if TYPE_CHECKING:
     from ..data import SampleDataset
     from ..models import DepthSegForSemanticSegmentation
-
-PREDICTION_MEASURES = ("iou_by_depth", "recall_by_scale", "boundary_iou", "boundary_iou_by_edge")
-"""What is read off predicted label maps; all of them cost one prediction an image."""
-
-MEASURES = (*PREDICTION_MEASURES, "cam_boundary_alignment", "code_length")
 
 Measure = float | None | dict[str, float | None]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 
 from .pictures import colourise_inverse_depth
@@ -40,6 +39,8 @@ def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def colourise_error(error: np.ndarray, limit: float = ERROR_LIMIT) -> np.ndarray:
     """Paint an error map `(H, W)`: black is 0 (or no number), bright is `limit` and above; uint8 `(H, W, 3)`."""
     share = np.clip(np.nan_to_num(np.asarray(error, np.float64), posinf=limit) / limit, 0.0, 1.0)
+    import matplotlib
+
     return matplotlib.colormaps[ERROR_COLOURMAP](share, bytes=True)[..., :3]
 
 

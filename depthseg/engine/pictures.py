@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -83,6 +82,8 @@ def colourise_inverse_depth(
     low, high = np.percentile(inverse[known], (2, 98)) if limits is None else limits
     # A map of one depth has no range; the middle of the colours says "known, no structure".
     share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
+    import matplotlib
+
     colours = matplotlib.colormaps[DEPTH_COLOURMAP](np.clip(share, 0.0, 1.0), bytes=True)
     picture[known] = colours[:, :3]
     return picture

@@ -1,4 +1,7 @@
-"""Pictures of a run: a panel of predictions and the curves of its training."""
+"""Figures of a run: a panel of predictions and the curves of its training.
+
+matplotlib is imported when a figure is drawn, so that a run does not wait for it before its first step.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from .atomic import atomic_path
 from .pictures import Colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Curves = dict[str, list[tuple[float, float]]]
 
@@ -54,7 +58,7 @@ def write_panel(
     shapes = [picture.shape for row in rows for picture in row if picture is not None]
     aspect = max((height / width for height, width, _ in shapes), default=0.5)
     width = COLUMN_INCHES * len(titles)
-    figure = Figure(figsize=(width, COLUMN_INCHES * aspect * len(rows) + 1.0), layout="compressed")
+    figure = _new_figure(width, COLUMN_INCHES * aspect * len(rows) + 1.0, "compressed")
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row_axes, row, name in zip(axes, rows, names or [""] * len(rows), strict=True):
         for frame, picture in zip(row_axes, row, strict=True):
@@ -63,6 +67,8 @@ def write_panel(
     for frame, title in zip(axes[0], titles, strict=True):
         frame.set_title(title, fontsize=11, pad=4)
     if legend:
+        from matplotlib.patches import Patch
+
         patches = [Patch(facecolor=np.divide(rgb, 255), edgecolor="0.4", label=name) for name, rgb in legend.items()]
         columns = min(len(patches), max(1, int(width / 1.6)))
         figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
@@ -89,7 +95,7 @@ def write_curves(path: str | Path, metrics_path: str | Path) -> None:
             f"{metrics_path} has no curve to draw; it needs lines with 'step' and one of: "
             f"{', '.join(end for _, ends in FRAMES for end in ends)}."
         )
-    figure = Figure(figsize=(4.6 * len(frames), 3.4), layout="constrained")
+    figure = _new_figure(4.6 * len(frames), 3.4, "constrained")
     for frame, (title, names) in zip(figure.subplots(1, len(frames), squeeze=False)[0], frames, strict=True):
         for name in names:
             steps, values = zip(*curves[name], strict=True)
@@ -158,6 +164,12 @@ def _check_grid(
         raise ValueError(f"The panel has {len(rows)} rows, but {len(names)} names were given.")
 
 
+def _new_figure(width: float, height: float, layout: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
 def _show(frame: Axes, picture: np.ndarray | None) -> None:
     frame.set_xticks([])
     frame.set_yticks([])
@@ -167,6 +179,8 @@ def _show(frame: Axes, picture: np.ndarray | None) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         figure.savefig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..pretext import POSE_NETWORKS
+from ..choices import POSE_NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

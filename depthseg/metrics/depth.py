@@ -7,20 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_inverse", "fixed")
-"""`none`: no alignment, in metres. `median`: multiplied by median(truth) / median(prediction) of each image.
-`scale_shift`: least-squares scale and shift of the depth of each image. `scale_shift_inverse`: the same for its
-inverse depth. `fixed`: multiplied by one factor."""
-
-CROPS = {
-    "none": (0.0, 1.0, 0.0, 1.0),
-    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
-    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
-}
-"""Evaluated part of a KITTI image: first and last row as fractions of the height, first and last column as fractions
-of the width, rounded down to whole pixels. `garg` is the crop of Garg et al. 2016, which Monodepth2 and most others
-use on the Eigen split; `eigen` is the crop with which the authors of Monodepth reproduce the numbers of Eigen et al.
-2014 (mrharicot/monodepth, `utils/evaluate_kitti.py`)."""
+from ..choices import ALIGNMENTS, CROPS
 
 SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..choices import POSE_NETWORKS
 from ..models import DepthSegResNet, DepthSegResNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-POSE_NETWORKS = ("separate", "shared", "posecnn")
 DECODER_CHANNELS = 256
 
 ROTATION_UNIT = 0.02

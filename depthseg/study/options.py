@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ..engine.measures import MEASURES
+from ..choices import MEASURES, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
@@ -203,8 +202,7 @@ def study_path(name: str) -> Path:
         return known[name]
     if Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     raise FileNotFoundError(f"There is no study {name!r}.{hint} Choose from {', '.join(known)}, or give a YAML file.")
 
 

@@ -1,0 +1,5 @@
+"""The command as `python -m depthseg.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,73 @@
+"""`depthseg datasets`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from ..data import DATASETS
+from ..engine.command import data_options, one_sentence_errors, show_progress
+
+if TYPE_CHECKING:
+    from .parser import CommandParser
+
+
+def add_options(parser: CommandParser) -> None:
+    """Give a parser the commands `list`, `check`, `doctor` and `render`."""
+    commands = parser.add_commands()
+    listing = commands.add_parser("list", help="known data sets, their splits and terms")
+    listing.set_defaults(run=list_datasets)
+    check = commands.add_parser("check", help="count files and ids, and say what is wrong")
+    check.add_argument("name", choices=list(DATASETS), metavar="NAME", help=f"of {', '.join(DATASETS)}")
+    check.add_argument("root")
+    check.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="such as depth_scale=1000")
+    check.set_defaults(run=run_check)
+    doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
+    doctor.add_argument("path", help="video file, folder of frames or folder of clips")
+    doctor.add_argument("--stride", type=int, default=1, help="frames between two pictures; default: %(default)s")
+    doctor.add_argument("--calibration", metavar="FILE", help="camera; default: calib.txt beside the frames")
+    doctor.add_argument("--depth", metavar="FOLDER", help="depth files, not to be taken for frames")
+    doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    doctor.set_defaults(run=run_doctor)
+    render = commands.add_parser("render", help="render the procedural world into a folder")
+    render.add_argument("root")
+    render.add_argument("--split", default="train", choices=DATASETS["synthetic"].splits)
+    render.add_argument("--count", type=int, default=1000, help="frames; default: %(default)s")
+    render.add_argument("--size", type=int, nargs=2, default=[96, 320], metavar=("HEIGHT", "WIDTH"))
+    render.set_defaults(run=run_render)
+
+
+def list_datasets(options: argparse.Namespace) -> None:
+    """Print the table of data sets."""
+    for name, entry in DATASETS.items():
+        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {', '.join(entry.splits)}; terms: {entry.terms}")
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print what a data set holds, and return 1 if something is wrong with it."""
+    from ..data.check import check_dataset
+
+    with one_sentence_errors():
+        report = check_dataset(options.name, options.root, **data_options(options.option))
+    print(report)
+    return 1 if report.problems else 0
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    """Print what a video shows of the motion of its camera."""
+    from ..data.doctor import examine_video
+
+    with one_sentence_errors():
+        report = examine_video(
+            options.path, stride=options.stride, calibration=options.calibration, depth=options.depth
+        )
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+
+
+def run_render(options: argparse.Namespace) -> None:
+    """Render, and say where the frames lie."""
+    show_progress()
+    with one_sentence_errors():
+        world = DATASETS["synthetic"].load(options.root, options.split, count=options.count, size=options.size)
+    print(f"{len(world)} frames in {world.folder}")

@@ -1,0 +1,18 @@
+"""`depthseg evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..engine.command import add_evaluation_options, run_evaluation, scores_text
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of an evaluation."""
+    add_evaluation_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate, and print the scores."""
+    print(scores_text(run_evaluation(options)))

@@ -1,0 +1,49 @@
+"""`depthseg recipes`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..engine.atomic import atomic_path
+from ..engine.command import one_sentence_errors
+from ..recipes import Recipe, find_recipe, recipes
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of the recipes."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe; default: list all of them")
+    parser.add_argument("--copy-to", type=Path, metavar="FILE", help="write the recipe into a new YAML file")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """List the recipes, print one, or copy one."""
+    with one_sentence_errors():
+        if options.name is None:
+            if options.copy_to is not None:
+                raise ValueError("--copy-to needs the NAME of a recipe; `depthseg recipes` lists all of them.")
+            print(table())
+            return
+        recipe = find_recipe(options.name)
+        if options.copy_to is None:
+            print(recipe.text, end="")
+            return
+        copy(recipe, options.copy_to)
+        print(f"{options.copy_to} is a copy of {recipe.name}; use it as --config {options.copy_to}")
+
+
+def copy(recipe: Recipe, path: Path) -> None:
+    """Write a recipe into a new file."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another name for the copy.")
+    with atomic_path(path) as temporary:
+        temporary.write_text(recipe.text, encoding="utf-8")
+
+
+def table() -> str:
+    """Return one line a recipe: name, task, what it is for."""
+    rows = [(recipe.name, recipe.task, recipe.summary) for recipe in recipes().values()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{name:<{widths[0]}}  {task:<{widths[1]}}  {summary}" for name, task, summary in rows]
+    return "\n".join([*lines, "", "depthseg finetune --config NAME trains segmentation, depthseg pretrain all tasks."])
