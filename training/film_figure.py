@@ -1,11 +1,8 @@
-"""The figure of the README: a frame, the depth trained on its own video without labels, and the segmentation after it.
+"""The figure of the README: frames, depth trained on their own video without labels, and the segmentation after it.
 
-    depthseg pretrain --config pretrain_video_mono data.video=CAMVID/val pretext.intrinsics=one_camera \
-        data.size=[120,160] optim.batch_size=8 schedule.steps=1200 \
-        model.head_config.decoder_channels=[16,16,32,64,128] run.output_dir=runs/film_depth
-    depthseg finetune --config camvid_fewshot_resnet18 data.root=CAMVID optim.lr=1e-3 \
-        model.pretrained=runs/film_depth/model run.output_dir=runs/film_depth_0
-    python training/film_figure.py --root CAMVID --depth-model runs/film_depth/model --model runs/film_depth_0/model
+    python training/film_figure.py --root CAMVID --depth-model runs/pretrain_video_mono/model --model RUN/model
+
+RUN is the run of seed 0 of the commands in training/results/camvid_film.json.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def measure_model(
         found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
     if "code_length" in names:
         features, labels = frozen_features(model, processor, dataset)
-        cost = code_length(features, labels, space.num_labels, ignore_index=space.ignore_index)
+        cost = code_length(features, labels, len(space.classes), ignore_index=space.ignore_index)
         found["code_length"] = {name: getattr(cost, name) for name in ("bits_per_pixel", "uniform_bits_per_pixel")}
     return {name: found[name] for name in names}
 
@@ -156,7 +156,7 @@ def predict_labels(model: DepthSegForSemanticSegmentation, processor: Any, datas
 
 
 def _measure_predictions(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
-    settings = (dataset.label_space.num_labels, dataset.label_space.ignore_index)
+    settings = (len(dataset.label_space.classes), dataset.label_space.ignore_index)
     by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
     labelled = depth_known = False
     for index, prediction in enumerate(predictions):

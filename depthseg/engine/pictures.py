@@ -144,8 +144,9 @@ def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float
     Raises:
         ValueError: An id is outside the label space.
     """
-    _check_ids(labels, label_space.num_labels)
-    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[: label_space.num_labels]
+    count = len(label_space.classes)
+    _check_ids(labels, count)
+    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[:count]
     order = sorted(np.flatnonzero(counts), key=lambda i: (-counts[i], i))
     return {label_space.classes[i]: float(counts[i] / counts.sum()) for i in order}
 

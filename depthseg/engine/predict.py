@@ -222,7 +222,9 @@ def load_model(
 
 def label_space_of(config: PreTrainedConfig) -> LabelSpace:
     """Classes of a model with their usual colours where they are those of a known label space."""
-    classes = tuple(config.id2label[index] for index in range(config.num_labels))
+    classes = tuple(name for _, name in sorted(config.id2label.items()))
+    if config.one_class:
+        return LabelSpace("model", classes[1:], default_palette(2)[1:])
     for space in LABEL_SPACES.values():
         if space.classes == classes:
             return space

@@ -34,7 +34,7 @@ class MajorityClass:
     """
 
     def __init__(self, dataset: SampleDataset) -> None:
-        counts = np.zeros(_num_labels(dataset), dtype=np.int64)
+        counts = np.zeros(_num_ids(dataset), dtype=np.int64)
         for _, labels, known in _labelled(dataset):
             counts += np.bincount(labels[known], minlength=len(counts))
         self.class_id = int(counts.argmax())
@@ -56,7 +56,7 @@ class PositionPrior:
     """
 
     def __init__(self, dataset: SampleDataset, grid: Sequence[int] = (90, 120)) -> None:
-        counts = np.zeros((_num_labels(dataset), *grid), dtype=np.int64)
+        counts = np.zeros((_num_ids(dataset), *grid), dtype=np.int64)
         for _, labels, _ in _labelled(dataset):
             small = resize_nearest(labels, grid)
             counts += small == np.arange(len(counts)).reshape(-1, 1, 1)
@@ -85,7 +85,7 @@ class ColourClassifier:
             raise ValueError(f"bins={bins} is out of range; it must be from 1 to 256.")
         self._bins = bins
         cells = bins**3
-        counts = np.zeros(_num_labels(dataset) * cells, dtype=np.int64)
+        counts = np.zeros(_num_ids(dataset) * cells, dtype=np.int64)
         for sample, labels, known in _labelled(dataset):
             pairs = labels[known].astype(np.int64) * cells + self._cell(sample.image)[known]
             counts += np.bincount(pairs, minlength=len(counts))
@@ -133,10 +133,10 @@ class ConstantDepth:
 
 def score_segmentation_baseline(baseline: Baseline, dataset: SampleDataset) -> dict[str, Any]:
     """`segmentation_scores` of a baseline on the labelled samples of a data set."""
-    confusion = ConfusionMatrix(_num_labels(dataset), dataset.label_space.ignore_index)
+    confusion = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
     for sample, labels, _ in _labelled(dataset):
         confusion.update(baseline.predict(sample), labels)
-    return segmentation_scores(confusion.matrix, dataset.label_space.classes)
+    return segmentation_scores(confusion.matrix, dataset.label_space.evaluated_classes)
 
 
 def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol: Any) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol:
     return errors.compute()
 
 
-def _num_labels(dataset: SampleDataset) -> int:
+def _num_ids(dataset: SampleDataset) -> int:
     if dataset.label_space is None:
         raise ValueError("The data set has no label space; segmentation baselines require one.")
-    return dataset.label_space.num_labels
+    return len(dataset.label_space.classes)
 
 
 def _labelled(dataset: SampleDataset) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:

@@ -18,26 +18,28 @@ class ConfusionMatrix:
     The matrices of several processes or data sets can be summed (or all-reduced) before the metrics are computed.
 
     Args:
-        num_classes: Number of classes K.
+        num_classes: Number of classes K; 1 = one class, id 1, against a background, id 0.
         ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        matrix: int64 `(K, K)` on the CPU; rows = truth, columns = prediction.
+        num_ids: Number of ids: K, but 2 for one class.
+        matrix: int64 `(num_ids, num_ids)` on the CPU; rows = truth, columns = prediction.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes} is out of range; it must be at least 1.")
         self.num_classes = num_classes
+        self.num_ids = max(num_classes, 2)
         self.ignore_index = ignore_index
-        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.matrix = torch.zeros(self.num_ids, self.num_ids, dtype=torch.int64)
 
     def update(self, prediction: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
         """Count one image or batch.
 
         Args:
-            prediction: Integer ids of any shape, 0..K-1.
-            labels: Integer ids of the same shape, 0..K-1 or `ignore_index`.
+            prediction: Integer ids of any shape, below `num_ids`.
+            labels: Integer ids of the same shape, below `num_ids`, or `ignore_index`.
 
         Raises:
             ValueError: Shapes differ, an id is out of range, or ids are not integers.
@@ -53,9 +55,9 @@ class ConfusionMatrix:
         truth = labels.masked_select(scored)
         self._check(prediction, "predicted", "")
         self._check(truth, "labelled", f", and {self.ignore_index} for ignored pixels")
-        pairs = truth * self.num_classes + prediction.masked_select(scored)
-        counts = torch.bincount(pairs, minlength=self.num_classes**2)
-        self.matrix += counts.reshape(self.num_classes, self.num_classes).cpu()
+        pairs = truth * self.num_ids + prediction.masked_select(scored)
+        counts = torch.bincount(pairs, minlength=self.num_ids**2)
+        self.matrix += counts.reshape(self.num_ids, self.num_ids).cpu()
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix.
@@ -71,11 +73,11 @@ class ConfusionMatrix:
         self.matrix += other.matrix
 
     def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
-        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_classes:
-            wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_classes)]).tolist()
+        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_ids:
+            wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_ids)]).tolist()
             raise ValueError(
                 f"Some {what} class ids are outside the label space: {', '.join(map(str, wrong[:8]))}. "
-                f"Allowed are 0 to {self.num_classes - 1}{also}."
+                f"Allowed are 0 to {self.num_ids - 1}{also}."
             )
 
 
@@ -94,7 +96,8 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
 
     Args:
         matrix: int64 `(K, K)`; rows = truth, columns = prediction.
-        classes: K class names in id order.
+        classes: K class names in id order. One name with a matrix of `(2, 2)` is one class, id 1, against a
+            background, id 0: IoU and recall are those of the class, and pixel accuracy counts both.
 
     Returns:
         `mean_iou`, `pixel_accuracy` and `mean_accuracy`, each in [0, 1]; `per_class_iou` by class name;
@@ -103,10 +106,10 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
         `mean_accuracy` is the mean recall over the classes of the ground truth.
 
     Raises:
-        ValueError: The number of classes differs, or no pixel was evaluated.
+        ValueError: The number of classes differs, or no pixel was evaluated; a single class is absent.
     """
-    counts = matrix.double()
-    if counts.shape != (len(classes), len(classes)):
+    counts, ids = matrix.double(), max(len(classes), 2)
+    if counts.shape != (ids, ids):
         raise ValueError(
             f"A matrix of shape {tuple(counts.shape)} does not match {len(classes)} class names; give one name per "
             "class."
@@ -116,12 +119,17 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
         raise ValueError("No labelled pixel was evaluated: the data set is empty or every pixel is ignored.")
     correct, truth = counts.diagonal(), counts.sum(1)
     union = truth + counts.sum(0) - correct
-    iou = correct / union
+    counted = slice(1, None) if len(classes) == 1 else slice(None)
+    iou, recall, union, truth = (values[counted] for values in (correct / union, correct / truth, union, truth))
+    if not union.any():
+        raise ValueError(
+            f"No pixel is {classes[0]!r}, in the ground truth or in the prediction: its IoU is undefined."
+        )
     per_class = dict(zip(classes, iou.tolist(), strict=True))
     return {
         "mean_iou": iou[union > 0].mean().item(),
         "pixel_accuracy": (correct.sum() / total).item(),
-        "mean_accuracy": (correct / truth)[truth > 0].mean().item(),
+        "mean_accuracy": recall[truth > 0].mean().item() if truth.any() else 0.0,
         "per_class_iou": per_class,
         "absent_classes": [name for name, value in per_class.items() if math.isnan(value)],
     }

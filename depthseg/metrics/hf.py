@@ -66,7 +66,7 @@ class SegmentationMetric(_SummedMetric):
     """Mean IoU, pixel accuracy and mean accuracy: `segmentation_scores` of one confusion matrix.
 
     Args:
-        classes: Class names in id order.
+        classes: Class names in id order; one name is one class, id 1, against a background, id 0.
         ignore_index: Label of the pixels that are not evaluated.
         **kwargs: Those of `evaluate.Metric`, such as `num_process` and `process_id`.
     """
@@ -85,7 +85,7 @@ class SegmentationMetric(_SummedMetric):
         return confusion.matrix
 
     def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
-        return segmentation_scores(sums.reshape(len(self.classes), -1), self.classes)
+        return segmentation_scores(sums.reshape(max(len(self.classes), 2), -1), self.classes)
 
 
 class DepthMetric(_SummedMetric):

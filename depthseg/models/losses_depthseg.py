@@ -29,11 +29,12 @@ def valid_depth(labels: Tensor) -> Tensor:
 def segmentation_loss(
     logits: Tensor, labels: Tensor, ignore_index: int = 255, num_valid: Tensor | int | None = None
 ) -> Tensor:
-    """Cross-entropy at the resolution of the labels.
+    """Cross-entropy at the resolution of the labels: over a softmax, or of a sigmoid where there is one logit.
 
     Args:
         logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores; resized bilinearly to the labels.
-        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`.
+        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`; with one logit
+            0 is the background and 1 the class.
         ignore_index (`int`, *optional*, defaults to `255`): Pixels of this id do not count.
         num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
 
@@ -51,10 +52,14 @@ def segmentation_loss(
     labels = labels.long()
     valid = labels != ignore_index
     if labels.device.type == "cpu":
-        check_label_range(labels[valid], logits.shape[1], ignore_index)
+        check_label_range(labels[valid], max(logits.shape[1], 2), ignore_index)
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
+    if logits.shape[1] == 1:
+        target = (labels == 1).float()
+        total = (F.binary_cross_entropy_with_logits(logits[:, 0].float(), target, reduction="none") * valid).sum()
+    else:
+        total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
     return total / divisor(valid, num_valid)
 
 

@@ -52,6 +52,6 @@ class SupervisedObjective(nn.Module):
         inputs = {"pixel_values": batch["pixel_values"], "labels": batch["labels"], "num_valid": num_valid}
         if not self.depth_weight:
             return {"loss": self.model(**inputs).loss}
-        output = self.model(**inputs, depth_labels=batch["depth"], num_valid_depth=num_valid_depth)
+        output = self.model(**inputs, depth_target=batch["depth"], num_valid_depth=num_valid_depth)
         loss = output.loss + self.depth_weight * output.depth_loss
         return {"loss": loss, "label_loss": output.loss, "depth_loss": output.depth_loss}

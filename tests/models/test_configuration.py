@@ -19,6 +19,7 @@ WRONG = {
     "encoder_config": ("resnet18", "encoder_config"),
     "head_type": ("unet", "head_type is 'unet'; allowed are monodepth2, dpt, "),
     "head_config": ({"scales": 3}, "head_config has no option scales for head_type 'monodepth2'"),
+    "one_class": ("yes", "one_class"),
     "semantic_loss_ignore_index": ("none", "semantic_loss_ignore_index"),
     "depth_type": ("metres", "depth_type"),
     "depth_loss": ("l2", "depth_loss"),

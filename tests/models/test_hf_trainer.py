@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
+import numpy as np
 import pytest
 import torch
 from models.tiny_models import TASKS, make_labels, tiny_model
-from transformers import Trainer, TrainingArguments
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, Trainer, TrainingArguments
 
 STEPS = 4
 
@@ -55,3 +58,60 @@ def test_four_at_once_equal_four_in_turn(task, tmp_path):
         assert (tensor - in_turn.state_dict()[name]).abs().max() <= 1e-6, name
         largest_change = max(largest_change, (tensor - start[name]).abs().max().item())
     assert largest_change > 1e-3
+
+
+@pytest.mark.parametrize("keep_depth", [False, True])
+@pytest.mark.parametrize("task", ["segmentation", "depth", "transformers"])
+def test_evaluation_gives_a_loss_and_calls_compute_metrics(task, keep_depth, tmp_path):
+    """As for the model of transformers beside ours, with `labels` alone in the batch."""
+    if task == "transformers":
+        model = SegformerForSemanticSegmentation(
+            SegformerConfig(hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, decoder_hidden_size=8, num_labels=5)
+        )
+        labels = make_labels("segmentation", 4, 32, 32)
+    else:
+        more = {"keep_depth": keep_depth} if task == "segmentation" else {}
+        model, labels = tiny_model(task, "depthseg_resnet", "monodepth2", **more), make_labels(task, 4, 32, 32)
+    examples = [
+        {"pixel_values": image, "labels": label}
+        for image, label in zip(torch.randn(4, 3, 32, 32), labels, strict=True)
+    ]
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(np.shape(prediction.label_ids))
+        return {"seen": len(prediction.label_ids)}
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_eval_batch_size=2, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    trainer = Trainer(model=model, args=arguments, eval_dataset=examples, compute_metrics=compute_metrics)
+    scores = trainer.evaluate()
+    model.eval()
+    with torch.no_grad():
+        losses = [
+            model(
+                pixel_values=torch.stack([example["pixel_values"] for example in examples[first : first + 2]]),
+                labels=labels[first : first + 2],
+            ).loss.item()
+            for first in (0, 2)
+        ]
+    assert scores["eval_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
+    assert scores["eval_seen"] == 4 and seen == [(4, 32, 32)]
+
+
+def test_the_old_name_of_the_depth_target_works_with_a_warning(caplog):
+    model = tiny_model("segmentation", "depthseg_resnet", "monodepth2", keep_depth=True).eval()
+    depth = make_labels("depth", 1, 32, 32)
+    images = torch.randn(1, 3, 32, 32)
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    logging.getLogger("depthseg").addHandler(caplog.handler)
+    try:
+        old, new = model(images, depth_labels=depth), model(images, depth_target=depth)
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+        logging.getLogger("depthseg").removeHandler(caplog.handler)
+    assert old.depth_loss.item() == pytest.approx(new.depth_loss.item()) and old.depth_loss > 0
+    assert "depth_labels is called depth_target now" in caplog.text
+    with pytest.raises(TypeError, match="no argument depth_label"):
+        model(images, depth_label=depth)
