@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..data import DATASETS, load_dataset
 from ..metrics import ALIGNMENTS, CROPS, DepthErrors
 from ..models import DepthSegForSemanticSegmentation
+from ..reading import read_pairs
 from .config import load_config
 from .evaluation import default_depth_errors, evaluate_model, json_scores
 from .predict import load_model
@@ -106,7 +106,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     show_progress()
     with one_sentence_errors():
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
+        options = read_pairs(arguments.option, "--option", "frames=[-1,1]")
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **options)
         model, processor = load_model(arguments.model, arguments.revision)
         if isinstance(model, DepthSegForSemanticSegmentation):
