@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from depthseg.engine.config import changed_options, compose_config, load_config
 from depthseg.engine.options import DataOptions, ModelOptions, RunConfig
 from depthseg.engine.rules import ALLOWED
+from depthseg.reading import literal
 
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18}"
 
@@ -465,3 +466,10 @@ def test_options_from_python_are_held_to_the_same_types():
         config.validate()
     given = compose_config([("mine", {"run": {"precision": "no", "seed": 3.0}, "model": {"pretrained": "null"}})])
     assert (given.run.precision, given.run.seed, given.model.pretrained) == ("no", 3, "null")
+
+
+def test_options_of_a_run_are_taken_as_they_are_where_overrides_lie_on_top():
+    config = RunConfig(data=DataOptions(root="${x}", options={"a": r"b\${c}"}), model=ModelOptions(encoder={}))
+    again = compose_config([("the run", literal(config.to_dict()))], ["run.precision=no", "optim.lr=1e-3"])
+    assert (again.data, again.run) == (config.data, config.run)
+    assert again.optim.lr == 1e-3
