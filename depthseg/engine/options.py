@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from ..reading import TypeReader, literal, no_problems, write_yaml, written
 from .atomic import atomic_path
-from .rules import broken_rules
+from .rules import ALLOWED, broken_rules
 
 
 @dataclass
@@ -248,17 +247,23 @@ class RunConfig:
         """Check every value that can be checked without data, model or device.
 
         Raises:
-            ValueError: One sentence per wrong option, all of them together.
+            ValueError: One sentence per wrong option, all of them together; of a wrong type, these alone.
         """
-        problems = broken_rules(self)
-        if problems:
-            raise ValueError("\n".join(problems))
+        self._typed()
+        no_problems(broken_rules(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain dictionaries, lists and numbers."""
         return dataclasses.asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the options as one complete YAML file."""
+        """Write the options as one complete YAML file, which `load_config` reads back to the same values."""
         with atomic_path(path) as temporary:
-            OmegaConf.save(OmegaConf.structured(self), temporary)
+            write_yaml(temporary, literal(self._typed()))
+
+    def _typed(self) -> dict[str, Any]:
+        """The options as their declared types; what a program gave may be a path, a tuple or a number of NumPy."""
+        reader = TypeReader(ALLOWED, RunConfig)
+        values = reader.read(written(self.to_dict()), RunConfig)
+        no_problems(reader.problems)
+        return values

@@ -20,6 +20,7 @@ from ..engine.fingerprint import files_of, hash_of
 from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
+from ..reading import literal
 from .card import data_of, eval_entries, render_card
 from .licences import Licence, Source, check_licence, parse_licence
 from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
@@ -69,7 +70,7 @@ def prepare(
             "test and dtype from the facts."
         )
     check_loads_elsewhere(record.model_dir)
-    here, evaluation = record.config.to_dict(), None
+    here, evaluation = literal(record.config.to_dict()), None
     if can_evaluate(record):
         alignment = record.scores.get("alignment") or (None if record.lineage.knows_scale else "median")
         config = compose_config([("the run", here)], overrides)

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from ..reading import TypeReader, Written, built, merged, no_problems, read_yaml, written
 
 
 @dataclass
@@ -59,9 +57,10 @@ def read_facts(path: str | Path | None, **stated: Any) -> Facts:
         FileNotFoundError: No such file.
         ValueError: Not YAML, an unknown fact or a wrong type.
     """
-    try:
-        values = OmegaConf.load(path) if path else {}
-        merged = OmegaConf.merge(OmegaConf.structured(Facts), values, stated)
-        return OmegaConf.to_object(merged)
-    except (YAMLError, OmegaConfBaseException, TypeError) as error:
-        raise ValueError(f"{path or 'The facts'} cannot be read: {str(error).splitlines()[0]}") from error
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file of facts {path}.")
+    reader = TypeReader(root=Facts)
+    facts = merged(read_yaml(path) if path else Written({}), written(stated, "what is stated"))
+    values = reader.read(facts, Facts)
+    no_problems(reader.problems)
+    return built(Facts, values)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from typing import Annotated, Any
 
 from ..choices import MEASURES, did_you_mean
+from ..engine.options import RunConfig
+from ..engine.rules import ALLOWED
+from ..reading import (
+    TypeReader,
+    Written,
+    built,
+    is_null,
+    merged,
+    no_problems,
+    read_override,
+    read_yaml,
+    shown,
+    written,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
+EXAMPLE = "seeds.finetune=6"
+"""An override for messages."""
+
+Sections = Annotated[dict[str, Any], RunConfig]
+"""Some of a run's options, by section."""
 
 
 @dataclass
@@ -32,7 +47,7 @@ class ArmOptions:
     title: str = ""
     checkpoint: str | None = None
     revision: str | None = None
-    pretrain: dict[str, Any] | None = None
+    pretrain: Sections | None = None
     after: str | None = None
 
 
@@ -68,7 +83,7 @@ class RateOptions:
     grid: list[float] = field(default_factory=list)
     seeds: int = 1
     budget: int = 0
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Sections = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +98,7 @@ class BenchmarkOptions:
     """
 
     budgets: list[int] = field(default_factory=list)
-    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folds: dict[str, Sections] = field(default_factory=dict)
 
 
 @dataclass
@@ -131,8 +146,8 @@ class StudyOptions:
     name: str = ""
     summary: str = ""
     arms: dict[str, ArmOptions] = field(default_factory=dict)
-    architectures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    modes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    architectures: dict[str, Sections] = field(default_factory=dict)
+    modes: dict[str, Sections] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkOptions] = field(default_factory=dict)
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
@@ -141,8 +156,8 @@ class StudyOptions:
     reference_arm: str = ""
     comparisons: list[list[str]] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
-    pretrain: dict[str, Any] = field(default_factory=dict)
-    finetune: dict[str, Any] = field(default_factory=dict)
+    pretrain: Sections = field(default_factory=dict)
+    finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -167,28 +182,19 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         ValueError: Not YAML, an unknown option, a wrong type, or inconsistent options.
     """
     path = study_path(name)
-    try:
-        merged = OmegaConf.merge(*_with_bases(path))
-        if scale != FULL_SCALE:
-            merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        if "claims" in merged:
-            merged.claims = _still_testable(merged)
-        for part in _MAY_BE_LEFT_OUT:
-            merged[part] = _without_null(merged.get(part))
-        for benchmark in filter(OmegaConf.is_dict, merged.benchmarks.values()):
-            # Not a default of the class: a study's own folds would be merged with it, and `test` would be one of them.
-            benchmark.folds = _without_null(benchmark.folds) if "folds" in benchmark else {"test": {}}
-        merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), merged)
-        # Not resolved: `${data.size}` refers to the run that the sections become part of.
-        plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} with its overrides cannot be read: {str(error).splitlines()[0]}") from error
-    arms = {key: ArmOptions(**arm) for key, arm in plain["arms"].items()}
-    benchmarks = {key: BenchmarkOptions(**benchmark) for key, benchmark in plain["benchmarks"].items()}
-    repeats = {"seeds": SeedOptions(**plain["seeds"]), "rates": RateOptions(**plain["rates"])}
-    claims = [ClaimOptions(**claim) for claim in plain["claims"]]
-    study = StudyOptions(**plain | {"arms": arms, "benchmarks": benchmarks, "claims": claims} | repeats)
+    layers = _with_bases(path)
+    given = _put_together(layers)
+    if scale != FULL_SCALE:
+        layers += [_scale_of(given, scale, path), written({"scale": scale}, "--scale")]
+    layers += [read_override(text, StudyOptions, EXAMPLE) for text in overrides]
+    reader = TypeReader(ALLOWED, StudyOptions)
+    for layer in layers:
+        # By itself, as what lies on top would hide its mistakes.
+        reader.read(_without_null(layer, _MAY_BE_LEFT_OUT), StudyOptions)
+    no_problems(reader.problems)
+    given = _completed(_put_together(layers))
+    # Nothing is put in: `${data.size}` means that of the run which the sections become part of.
+    study = built(StudyOptions, reader.read(given, StudyOptions))
     problems = broken_rules(study)
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
@@ -206,37 +212,75 @@ def study_path(name: str) -> Path:
     raise FileNotFoundError(f"There is no study {name!r}.{hint} Choose from {', '.join(known)}, or give a YAML file.")
 
 
-def _with_bases(path: Path) -> list[Any]:
+def _with_bases(path: Path) -> list[Written]:
     """The file and its bases, the lowest base first."""
-    files: list[Any] = []
+    files: list[Written] = []
     seen = [path.resolve()]
     while True:
-        values = OmegaConf.load(path)
-        if not OmegaConf.is_dict(values):
+        values = read_yaml(path)
+        if not (isinstance(values.value, dict) and values.value):
             raise ValueError(f"{path} contains no options; a study has lines such as 'name: mine'.")
-        base = values.pop("base", None)
+        base = values.value.pop("base", None)
         files.insert(0, values)
-        if base is None:
+        if base is None or is_null(base):
             return files
-        beside = path.parent / str(base)
-        path = beside if beside.is_file() else study_path(str(base))
+        if not isinstance(base.value, str):
+            raise ValueError(f"{base.place}: base must be the name or the path of one study, got {shown(base)}.")
+        beside = path.parent / base.value
+        path = beside if beside.is_file() else study_path(base.value)
         if path.resolve() in seen:
             raise ValueError(f"{path} is its own base, through {', '.join(map(str, seen))}; remove one of the bases.")
         seen.append(path.resolve())
 
 
-def _still_testable(merged: Any) -> list[Any]:
-    """The claims about arms and modes that were not removed."""
-    gone = {name for part in ("arms", "modes") for name, entry in (merged.get(part) or {}).items() if entry is None}
-    return [claim for claim in merged.claims if gone.isdisjoint(claim.values())]
+def _put_together(layers: Sequence[Written]) -> Written:
+    given = Written({})
+    for layer in layers:
+        given = merged(given, layer)
+    return given
 
 
-def _without_null(entries: Any) -> dict[str, Any]:
-    return {name: entry for name, entry in (entries or {}).items() if entry is not None}
+def _completed(given: Written) -> Written:
+    """A study as it was written, without what is null and the claims about that."""
+    options = dict(given.value)
+    entries = [*_entries(options.get("arms")).items(), *_entries(options.get("modes")).items()]
+    gone = {name for name, entry in entries if is_null(entry)}
+    if "claims" in options:
+        claims = options["claims"]
+        still = [claim for claim in claims.value if gone.isdisjoint(each.value for each in claim.value.values())]
+        options["claims"] = replace(claims, value=still)
+    options = _without_null(replace(given, value=options), _MAY_BE_LEFT_OUT).value
+    for name, benchmark in _entries(options.get("benchmarks")).items():
+        if "folds" not in benchmark.value:
+            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
+            folds = {"folds": Written({"test": Written({})})}
+            options["benchmarks"].value[name] = replace(benchmark, value=benchmark.value | folds)
+    return replace(given, value=options)
 
 
-def _scale_of(merged: Any, scale: str, path: Path) -> Any:
-    scales = merged.get("scales") or {}
+def _without_null(given: Written, parts: Mapping[str, Any]) -> Written:
+    """The options without the entries of some maps that are null, and without such maps that are null themselves.
+
+    Args:
+        given: A map of options.
+        parts: Names of those maps -> such maps in each of their entries.
+    """
+    options = dict(given.value) if isinstance(given.value, dict) else {}
+    for part, below in parts.items():
+        if part in options and is_null(options[part]):
+            options[part] = Written({})
+        elif part in options and isinstance(options[part].value, dict):
+            left = {name: entry for name, entry in options[part].value.items() if not is_null(entry)}
+            options[part] = replace(options[part], value={name: _without_null(x, below) for name, x in left.items()})
+    return replace(given, value=options) if isinstance(given.value, dict) else given
+
+
+def _entries(given: Written | None) -> dict[str, Written]:
+    return given.value if given is not None and isinstance(given.value, dict) else {}
+
+
+def _scale_of(given: Written, scale: str, path: Path) -> Written:
+    scales = _entries(given.value.get("scales"))
     if scale not in scales:
         raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
     return scales[scale]
@@ -287,7 +331,8 @@ def broken_rules(study: StudyOptions) -> list[str]:
     return [sentence for broken, sentence in rules if broken]
 
 
-_MAY_BE_LEFT_OUT = ("arms", "architectures", "modes", "benchmarks")
+_MAY_BE_LEFT_OUT = {"arms": {}, "architectures": {}, "modes": {}, "benchmarks": {"folds": {}}}
+"""Maps whose entries are left out where they are null -> such maps in each entry."""
 _NEEDED = ("name", "arms", "architectures", "modes", "benchmarks", "finetune")
 
 

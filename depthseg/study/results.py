@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from ..reading import free_value, read_yaml
 from .cells import CELLS
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import ArmResults
@@ -218,10 +218,7 @@ def load_results(out: str | Path) -> StudyResults:
     path = out / STUDY_FILE
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the run directory of a study.")
-    try:
-        study = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The study {path} cannot be read: {error}") from None
+    study = free_value(read_yaml(path))
     check_fields(path, study, STUDY_FIELDS)
     records, strangers = [], []
     planned = planned_keys(out)

@@ -6,11 +6,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from ..engine.atomic import atomic_path
 from ..engine.loop import StopRequest
 from ..engine.records import write_json
+from ..reading import write_yaml
 from .cells import read_record, record_path, repeat_pretraining, run_cell, weights_path
 from .matrix import Cell, main_cells, pretraining_cells, rate_cells, shard_of
 from .options import StudyOptions
@@ -69,7 +68,7 @@ def save_study(study: StudyOptions, out: Path) -> None:
     """Save the options. Cells of an earlier version of the study are kept but not used."""
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / STUDY_FILE) as temporary:
-        OmegaConf.save(OmegaConf.structured(study), temporary)
+        write_yaml(temporary, study.to_dict())
 
 
 def cells_in_order(study: StudyOptions, out: Path) -> Iterator[Cell]:

@@ -280,8 +280,20 @@ def test_facts_are_read_or_refused(tmp_path):
     assert read_facts(path, licence="apache-2.0").licence == "apache-2.0"
     assert read_facts(path).limits == ["Small."]
     path.write_text("license: mit\n")
-    with pytest.raises(ValueError, match="cannot be read: .*license"):
+    with pytest.raises(ValueError, match=r"facts.yaml, line 1: unknown option 'license'. Did you mean 'licence'"):
         read_facts(path)
+    path.write_text("title: no\nlimits: [off, 010, 1e-3]\nlicences: {on: ~}\n")
+    with pytest.raises(ValueError, match=r"facts.yaml, line 3: licences.on must be text, got null\.$"):
+        read_facts(path)
+    path.write_text("title: no\nlimits: [off, 010, 1e-3]\nlicences: {on: 3.0}\ncommands: ['run ${HOME}']\nsummary:\n")
+    facts = read_facts(path, licences={"folder": "mit"})
+    assert (facts.title, facts.limits, facts.summary) == ("no", ["off", "010", "1e-3"], "")
+    assert (facts.licences, facts.commands) == ({"on": "3.0", "folder": "mit"}, ["run ${HOME}"])
+    path.write_text("limits: [Beware: it is small.]\n")
+    with pytest.raises(ValueError, match=r"limits\[0\] must be text, got \{Beware: .* in quotes"):
+        read_facts(path)
+    with pytest.raises(FileNotFoundError, match="no file of facts .*nowhere.yaml"):
+        read_facts(tmp_path / "nowhere.yaml")
 
 
 def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
