@@ -170,7 +170,7 @@ def test_a_missing_or_circular_base_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="second.yaml"):
         load_config(first)
     second.write_text("base: first.yaml\n")
-    with pytest.raises(ValueError, match="first.yaml is based on itself, by way of .*second.yaml"):
+    with pytest.raises(ValueError, match="first.yaml is its own base, by way of .*second.yaml"):
         load_config(first)
 
 
@@ -179,7 +179,7 @@ def test_a_circle_by_way_of_other_folders_is_seen_and_a_base_is_one_file(tmp_pat
     for path, base in ((first, "../b/second.yaml"), (second, "../a/first.yaml")):
         path.parent.mkdir()
         path.write_text(f"base: {base}\n")
-    with pytest.raises(ValueError, match="is based on itself"):
+    with pytest.raises(ValueError, match="is its own base"):
         load_config(first)
     first.write_text("base: [x.yaml, y.yaml]\n")
     with pytest.raises(ValueError, match="base must be the path of one YAML file"):
