@@ -72,6 +72,19 @@ def assert_same_gradients(found: Mapping[str, torch.Tensor], expected: Mapping[s
         )
 
 
+def assert_same_training(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor]
+) -> None:
+    """Weights and statistics after a few steps of SGD from `start` are equal but for the order of summation."""
+    assert found.keys() == expected.keys() == start.keys()
+    buffers = {name for name in expected if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    for name in buffers:
+        assert_same_up_to_rounding(found[name], expected[name], name)
+    assert_same_gradients(
+        *({name: state[name] - start[name] for name in state if name not in buffers} for state in (found, expected))
+    )
+
+
 def assert_same_ids(ids: Any, scores: Any) -> None:
     """Ids `(H, W)` are those of the highest scores `(K, H, W)`, but where the two best are equal up to rounding.
 
