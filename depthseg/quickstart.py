@@ -51,6 +51,9 @@ FINETUNE_STEPS = 80
 # The better one of 1e-3 and 3e-3 for both starts.
 FINETUNE_LR = 3e-3
 BATCH_SIZE = 8
+# Rounding moves a logit by about 1e-6 of its size. Fewer pixels than one in a thousand have two best classes so nearly
+# level that this decides between them; other weights or another image processor change far more.
+LEVEL_PIXELS = 1e-3
 # Two runs of one thread each get more done on two cores than one run of two threads.
 WORKERS = 2
 
@@ -64,7 +67,8 @@ class Quickstart:
         depth: `abs_rel` of the depth network and of the best constant depth, on unseen frames.
         segmentation: Arm -> mIoU on unseen frames, one number a seed.
         baselines: Baseline -> mIoU.
-        reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids.
+        reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids, but
+            for pixels that rounding decides.
         seconds: Wall time.
     """
 
@@ -211,10 +215,14 @@ def finetune(
 
 
 def reload_agrees(folder: Path, original: Path, sample: Sample) -> bool:
-    """Say whether a folder, loaded as any user of transformers would load it, predicts the ids of the original."""
+    """Say whether a folder, loaded as any user of transformers would load it, predicts the ids of the original.
+
+    Both predict on the CPU, as `from_pretrained` leaves a model there: a GPU rounds convolutions in another way. The
+    memory format of their weights differs, and with it the order of summation, so a share of `LEVEL_PIXELS` may
+    differ.
+    """
     model = AutoModelForSemanticSegmentation.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
-    outputs = model(**processor(images=[sample.image], return_tensors="pt"))
-    ids = processor.post_process_semantic_segmentation(outputs, [sample.image.shape[:2]])[0]
-    expected, _ = predict_maps(*load_model(original), sample.image)
-    return np.array_equal(ids.numpy(), expected)
+    ids, _ = predict_maps(model, processor, sample.image)
+    expected, _ = predict_maps(*load_model(original, device="cpu"), sample.image)
+    return ids.shape == expected.shape and bool(np.mean(ids != expected) <= LEVEL_PIXELS)

@@ -154,7 +154,8 @@ def read_curve(path: Path) -> list[dict[str, float]]:
 def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
     _, test_set = build_datasets(cell.config.data)
-    model, processor = load_model(result.model_dir)
+    # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
+    model, processor = load_model(result.model_dir, device="cpu" if cell.config.run.cpu else None)
     predictions = predict_labels(model, processor, test_set)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(

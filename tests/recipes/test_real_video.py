@@ -70,7 +70,8 @@ def test_a_lossless_video_gives_the_very_numbers_of_the_folder_and_a_lossy_one_n
     lossless = write_video(tmp_path / "lossless" / "clip.mp4", "libx264rgb", "rgb24", {"qp": "0"})
     lossy = write_video(tmp_path / "lossy" / "clip.mp4", "libx264", "yuv420p", {"crf": "18"})
     folder, exact, near = (
-        last_line(pretrain(video, tmp_path / f"run{number}", *SHORT))
+        # On the CPU: a GPU adds the gradients of warped pixels in an order of its own each time.
+        last_line(pretrain(video, tmp_path / f"run{number}", *SHORT, "run.cpu=true"))
         for number, video in enumerate((CLIP, lossless, lossy))
     )
     for name in ("train_loss", "photometric_loss", "smoothness_loss", "val_loss"):
