@@ -117,7 +117,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
-        summary="square pictures of single objects of that world, 8 classes in turn",
+        summary="square images of single objects of that world, 8 classes in turn",
         terms="Apache-2.0, made by this package",
     ),
     "stereo": DatasetEntry(

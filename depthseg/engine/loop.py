@@ -1,4 +1,4 @@
-"""The training loop: from a stream of micro-batches to scored, resumable weights."""
+"""The training loop: from a stream of micro-batches to evaluated, resumable weights."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _require_finite(training: Training, what: str, value: float) -> None:
     lr = training.optimizer.param_groups[-1]["lr"]
     raise FloatingPointError(
         f"The {what} of step {training.progress.step + 1} is {value} at learning rate {lr:.3g}; training stopped "
-        f"before the update. What lies under {training.run_dir} is of steps before and still good. Start again with "
+        f"before the update. The files in {training.run_dir} are of earlier steps and still good. Start again with "
         "a lower optim.lr or with optim.max_grad_norm=1."
     )
 
@@ -228,5 +228,5 @@ def _score(training: Training, lr: float) -> None:
 def _stop_sentence(training: Training) -> str:
     return (
         f"Stopped on request after step {training.progress.step} of {training.config.schedule.steps}; everything is "
-        f"saved. To go on: the same command with run.resume=true (run.output_dir={training.run_dir})."
+        f"saved. To resume: the same command with run.resume=true (run.output_dir={training.run_dir})."
     )

@@ -119,7 +119,7 @@ class RunLog:
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Show pictures uint8 `(H, W, 3)` in TensorBoard."""
+        """Show images uint8 `(H, W, 3)` in TensorBoard."""
         if self._board:
             for name, picture in pictures.items():
                 self._board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")

@@ -168,7 +168,7 @@ def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
     )
     yield (
         learned and (data.crop_pixels or list(data.crop_scale) != [1, 1]),
-        f"pretext.intrinsics={pretext.intrinsics} takes the picture's centre for the camera's, which crops move: "
+        f"pretext.intrinsics={pretext.intrinsics} takes the image's centre for the camera's, which crops move: "
         "leave data.crop_scale at [1, 1] and data.crop_pixels at false.",
     )
     yield _must("pretext.ssim_weight", pretext.ssim_weight, 0 <= pretext.ssim_weight <= 1)

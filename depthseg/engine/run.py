@@ -84,7 +84,7 @@ def train(
     Args:
         config: The options.
         train_set: Data set to train on, in place of the one that `config.data` names.
-        val_set: Data set to score on, likewise.
+        val_set: Data set to evaluate on, likewise.
         model: Model to train, in place of the one that `config.model` describes; needs `processor`.
         processor: Image processor of `model`.
 
@@ -99,7 +99,7 @@ def train(
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
     checkpoint = _agreed_resume_point(config, run_dir, accelerator)
-    # Built before the directory is touched: a mistake in the options must not cost the run that lies there.
+    # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
@@ -166,7 +166,7 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
 def write_report(
     run_dir: Path, config: RunConfig, scorer: Scorer, val_set: SampleDataset, device: torch.device
 ) -> None:
-    """Write the pictures of a run: its curves, predictions of the weights in `model/`, and the camera's motion.
+    """Write the images of a run: its curves, predictions of the weights in `model/`, and the camera's motion.
 
     The motion is that of the networks after the last step, because pose networks are not kept in `model/`.
     """
@@ -224,7 +224,7 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
         return None
     if not config.run.resume:
         raise FileExistsError(
-            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to go on with it, "
+            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to resume it, "
             "run.overwrite=true to remove it, or another run.output_dir."
         )
     if (run_dir / "config.yaml").is_file():
@@ -237,7 +237,9 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
     checkpoint = find_checkpoint(run_dir / FOLDER)
     if checkpoint is None:
         _require_unfinished(config, run_dir)
-        logger.warning("%s holds a run that was interrupted before its first checkpoint; it begins again.", run_dir)
+        logger.warning(
+            "%s holds a run that was interrupted before its first checkpoint; it starts from the first step.", run_dir
+        )
     return checkpoint
 
 

@@ -28,11 +28,11 @@ class DepthSegFlowOutput(ModelOutput):
     """Output of [`DepthSegForOpticalFlow`].
 
     Args:
-        flow (`torch.Tensor` of shape `(B, 2, H, W)`): Pixels to the right and down, from the first picture to the
+        flow (`torch.Tensor` of shape `(B, 2, H, W)`): Pixels to the right and down, from the first image to the
             other.
         flow_maps (`tuple[torch.Tensor, ...]`): The flow of each trained scale, `(B, 2, h, w)`, finest first, in
             pixels of the *input*; each covers the whole image.
-        hidden_states (`tuple[torch.Tensor, ...]`, *optional*): The encoder's maps, those of both pictures side by
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*): The encoder's maps, those of both images side by
             side.
     """
 
@@ -58,9 +58,9 @@ class DepthSegReconstructionOutput(ModelOutput):
 
 
 class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
-    """A siamese flow network: one encoder for two pictures, and a head that reads the maps of both side by side.
+    """A siamese flow network: one encoder for two images, and a head that reads the maps of both side by side.
 
-    Both pictures go through the encoder as one batch, so in training BatchNorm has statistics of both together, where
+    Both images go through the encoder as one batch, so in training BatchNorm has statistics of both together, where
     two runs would have those of each.
 
     transformers has no Auto class for optical flow. Without depthseg a checkpoint is loaded so:
@@ -95,7 +95,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
     def forward(
         self, pixel_values: Tensor, other_pixel_values: Tensor, output_hidden_states: bool | None = None
     ) -> DepthSegFlowOutput:
-        """Predict where each pixel of a picture lies in another.
+        """Predict where each pixel of an image lies in another.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
@@ -106,7 +106,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
             [`DepthSegFlowOutput`]: `flow` has the size of the image; it is float32 whatever the weights are.
 
         Raises:
-            ValueError: If the pictures differ in shape.
+            ValueError: If the images differ in shape.
         """
         if pixel_values.shape != other_pixel_values.shape:
             raise ValueError(
@@ -125,7 +125,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
 
 
 class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
-    """An inpainting network: it paints the whole picture, of which the image that it sees lacks some.
+    """An inpainting network: it paints the whole image, of which the image that it sees lacks some.
 
     Who erases sets the holes to black in [0, 1], *before* the image processor's normalisation.
 
@@ -147,7 +147,7 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> DepthSegReconstructionOutput:
-        """Paint pictures.
+        """Paint images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
@@ -166,7 +166,7 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
 
 
 class DepthSegForImageClassification(DepthSegPreTrainedModel):
-    """A classifier of whole pictures: the mean of the encoder's deepest map, and one linear layer.
+    """A classifier of whole images: the mean of the encoder's deepest map, and one linear layer.
 
     Of an image that had to be padded the mean is over the padded one.
 
@@ -186,7 +186,7 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> ImageClassifierOutput:
-        """Predict class scores of whole pictures.
+        """Predict class scores of whole images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
@@ -203,7 +203,7 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
 
 
 def side_by_side(features: EncoderFeatures) -> EncoderFeatures:
-    """Turn the features of 2B pictures into those of B pairs: number b and number B + b, channel after channel."""
+    """Turn the features of 2B images into those of B pairs: number b and number B + b, channel after channel."""
     prefix_tokens = features.prefix_tokens
     if prefix_tokens is not None:
         prefix_tokens = [None if given is None else torch.cat(given.chunk(2), dim=2) for given in prefix_tokens]

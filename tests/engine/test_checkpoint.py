@@ -307,7 +307,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_and_says
     with pytest.raises(Interrupted):
         _train(tiny, tmp_path / "run", after=1 + 4)
     _train(tiny, tmp_path / "run", "run.resume=true")
-    assert "interrupted before its first checkpoint; it begins again" in caplog.text
+    assert "interrupted before its first checkpoint; it starts from the first step" in caplog.text
     _assert_as_uninterrupted(tmp_path / "run", whole)
 
 

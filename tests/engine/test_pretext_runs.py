@@ -103,7 +103,7 @@ def test_flat_depth_is_said(tiny, tmp_path, world, caplog, monkeypatch, flat):
     scores = scores_of(train(config, world["train"], world["val"]))
     # The standard deviation of two values that are equally often there is half of their distance.
     assert scores["depth_spread"] == pytest.approx(np.log(1.02 if flat else 4) / 2, rel=1e-3)
-    assert ("varies by 1.0 % within a picture" in caplog.text) == flat
+    assert ("varies by 1.0 % within an image" in caplog.text) == flat
 
 
 class Unmeasured:
