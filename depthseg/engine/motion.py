@@ -87,7 +87,7 @@ class View:
     @property
     def camera(self) -> Camera:
         """The camera's part of it."""
-        poses = (pose[0].double().cpu().numpy() for pose in self.poses)
+        poses = (pose[0].cpu().double().numpy() for pose in self.poses)
         focal = _focal_lengths(self.intrinsics)
         given = None if self.given is None else _focal_lengths(self.given)
         return Camera(dict(zip(self.offsets, poses, strict=True)), focal, given)
@@ -283,7 +283,7 @@ def compare_focal_lengths(cameras: list[Camera]) -> dict[str, Any]:
 
 def _focal_lengths(intrinsics: Tensor) -> np.ndarray:
     """`[fx, fy]` of `(1, 3, 3)`."""
-    return intrinsics[0].diagonal()[:2].double().cpu().numpy()
+    return intrinsics[0].diagonal()[:2].cpu().double().numpy()
 
 
 def write_warped_panel(path: str | Path, view: View, name: str) -> None:

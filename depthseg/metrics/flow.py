@@ -44,7 +44,7 @@ class FlowErrors:
             )
         size = (-1, *truth.shape[-3:])
         for pair in zip(predicted.reshape(size), truth.reshape(size), strict=True):
-            self._update_image(*(flow.detach().double().cpu() for flow in pair))
+            self._update_image(*(flow.detach().cpu().double() for flow in pair))
 
     def _update_image(self, predicted: torch.Tensor, truth: torch.Tensor) -> None:
         known = truth.isfinite().all(0)

@@ -46,7 +46,7 @@ class ReconstructionErrors:
             )
         if not predicted.isfinite().all():
             raise ValueError("The predicted image is not finite at some pixels.")
-        error = (predicted.detach().double() - truth.double()).cpu()
+        error = predicted.detach().cpu().double() - truth.cpu().double()
         size = truth.shape[-3:]
         for one_error, one_holes in zip(error.reshape(-1, *size), holes.cpu().reshape(-1, *size[1:]), strict=True):
             self.state[:3] += _scores_of(one_error)
