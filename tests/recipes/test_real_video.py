@@ -20,9 +20,9 @@ CLIP = Path(os.environ.get("DEPTHSEG_DATA", "")) / "kitti_clip"
 FRAMES_A_SECOND = 10
 # Smaller than the recipe has it, for the sake of time.
 SMALL = ["data.size=[64,208]"]
-# Weights that hardly move: then losses compare what the networks are shown. Where training goes from there is decided by
-# the last bits within ten steps, and losses of two kernels, or of one and two threads, are a fifth apart. On the CPU, as
-# a GPU adds the gradients of warped pixels in an order of its own each time.
+# Weights that hardly move: then losses compare what the networks are shown. Where training goes from there is decided
+# by the last bits within ten steps, and losses of two kernels, or of one and two threads, are a fifth apart. On the
+# CPU, as a GPU adds the gradients of warped pixels in an order of its own each time.
 STILL = [*SMALL, "optim.lr=1e-9", "schedule.steps=6", "schedule.warmup_steps=0", "run.cpu=true", "run.report=false"]
 
 pytestmark = [
