@@ -126,13 +126,15 @@ class DepthSegConfig(PreTrainedConfig):
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     @property
-    def num_labels(self) -> int:
-        """Number of logits; 1 for one class against a background."""
-        return 1 if self.one_class else len(self.id2label or ())
+    def num_labels(self) -> int | None:
+        """Number of logits; 1 for one class against a background, `None` before the classes are known."""
+        if self.id2label is None:
+            return None
+        return 1 if self.one_class else len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if self.id2label is not None and num_labels == self.num_labels:
+        if num_labels == self.num_labels:
             return
         self.one_class, self.id2label = False, None
         if num_labels == 1:

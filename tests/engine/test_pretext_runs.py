@@ -233,7 +233,7 @@ def test_pictures_without_depth_are_left_out_of_the_score(tiny, tmp_path, world,
 def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, world):
     earlier = train(tiny.tiny_pretext_config(tmp_path, "depth"), world["train"], world["val"])
     again = ["run.overwrite=true"]
-    with pytest.raises(ValueError, match="The data set to score on has no depth"):
+    with pytest.raises(ValueError, match="The data set to evaluate on has no depth"):
         train(tiny.tiny_pretext_config(tmp_path, "depth", overrides=again), world["train"], Unmeasured(world["val"]))
 
     class Uncalibrated(Unmeasured):

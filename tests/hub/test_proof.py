@@ -35,7 +35,7 @@ def test_scores_may_differ_by_what_rounding_moves(changes, refused):
     if refused is None:
         compare_scores(changes, RECORDED, Path("there"))
         return
-    with pytest.raises(ValueError, match=f"in there do not score what their run wrote down: {refused}"):
+    with pytest.raises(ValueError, match=f"in there do not reproduce the scores that their run logged: {refused}"):
         compare_scores(changes, RECORDED, Path("there"))
 
 
