@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LabelSpace:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int = 255
-    one_class: bool = field(default=False, init=False)
+    one_class: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) == 1 == len(self.palette):

@@ -35,7 +35,7 @@ def measure_model(
         model: The segmenter; left in the mode (train or eval) it came in.
         processor: Its image processor.
         dataset: Samples; those without labels are passed over.
-        names: Which of `MEASURES`:
+        names: Which of `MEASURES`; of one class against a background those of predictions are of the class alone:
             `iou_by_depth`: see `IouByDepth`; None without any known depth.
             `recall_by_scale`: see `RecallBySize`.
             `boundary_iou`: see `BoundaryIou`.
@@ -156,7 +156,7 @@ def predict_labels(model: DepthSegForSemanticSegmentation, processor: Any, datas
 
 
 def _measure_predictions(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
-    settings = (len(dataset.label_space.classes), dataset.label_space.ignore_index)
+    settings = (dataset.label_space.num_labels, dataset.label_space.ignore_index)
     by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
     labelled = depth_known = False
     for index, prediction in enumerate(predictions):

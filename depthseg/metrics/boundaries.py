@@ -85,14 +85,15 @@ class BoundaryIou:
     predicted far from every true one therefore reduce the overall score but not those of the edge types.
 
     Args:
-        num_classes: Number of classes K.
+        num_classes: Number of classes K; 1 = one class, id 1, whose band alone is evaluated, against a background.
         ignore_index: Label of the pixels that are not evaluated.
         share: d as a fraction of the image diagonal; d is rounded and at least 1 pixel.
         depth_ratio: Ratio of depths across a depth edge.
 
     Attributes:
-        state: int64 `(3, K + 1, K + 1)` on the CPU: everywhere, near depth edges, near texture edges; confusion of
-            true (row) and predicted (column) bands, the last one = in no band. States can be summed.
+        state: int64 `(3, I + 1, I + 1)` on the CPU, I = 2 for one class, else K: everywhere, near depth edges, near
+            texture edges; confusion of true (row) and predicted (column) bands, the last one = in no band. States can
+            be summed.
 
     Source:
         Cheng et al. 2021, https://huggingface.co/papers/2103.16562.
@@ -105,7 +106,8 @@ class BoundaryIou:
             raise ValueError(f"share={share} must be between 0 and 1, depth_ratio={depth_ratio} above 1.")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.share, self.depth_ratio = share, depth_ratio
-        self.state = torch.zeros(3, num_classes + 1, num_classes + 1, dtype=torch.int64)
+        self.num_ids = max(num_classes, 2)
+        self.state = torch.zeros(3, self.num_ids + 1, self.num_ids + 1, dtype=torch.int64)
 
     def update(self, prediction: np.ndarray, labels: np.ndarray, depth: np.ndarray | None = None) -> None:
         """Count one image.
@@ -122,14 +124,14 @@ class BoundaryIou:
         distance = max(1, round(self.share * float(np.hypot(*labels.shape))))
         prediction = np.where(labels == self.ignore_index, self.ignore_index, prediction)
         bands = [
-            np.where(near_boundary(ids, distance, self.ignore_index), ids, self.num_classes)
+            np.where(near_boundary(ids, distance, self.ignore_index), ids, self.num_ids)
             for ids in (prediction, labels)
         ]
-        counts = ConfusionMatrix(self.num_classes + 1, self.ignore_index)
+        counts = ConfusionMatrix(self.num_ids + 1, self.ignore_index)
         counts.update(*bands)
         self.state[0] += counts.matrix
         if depth is not None:
-            by_kind = GroupedConfusion(EDGE_KINDS, self.num_classes + 1, self.ignore_index)
+            by_kind = GroupedConfusion(EDGE_KINDS, self.num_ids + 1, self.ignore_index)
             by_kind.update(*bands, edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index))
             self.state[1:] += by_kind.state
 
@@ -138,11 +140,12 @@ class BoundaryIou:
         return {name: self._mean_iou(matrix) for name, matrix in zip(("all", *EDGE_KINDS), self.state, strict=True)}
 
     def _mean_iou(self, matrix: torch.Tensor) -> float | None:
-        if matrix.sum() == matrix[-1, -1]:
+        counted = slice(self.num_ids - self.num_classes, self.num_ids)
+        if not (matrix[counted].any() or matrix[:, counted].any()):
             return None
-        classes = [str(index) for index in range(self.num_classes + 1)]
+        classes = [str(index) for index in range(self.num_ids + 1)]
         per_class = list(segmentation_scores(matrix, classes)["per_class_iou"].values())
-        return float(np.nanmean(per_class[:-1]))
+        return float(np.nanmean(per_class[counted]))
 
 
 class BoundaryAlignment:

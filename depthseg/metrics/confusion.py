@@ -106,7 +106,8 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
         `mean_accuracy` is the mean recall over the classes of the ground truth.
 
     Raises:
-        ValueError: The number of classes differs, or no pixel was evaluated; a single class is absent.
+        ValueError: The number of classes differs, or no pixel was evaluated; the ground truth has no pixel of a single
+            class.
     """
     counts, ids = matrix.double(), max(len(classes), 2)
     if counts.shape != (ids, ids):
@@ -121,15 +122,17 @@ def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[st
     union = truth + counts.sum(0) - correct
     counted = slice(1, None) if len(classes) == 1 else slice(None)
     iou, recall, union, truth = (values[counted] for values in (correct / union, correct / truth, union, truth))
-    if not union.any():
+    # Whatever is predicted, so that a training run learns of it at its first evaluation.
+    if len(classes) == 1 and not truth.any():
         raise ValueError(
-            f"No pixel is {classes[0]!r}, in the ground truth or in the prediction: its IoU is undefined."
+            f"No pixel of the ground truth is {classes[0]!r}, so its IoU says nothing; evaluate on images that "
+            "show it, with label maps where 1 is the class and 0 the background."
         )
     per_class = dict(zip(classes, iou.tolist(), strict=True))
     return {
         "mean_iou": iou[union > 0].mean().item(),
         "pixel_accuracy": (correct.sum() / total).item(),
-        "mean_accuracy": recall[truth > 0].mean().item() if truth.any() else 0.0,
+        "mean_accuracy": recall[truth > 0].mean().item(),
         "per_class_iou": per_class,
         "absent_classes": [name for name, value in per_class.items() if math.isnan(value)],
     }

@@ -27,19 +27,19 @@ class GroupedConfusion:
 
     Args:
         groups: Names of the groups.
-        num_classes: Number of classes K.
+        num_classes: Number of classes K; 1 = one class, id 1, against a background, id 0.
         ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        state: int64 `(G, K, K)` on the CPU; rows = truth, columns = prediction. States can be summed, so several
-            processes all-reduce them by sum.
+        state: int64 `(G, K, K)`, or `(G, 2, 2)` for one class, on the CPU; rows = truth, columns = prediction. States
+            can be summed, so several processes all-reduce them by sum.
     """
 
     def __init__(self, groups: Sequence[str], num_classes: int, ignore_index: int = 255) -> None:
         self.groups = tuple(groups)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.state = torch.zeros(len(groups), num_classes, num_classes, dtype=torch.int64)
+        self.state = torch.stack([ConfusionMatrix(num_classes, ignore_index).matrix for _ in groups])
 
     def update(self, prediction: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
         """Count one image.
@@ -60,12 +60,18 @@ class GroupedConfusion:
             self.state[number] += counts.matrix
 
     def compute(self, score: str = "mean_iou") -> dict[str, float | None]:
-        """One score of `segmentation_scores` for each group; None if no pixel was counted."""
+        """One score of `segmentation_scores` for each group; None if no pixel was counted.
+
+        Of one class (K = 1), None as well where the ground truth of the group does not have it.
+        """
         classes = [str(index) for index in range(self.num_classes)]
         return {
-            name: segmentation_scores(matrix, classes)[score] if matrix.any() else None
+            name: segmentation_scores(matrix, classes)[score] if self._counts(matrix) else None
             for name, matrix in zip(self.groups, self.state, strict=True)
         }
+
+    def _counts(self, matrix: torch.Tensor) -> bool:
+        return bool((matrix[1] if self.num_classes == 1 else matrix).any())
 
 
 class IouByDepth(GroupedConfusion):

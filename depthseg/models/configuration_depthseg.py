@@ -32,6 +32,8 @@ PASSING_NAMES = frozenset(
         "_commit_hash",
         "transformers_version",
         "use_return_dict",
+        # Written by transformers' Trainer.
+        "use_cache",
     }
 )
 
@@ -77,6 +79,8 @@ class DepthSegConfig(PreTrainedConfig):
     model_type = "depthseg"
     # Lets transformers pass attention and dtype settings on to the encoder.
     sub_configs = {"encoder_config": AutoConfig}
+    # What transformers' Trainer does not gather as predictions: maps of coarser scales, and a loss.
+    keys_to_ignore_at_inference = ["raw_maps", "flow_maps", "reconstruction_maps", "depth_loss"]
 
     encoder_config: dict | PreTrainedConfig | None = None
     head_type: str = "monodepth2"
@@ -123,6 +127,11 @@ class DepthSegConfig(PreTrainedConfig):
             )
         self.one_class = True
         self.id2label = {0: names[0] if len(names) == 2 else "background", 1: names[-1] if names else "LABEL_1"}
+        if self.id2label[0] == self.id2label[1]:
+            raise ValueError(
+                f"The one class and what surrounds it are both called {self.id2label[1]!r}; name the class that is to "
+                "be found, or give num_labels=2 and two names."
+            )
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     @property

@@ -373,12 +373,17 @@ def ids_of(logits: Tensor, threshold: float = 0.5) -> Tensor:
     """Return the class ids `(B, H, W)` of logits `(B, K, H, W)`; one logit is compared with a probability.
 
     Raises:
-        ValueError: If the threshold is not a probability between 0 and 1.
+        ValueError: If the threshold is not a probability between 0 and 1, or there are several classes to choose from.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}; it is a probability between 0 and 1.")
     if logits.shape[1] == 1:
         return (logits[:, 0] >= math.log(threshold / (1 - threshold))).long()
+    if threshold != 0.5:
+        raise ValueError(
+            f"threshold is {threshold} but the model has {logits.shape[1]} classes, of which the most probable is "
+            "taken; leave threshold out."
+        )
     return logits.max(1).indices  # much faster on a CPU than argmax
 
 

@@ -1,7 +1,7 @@
 """The rival pre-trainings: optical flow, inpainting and classification, on the same encoders and heads as depth.
 
-Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. No class has a loss in
-`forward`: what it is trained for is the business of an objective.
+Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. Classification takes
+`labels` as every classifier of transformers does; the loss of the others is the business of an objective.
 
 Shape letters: B batch, H and W image size, K classes, h and w size of a predicted map.
 """
@@ -20,6 +20,7 @@ from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
 from .heads_base_depthseg import DepthSegHead
 from .heads_pretext_depthseg import classification_head, flow_head, reconstruction_head
+from .losses_depthseg import classification_loss
 from .modeling_depthseg import DepthSegPreTrainedModel
 
 
@@ -171,10 +172,18 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
     Of an image that had to be padded the mean is over the padded one.
 
     Args:
-        config ([`DepthSegConfig`]): The encoder and the classes; the head is left to what comes later.
+        config ([`DepthSegConfig`]): The encoder and the classes, two or more; the head is left to what comes later.
+
+    Raises:
+        ValueError: If there is one class only, as every image would be of it.
     """
 
     def __init__(self, config: DepthSegConfig):
+        if config.num_labels == 1:
+            raise ValueError(
+                "A classifier of whole images needs two classes or more, but num_labels is 1; to tell images with "
+                "something from images without it, give num_labels=2."
+            )
         super().__init__(config)
         self.pretext_head = classification_head(self.encoder, config)
         self.finish_init()
@@ -185,19 +194,29 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
             parameter.requires_grad_(False)
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> ImageClassifierOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        num_valid: Tensor | int | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ImageClassifierOutput:
         """Predict class scores of whole images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): Class ids.
+            num_valid (`torch.Tensor` or `int`, *optional*): Divisor of the loss; defaults to the number of images.
             output_hidden_states (`bool`, *optional*): Whether to return the encoder's maps.
 
         Returns:
             `ImageClassifierOutput`: `logits` has the shape `(B, K)`.
         """
         maps = self.encode(pixel_values).maps
+        logits = self.pretext_head(maps[-1].mean((2, 3)))
         return ImageClassifierOutput(
-            logits=self.pretext_head(maps[-1].mean((2, 3))),
+            loss=None if labels is None else classification_loss(logits, labels, num_valid),
+            logits=logits,
             hidden_states=tuple(maps) if output_hidden_states else None,
         )
 

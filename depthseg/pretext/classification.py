@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,15 +41,5 @@ class ClassificationObjective(nn.Module):
             ValueError: If there is not one label per image, or an id is out of range (checked only on the CPU, where
                 the check is fast).
         """
-        labels = batch["labels"]
-        logits = self.model(batch["pixel_values"]).logits.float()
-        if labels.shape != (len(logits),):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; expected ({len(logits)},): one id per image.")
-        num_labels = logits.shape[1]
-        if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
-            raise ValueError(
-                f"labels contains the ids {sorted(set(labels.tolist()))}, but the model has the ids 0 to "
-                f"{num_labels - 1}; set num_labels, or map the labels to the model's classes."
-            )
-        count = (self.count_valid(batch) if num_valid is None else num_valid)[0]
-        return {"loss": F.cross_entropy(logits, labels, reduction="sum") / count}
+        num_valid = None if num_valid is None else num_valid[0]
+        return {"loss": self.model(batch["pixel_values"], labels=batch["labels"], num_valid=num_valid).loss}

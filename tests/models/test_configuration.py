@@ -7,6 +7,7 @@ import json
 import pickle
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from models.tiny_models import DINOV2, RESNET, VIT, tiny_config
 from transformers import AutoConfig, BertConfig
@@ -153,6 +154,21 @@ def test_building_a_model_leaves_its_configuration_as_it_was(encoder):
     before = config.to_dict()
     DepthSegForSemanticSegmentation(config)
     assert config.to_dict() | {"dtype": None} == before
+
+
+def test_two_classes_are_the_default_and_are_not_in_the_file(tmp_path):
+    config = DepthSegConfig(encoder_config=RESNET)
+    assert (config.num_labels, config.id2label) == (2, {0: "LABEL_0", 1: "LABEL_1"})
+    model = DepthSegForSemanticSegmentation(config)
+    model.save_pretrained(tmp_path)
+    # As the files of version 0.1.0 are.
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({name: stored[name] for name in stored.keys() - {"id2label", "label2id", "one_class"}}))
+    loaded = DepthSegForSemanticSegmentation.from_pretrained(tmp_path)
+    assert loaded.config.id2label == config.id2label
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(

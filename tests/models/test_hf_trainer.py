@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from models.tiny_models import TASKS, make_labels, tiny_model
 from rounding import assert_same_gradients
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, Trainer, TrainingArguments
+
+from depthseg import DepthSegForImageClassification
 
 STEPS = 4
 
@@ -106,14 +110,92 @@ def test_the_old_name_of_the_depth_target_works_with_a_warning(caplog):
     model = tiny_model("segmentation", "depthseg_resnet", "monodepth2", keep_depth=True).eval()
     depth = make_labels("depth", 1, 32, 32)
     images = torch.randn(1, 3, 32, 32)
-    logging.getLogger("transformers").addHandler(caplog.handler)
-    logging.getLogger("depthseg").addHandler(caplog.handler)
-    try:
+    with attached(caplog.handler):
         old, new = model(images, depth_labels=depth), model(images, depth_target=depth)
-    finally:
-        logging.getLogger("transformers").removeHandler(caplog.handler)
-        logging.getLogger("depthseg").removeHandler(caplog.handler)
     assert old.depth_loss.item() == pytest.approx(new.depth_loss.item()) and old.depth_loss > 0
     assert "depth_labels is called depth_target now" in caplog.text
     with pytest.raises(TypeError, match="no argument depth_label"):
         model(images, depth_label=depth)
+
+
+def shapes(values):
+    return tuple(map(shapes, values)) if isinstance(values, (tuple, list)) else np.shape(values)
+
+
+PREDICTIONS = {
+    "segmentation": (5, 5, 32, 32),
+    "depth": (5, 32, 32),
+    "classification": (5, 5),
+    "reconstruction": (5, 3, 32, 32),
+    "flow": (5, 2, 32, 32),
+    "labels and depth": ((5, 5, 32, 32), (5, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("task", PREDICTIONS)
+def test_predictions_are_what_the_task_is_for(task, tmp_path):
+    """Neither coarser scales nor losses, of a set whose last batch is smaller."""
+    both = task == "labels and depth"
+    model = tiny_model("segmentation" if both else task, keep_depth=both).eval()
+    images = torch.randn(5, 3, 32, 32)
+    columns = {"pixel_values": images}
+    if task == "flow":
+        columns["other_pixel_values"] = torch.randn(5, 3, 32, 32)
+    if both:
+        columns |= {"labels": make_labels("segmentation", 5, 32, 32), "depth_target": make_labels("depth", 5, 32, 32)}
+    examples = [{name: values[index] for name, values in columns.items()} for index in range(5)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_eval_batch_size=2, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    predictions = Trainer(model=model, args=arguments).predict(examples).predictions
+    assert shapes(predictions) == PREDICTIONS[task]
+    with torch.no_grad():
+        expected = model(**{name: values[4:] for name, values in columns.items()})
+    first = predictions[0] if both else predictions
+    name = {"depth": "predicted_depth", "flow": "flow", "reconstruction": "reconstruction"}.get(task, "logits")
+    np.testing.assert_allclose(first[4:], expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_classifier_trains_is_evaluated_and_comes_back(tmp_path, caplog):
+    """From a data set with a column that no model takes, with `label` in the singular as in most of the Hub."""
+    images, classes = torch.randn(6, 3, 32, 32), [0, 1, 2, 3, 4, 0]
+    columns = {"pixel_values": images.numpy(), "label": classes, "file": list("abcdef")}
+    examples = Dataset.from_dict(columns).with_format("torch")
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        **{"report_to": "none", "use_cpu": True, "disable_tqdm": True, "max_steps": 3, "eval_strategy": "steps"},
+        **{"eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True},
+        metric_for_best_model="accuracy",
+    )
+
+    def compute_metrics(prediction):
+        return {"accuracy": (prediction.predictions.argmax(-1) == prediction.label_ids).mean()}
+
+    model = tiny_model("classification", "vit", "linear")
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=examples, eval_dataset=examples, compute_metrics=compute_metrics
+    )
+    trainer.train()
+    assert 0 < trainer.state.log_history[-1]["train_loss"]
+    scores = trainer.evaluate()
+    assert scores["eval_accuracy"] == trainer.state.best_metric
+    trainer.save_model(str(tmp_path / "best"))
+    with torch.no_grad():
+        logits = model.eval()(images).logits.double()
+        shares = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
+        assert scores["eval_loss"] == pytest.approx(-shares[range(6), classes].log().mean().item(), rel=1e-4)
+        with attached(caplog.handler):
+            again = DepthSegForImageClassification.from_pretrained(tmp_path / "best")
+        assert torch.equal(again.eval()(images).logits.double(), logits)
+    assert "has no option" not in caplog.text
+
+
+@contextmanager
+def attached(handler):
+    """Both loggers hand their lines to a handler."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "depthseg")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield
+    for logger in loggers:
+        logger.removeHandler(handler)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ from transformers import pipeline
 
 from depthseg.data import LabelSpace, Sample
 from depthseg.engine.config import load_config
+from depthseg.engine.grad_cam import grad_cam
+from depthseg.engine.measures import PREDICTION_MEASURES, measure_model
 from depthseg.engine.predict import load_model, predict, predict_maps
 from depthseg.engine.run import train
 from depthseg.metrics import ConfusionMatrix, segmentation_scores
@@ -20,6 +23,7 @@ from depthseg.metrics.hf import SegmentationMetric
 from depthseg.models import (
     DepthSegConfig,
     DepthSegForDepthEstimation,
+    DepthSegForImageClassification,
     DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
 )
@@ -72,6 +76,8 @@ def test_a_pixel_belongs_to_the_class_from_a_probability_on():
     assert ids_of(wide, [(1, 8)])[0].tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
     with pytest.raises(ValueError, match="probability between 0 and 1"):
         ids_of(outputs, threshold=1.0)
+    with pytest.raises(ValueError, match="the model has 3 classes, of which the most probable is taken"):
+        ids_of(SimpleNamespace(logits=torch.zeros(1, 3, 2, 2)), threshold=0.9)
 
 
 def test_scores_are_those_of_the_class():
@@ -87,9 +93,82 @@ def test_scores_are_those_of_the_class():
         assert {name: scores[name] for name in by_hand} == pytest.approx(by_hand)
         assert scores["per_class_iou"] == pytest.approx({"crack": 2 / 4})
     nothing = ConfusionMatrix(1)
-    nothing.update(np.zeros((2, 2), int), np.zeros((2, 2), int))
-    with pytest.raises(ValueError, match="'crack', in the ground truth or in the prediction"):
-        segmentation_scores(nothing.matrix, ["crack"])
+    for predicted in (0, 1):
+        nothing.update(np.full((2, 2), predicted), np.zeros((2, 2), int))
+        with pytest.raises(ValueError, match="No pixel of the ground truth is 'crack'"):
+            segmentation_scores(nothing.matrix, ["crack"])
+
+
+def test_measures_are_those_of_the_class():
+    truth = np.zeros((60, 80), np.uint8)
+    truth[10:50, 20:60] = 1
+    predicted = np.roll(truth, 1, axis=1)
+    depth = np.where(np.arange(60)[:, None] < 30, 5.0, 15.0) * np.ones((60, 80))
+    depth[:, 70:] = 30.0  # without any pixel of the class
+    shifted = SimpleNamespace(config=SimpleNamespace(num_labels=1))
+    samples = [Sample("square", np.zeros((60, 80, 3), np.uint8), truth, depth.astype(np.float32))]
+    dataset = Listed(samples, LabelSpace("cracks", ("crack",), ((0, 255, 0),)))
+    found = measure_model(shifted, None, dataset, PREDICTION_MEASURES, [predicted])
+    iou = 39 / 41
+    assert found["iou_by_depth"] == pytest.approx(
+        {"0-10 m": iou, "10-20 m": iou, "20-40 m": None, "40-80 m": None, "over 80 m": None}
+    )
+    assert found["recall_by_scale"]["over 10 %"] == pytest.approx(39 / 40)
+    # The diagonal is 100 pixels, so bands are 2 wide: two squares of 40 without their middle of 36, shifted by one.
+    band, either = band_of(truth) & band_of(predicted), band_of(truth) | band_of(predicted)
+    assert band_of(truth).sum() == 40 * 40 - 36 * 36
+    assert found["boundary_iou"] == pytest.approx(band.sum() / either.sum())
+    missed = measure_model(shifted, None, dataset, ["boundary_iou"], [np.zeros_like(truth)])
+    assert missed == {"boundary_iou": 0.0}
+
+
+def band_of(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask with a pixel beside it at most 2 rows and columns away, inside of the image."""
+    near = np.zeros(mask.shape, bool)
+    for row, column in zip(*np.nonzero(mask), strict=True):
+        near[row, column] = (mask[row - 2 : row + 3, column - 2 : column + 3] == 0).any()
+    return near
+
+
+class Listed:
+    """Samples in a list."""
+
+    def __init__(self, samples, label_space):
+        self.samples, self.label_space = samples, label_space
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def test_heat_is_of_what_is_predicted_class_or_background():
+    """One logit z is the softmax over -z/2 and z/2: the heat is half of that of the model with these two."""
+    torch.manual_seed(0)
+    one = DepthSegForSemanticSegmentation(DepthSegConfig(encoder_config=ENCODER, num_labels=1)).eval()
+    two = DepthSegForSemanticSegmentation(DepthSegConfig(encoder_config=ENCODER, num_labels=2)).eval()
+    weights = one.state_dict()
+    for name in weights:
+        if name.startswith("classifier."):
+            weights[name] = torch.cat([-weights[name] / 2, weights[name] / 2])
+    two.load_state_dict(weights)
+    images = torch.randn(2, 3, 32, 64)
+    logits = one(images).logits
+    assert (logits > 0).any() and (logits < 0).any()
+    heat = grad_cam(one, images)
+    assert heat.max() > 0
+    torch.testing.assert_close(grad_cam(two, images) * 2, heat, rtol=1e-3, atol=1e-5 * heat.max().item())
+
+
+def test_names_of_one_class():
+    space = LabelSpace("cracks", ("crack",), ((0, 255, 0),))
+    assert (space.classes, space.num_labels) == (("background", "crack"), 1)
+    assert replace(space, name="walls").num_labels == 1
+    with pytest.raises(ValueError, match="both called 'background'"):
+        DepthSegConfig(encoder_config=ENCODER, id2label={0: "background"})
+    with pytest.raises(ValueError, match="needs two classes or more"):
+        DepthSegForImageClassification(DepthSegConfig(encoder_config=ENCODER, num_labels=1))
 
 
 class Blobs:
