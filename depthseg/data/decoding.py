@@ -163,7 +163,7 @@ def _import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ImportError("Reading video files needs PyAV: pip install depthseg[video]") from error
+        raise ImportError('Reading video files needs PyAV: python -m pip install "av>=18"') from error
     return av
 
 

@@ -155,5 +155,7 @@ def _import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ImportError("Examining a video needs OpenCV: pip install depthseg[video]") from error
+        raise ImportError(
+            'Examining a video needs OpenCV: python -m pip install "opencv-python-headless>=4.10"'
+        ) from error
     return cv2

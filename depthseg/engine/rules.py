@@ -92,7 +92,7 @@ def broken_rules(config: RunConfig) -> list[str]:
         (
             not 0 <= schedule.warmup_steps < max(schedule.steps, 1),
             f"schedule.warmup_steps must be at least 0 and below schedule.steps ({schedule.steps}), "
-            f"got {schedule.warmup_steps}.",
+            f"got {schedule.warmup_steps}. For a short trial set schedule.warmup_steps=0 as well.",
         ),
         _positive("schedule.power", schedule.power),
         *_run_rules(config.run),

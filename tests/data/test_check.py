@@ -255,7 +255,10 @@ def test_many_ignored_pixels_are_noted_with_their_share(folder):
     ("ids", "reason"),
     [
         ([[1, 2, 2]], "The ids run from 1 to 2, and there are 2 class names: ids count from 0, so subtract 1"),
-        ([[0, 1, 2]], "The ids run from 0 to 2, but there are 2 class names. If 0 is a background without a name"),
+        (
+            [[0, 1, 2]],
+            "The ids run from 0 to 2, but there are 2 class names. If 2 means unlabelled, write 255 in place",
+        ),
         ([[0, 76, 150]], "The ids are 0, 76, 150, 3 different values far beyond 2 class names: .* grey levels"),
         ([[7, 24000, 24001]], "Ids of 1000 and more look like instance maps"),
     ],

@@ -159,5 +159,5 @@ def test_missing_files_and_missing_pyav_are_named(tmp_path, monkeypatch):
         VideoFrames(tmp_path / "a.mp4")
     (tmp_path / "a.mp4").touch()
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(ImportError, match=r"pip install depthseg\[video\]"):
+    with pytest.raises(ImportError, match="PyAV: python -m pip install"):
         VideoFrames(tmp_path / "a.mp4")

@@ -193,7 +193,7 @@ def test_the_command_prints_a_table_or_json(drive, camera, capsys):
 def test_missing_opencv_is_a_sentence(drive, monkeypatch):
     path = drive((0, 1), range(3))
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(ImportError, match=r"OpenCV: pip install depthseg\[video\]"):
+    with pytest.raises(ImportError, match="OpenCV: python -m pip install"):
         examine_video(path)
 
 

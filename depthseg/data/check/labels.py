@@ -99,8 +99,11 @@ def explain_ids(found: Collection[int], space: LabelSpace) -> str | None:
         return f"The ids run from 1 to {count}, and there are {names}: ids count from 0, so subtract 1 from all."
     if ids[0] == 0 and ids[-1] == count:
         return (
-            f"The ids run from 0 to {count}, but there are {names}. If 0 is a background without a name, put a name "
-            f"for it first, or subtract 1 from all and write {space.ignore_index} in place of 0."
+            f"The ids run from 0 to {count}, but there are {names}. If {count} means unlabelled, write "
+            f"{space.ignore_index} in place of it, for each file with: ids = np.array(Image.open(PATH)); "
+            f"ids[ids == {count}] = {space.ignore_index}; Image.fromarray(ids).save(PATH). If 0 is a background "
+            "without a name, put a name for it first, or subtract 1 from all and write "
+            f"{space.ignore_index} in place of 0."
         )
     if ids[-1] >= 1000:
         return (
