@@ -47,6 +47,8 @@ MODELS = {
 }
 """Task -> model class."""
 
+LABEL_MAPS_EXAMINED = 64
+
 _DEPTH_OPTIONS = ("depth_type", "depth_loss", "min_depth", "max_depth")
 
 
@@ -82,6 +84,28 @@ def build_datasets(
     if data.subset_size:
         train_set = few_shot_subset(train_set, data.subset_size, data.subset_seed)
     return train_set, val_set
+
+
+def require_one_class(train_set: SampleDataset) -> None:
+    """Refuse to train one class against a background where no label map shows it.
+
+    At most `LABEL_MAPS_EXAMINED` label maps, evenly spread over the training set, are read.
+
+    Raises:
+        ValueError: None of them has a pixel of the class.
+    """
+    space = train_set.label_space
+    if space is None or not space.one_class:
+        return
+    count = min(len(train_set), LABEL_MAPS_EXAMINED)
+    chosen = np.linspace(0, len(train_set) - 1, count).round().astype(int)
+    label_maps = (train_set[int(index)].labels for index in chosen)
+    if not any(labels is not None and (labels == 1).any() for labels in label_maps):
+        raise ValueError(
+            f"None of {count} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
+            f"often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. `depthseg "
+            "datasets check` prints a command that does it."
+        )
 
 
 def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module, Any]:

@@ -17,7 +17,7 @@ from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import replace_folder
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model, set_value_range, source_of
+from .build import build_datasets, build_model, require_one_class, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
@@ -104,6 +104,8 @@ def train(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)
+    if config.task == "segmentation":
+        require_one_class(train_set)
     first = train_set[0]
     set_seed(config.run.seed)
     if model is None:

@@ -229,3 +229,20 @@ def test_from_a_depth_network_to_the_pipeline(tmp_path, monkeypatch):
     masks = {part["label"]: np.array(part["mask"]) > 0 for part in found}
     assert masks.keys() == {"background", "blob"} and np.array_equal(masks["blob"], written == 1)
     assert not [message for message in messages if "not supported" in message]
+
+
+class Masks(Blobs):
+    """The same with masks as drawing programs save them: 255 where the square is."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return Sample(sample.name, sample.image, np.where(sample.labels == 1, 255, 0).astype(np.uint8))
+
+
+def test_masks_of_0_and_255_are_refused_before_the_first_step(tmp_path):
+    overrides = [f"model.encoder={ENCODER}", "data.size=[32,64]", "run.cpu=true", f"run.output_dir={tmp_path / 'run'}"]
+    with pytest.raises(
+        ValueError, match="None of 6 training label maps has a pixel of class 'blob'.*write 1 in place"
+    ):
+        train(load_config(None, overrides), Masks(), Blobs())
+    assert not (tmp_path / "run").exists()
