@@ -1,16 +1,16 @@
 """Pin-hole cameras, rigid motion and warps as pure functions on batches of tensors.
 
-One convention holds throughout, that of the procedural world and of `grid_sample` with `align_corners=False`: the
-centre of pixel (column x, row y) has the coordinates (x, y), whole numbers that begin at (0, 0); the picture ends half
-a pixel beyond the outer centres, at -0.5 and at width - 0.5. Pixels are (x right, y down); camera axes are x right,
+All functions use one convention, that of the procedural world and of `grid_sample` with `align_corners=False`: the
+centre of pixel (column x, row y) has the integer coordinates (x, y), counted from (0, 0); the image extends half a
+pixel beyond the outer centres, to -0.5 and to width - 0.5. Pixels are (x right, y down); camera axes are x right,
 y down, z forward. Depth is z, not the distance; 0, negative, NaN and infinite depth is unknown. Intrinsics are
-`[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels with fx, fy > 0. A pose is `[[R, t], [0, 0, 0, 1]]` and carries
+`[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels with fx, fy > 0. A pose is `[[R, t], [0, 0, 0, 1]]` and transforms
 points from the axes of one camera to those of another: `R p + t`.
 
-Everything is differentiable, works in any float dtype (mixed ones promote) and leaves autocast aside: coordinates that
-are rounded to half precision are off by whole pixels. Metres stand for any unit of length.
+All functions are differentiable, accept any float dtype (mixed ones promote) and disable autocast, because coordinates
+in half precision are wrong by whole pixels. Metres stand for any unit of length.
 
-Shape letters: B batch, C channels, H and W size of the picture that asks, h and w size of the picture it asks.
+Shape letters: B batch, C channels, H and W size of the target image, h and w size of the source image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 PADDINGS = ("border", "zeros")
 MIN_DEPTH = 1e-3
 NOWHERE = -1e4
-"""Both coordinates of a point that no pixel shows: outside of every picture, and finite in half precision."""
+"""Both coordinates of a point outside of every image; finite in half precision."""
 
 
 def pixel_grid(
@@ -35,18 +35,18 @@ def pixel_grid(
 
 
 def back_project(depth: Tensor, intrinsics: Tensor, pixels: Tensor | None = None) -> Tensor:
-    """The points that the pixels of a depth map show.
+    """The 3D points of the pixels of a depth map.
 
     Args:
         depth: `(B, H, W)`, metres.
-        intrinsics: `(B, 3, 3)`, of pictures of this size.
-        pixels: `(B, 2, H, W)`, coordinates of the places that have these depths; None = the pixels of the map.
+        intrinsics: `(B, 3, 3)`, of images of this size.
+        pixels: `(B, 2, H, W)`, coordinates of these depths; None = the pixels of the map.
 
     Returns:
         `(B, 3, H, W)`, metres in the axes of the camera.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     _check_shape("depth", depth, (None, None, None))
     _check_shape("intrinsics", intrinsics, (len(depth), 3, 3))
@@ -62,26 +62,26 @@ def back_project(depth: Tensor, intrinsics: Tensor, pixels: Tensor | None = None
 
 
 def project(points: Tensor, intrinsics: Tensor, eps: float = MIN_DEPTH) -> tuple[Tensor, Tensor]:
-    """Where a camera sees points.
+    """Project points to the pixels of a camera.
 
     Args:
         points: `(B, 3, H, W)`, metres in the axes of the camera.
         intrinsics: `(B, 3, 3)`.
-        eps: Metres; what is not farther ahead than this is behind the camera.
+        eps: Metres; points with a depth of at most this are behind the camera.
 
     Returns:
         Pixels `(B, 2, H, W)` and depth `(B, H, W)` in metres. Points behind the camera keep their depth, and their
         pixel is `NOWHERE`, without a gradient.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     _check_shape("points", points, (None, 3, None, None))
     _check_shape("intrinsics", intrinsics, (len(points), 3, 3))
     fx, fy, cx, cy, skew = _parts(intrinsics)
     depth = points[:, 2]
     ahead = depth > eps
-    # A harmless divisor where it does not count: infinity times a zero gradient would be NaN.
+    # A harmless divisor for points behind the camera: infinity times a zero gradient would be NaN.
     divisor = torch.where(ahead, depth, 1.0)
     x, y = points[:, 0] / divisor, points[:, 1] / divisor
     pixels = torch.stack([fx * x + skew * y + cx, fy * y + cy], 1)
@@ -89,10 +89,10 @@ def project(points: Tensor, intrinsics: Tensor, eps: float = MIN_DEPTH) -> tuple
 
 
 def transform(points: Tensor, pose: Tensor) -> Tensor:
-    """Carry points `(B, 3, ...)` to other axes by a pose `(B, 4, 4)`: `R p + t`, of the shape of `points`.
+    """Transform points `(B, 3, ...)` by a pose `(B, 4, 4)`: `R p + t`, of the shape of `points`.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     if points.dim() < 3 or points.shape[1] != 3:
         raise ValueError(f"points has shape {tuple(points.shape)}; expected (batch, 3, ...).")
@@ -101,10 +101,10 @@ def transform(points: Tensor, pose: Tensor) -> Tensor:
 
 
 def invert_pose(pose: Tensor) -> Tensor:
-    """The way back of a rigid pose `(B, 4, 4)`, same shape.
+    """The inverse of a rigid pose `(B, 4, 4)`, same shape.
 
     Raises:
-        ValueError: If the shape is another one.
+        ValueError: If the shape is different.
     """
     _check_shape("pose", pose, (None, 4, 4))
     rotation = pose[:, :3, :3].mT
@@ -112,13 +112,13 @@ def invert_pose(pose: Tensor) -> Tensor:
 
 
 def compose_poses(second: Tensor, first: Tensor) -> Tensor:
-    """The pose that does `first` and then `second`, both and the result `(B, 4, 4)`.
+    """The pose that applies `first` and then `second`, both and the result `(B, 4, 4)`.
 
-    As in a product of matrices the right one acts first. Between two cameras with camera-to-world poses `here` and
-    `there`, points go by `compose_poses(invert_pose(there), here)`.
+    As in a matrix product, the right argument is applied first. For two cameras with camera-to-world poses `here` and
+    `there`, `compose_poses(invert_pose(there), here)` transforms points from the first to the second.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     _check_shape("second", second, (None, 4, 4))
     _check_shape("first", first, (len(second), 4, 4))
@@ -128,18 +128,18 @@ def compose_poses(second: Tensor, first: Tensor) -> Tensor:
 def pose_from_axis_angle(rotation: Tensor, translation: Tensor) -> Tensor:
     """Pose of a rotation about an axis, then a translation.
 
-    The formula of Rodrigues, exact for every angle, with its power series where the angle is small: gradients of all
-    orders are right at rotation zero too.
+    Rodrigues' formula, exact for every angle, with its power series for small angles, so that gradients of all orders
+    are also correct at rotation zero.
 
     Args:
-        rotation: `(B, 3)`, the axis, as long as the angle in radians.
+        rotation: `(B, 3)`, the axis times the angle in radians.
         translation: `(B, 3)`, metres.
 
     Returns:
         `(B, 4, 4)`.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     _check_shape("rotation", rotation, (None, 3))
     _check_shape("translation", translation, (len(rotation), 3))
@@ -162,20 +162,20 @@ def pose_from_axis_angle(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-    """Intrinsics of a resized picture.
+    """Intrinsics of a resized image.
 
-    Edges go to edges, as `interpolate` with `align_corners=False` resizes: x + 0.5 grows with the width.
+    Edges map to edges, as in `interpolate` with `align_corners=False`: x + 0.5 is proportional to the width.
 
     Args:
         intrinsics: `(B, 3, 3)`.
-        size: Height and width that they belong to, in pixels.
+        size: Height and width of the original image, in pixels.
         new_size: Height and width after resizing.
 
     Returns:
         `(B, 3, 3)`.
 
     Raises:
-        ValueError: If the shape does not fit or a size is not positive.
+        ValueError: If the shape is wrong or a size is not positive.
     """
     _check_shape("intrinsics", intrinsics, (None, 3, 3))
     for name, value in (("size", size), ("new_size", new_size)):
@@ -187,7 +187,7 @@ def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[
 
 
 def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average `(B, C, H, W)` down to a size; the same size leaves them as they are."""
+    """Downsample `(B, C, H, W)` to a size by averaging; images of this size are returned unchanged."""
     shape = tuple(pictures.shape[-2:])
     if shape == size:
         return pictures
@@ -198,19 +198,19 @@ def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tensor, Tensor]:
-    """Look a picture up at any coordinates, bilinearly.
+    """Sample an image at any coordinates, bilinearly.
 
     Args:
         source: `(B, C, h, w)`.
         pixels: `(B, 2, H, W)`, coordinates in `source`.
-        padding: What lies outside: "border" goes on with the outer pixels, "zeros" fades to 0 within one pixel.
+        padding: Values outside the image: "border" repeats the outer pixels, "zeros" fades to 0 within one pixel.
 
     Returns:
-        `(B, C, H, W)`, and bool `(B, H, W)`: True where the coordinates lie inside of the picture, edges included.
-        Coordinates that are NaN or infinite lie outside, and have no gradient.
+        `(B, C, H, W)`, and bool `(B, H, W)`: True where the coordinates are inside the image, including its edges.
+        Coordinates that are NaN or infinite are outside and have no gradient.
 
     Raises:
-        ValueError: If the shapes do not fit together or the padding does not exist.
+        ValueError: If the shapes are inconsistent or the padding does not exist.
     """
     _check_shape("source", source, (None, None, None, None))
     _check_shape("pixels", pixels, (len(source), 2, None, None))
@@ -223,7 +223,7 @@ def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tenso
     # A NaN coordinate crashes the process in the backward pass of grid_sample on the CPU (torch 2.13).
     pixels = torch.nan_to_num(pixels, NOWHERE, NOWHERE, NOWHERE).to(dtype)
     grid = torch.stack([(2 * pixels[:, 0] + 1) / width - 1, (2 * pixels[:, 1] + 1) / height - 1], -1)
-    # Nothing changes farther outside than one picture size, and numbers stay tame.
+    # Beyond one image size outside, the result does not change and the numbers stay small.
     grid = grid.clamp(-3, 3)
     return F.grid_sample(source.to(dtype), grid, padding_mode=padding, align_corners=False), inside
 
@@ -231,7 +231,7 @@ def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tenso
 def correspond(
     depth: Tensor, intrinsics: Tensor, source_intrinsics: Tensor, pose: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where another camera sees what each pixel shows, if nothing moves.
+    """The corresponding pixels in another camera, in a static scene.
 
     Args:
         depth: `(B, H, W)`, metres.
@@ -240,12 +240,12 @@ def correspond(
         pose: `(B, 4, 4)`, from the axes of this camera to those of the other.
 
     Returns:
-        Pixels `(B, 2, H, W)` in the other picture, or beyond it; depth `(B, H, W)` there, in metres; bool `(B, H, W)`:
-        True where depth is known and the point lies ahead of the other camera. Elsewhere the pixel is `NOWHERE`,
+        Pixels `(B, 2, H, W)` in the other image or outside it; depth `(B, H, W)` there, in metres; bool `(B, H, W)`:
+        True where depth is known and the point is in front of the other camera. Elsewhere the pixel is `NOWHERE`,
         without a gradient.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     known = _known(depth)
     points = back_project(torch.where(known, depth, 1.0), intrinsics)
@@ -257,28 +257,28 @@ def correspond(
 def reproject(
     source: Tensor, depth: Tensor, intrinsics: Tensor, source_intrinsics: Tensor, pose: Tensor, padding: str = "border"
 ) -> tuple[Tensor, Tensor]:
-    """Rebuild a picture from another camera's, given its depth.
+    """Synthesise an image from that of another camera, given its depth.
 
     Args:
-        source: `(B, C, h, w)`, the other camera's picture.
-        depth: `(B, H, W)`, metres, of the picture to rebuild.
+        source: `(B, C, h, w)`, the other camera's image.
+        depth: `(B, H, W)`, metres, of the image to synthesise.
         intrinsics: `(B, 3, 3)`, of the camera of `depth`.
         source_intrinsics: `(B, 3, 3)`, of the other camera.
         pose: `(B, 4, 4)`, from the axes of the camera of `depth` to those of the other.
         padding: As in `warp`.
 
     Returns:
-        `(B, C, H, W)`, and bool `(B, H, W)`: True where depth is known and the point lies ahead of the other camera
-        and inside of its picture. What hides it there is not asked; see `occlusion_mask`.
+        `(B, C, H, W)`, and bool `(B, H, W)`: True where depth is known and the point is in front of the other camera
+        and inside its image. Occlusion is not considered; see `occlusion_mask`.
 
     Raises:
-        ValueError: If the shapes do not fit together or the padding does not exist.
+        ValueError: If the shapes are inconsistent or the padding does not exist.
     """
     return warp(source, correspond(depth, intrinsics, source_intrinsics, pose)[0], padding)
 
 
 def flow_from_depth(depth: Tensor, intrinsics: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """Optical flow of a camera that moves through a still scene.
+    """Optical flow of a moving camera in a static scene.
 
     Args:
         depth: `(B, H, W)`, metres.
@@ -286,11 +286,11 @@ def flow_from_depth(depth: Tensor, intrinsics: Tensor, pose: Tensor) -> tuple[Te
         pose: `(B, 4, 4)`, from the axes of the camera before to those after the motion.
 
     Returns:
-        `(B, 2, H, W)`, pixels right and down; bool `(B, H, W)`: True where depth is known and the point stays ahead of
-        the camera. Elsewhere the flow is 0.
+        `(B, 2, H, W)`, pixels right and down; bool `(B, H, W)`: True where depth is known and the point stays in front
+        of the camera. Elsewhere the flow is 0.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     pixels, _, known = correspond(depth, intrinsics, intrinsics, pose)
     grid = pixel_grid(*depth.shape[-2:], dtype=pixels.dtype, device=pixels.device)
@@ -298,22 +298,22 @@ def flow_from_depth(depth: Tensor, intrinsics: Tensor, pose: Tensor) -> tuple[Te
 
 
 def occlusion_mask(flow: Tensor, source_flow: Tensor, relative: float = 0.01, absolute: float = 0.5) -> Tensor:
-    """Where a point cannot be seen in the other picture, by going there and back.
+    """Occlusion by the forward-backward check of optical flow.
 
-    Forward and backward flow cancel where both see the same point; they may differ, squared, by `relative` of the sum
-    of their squares plus `absolute`.
+    Forward and backward flow cancel where both images show the same point. The squared norm of their sum may be up to
+    `relative` times the sum of their squared norms plus `absolute`.
 
     Args:
-        flow: `(B, 2, H, W)`, from this picture to the other, in pixels.
-        source_flow: `(B, 2, H, W)`, from the other picture to this one.
-        relative: Share of the squared flows.
+        flow: `(B, 2, H, W)`, from this image to the other, in pixels.
+        source_flow: `(B, 2, H, W)`, from the other image to this one.
+        relative: Factor of the squared flows.
         absolute: Pixels squared.
 
     Returns:
-        Bool `(B, H, W)`: True where the point is hidden in the other picture or lies outside of it.
+        Bool `(B, H, W)`: True where the point is occluded in the other image or outside it.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
 
     Source:
         Sundaram, Brox, Keutzer 2010, "Dense point trajectories by GPU-accelerated large displacement optical flow",
@@ -335,9 +335,9 @@ def occlusion_mask_from_depth(
     pose: Tensor,
     tolerance: float = 0.05,
 ) -> Tensor:
-    """Where a point cannot be seen by another camera, because that one sees something nearer there.
+    """Occlusion by the depth of another camera: a nearer surface there hides the point.
 
-    Inverse depth is compared: on a plane it is linear over the picture, and unknown depth (sky) hides nothing.
+    Inverse depth is compared: on a plane it is linear over the image, and unknown depth (sky) occludes nothing.
 
     Args:
         depth: `(B, H, W)`, metres.
@@ -345,14 +345,13 @@ def occlusion_mask_from_depth(
         intrinsics: `(B, 3, 3)`, of the camera of `depth`.
         source_intrinsics: `(B, 3, 3)`, of the other camera.
         pose: `(B, 4, 4)`, from the axes of the camera of `depth` to those of the other.
-        tolerance: Share of the depth by which something must be nearer to hide.
+        tolerance: Fraction of the depth by which a surface must be nearer to occlude the point.
 
     Returns:
-        Bool `(B, H, W)`: True where the point is hidden from the other camera, lies outside of its picture, or is
-        unknown.
+        Bool `(B, H, W)`: True where the point is occluded in the other camera, outside its image, or unknown.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes are inconsistent.
     """
     _check_shape("source_depth", source_depth, (len(depth), None, None))
     pixels, there, _ = correspond(depth, intrinsics, source_intrinsics, pose)
@@ -379,14 +378,14 @@ def _pose(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def _multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Batched matrix product in the wider of both dtypes, whatever autocast says."""
+    """Batched matrix product in the wider of both dtypes, with autocast disabled."""
     dtype = torch.promote_types(left.dtype, right.dtype)
     with torch.autocast(right.device.type, enabled=False):
         return left.to(dtype) @ right.to(dtype)
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...]) -> None:
-    """Raise a sentence unless `tensor` has the shape; None stands for any size."""
+    """Raise a ValueError unless `tensor` has the shape; None = any size."""
     fits = tensor.dim() == len(shape)
     if not fits or any(want not in (None, have) for want, have in zip(shape, tensor.shape, strict=True)):
         wanted = ", ".join("any" if want is None else str(want) for want in shape)

@@ -1,7 +1,7 @@
 """The whole path on the procedural world, in minutes on a CPU: the first thing a new user runs.
 
 A depth network is trained on rendered frames; then a segmenter is trained on eight labelled frames, three times from
-random weights and three times from the depth network, and both are scored on frames that nobody has seen.
+random weights and three times from the depth network, and both are evaluated on unseen frames.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ LABELLED_FRAMES = 8
 SEEDS = (0, 1, 2)
 PRETRAIN_STEPS = 380
 FINETUNE_STEPS = 80
-# The better one of 1e-3 and 3e-3 for both starts.
+# The better one of 1e-3 and 3e-3 for both initialisations.
 FINETUNE_LR = 3e-3
 BATCH_SIZE = 8
+# Rounding moves a logit by about 1e-6 of its size. Fewer pixels than one in a thousand have two best classes so nearly
+# level that this decides between them; other weights or another image processor change far more.
+LEVEL_PIXELS = 1e-3
 # Two runs of one thread each get more done on two cores than one run of two threads.
 WORKERS = 2
 
@@ -60,11 +63,12 @@ class Quickstart:
     """What the quickstart found; `str()` gives the table that it prints.
 
     Attributes:
-        output_dir: Where everything lies.
+        output_dir: Where everything is.
         depth: `abs_rel` of the depth network and of the best constant depth, on unseen frames.
         segmentation: Arm -> mIoU on unseen frames, one number a seed.
         baselines: Baseline -> mIoU.
-        reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids.
+        reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids, but
+            for pixels that rounding decides.
         seconds: Wall time.
     """
 
@@ -83,7 +87,7 @@ class Quickstart:
             "",
             f"Segmentation from {LABELLED_FRAMES} labelled frames, mIoU in % on {TEST_FRAMES} unseen frames:",
             "",
-            f"| start | mean | spread (sd of {len(SEEDS)} seeds) | seeds |",
+            f"| initialisation | mean | spread (sd of {len(SEEDS)} seeds) | seeds |",
             "|---|---|---|---|",
         ]
         for arm, scores in self.segmentation.items():
@@ -96,7 +100,7 @@ class Quickstart:
         lines += [
             "",
             f"The checkpoint, loaded back with AutoModelForSemanticSegmentation, {same}.",
-            f"Pictures: {self.output_dir / 'panel.png'}   Checkpoint: {self.output_dir / 'model'}",
+            f"Figure: {self.output_dir / 'panel.png'}   Checkpoint: {self.output_dir / 'model'}",
             f"{self.seconds:.0f} seconds.",
         ]
         return "\n".join(lines)
@@ -143,7 +147,7 @@ def quickstart(output_dir: str | Path, overwrite: bool = False) -> Quickstart:
 def run_all(
     output_dir: Path, train_set: SampleDataset, test_set: SampleDataset
 ) -> tuple[RunResult, dict[str, list[RunResult]]]:
-    """Pre-train and fine-tune, two runs at a time; the random starts need not wait for the depth network."""
+    """Pre-train and fine-tune, two runs at a time; those from random weights need not wait for the depth network."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=start_worker) as pool:
         depth = pool.submit(train, depth_config(output_dir), train_set, test_set)
@@ -211,10 +215,14 @@ def finetune(
 
 
 def reload_agrees(folder: Path, original: Path, sample: Sample) -> bool:
-    """Say whether a folder, loaded as any user of transformers would load it, predicts the ids of the original."""
+    """Say whether a folder, loaded as any user of transformers would load it, predicts the ids of the original.
+
+    Both predict on the CPU, as `from_pretrained` leaves a model there: a GPU rounds convolutions in another way. The
+    memory format of their weights differs, and with it the order of summation, so a share of `LEVEL_PIXELS` may
+    differ.
+    """
     model = AutoModelForSemanticSegmentation.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
-    outputs = model(**processor(images=[sample.image], return_tensors="pt"))
-    ids = processor.post_process_semantic_segmentation(outputs, [sample.image.shape[:2]])[0]
-    expected, _ = predict_maps(*load_model(original), sample.image)
-    return np.array_equal(ids.numpy(), expected)
+    ids, _ = predict_maps(model, processor, sample.image)
+    expected, _ = predict_maps(*load_model(original, device="cpu"), sample.image)
+    return ids.shape == expected.shape and bool(np.mean(ids != expected) <= LEVEL_PIXELS)

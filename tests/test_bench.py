@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 import torch
+from rounding import SHARE
 from torch import nn
 
 from depthseg.bench import CASES, DEFAULT_CASES, startup, timing
@@ -40,7 +41,7 @@ def test_both_sides_are_printed_and_written(tmp_path, capsys):
             "depthseg": 3,
         }
         # The same weights: otherwise the comparison would be of two different networks.
-        assert comparison["difference"] < 1e-5
+        assert comparison["difference"] < SHARE
     assert torch.get_num_threads() == threads
 
 
@@ -50,7 +51,7 @@ def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
     assert all(word in line for word in ("photometric-tiny", "16x24", "transcription", "depthseg", "ratio", "ms"))
     (comparison,) = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
     assert list(comparison["seconds"]) == list(SIDES) == ["transcription", "depthseg"]
-    assert comparison["difference"] < 1e-6
+    assert comparison["difference"] < SHARE
 
 
 def test_a_wrong_loss_is_seen(monkeypatch):

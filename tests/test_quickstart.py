@@ -1,16 +1,21 @@
 """The first thing a new user runs, as they run it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from depthseg.quickstart import LABELLED_FRAMES, SEEDS, Quickstart, clear
+from depthseg.data import Sample
+from depthseg.models import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from depthseg.quickstart import LABELLED_FRAMES, SEEDS, Quickstart, clear, reload_agrees
 
 
 @pytest.mark.heavy
@@ -39,6 +44,33 @@ def test_quickstart_keeps_its_promises(tmp_path):
     assert AutoConfig.from_pretrained(out / "model").num_labels == 11
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode != 0 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A segmenter as a run saves it, a copy of it, and a picture."""
+    torch.manual_seed(0)
+    encoder = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
+    model = DepthSegForSemanticSegmentation(DepthSegConfig(encoder_config=encoder, num_labels=11))
+    model.save_pretrained(tmp_path / "run")
+    DepthSegImageProcessor(size={"height": 64, "width": 192}).save_pretrained(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 192, 3), np.uint8)
+    return tmp_path / "copy", tmp_path / "run", Sample("noise", picture)
+
+
+def test_the_reloaded_checkpoint_is_compared_on_one_device(checkpoint, monkeypatch):
+    # Without a GPU: whoever asks for it gets an error.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert reload_agrees(*checkpoint) is True
+
+
+def test_a_reloaded_checkpoint_that_is_another_one_is_told(checkpoint):
+    copy, _, _ = checkpoint
+    weights = load_file(copy / "model.safetensors")
+    weights["classifier.conv.bias"][0] += 0.01
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert reload_agrees(*checkpoint) is False
 
 
 def test_table_gives_mean_spread_and_seeds(tmp_path):

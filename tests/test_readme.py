@@ -1,5 +1,6 @@
-"""The README tells the truth: its tables come from the registries and records, its first snippet runs."""
+"""The README and the pages that it links to are right: tables, numbers, commands and snippets."""
 
+import importlib.util
 import json
 import re
 import statistics
@@ -13,66 +14,48 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from depthseg import __version__
-from depthseg.data import DATASETS
 from depthseg.engine.config import load_config
-from depthseg.models import DEPTH_FAMILIES, ENCODERS, HEADS, UNSUPPORTED_FAMILIES
-from depthseg.models.encoders_depthseg import UNSUPPORTED_BACKBONES
 from depthseg.study.report.findings import claim_rows, rows_of, verdict
 from depthseg.study.report.tables import VERDICTS
 from depthseg.study.report.text import between, signed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "training" / "README.md").read_text()
+STUDIES = (ROOT / "training" / "studies" / "README.md").read_text()
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "training/README.md", "training/studies/README.md", "model_cards/README.md")
+    + ("depthseg/models/README.md", "depthseg/data/README.md")
+]
 RESULTS = ROOT / "training" / "results"
 TINY = ROOT / "model_cards" / "depthseg-tiny-world"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 
-def table(header: str, entries: dict, columns) -> str:
-    """A table of Markdown, one row an entry; what the README is to hold, word for word."""
-    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
-    lines += [f"| `{name}` | " + " | ".join(columns(entry)) + " |" for name, entry in entries.items()]
-    return "\n".join(lines) + "\n\n"
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
 
 
-TABLES = {
-    "encoders": table(
-        "encoder | | source",
-        ENCODERS,
-        lambda entry: (entry.summary + " *One image size.*" * entry.fixed_size, f"[paper]({entry.source})"),
-    ),
-    "backbones that are no encoders": table("backbone | why not", UNSUPPORTED_BACKBONES, lambda reason: (reason,)),
-    "depth families": table(
-        "model type | | depth here | source",
-        DEPTH_FAMILIES,
-        lambda family: (family.summary, family.meaning, f"[paper]({family.source})"),
-    ),
-    "families that are not read": table("model type | why not", UNSUPPORTED_FAMILIES, lambda reason: (reason + ".",)),
-    "heads": table(
-        "head | tasks | encoders | | source",
-        HEADS,
-        lambda entry: (
-            ", ".join(entry.tasks),
-            ", ".join(entry.encoders or ["any"]),
-            entry.summary,
-            f"[paper]({entry.source})",
-        ),
-    ),
-    "data sets": table(
-        "data set | | splits | terms", DATASETS, lambda entry: (entry.summary, ", ".join(entry.splits), entry.terms)
-    ),
-}
+def test_generated_tables_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("render_pages", ROOT / "training" / "render_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert len(module.PAGES) == 3 and len(module.TABLES) == 7
+    for name in module.PAGES:
+        page = (ROOT / name).read_text()
+        assert "<!-- table: " in page and page == module.fill(page), f"run training/render_pages.py for {name}"
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_are_those_of_the_registries(name):
-    assert TABLES[name].count("\n") > 4
-    assert TABLES[name] in README, f"the README should hold:\n{TABLES[name]}"
-
-
-def test_counts_are_those_of_the_registries():
-    assert re.search(r"All (\d+) encoders", README)[1] == str(len(ENCODERS))
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            assert anchor[1:] in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
 
 
 def test_the_two_commands_stand_alone():
@@ -94,25 +77,34 @@ def test_tiny_checkpoint_is_small_and_in_half_precision():
     assert json.loads((TINY / "config.json").read_text())["keep_depth"]
 
 
-def test_files_and_options_that_the_readme_names_exist():
-    for name in re.findall(r"(?:training|model_cards)/[\w./-]+\.(?:py|yaml|sh|md|png|json)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_recipes_and_options_that_a_page_names_exist(page):
+    text = page.read_text()
+    for name in re.findall(r"(?:training|model_cards)/[\w./-]+\.(?:py|yaml|sh|md|png|json)", text):
         assert (ROOT / name).exists(), name
-    for command in COMMANDS:
-        config = re.search(r"--config (\S+\.yaml)", command)
-        if config:
-            overrides = [word for word in command.split() if re.fullmatch(r"[a-z_]+\.[a-z_.]+=\S+", word)]
-            load_config(ROOT / config[1], overrides)
+    for command in re.findall(r"--config [^`\n|]*", text):
+        _, recipe, *words = command.split()
+        if re.fullmatch(r"[a-z0-9_]+", recipe):
+            load_config(recipe, [word for word in words if re.fullmatch(r"[a-z_]+\.[a-z_.]+=\S+", word)])
+
+
+def test_every_recipe_is_in_the_table():
+    named = re.findall(r"^\| `(\w+)` \|", TRAINING.split("## Your own data")[0], re.MULTILINE)
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "training" / "configs").glob("*.yaml"))
+
+
+def test_the_version_is_one():
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-@pytest.mark.parametrize("name", ["camvid_fewshot", "quickstart"])
+@pytest.mark.parametrize("name", ["camvid_fewshot", "camvid_film", "quickstart"])
 def test_numbers_are_those_of_the_records(name):
     table = json.loads((RESULTS / f"{name}.json").read_text())["mean_iou"]
     assert table
     for arm, scores in table.items():
         mean, spread = 100 * statistics.mean(scores), 100 * statistics.stdev(scores)
         seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
-        assert f"| {arm} | {mean:.1f} ± {spread:.1f} | {seeds} |" in README
+        assert f"| {arm} | {mean:.1f} ± {spread:.1f} | {seeds} |" in TRAINING
 
 
 PRE_TRAININGS = {
@@ -124,7 +116,7 @@ PRE_TRAININGS = {
     "mono_learned_intrinsics": "video, focal length learned, median aligned",
     "classification": "classification of objects",
     "reconstruction": "inpainting",
-    "flow": "optical flow, pictures aligned",
+    "flow": "optical flow, images aligned",
 }
 OWN_SCORES = {
     "classification": ("accuracy {}", "accuracy"),
@@ -151,30 +143,30 @@ def test_numbers_of_the_pre_trainings_are_those_of_the_records(name):
         assert {(run["alignment"], run["images"]) for run in runs} == {("median" if median else "none", 100)}
     words, *scores = OWN_SCORES.get(name, ("",))
     own = words.format(*(mean_and_spread([run[score] for run in runs]) for score in scores))
-    assert f"| {PRE_TRAININGS[name]} | {len(runs)} | {depth[0]} | {depth[1]} | {own} |" in README
+    assert f"| {PRE_TRAININGS[name]} | {len(runs)} | {depth[0]} | {depth[1]} | {own} |" in TRAINING
 
 
 def test_depth_from_video_is_compared_with_both_constants():
     mono = [json.loads(path.read_text())["abs_rel"] for path in (RESULTS / "pretext").glob("mono_seed?.json")]
     constant = json.loads((RESULTS / "pretext" / "constant.json").read_text())
     once, aligned = (statistics.mean(mono) / constant[name]["abs_rel"] for name in ("none", "median"))
-    assert f"is {once:.2f} times that of the best constant depth, and {aligned:.2f} times that of\none" in README
+    assert f"is {once:.2f} times that of the best constant depth, and {aligned:.2f} times that of\none" in TRAINING
 
 
 def test_numbers_of_the_best_constants_are_those_of_the_record():
     found = json.loads((RESULTS / "pretext" / "constant.json").read_text())
     for alignment, row in (("none", "best constant depth"), ("median", "best constant depth, median aligned")):
-        assert f"| {row} | | {found[alignment]['abs_rel']:.3f} | {found[alignment]['delta1']:.3f} |" in README
+        assert f"| {row} | | {found[alignment]['abs_rel']:.3f} | {found[alignment]['delta1']:.3f} |" in TRAINING
     flows = {
         "no_flow": "no flow",
         "same_flow": "the same flow in every frame, at best",
-        "turn_and_no_flow": "the turn of the camera, found by aligning pictures",
-        "turn_and_same_flow": "the turn and the same flow in every frame, at best",
+        "turn_and_no_flow": "the rotation of the camera, found by image alignment",
+        "turn_and_same_flow": "the rotation and the same flow in every frame, at best",
     }
     for name, row in flows.items():
         words = OWN_SCORES["flow"][0].format(*(f"{found[name][score]:.3f}" for score in OWN_SCORES["flow"][1:]))
-        assert f"| {row} | | | | {words} |" in README
-    assert f"the true flow has {found['true_flow']['photometric_loss']:.3f}" in README
+        assert f"| {row} | | | | {words} |" in TRAINING
+    assert f"the true flow has {found['true_flow']['photometric_loss']:.3f}" in TRAINING
 
 
 def test_numbers_of_the_real_video_are_those_of_the_record():
@@ -191,15 +183,15 @@ def test_numbers_of_the_real_video_are_those_of_the_record():
         f"{learned['trajectory']['model']['ate']:.2f} m |",
     }
     for name, numbers in rows.items():
-        assert f"| {name} | {numbers}" in README
+        assert f"| {name} | {numbers}" in TRAINING
     focal = learned["focal_length"]
-    assert f"{focal['learned'][0]:.0f} pixels, the true one {focal['given'][0]:.0f}" in README
+    assert f"{focal['learned'][0]:.0f} pixels, the true one {focal['given'][0]:.0f}" in TRAINING
 
 
 def test_numbers_of_the_real_pair_are_those_of_the_record():
     found = json.loads((RESULTS / "stereo_motorcycle.json").read_text())
     constant = found["best constant disparity"]
-    text = " ".join(README.split())
+    text = " ".join(TRAINING.split())
     assert f"is {found['median_error_px']:.2f} pixels, and {100 * found['bad4']:.1f} %" in text
     assert f"has {constant['median_error_px']:.1f} pixels and {100 * constant['bad4']:.1f} %" in text
 
@@ -242,7 +234,7 @@ def study_claims(numbers):
 
 
 @pytest.mark.parametrize("name", ["camvid", "world"])
-def test_what_the_readme_says_of_a_study_is_what_its_report_says(name):
+def test_what_the_page_says_of_a_study_is_what_its_report_says(name):
     numbers = study_numbers(name)
     for line in (*study_scores(numbers), *study_claims(numbers)):
-        assert f"\n{line}\n" in README
+        assert f"\n{line}\n" in STUDIES

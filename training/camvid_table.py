@@ -2,8 +2,9 @@
 
     python training/camvid_table.py --root /path/to/camvid --depth-model runs/pretrain_synthetic/model
 
-Nine runs of camvid_fewshot_resnet18.yaml, three seeds of three starts; finished ones are not repeated. A seed picks
-the 16 images, the new weights and the order of images. Writes runs/camvid_table/results.json and prints the table.
+Nine runs of camvid_fewshot_resnet18.yaml, three seeds for each of three initialisations; finished runs are not
+repeated. A seed determines the 16 images, the random weights and the order of images. Writes
+runs/camvid_table/results.json and prints the table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SEEDS = (0, 1, 2)
 
 
 def main() -> None:
-    """Run what is missing, then score the baselines on the same images and print everything."""
+    """Run missing runs, then evaluate the baselines on the same images and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="CamVid in its SegNet layout")
     parser.add_argument("--depth-model", required=True, help="checkpoint of a depth network")
@@ -50,7 +51,7 @@ def main() -> None:
         for name, baseline in (("majority class", MajorityClass(subset)), ("position prior", PositionPrior(subset))):
             table[name].append(score_segmentation_baseline(baseline, val_set)["mean_iou"])
     write_json(options.output_dir / "results.json", {"mean_iou": table, "seeds": list(SEEDS)})
-    print("| start | mIoU, mean ± sd | seeds |\n|---|---|---|")
+    print("| initialisation | mIoU, mean ± sd | seeds |\n|---|---|---|")
     for arm, scores in table.items():
         seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
         print(f"| {arm} | {100 * statistics.mean(scores):.1f} ± {100 * statistics.stdev(scores):.1f} | {seeds} |")

@@ -1,10 +1,10 @@
-"""Score a model on a data set.
+"""Evaluate a model on a data set.
 
     python training/evaluate.py --model runs/camvid_fewshot/model --dataset camvid --root /path/to/camvid
     python training/evaluate.py --model runs/pretrain_synthetic/model --dataset synthetic --root data/world \
         --option count=200 --option size=[96,320]
 
-The code is the one that scores in training: on the same split it prints what the run logged.
+The evaluation is that of training: on the same split it prints the scores that the run logged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from depthseg.engine.command import add_evaluation_options, run_evaluation, scor
 
 
 def main() -> None:
-    """Parse, score, print JSON."""
+    """Parse, evaluate, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_evaluation_options(parser)
     print(scores_text(run_evaluation(parser.parse_args())))

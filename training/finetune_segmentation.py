@@ -7,7 +7,7 @@
     python training/finetune_segmentation.py --config training/configs/camvid_fewshot_resnet18.yaml \
         data.root=/path/to/camvid
 
-The same in two CPU processes (`accelerate launch --cpu --num_processes 2` would quietly start one):
+The same in two CPU processes (`accelerate launch --cpu --num_processes 2` starts only one, without a warning):
 
     torchrun --standalone --nproc-per-node 2 training/finetune_segmentation.py \
         --config training/configs/camvid_fewshot_resnet18.yaml data.root=/path/to/camvid
@@ -21,7 +21,7 @@ from depthseg.engine.command import add_training_options, run_training, scores_t
 
 
 def main() -> None:
-    """Parse, train, show the scores of the selected weights."""
+    """Parse, train, print the scores of the selected weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
     result = run_training(("segmentation",), parser.parse_args())

@@ -1,12 +1,12 @@
-"""The README's table of pre-trainings on the procedural world: every form of depth, and its rivals, after equal steps.
+"""The table of pre-trainings on the procedural world: depth with several kinds of supervision and other tasks.
 
     python training/pretext_table.py
 
-Runs pretrain_synthetic_*.yaml with each seed. The scores of a run that is done lie in training/results/pretext and it
-is not repeated; one that was broken off goes on. So this may be started several times, also side by side with other
-`--names` or `--seeds`. `--study runs/study_world` takes over what that study has pre-trained with the same options and
-seeds. What constants score lies beside them in constant.json. Prints the table of what is done. Options of all runs
-may follow, such as `run.cpu=true`.
+Runs pretrain_synthetic_*.yaml with each seed, for the same number of steps. The scores of a finished run are in
+training/results/pretext, and the run is not repeated; an interrupted run resumes. The script can be run several
+times, also in parallel with other `--names` or `--seeds`. `--study runs/study_world` uses the pre-trainings of that
+study with the same options and seeds. The scores of constant baselines are in constant.json. The script prints the
+table of finished runs. Options for all runs may follow, such as `run.cpu=true`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHOWN = ("abs_rel", "delta1", "focal_error", "end_point_error", "hole_l1", "accu
 
 
 def main() -> None:
-    """Run what is missing, then print what is there."""
+    """Run missing runs, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="*", default=sorted(NAMES), choices=NAMES)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -69,12 +69,12 @@ def recipe(name: str, overrides: list[str]) -> RunConfig:
 
 
 def constants(overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """What a network has to beat: the same everywhere, or in every frame."""
+    """Constant baselines: one depth everywhere, or one flow field for all frames."""
     return constant_depths(overrides) | constant_flows(overrides)
 
 
 def constant_depths(overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """The best depth for the training frames, once in metres and once aligned as depth from video is."""
+    """The best constant depth on the training frames, in metres and aligned like depth from video."""
     metric, aligned = recipe("supervised", overrides), recipe("mono", overrides)
     train_set, val_set = build_datasets(metric.data)
     depth = ConstantDepth(train_set)
@@ -87,10 +87,10 @@ def constant_depths(overrides: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def constant_flows(overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """No flow, and one field for all frames; both alone, and on top of the turn of the camera that aligning finds.
+    """Zero flow, and one flow field for all frames; both with and without the camera rotation from image alignment.
 
-    The field is the median of the scored frames themselves, so that it is at least as good as any that could be
-    learned. The photometric loss of the true flow is what pixels leave that the other frame does not show.
+    The field is the median of the evaluated frames themselves, so it is at least as good as any fitted on training
+    frames. The photometric loss of the true flow comes from pixels that are not visible in the other frame.
     """
     _, val_set = build_datasets(recipe("flow", overrides).data)
     samples = [val_set[index] for index in range(len(val_set))]
@@ -113,12 +113,12 @@ def constant_flows(overrides: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def what_counts(config: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run that its scores depend on."""
+    """The options of a run that affect its scores."""
     return config | {"run": {name: config["run"][name] for name in ("seed", "precision", "select")}}
 
 
 def find_in_study(study: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
-    """Scores of the pre-training with these options, None if the study has none."""
+    """Scores of the pre-training with these options; None if the study has none."""
     for path in (study / "cells").glob("*.json"):
         record = json.loads(path.read_text())
         if record["kind"] == "pretrain" and what_counts(record["config"]) == wanted:

@@ -20,7 +20,7 @@ from depthseg.engine.rules import TASKS
 
 
 def main() -> None:
-    """Parse, train, show the scores of the selected weights."""
+    """Parse, train, print the scores of the selected weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
     result = run_training(TASKS, parser.parse_args())

@@ -1,10 +1,10 @@
-"""The cards in model_cards/, each from its facts and the record of its run.
+"""Render the cards in model_cards/, each from its facts and the record of its run.
 
-    python training/render_cards.py                             # all of them, from the records that lie there
+    python training/render_cards.py                             # all cards, from the records in model_cards/
     python training/render_cards.py depthseg-world-flow runs/pretrain_synthetic_flow data.root=/data/world
 
-With a run, the checkpoint is prepared and checked as `depthseg publish` does it, and its record is put beside the
-card. Weights and the code that travels with them stay out, but for depthseg-tiny-world, which is there to be loaded.
+With a run, the checkpoint is prepared and checked as in `depthseg publish`, and its record is copied next to the card.
+Weights and their code are not copied, except for depthseg-tiny-world, which can be loaded from this repository.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LEFT_OUT = (".safetensors", ".py", ".png", "manifest.json")
 
 
 def main() -> None:
-    """Take a record, or render what is there."""
+    """Copy a record if a run is given, then render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help="of a file of facts")
+    parser.add_argument("name", nargs="?", help="name of a file of facts in model_cards/, without .yaml")
     parser.add_argument("run_dir", nargs="?", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="OPTION=VALUE", help="such as data.root=/data/world")
     options = parser.parse_args()
@@ -37,14 +37,14 @@ def main() -> None:
     with one_sentence_errors():
         if options.name:
             if options.run_dir is None:
-                raise ValueError(f"Give the run directory of {options.name} too.")
+                raise ValueError(f"Give the run directory of {options.name} as the second argument.")
             take_record(options.name, options.run_dir, options.overrides)
         for path in [CARDS / f"{options.name}.yaml"] if options.name else sorted(CARDS.glob("*.yaml")):
             (path.with_suffix("") / "README.md").write_text(render(path), encoding="utf-8")
 
 
 def take_record(name: str, run_dir: Path, overrides: list[str]) -> None:
-    """Prepare a run as for the Hub, and keep what is committed of it."""
+    """Prepare a run as for the Hub, and copy the files that are committed."""
     facts = read_facts(CARDS / f"{name}.yaml")
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / name

@@ -23,9 +23,11 @@ def add_options(parser: CommandParser) -> None:
     check.add_argument("root")
     check.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="such as depth_scale=1000")
     check.set_defaults(run=run_check)
-    doctor = commands.add_parser("doctor", help="how the camera moves in a video, and whether depth can be learned")
+    doctor = commands.add_parser(
+        "doctor", help="how the camera moves in a video, and whether depth can be trained on it"
+    )
     doctor.add_argument("path", help="video file, folder of frames or folder of clips")
-    doctor.add_argument("--stride", type=int, default=1, help="frames between two pictures; default: %(default)s")
+    doctor.add_argument("--stride", type=int, default=1, help="frames between two images; default: %(default)s")
     doctor.add_argument("--calibration", metavar="FILE", help="camera; default: calib.txt beside the frames")
     doctor.add_argument("--depth", metavar="FOLDER", help="depth files, not to be taken for frames")
     doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")

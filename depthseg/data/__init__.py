@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..choices import did_you_mean
+from ..reading import TypeReader, declared, no_problems, written
 from .camvid import CamVid
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from .sample import Sample, SampleDataset
 from .stereo import StereoPairs
 from .video import VideoSequences
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "DATASETS",
@@ -30,6 +29,7 @@ __all__ = [
     "SampleDataset",
     "StereoPairs",
     "VideoSequences",
+    "declared_options",
     "default_palette",
     "load_dataset",
 ]
@@ -117,7 +117,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
-        summary="square pictures of single objects of that world, 8 classes in turn",
+        summary="square images of single objects of that world, 8 classes in turn",
         terms="Apache-2.0, made by this package",
     ),
     "stereo": DatasetEntry(
@@ -143,10 +143,12 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
         name: A key of `DATASETS`.
         root: Folder of the data (for `synthetic`: where rendered frames are kept).
         split: One of the splits of that row.
-        **options: Further options of that data set, such as `exclude_sequences` of CamVid.
+        **options: Further options of that data set, such as `exclude_sequences` of CamVid. Each is read as its
+            declared type: where a number is, text such as "1_000" will do; where text is, a whole number.
 
     Raises:
-        ValueError: An unknown data set, split or option (the message names the nearest known one), or a missing one.
+        ValueError: An unknown data set, split or option (the message names the nearest known one), a missing one, or
+            an option of a wrong type.
         FileNotFoundError: A folder that is missing.
     """
     if name not in DATASETS:
@@ -162,7 +164,30 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
     for key in known:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise ValueError(f"Data set {name!r} needs the option {key!r}; its options are {', '.join(known)}.")
-    return entry.load(root, split, **options)
+    return entry.load(root, split, **_typed(name, options))
+
+
+def declared_options(load: Callable[..., SampleDataset]) -> dict[str, Any]:
+    """The types of the options that a data set declares; Any where it declares none, or one that is not known here."""
+    names = {"Sequence": Sequence, "Iterable": Iterable, "Path": Path, "SampleDataset": SampleDataset}
+    try:
+        parameters = inspect.signature(load, eval_str=True, locals=names).parameters
+    except NameError:
+        return {}
+    unstated = inspect.Parameter.empty
+    return {key: Any if part.annotation is unstated else part.annotation for key, part in parameters.items()}
+
+
+def _typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as their declared types; objects that no file can hold are left to the data set."""
+    hints, reader, typed = declared_options(DATASETS[name].load), TypeReader(), {}
+    for key, value in options.items():
+        hint = hints.get(key, Any)
+        plain = value is None or isinstance(value, str | Number | list | tuple | dict)
+        given = written(value, f"Data set {name!r}")
+        typed[key] = reader.read(given, hint, f"option {key}") if plain and declared(hint).kind is not Any else value
+    no_problems(reader.problems)
+    return typed
 
 
 def _unknown(what: str, value: str, known: Iterable[str]) -> str:

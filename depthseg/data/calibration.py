@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
+
+from ..reading import free_value, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Calibration:
     Attributes:
         path: The file that it comes from.
         intrinsics: float64 `(3, 3)`, pixels, pixel centres whole-numbered.
-        size: Height and width of the pictures that it belongs to, where the file says it.
+        size: Height and width of the images that it belongs to, where the file says it.
         baseline: Distance of a rectified pair's cameras in metres, where the file says it.
     """
 
@@ -41,22 +42,22 @@ class Calibration:
     baseline: float | None = None
 
     def for_size(self, size: Sequence[int]) -> np.ndarray:
-        """The intrinsics, if they can belong to pictures of this height and width.
+        """The intrinsics, if they can belong to images of this height and width.
 
         Raises:
             ValueError: They cannot; the message says why and what to do.
         """
         height, width = size
-        advice = "give the calibration of these very pictures, or scale fx, cx by the width and fy, cy by the height"
+        advice = "give the calibration of these very images, or scale fx, cx by the width and fy, cy by the height"
         if self.size is not None and tuple(self.size) != (height, width):
             raise ValueError(
-                f"{self.path} does not fit the pictures: it is for {self.size[1]}x{self.size[0]} pixels and they are "
+                f"{self.path} does not fit the images: it is for {self.size[1]}x{self.size[0]} pixels and they are "
                 f"{width}x{height}; {advice}."
             )
         cx, cy = self.intrinsics[:2, 2]
         if not (0 <= cx <= width - 1 and 0 <= cy <= height - 1):
             raise ValueError(
-                f"{self.path} does not fit the pictures: its principal point ({cx:g}, {cy:g}) lies outside of "
+                f"{self.path} does not fit the images: its principal point ({cx:g}, {cy:g}) lies outside of "
                 f"{width}x{height} pixels; {advice}."
             )
         return self.intrinsics.copy()
@@ -89,7 +90,7 @@ def read_calibration(path: str | Path) -> Calibration:
 
 
 def resize_intrinsics(intrinsics: np.ndarray, size: Sequence[int], new_size: Sequence[int]) -> np.ndarray:
-    """Intrinsics `(3, 3)` of a picture resized from `size` to `new_size` (height, width), edges going to edges."""
+    """Intrinsics `(3, 3)` of an image resized from `size` to `new_size` (height, width), edges going to edges."""
     sy, sx = new_size[0] / size[0], new_size[1] / size[1]
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]]) @ intrinsics
 
@@ -141,16 +142,13 @@ def _from_names(path: Path, text: str) -> Calibration:
 
 
 def _parsed(path: Path, text: str) -> Any:
-    """What a JSON or YAML file holds; YAML comes second, as it takes JSON's 1e2 for a word."""
+    """What a JSON or YAML file holds."""
     try:
         return json.loads(text)
     except ValueError as error:
         if path.suffix.lower() not in _YAML_SUFFIXES:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid JSON or YAML: {error}.") from error
+    return free_value(read_yaml(path))
 
 
 def _matrices(path: Path, text: str) -> list[np.ndarray]:
@@ -199,7 +197,7 @@ def _check_one_camera(path: Path, first: np.ndarray, second: np.ndarray) -> None
     ]
     if differing:
         raise ValueError(
-            f"The first two cameras of {path} differ in {', '.join(differing)}: rectify the pictures to one camera, "
+            f"The first two cameras of {path} differ in {', '.join(differing)}: rectify the images to one camera, "
             "or leave only the matrix of the camera that took them."
         )
 

@@ -24,7 +24,7 @@ class VideoFrames:
 
     Opening the file reads the times of all packets without decoding one. A frame is found by its time: the decoder
     goes to the key frame before it, unless it is on its way already, and decodes up to it. So frame 12 is the same
-    picture whether frame 11 was read before or not. Reading in order is fast.
+    image whether frame 11 was read before or not. Reading in order is fast.
 
     An object that was copied to another process, or that another process was forked with, opens the file anew there.
 
@@ -111,7 +111,7 @@ class VideoFrames:
         if self._container is None:
             self._container, self._pid = _import_av().open(str(self.path)), os.getpid()
             if not self._container.streams.video:
-                raise ValueError(f"{self.path} has no pictures, only {len(self._container.streams)} other streams.")
+                raise ValueError(f"{self.path} has no images, only {len(self._container.streams)} other streams.")
             # What has threads cannot be freed in a process that was forked off: it waits for threads that the fork did
             # not copy. So decoder and converter of colours have none; worker processes share the work instead.
             self._container.streams.video[0].codec_context.thread_count = 1
@@ -172,7 +172,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """The picture as cameras mean it to be shown: a phone that is held upright writes a quarter turn into the file."""
+    """The image as cameras mean it to be shown: a phone that is held upright writes a quarter turn into the file."""
     if frame.format.name.startswith("gray"):
         # Straight from the one channel: a conversion of colour spaces has nothing to add but rounding.
         pixels = np.repeat(frame.to_ndarray(format="gray", threads=1)[..., None], 3, axis=2)

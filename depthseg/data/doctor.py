@@ -40,10 +40,10 @@ class VideoReport:
         frames: Number of frames of all clips.
         size: Height and width in pixels.
         frame_rate: Frames a second, where the video says it.
-        calibrated: Whether the camera was known; else its focal length is taken for the width of the picture.
-        stride: Frames between the two pictures of a pair.
+        calibrated: Whether the camera was known; else its focal length is taken for the width of the image.
+        stride: Frames between the two images of a pair.
         pairs: Number of pairs examined, evenly spread.
-        static_share: Share of pairs in which the picture stands still.
+        static_share: Share of pairs in which the image stands still.
         lost_share: Share of pairs in which too few points can be followed.
         motion: Share of the width that a point moves.
         parallax: Share of the width that a point moves beyond what the rotation of the camera explains.
@@ -95,7 +95,9 @@ class VideoReport:
             ("suggested stride", "none" if self.suggested_stride is None else str(self.suggested_stride)),
         ]
         lines = [str(self.path), *(f"  {name:<17} {value}" for name, value in rows)]
-        return "\n".join(lines + [f"- {sentence}" for sentence in self.advice or ["Nothing stands in the way."]])
+        return "\n".join(
+            lines + [f"- {sentence}" for sentence in self.advice or ["This video is suitable for training depth."]]
+        )
 
 
 def examine_video(
@@ -110,9 +112,9 @@ def examine_video(
 
     Args:
         root: A video file, a folder of frames or a folder of clips, as `VideoSequences` takes them.
-        stride: Frames between the two pictures of a pair.
+        stride: Frames between the two images of a pair.
         calibration: File of the camera; None = `calib.txt` if there is one, else the focal length is guessed.
-        depth: Folder of depth files, so that pictures in it are not taken for frames.
+        depth: Folder of depth files, so that images in it are not taken for frames.
         pairs: At most so many pairs are examined, evenly spread; exposure jumps elsewhere are not seen.
 
     Raises:
@@ -122,7 +124,7 @@ def examine_video(
     """
     if pairs < 1:
         raise ValueError(f"pairs={pairs} is out of range; examine 1 pair or more.")
-    # Each sample is the later picture of its pair.
+    # Each sample is the later image of its pair.
     open_video = partial(VideoSequences, root, "all", frames=(-1,), calibration=calibration, depth=depth)
     video = open_video(stride=stride)
     chosen = _spread(len(video), pairs)
@@ -211,14 +213,14 @@ def _advice(report: VideoReport) -> list[str]:
         sentences.append(f"Most pairs are static: use stride {report.suggested_stride}.")
     elif report.static_share >= _MANY:
         sentences.append(
-            "The camera does not move: depth cannot be learned from this video. Take one from a camera that travels, "
+            "The camera does not move: depth cannot be trained on this video. Take one from a camera that travels, "
             "or cut the standing parts away."
         )
     elif report.parallax < LEAST_PARALLAX and longer:
         sentences.append(f"There is little parallax from frame to frame: use stride {report.suggested_stride}.")
     elif report.parallax < LEAST_PARALLAX:
         sentences.append(
-            "The camera turns but hardly travels: without parallax depth cannot be learned from this video."
+            "The camera rotates but hardly moves: without parallax depth cannot be trained on this video."
         )
     elif report.motion > MOST_MOTION:
         sentences.append(
@@ -227,11 +229,11 @@ def _advice(report: VideoReport) -> list[str]:
         )
     if rotation < LEAST_ROTATION and report.motion is not None and not report.calibrated:
         sentences.append(
-            "The camera shows no rotation: its focal length cannot be learned from this video, give a calibration."
+            "The camera shows no rotation: its focal length cannot be estimated from this video, give a calibration."
         )
     elif rotation < LEAST_ROTATION and report.motion is not None:
         sentences.append(
-            "The camera shows no rotation: the focal length cannot be learned from this video, use the calibration."
+            "The camera shows no rotation: the focal length cannot be estimated from this video, use the calibration."
         )
     if report.exposure_jumps:
         sentences.append(

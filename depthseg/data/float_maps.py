@@ -1,4 +1,4 @@
-"""Reading maps of floating-point numbers: NumPy arrays and PFM pictures."""
+"""Reading maps of floating-point numbers: NumPy arrays and PFM images."""
 
 from __future__ import annotations
 

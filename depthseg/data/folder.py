@@ -48,7 +48,8 @@ class FolderDataset:
                             images may have none
     ROOT/depth/NAME.png     or .tif; 16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
     ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
-    ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}
+    ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}.
+                            A single name is one class, id 1, against a background, id 0
     ROOT/train.txt, val.txt names without ending, one a line; optional
     ```
 
@@ -226,7 +227,7 @@ def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
         uint8 `(H, W)`.
     """
     labels = read_labels(path)
-    check_ids(path, labels, space.num_labels, space.ignore_index)
+    check_ids(path, labels, len(space.classes), space.ignore_index)
     return labels.astype(np.uint8)
 
 
@@ -335,7 +336,9 @@ def read_label_space(root: str | Path) -> LabelSpace | None:
                 f"{root} has labels/ but neither classes.txt (one class name a line, in id order) nor id2label.json."
             )
         return None
-    return LabelSpace(name=root.resolve().name, classes=classes, palette=_read_colours(root / "labels", len(classes)))
+    one_class = len(classes) == 1  # its id is 1, beside a background that `LabelSpace` adds
+    colours = _read_colours(root / "labels", len(classes) + one_class)[one_class:]
+    return LabelSpace(name=root.resolve().name, classes=classes, palette=colours)
 
 
 def _read_colours(folder: Path, count: int) -> tuple[tuple[int, int, int], ...]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 class LabelSpace:
     """Classes 0..K-1 of a data set.
 
+    One class stands against a background, which is added: the ids are then 0 for the background and 1 for the class.
+
     Attributes:
         name: Short name of the space.
-        classes: Class names in id order.
+        classes: Class names in id order, the background of a single class included.
         palette: RGB in id order, 0..255 each.
         ignore_index: The id of pixels without a class.
+        one_class: Whether it is one class against a background.
 
     Raises:
         ValueError: No class, more classes than the ids below `ignore_index`, a class name twice, or a palette of
@@ -24,8 +27,13 @@ class LabelSpace:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int = 255
+    one_class: bool = False
 
     def __post_init__(self) -> None:
+        if len(self.classes) == 1 == len(self.palette):
+            object.__setattr__(self, "one_class", True)
+            object.__setattr__(self, "classes", ("background", *self.classes))
+            object.__setattr__(self, "palette", ((0, 0, 0), *self.palette))
         if not 1 <= len(self.classes) <= self.ignore_index:
             raise ValueError(
                 f"Label space {self.name!r} has {len(self.classes)} classes; 1 to {self.ignore_index} are possible, "
@@ -42,8 +50,13 @@ class LabelSpace:
 
     @property
     def num_labels(self) -> int:
-        """Number of classes K."""
-        return len(self.classes)
+        """Number of classes K, a background that was added left out."""
+        return 1 if self.one_class else len(self.classes)
+
+    @property
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return self.classes[1:] if self.one_class else self.classes
 
     @property
     def id2label(self) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""What one item of every data set is: an image, what is known about it, and the pictures that go with it."""
+"""What one item of every data set is: an image, what is known about it, and the images that go with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what goes with it; pictures and maps are all of one size (H, W).
+    """One image and what goes with it; images and maps are all of one size (H, W).
 
     What a data set does not have is None, or empty for the frames.
 
@@ -25,14 +25,14 @@ class Sample:
         labels: uint8 `(H, W)`, class ids 0..K-1, 255 = ignored.
         depth: float32 `(H, W)`, metres, 0 = unknown.
         frames: Neighbours in the video by their offset, such as -1 and 1: uint8 `(H, W, 3)`.
-        stereo: uint8 `(H, W, 3)`, the picture of the other camera of a rectified pair.
+        stereo: uint8 `(H, W, 3)`, the image of the other camera of a rectified pair.
         stereo_x: Where the other camera stands on the x axis of this one, metres or any unit; above 0 = to the right.
         intrinsics: float64 `(3, 3)` in pixels of `image`, as `depthseg.geometry` has them.
         flow: float32 `(H, W, 2)`, where each pixel is found in `frames[-1]`, pixels right and down, NaN = unknown or
             not visible there; for scoring only.
-        category: Class of the whole picture.
+        category: Class of the whole image.
         holes: bool `(H, W)`, True = erased, to be painted in.
-        clean: This sample before its colours were changed, where a loss compares its pictures with one another.
+        clean: This sample before its colours were changed, where a loss compares its images with one another.
     """
 
     name: str
@@ -53,7 +53,7 @@ class SampleDataset(Protocol):
     """The form of every data set: ordered, indexable, named.
 
     A data set whose depth may be missing for some samples may say so: `has_depth(index) -> bool`, without reading
-    pictures.
+    images.
     """
 
     names: list[str]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class StereoPairs:
-    """Pictures of a left camera, each with that of a right camera beside it.
+    """Images of a left camera, each with that of a right camera beside it.
 
     ```
     ROOT/left/NAME.png       or .jpg or another ending of `IMAGE_SUFFIXES`
@@ -32,17 +32,17 @@ class StereoPairs:
 
     The left pixel (x, y) is the right pixel (x - disparity, y), and depth = fx * baseline / disparity.
 
-    Without a calibration and without `focal` and `baseline`, the focal length is taken for the width of the picture
+    Without a calibration and without `focal` and `baseline`, the focal length is taken for the width of the image
     and the baseline for 1: depth is then in units of the baseline, and off by the factor between the guessed focal
     length and the true one. Disparity = fx * baseline / depth is right all the same.
 
-    Pictures of a video can bring their neighbours in time along, for training on both.
+    Images of a video can bring their neighbours in time along, for training on both.
 
     Args:
         root: The folder.
         split: `train`, `val` or `all`.
-        frames: Offsets of neighbours of the left picture, in steps of `stride` along the natural order of the names.
-        stride: Pictures from one step to the next.
+        frames: Offsets of neighbours of the left image, in steps of `stride` along the natural order of the names.
+        stride: Images from one step to the next.
         calibration: File of the cameras, looked for in `root` first; None = `calib.txt` if there is one.
         baseline: Distance of the cameras in metres; goes before that of the calibration.
         focal: Focal length in pixels where there is no calibration; the principal point is the middle.
@@ -52,7 +52,7 @@ class StereoPairs:
             found in the images, see `find_value_range`.
 
     Raises:
-        FileNotFoundError: A folder or the partner of a picture is missing.
+        FileNotFoundError: A folder or the partner of an image is missing.
         ValueError: An option out of range, or a calibration that cannot be used.
     """
 
@@ -110,10 +110,10 @@ class StereoPairs:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        """The left picture, with the right one as `stereo`, and depth where there is true disparity.
+        """The left image, with the right one as `stereo`, and depth where there is true disparity.
 
         Raises:
-            ValueError: A file cannot be read or does not fit its left picture.
+            ValueError: A file cannot be read or does not fit its left image.
         """
         name = self.names[index]
         paths = self._left[name], self._right[name]

@@ -29,10 +29,10 @@ def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """A box of a picture, resized to one size and perhaps mirrored.
+    """A box of an image, resized to one size and perhaps mirrored.
 
     Attributes:
-        box: left, top, right, bottom in pixels, measured from the outer edges of the picture.
+        box: left, top, right, bottom in pixels, measured from the outer edges of the image.
         size: Height and width of the result.
         mirrored: Whether left and right change places.
     """
@@ -76,14 +76,14 @@ class _Geometry:
 class TrainTransform:
     """Random crop, resize to one size, mirroring, colour changes and holes.
 
-    All parts of a sample go through the same geometry: pictures with an antialiased bilinear filter, labels and depth
+    All parts of a sample go through the same geometry: images with an antialiased bilinear filter, labels and depth
     with the nearest pixel, so no id or depth is invented. The crop takes the same share of the height and of the
-    width, so pictures are squeezed exactly as a processor that resizes whole images squeezes them. Intrinsics follow.
+    width, so images are squeezed exactly as a processor that resizes whole images squeezes them. Intrinsics follow.
     Depth values stay as they are: a crop that is enlarged is a longer focal length, not a nearer scene. In a mirrored
-    pair the picture stays what it is and the other camera stands on the other side. Flow is dropped.
+    pair the image stays what it is and the other camera stands on the other side. Flow is dropped.
 
-    The colours of all pictures of a sample change alike. Where it has frames or a second view, `clean` of the result
-    holds the same pictures with their own colours.
+    The colours of all images of a sample change alike. Where it has frames or a second view, `clean` of the result
+    holds the same images with their own colours.
 
     Args:
         size: Height and width of the result.
@@ -147,7 +147,7 @@ class TrainTransform:
                 draws whatever the options are: no option moves what another one draws.
 
         Raises:
-            ValueError: Parts of different size, a picture that is smaller than the patch to cut, or one of more than
+            ValueError: Parts of different size, an image that is smaller than the patch to cut, or one of more than
                 8 bits that nothing scales.
         """
         _check_one_size(sample)
@@ -206,7 +206,7 @@ class TrainTransform:
         return left, top, min(left + width, size[1]), min(top + height, size[0])
 
     def _draw_jitter(self, rng: np.random.Generator) -> _Recolour | None:
-        """One change of colours for all pictures of a sample; None for none."""
+        """One change of colours for all images of a sample; None for none."""
         order = rng.permutation(len(_JITTERS))
         factors = 1 + self.colour_jitter * rng.uniform(-1, 1, len(_JITTERS))
 
@@ -244,7 +244,7 @@ def _recolour_floats(values: np.ndarray, order: np.ndarray, factors: np.ndarray)
 
 
 def _with_pictures(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:
-    """`moved` with the pictures of `source`, brought into the same geometry."""
+    """`moved` with the images of `source`, brought into the same geometry."""
     return replace(
         moved,
         image=geometry.picture(source.image, recolour),

@@ -20,8 +20,9 @@ IMAGES_EXAMINED = 64
 
 
 def given_value_range(dataset: SampleDataset) -> Sequence[float] | None:
-    """The option `value_range` of a data set; None where it has none or left it out."""
-    return getattr(dataset, "value_range", None)
+    """The option `value_range` of a data set, whole numbers as such; None where it has none or left it out."""
+    given = getattr(dataset, "value_range", None)
+    return None if given is None else [int(value) if value == int(value) else value for value in given]
 
 
 def find_value_range(dataset: SampleDataset, first: Sample) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""How a camera moved between two pictures: points followed, rotation, and the parallax that is left."""
+"""How a camera moved between two images: points followed, rotation, and the parallax that is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 LARGEST_WIDTH = 640
-"""Wider pictures are reduced to this width: motion is measured as a share of it."""
+"""Wider images are reduced to this width: motion is measured as a share of it."""
 FEWEST_POINTS = 30
 """With fewer points than this followed, nothing is said of a pair."""
 LEAST_SHARE = 0.15
@@ -25,14 +25,14 @@ _WRONG = 2.0
 
 @dataclass(frozen=True)
 class PairMotion:
-    """What two pictures show of the motion between them.
+    """What two images show of the motion between them.
 
     Attributes:
         followed: Whether enough points could be followed; if not, motion, parallax and rotation are 0.
         motion: Share of the width that points move, the median.
         parallax: The same after the rotation of the camera is taken out.
         rotation: Degrees that the camera turned.
-        gain: Brightness of the second picture over that of the first one, at the points followed.
+        gain: Brightness of the second image over that of the first one, at the points followed.
     """
 
     followed: bool
@@ -43,7 +43,7 @@ class PairMotion:
 
 
 def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray | None = None) -> PairMotion:
-    """Measure the motion between two pictures of one camera.
+    """Measure the motion between two images of one camera.
 
     Args:
         first: uint8 `(H, W, 3)` RGB, or grey `(H, W)` of more than 8 bits.
@@ -84,9 +84,9 @@ def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarr
 
 
 def _follow(cv2: Any, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Points `(N, 2)` of the first grey picture, where the second one has them, their share, change of brightness."""
+    """Points `(N, 2)` of the first grey image, where the second one has them, their share, change of brightness."""
     whole = (second.mean() + 1) / (first.mean() + 1)
-    # Points are followed by their brightness, so that of the whole picture is made equal beforehand.
+    # Points are followed by their brightness, so that of the whole image is made equal beforehand.
     equal = np.clip(second / whole, 0, 255).astype(np.uint8)
     points = cv2.goodFeaturesToTrack(first, _POINTS, 0.005, 5)
     if points is None:

@@ -40,15 +40,15 @@ class StreamDataset(Dataset):
 
 @dataclass(frozen=True)
 class BatchContent:
-    """What an objective reads of its samples, beside the pictures as the network sees them.
+    """What an objective reads of its samples, beside the images as the network sees them.
 
     Attributes:
         truth: Name in the batch -> attribute of the samples: `labels`, `depth` or `category`.
-        pictures: Whether it compares pictures, which colour jitter must not have touched.
+        pictures: Whether it compares images, which colour jitter must not have touched.
         source_frames: Offsets in time of the frames that it compares with.
         stereo: Whether it compares with the other camera of a pair.
         intrinsics: Whether it asks for the camera's intrinsics.
-        holes: Whether parts of the network's picture are erased.
+        holes: Whether parts of the network's image are erased.
     """
 
     truth: Mapping[str, str] = field(default_factory=dict)
@@ -136,27 +136,27 @@ def _require(sample: Sample, name: str, what: str) -> Any:
 
 
 def _erased(sample: Sample) -> np.ndarray:
-    """The picture `(H, W, 3)` with black holes."""
+    """The image `(H, W, 3)` with black holes."""
     return np.where(
         _require(sample, "holes", "holes, which the transform draws")[..., None], np.uint8(0), sample.image
     )
 
 
 def _to_unit(pictures: np.ndarray) -> Tensor:
-    """Pictures `(N, H, W, 3)` from 0 to 255 as float32 `(N, 3, H, W)` in [0, 1]."""
+    """Images `(N, H, W, 3)` from 0 to 255 as float32 `(N, 3, H, W)` in [0, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 UNCALIBRATED = (
     "the intrinsics of its camera: give a calibration (data.options.calibration, or calib.txt beside the frames), or "
-    "do without: depth learns the focal length with pretext.intrinsics=one_camera, and flow takes pictures as they "
+    "do without: depth learns the focal length with pretext.intrinsics=one_camera, and flow takes images as they "
     "are with pretext.align=false"
 )
 
 _TRUTHS = {
     "labels": ("label map", np.int64),
     "depth": ("depth map", np.float32),
-    "category": ("class of the whole picture", np.int64),
+    "category": ("class of the whole image", np.int64),
 }
 
 

@@ -72,7 +72,7 @@ def build_datasets(
     name, root = source_of(data)
     if None in (train_set, val_set) and None in (name, root):
         raise ValueError(
-            "data.name and data.root must say what to train and score on, such as data.name=camvid "
+            "data.name and data.root must say what to train and evaluate on, such as data.name=camvid "
             "data.root=/path/to/camvid, or data.video=clip.mp4; from Python, pass train_set and val_set instead."
         )
     if train_set is None:
@@ -105,7 +105,7 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         for name in ("head_type", "head_config", *_DEPTH_OPTIONS)
         if getattr(options, name) is not None
     }
-    # Patches are cut, never resized, so that whole pictures are to be seen as they are, too.
+    # Patches are cut, never resized, so that whole images are to be seen as they are, too.
     height, width = train_set[0].image.shape[:2] if config.data.crop_pixels else config.data.size
     size = {"height": height, "width": width}
     if options.pretrained is None:
@@ -175,7 +175,7 @@ def _is_new(model: nn.Module, part: str) -> bool:
 
 
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
-    """The model of a run that starts from a depth network, of depthseg or transformers, or from a bare encoder."""
+    """The model of a run that is initialised from a depth network, of depthseg or transformers, or a bare encoder."""
     options, model_class = config.model, MODELS[config.task]
     check_available(options.pretrained, options.revision)
     values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
@@ -207,7 +207,7 @@ def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImag
         )
     except OSError as error:
         raise FileNotFoundError(
-            f"{options.pretrained} has a model but no preprocessor_config.json, so nobody knows how its images are "
+            f"{options.pretrained} has a model but no preprocessor_config.json, so it is not known how its images are "
             "normalised; save its image processor into the same folder."
         ) from error
 

@@ -144,9 +144,9 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def data_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of a data set from words such as `depth_scale=1000`."""
-    from omegaconf import OmegaConf
+    from ..reading import read_pairs
 
-    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    return read_pairs(words, "--option", "depth_scale=1000")
 
 
 def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:

@@ -109,7 +109,8 @@ def _class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:
 
 
 def _class_names(model: nn.Module) -> list[str]:
-    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = [name for _, name in sorted(model.config.id2label.items())]
+    return names[1:] if model.config.one_class else names
 
 
 def total(counts: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:

@@ -1,14 +1,13 @@
-"""The hash of a network part, which proves that it did not change."""
+"""Hashes of network parts and of files, which prove that they did not change."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import torch
 
-from .records import write_json
+from .records import read_run_record, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +26,17 @@ def hash_module(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def files_of(folder: Path) -> list[str]:
+    """All files of a folder, as paths relative to it with forward slashes."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.Module) -> str:
     """The hash of the encoder before the first step, from run.json where the run was launched before.
 
@@ -35,7 +45,7 @@ def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.M
         accelerator: The processes.
         encoder: The encoder as it was built.
     """
-    record = json.loads(run_record.read_text(encoding="utf-8")) if run_record.is_file() else {}
+    record = read_run_record(run_record)
     if "encoder_hash" in record:
         return record["encoder_hash"]["before"]
     before = hash_module(encoder)
@@ -61,7 +71,7 @@ def record_encoder_hash(
     """
     after = hash_module(encoder)
     if accelerator.is_main_process:
-        record = json.loads(run_record.read_text(encoding="utf-8"))
+        record = read_run_record(run_record)
         write_json(run_record, record | {"encoder_hash": {"before": before, "after": after}})
     changed = torch.tensor(float(after != before), device=accelerator.device)
     changed_processes = int(accelerator.reduce(changed, reduction="sum"))

@@ -103,7 +103,9 @@ def _heat_and_features(
         with evaluation_mode(model), torch.enable_grad():
             # The image asks for a gradient, so that maps of a frozen encoder have one too.
             logits = model(pixel_values.detach().clone().requires_grad_()).logits
-            gradients = torch.autograd.grad(logits.max(1).values.sum(), caught[0].maps, allow_unused=True)
+            # Of one class against a background the logit of the background is the negative one.
+            predicted = logits.abs() if logits.shape[1] == 1 else logits.max(1).values
+            gradients = torch.autograd.grad(predicted.sum(), caught[0].maps, allow_unused=True)
     finally:
         hook.remove()
     level = _level(gradients, level)

@@ -1,4 +1,4 @@
-"""The training loop: from a stream of micro-batches to scored, resumable weights."""
+"""The training loop: from a stream of micro-batches to evaluated, resumable weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Progress, save_checkpoint
+from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .options import RunConfig
     from .records import RunLog
+    from .state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _require_finite(training: Training, what: str, value: float) -> None:
     lr = training.optimizer.param_groups[-1]["lr"]
     raise FloatingPointError(
         f"The {what} of step {training.progress.step + 1} is {value} at learning rate {lr:.3g}; training stopped "
-        f"before the update. What lies under {training.run_dir} is of steps before and still good. Start again with "
+        f"before the update. The files in {training.run_dir} are of earlier steps and still good. Start again with "
         "a lower optim.lr or with optim.max_grad_norm=1."
     )
 
@@ -187,9 +188,14 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             if _due(progress.step, config.run.eval_every, config):
                 _score(training, lr)
             if stopping or _due(progress.step, config.run.checkpoint_every, config):
-                save_checkpoint(training.accelerator, training.run_dir / "checkpoints", progress.step)
+                _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
                 raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+
+
+def _save_checkpoint(training: Training) -> None:
+    objective = training.accelerator.unwrap_model(training.objective)
+    save_checkpoint(training.accelerator, objective, training.optimizer, training.progress, training.run_dir)
 
 
 def _due(step: int, every: int, config: RunConfig) -> bool:
@@ -222,5 +228,5 @@ def _score(training: Training, lr: float) -> None:
 def _stop_sentence(training: Training) -> str:
     return (
         f"Stopped on request after step {training.progress.step} of {training.config.schedule.steps}; everything is "
-        f"saved. To go on: the same command with run.resume=true (run.output_dir={training.run_dir})."
+        f"saved. To resume: the same command with run.resume=true (run.output_dir={training.run_dir})."
     )

@@ -35,7 +35,7 @@ def measure_model(
         model: The segmenter; left in the mode (train or eval) it came in.
         processor: Its image processor.
         dataset: Samples; those without labels are passed over.
-        names: Which of `MEASURES`:
+        names: Which of `MEASURES`; of one class against a background those of predictions are of the class alone:
             `iou_by_depth`: see `IouByDepth`; None without any known depth.
             `recall_by_scale`: see `RecallBySize`.
             `boundary_iou`: see `BoundaryIou`.
@@ -67,7 +67,7 @@ def measure_model(
         found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
     if "code_length" in names:
         features, labels = frozen_features(model, processor, dataset)
-        cost = code_length(features, labels, space.num_labels, ignore_index=space.ignore_index)
+        cost = code_length(features, labels, len(space.classes), ignore_index=space.ignore_index)
         found["code_length"] = {name: getattr(cost, name) for name in ("bits_per_pixel", "uniform_bits_per_pixel")}
     return {name: found[name] for name in names}
 

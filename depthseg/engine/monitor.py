@@ -1,4 +1,4 @@
-"""What self-supervised training sees, as pictures: for TensorBoard and for panels."""
+"""What self-supervised training sees, as images: for TensorBoard and for panels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ERROR_COLOURMAP = "inferno"
 ERROR_LIMIT = 0.25
-"""Error that gets the brightest colour, as does all above: a fixed scale lets the pictures of a run be compared."""
+"""Error that gets the brightest colour, as does all above: a fixed scale lets the images of a run be compared."""
 
 
 def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -23,12 +23,12 @@ def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
     Args:
         maps: Name -> tensor; leading dimensions of size 1 do not matter. A name is a kind, and if there are several
-            of one kind `KIND/ANYTHING`. Kinds: `target`, `source` and `warped`, pictures `(3, H, W)` in [0, 1];
+            of one kind `KIND/ANYTHING`. Kinds: `target`, `source` and `warped`, images `(3, H, W)` in [0, 1];
             `disparity` `(H, W)`, in any unit; `error` `(H, W)`, from 0 to 1; `auto_mask` bool `(H, W)`.
 
     Returns:
-        Name -> uint8 picture `(H, W, 3)`. Disparity: near is bright, on a scale of its own. Error: black = 0, bright =
-        0.25 and above. Mask: white = teaches something. Where a map has no finite number its picture is black.
+        Name -> uint8 image `(H, W, 3)`. Disparity: near is bright, on a scale of its own. Error: black = 0, bright =
+        0.25 and above. Mask: white = teaches something. Where a map has no finite number its image is black.
 
     Raises:
         ValueError: A kind that does not exist, or a shape that does not fit it.
@@ -45,7 +45,7 @@ def colourise_error(error: np.ndarray, limit: float = ERROR_LIMIT) -> np.ndarray
 
 
 def picture_of(image: Tensor) -> np.ndarray:
-    """A picture `(3, H, W)` in [0, 1] as uint8 `(H, W, 3)`."""
+    """An image `(3, H, W)` in [0, 1] as uint8 `(H, W, 3)`."""
     values = np.nan_to_num(image.detach().float().cpu().numpy())
     return np.rint(255 * np.clip(values, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
 
@@ -53,7 +53,7 @@ def picture_of(image: Tensor) -> np.ndarray:
 def _paint(name: str, values: Tensor) -> np.ndarray:
     kind = name.split("/")[0]
     if kind not in PAINTERS:
-        raise ValueError(f"There is no picture of kind {kind!r}; choose from {', '.join(PAINTERS)}.")
+        raise ValueError(f"There is no image of kind {kind!r}; choose from {', '.join(PAINTERS)}.")
     shape, paint = PAINTERS[kind]
     found = tuple(values.shape)
     while values.dim() > len(shape) and len(values) == 1:

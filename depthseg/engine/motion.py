@@ -49,7 +49,7 @@ class Camera:
 
     Attributes:
         motions: Offset in time -> pose `(4, 4)` from the axes of this camera to those then.
-        focal: `[fx, fy]` that the networks use, pixels of their picture.
+        focal: `[fx, fy]` that the networks use, pixels of their image.
         given: The same of the calibration, None = none.
     """
 
@@ -68,7 +68,7 @@ class View:
         offsets: S offsets in time.
         depth: `(1, H, W)`.
         intrinsics: `(1, 3, 3)`, those that the networks use.
-        given: `(1, 3, 3)`, those that come with the sample, for this size of the picture; None = none.
+        given: `(1, 3, 3)`, those that come with the sample, for this size of the image; None = none.
         poses: S times `(1, 4, 4)`, from the axes of this camera to those of the source's.
         warped: S times `(1, 3, H, W)`: the sources as seen from this camera.
         seen: S times bool `(1, H, W)`: which pixels the source shows.
@@ -87,7 +87,7 @@ class View:
     @property
     def camera(self) -> Camera:
         """The camera's part of it."""
-        poses = (pose[0].double().cpu().numpy() for pose in self.poses)
+        poses = (pose[0].cpu().double().numpy() for pose in self.poses)
         focal = _focal_lengths(self.intrinsics)
         given = None if self.given is None else _focal_lengths(self.given)
         return Camera(dict(zip(self.offsets, poses, strict=True)), focal, given)
@@ -151,7 +151,7 @@ def write_motion_report(
 
     Returns:
         `samples`;
-        `warp_error`: mean absolute difference between picture and sources in grey levels (0 to 255), of the sources
+        `warp_error`: mean absolute difference between image and sources in grey levels (0 to 255), of the sources
         warped by the `model`, not warped (`identity`), and warped as if the camera drove straight ahead
         (`straight_line`) at the one speed that gives the least error, with the model's depth and intrinsics; all
         three over the same pixels, those that the model finds in the source; None if there are none;
@@ -159,7 +159,7 @@ def write_motion_report(
         `straight_line_step`: that speed, per step of the stride, in the unit of the model's depth;
         `trajectory`: `trajectory_errors` of the motions of the `model`, joined, and of the true mean speed in a
         straight line (`straight_line`), on the longest `clip`; None without true poses;
-        `focal_length`: `learned` and `given`, `[fx, fy]` in pixels of the network's picture, mean over the samples,
+        `focal_length`: `learned` and `given`, `[fx, fy]` in pixels of the network's image, mean over the samples,
         and by which share the learned one is longer (`relative_error`); None if it is not learned, and the last two
         None where none is given.
 
@@ -283,7 +283,7 @@ def compare_focal_lengths(cameras: list[Camera]) -> dict[str, Any]:
 
 def _focal_lengths(intrinsics: Tensor) -> np.ndarray:
     """`[fx, fy]` of `(1, 3, 3)`."""
-    return intrinsics[0].diagonal()[:2].double().cpu().numpy()
+    return intrinsics[0].diagonal()[:2].cpu().double().numpy()
 
 
 def write_warped_panel(path: str | Path, view: View, name: str) -> None:

@@ -1,4 +1,4 @@
-"""From the options of a run to what teaches its network, and to what that needs to know of every picture."""
+"""From the options of a run to what teaches its network, and to what that needs to know of every image."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_objective(config: RunConfig, model: nn.Module, train_set: SampleDatase
     Args:
         config: The options.
         model: Model of the task.
-        train_set: Read for the shape of its pictures where a focal length is learned.
+        train_set: Read for the shape of its images where a focal length is learned.
 
     Raises:
         ValueError: Depth of a type that cannot be learned that way.

@@ -7,26 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from ..reading import TypeReader, literal, no_problems, write_yaml, written
 from .atomic import atomic_path
-from .rules import broken_rules
+from .rules import ALLOWED, broken_rules
 
 
 @dataclass
 class ModelOptions:
-    """Which network is trained, and what it starts from.
+    """Which network is trained, and its initialisation.
 
     Attributes:
-        pretrained: Directory or Hub id of the checkpoint to start from, one of depthseg or a depth model of
+        pretrained: Directory or Hub id of the checkpoint to initialise from, one of depthseg or a depth model of
             transformers (Depth Anything, DPT, ...), or a bare encoder of it (DINOv2, Swin, ...); null = random
             weights.
         revision: Commit, tag or branch of a Hub id.
-        encoder: Encoder of a random start, such as `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`.
-            A checkpoint brings its own.
+        encoder: Encoder of a network with random weights, such as
+            `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own.
         head_type: Decoder; null = the one of the checkpoint, or the model's default.
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
-        head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` starts it anew.
+        head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` initialises it randomly.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
         gradient_checkpointing: Keep fewer activations of the encoder and compute them again in the backward pass: less
             memory, more time, the same numbers.
@@ -58,22 +57,22 @@ class ModelOptions:
 
 @dataclass
 class DataOptions:
-    """What the network is trained and scored on.
+    """What the network is trained and evaluated on.
 
     Attributes:
         name: A data set of `depthseg.data.DATASETS`; may stay null where Python passes its own data sets.
         root: Folder of the data.
         video: A video file or a folder of frames: short for `name=video` and `root`.
         train_split: Split to train on.
-        val_split: Split to score on.
+        val_split: Split to evaluate on.
         options: Options of the data set for both splits.
         train_options: Options for the training split alone, on top of `options`.
-        val_options: Options for the scored split alone, on top of `options`.
+        val_options: Options for the evaluated split alone, on top of `options`.
         subset_size: Train on this many images (a few-shot subset); 0 = all.
         subset_seed: Seed of the subset; with one seed smaller subsets lie inside larger ones.
         size: `[height, width]` in pixels of what the network sees, in training and afterwards.
         hflip: Probability of mirroring a training image.
-        crop_scale: Range of the side length of random crops, as a share of the image; `[1, 1]` = no cropping.
+        crop_scale: Range of the side length of random crops, as a fraction of the image; `[1, 1]` = no cropping.
         crop_pixels: Cut a random patch of `size` out of the image as it is, instead of resizing the image.
         colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
         num_workers: Processes that read training images beside each training process.
@@ -99,15 +98,15 @@ class DataOptions:
 
 @dataclass
 class PretextOptions:
-    """What teaches a network that is not trained on labels; each task reads its own.
+    """Supervision without labels; each task reads its own options.
 
     Attributes:
-        supervision: What teaches depth: `labels` (measured depth), `mono` (a video), `stereo` (rectified pairs), or
+        supervision: Supervision of depth: `labels` (measured depth), `mono` (a video), `stereo` (rectified pairs), or
             `mono_stereo` (a video of a stereo rig).
         source_frames: Neighbours in time that a frame is compared with, such as -1 and 1; of optical flow the first.
         pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), or `posecnn`.
         pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
-        intrinsics: `given` by the data, or a focal length that is learned: of `one_camera` for all pictures, or
+        intrinsics: `given` by the data, or a trained focal length: of `one_camera` for all images, or
             `per_picture`.
         ssim_weight: Share of SSIM in the photometric error; the rest is the absolute difference.
         smoothness_weight: Weight of edge-aware smoothness, of disparity or of flow; null = 1e-3 for depth, 2/3 for
@@ -115,12 +114,12 @@ class PretextOptions:
         auto_mask: Leave out pixels that an unwarped source explains best: what moves with the camera, or stands still
             with it.
         scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
-        pyramid: Compare coarse scales of depth on coarse pictures, in place of all scales at full resolution: for
-            cameras that turn by many pixels a frame.
-        align: Find turns of the camera by aligning pictures. Of depth, the pose network sees what is left of the
-            motion, and the depth at hand sets turn and speed right: it is learned several times as fast. Of optical
-            flow, the network learns what is left.
-        hole_share: Reconstruction erases squares around this share of the pixels, drawn between two numbers.
+        pyramid: Compare coarse scales of depth on coarse images, in place of all scales at full resolution: for
+            cameras that rotate by many pixels a frame.
+        align: Estimate the rotation of the camera by image alignment. For depth, the pose network sees the remaining
+            motion, and rotation and speed are refined with the current depth: training converges several times as
+            fast. For optical flow, the network is trained on the remaining motion.
+        hole_share: Reconstruction erases squares around this fraction of the pixels, drawn between two numbers.
         hole_size: Side of these squares in pixels.
         scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
             code of Lao et al. does.
@@ -150,8 +149,8 @@ class OptimOptions:
         name: `adamw`, `adam` or `sgd`.
         lr: Peak learning rate.
         encoder_lr_factor: The encoder learns at `lr` times this.
-        layer_decay: Each layer of the encoder learns at this share of the rate of the layer above it, so that what
-            lies near the image changes least, as in BEiT and MAE; 1 = all at the same rate.
+        layer_decay: Each layer of the encoder learns at this fraction of the rate of the layer above it, so that what
+            is near the image changes least, as in BEiT and MAE; 1 = all at the same rate.
         weight_decay: For weight matrices and filters; norms, biases and other vectors never decay.
         betas: Averages of Adam and AdamW.
         momentum: Momentum of SGD.
@@ -197,11 +196,11 @@ class RunOptions:
         output_dir: Run directory.
         seed: Seed of new weights, of the order of images and of their augmentation.
         precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; scoring is always float32.
-        eval_every: Score after every so many steps, and after the last one; 0 = after the last one alone.
+        eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
-        select: `model/` holds the `best` scored weights, or the `last`.
-        resume: Go on with the run in `output_dir`, or start it where there is none.
+        select: `model/` holds the weights with the `best` evaluation, or the `last`.
+        resume: Resume the run in `output_dir`, or start it where there is none.
         overwrite: Remove the run that `output_dir` holds.
         tensorboard: Write TensorBoard event files.
         report: Draw the curves and some predictions of a run when it ends.
@@ -227,10 +226,10 @@ class RunConfig:
     """All options of one training run.
 
     Attributes:
-        task: `segmentation`, `depth`, or a rival of depth: `flow`, `reconstruction` or `classification`.
+        task: `segmentation`, `depth`, or another pre-training task: `flow`, `reconstruction` or `classification`.
         model: The network.
         data: The data.
-        pretext: What teaches a network without labels.
+        pretext: Supervision without labels.
         optim: The optimiser.
         schedule: Length and learning rate.
         run: Everything else.
@@ -248,17 +247,23 @@ class RunConfig:
         """Check every value that can be checked without data, model or device.
 
         Raises:
-            ValueError: One sentence per wrong option, all of them together.
+            ValueError: One sentence per wrong option, all of them together; of a wrong type, these alone.
         """
-        problems = broken_rules(self)
-        if problems:
-            raise ValueError("\n".join(problems))
+        self._typed()
+        no_problems(broken_rules(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain dictionaries, lists and numbers."""
         return dataclasses.asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the options as one complete YAML file."""
+        """Write the options as one complete YAML file, which `load_config` reads back to the same values."""
         with atomic_path(path) as temporary:
-            OmegaConf.save(OmegaConf.structured(self), temporary)
+            write_yaml(temporary, literal(self._typed()))
+
+    def _typed(self) -> dict[str, Any]:
+        """The options as their declared types; what a program gave may be a path, a tuple or a number of NumPy."""
+        reader = TypeReader(ALLOWED, RunConfig)
+        values = reader.read(written(self.to_dict()), RunConfig)
+        no_problems(reader.problems)
+        return values

@@ -1,4 +1,4 @@
-"""Label maps and depth maps as pictures that people can look at."""
+"""Label maps and depth maps as images that people can look at."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def colourise_labels(labels: np.ndarray, palette: Sequence[Colour]) -> np.ndarra
         palette: One RGB colour (0..255) per class id.
 
     Returns:
-        A uint8 picture `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`.
 
     Raises:
         ValueError: An id has no colour.
@@ -48,13 +48,13 @@ def colourise_depth(depth: np.ndarray, limits: tuple[float, float] | None = None
             2nd and 98th percentile of this map.
 
     Returns:
-        A uint8 picture `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`.
 
     Raises:
         ValueError: `limits` is not `0 < nearest < farthest`.
     """
     if limits is not None and not 0 < limits[0] < limits[1]:
-        raise ValueError(f"The limits of a depth picture are 0 < nearest < farthest, in metres; got {limits}.")
+        raise ValueError(f"The limits of a depth image are 0 < nearest < farthest, in metres; got {limits}.")
     depth = np.asarray(depth, dtype=np.float64)
     known = np.isfinite(depth) & (depth > 0)
     inverse = np.divide(1.0, depth, out=np.zeros_like(depth), where=known)
@@ -72,7 +72,7 @@ def colourise_inverse_depth(
         limits: Smallest and largest value of the colour scale; by default the 2nd and 98th percentile.
 
     Returns:
-        A uint8 picture `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`.
     """
     inverse = np.asarray(inverse, dtype=np.float64)
     known = np.isfinite(inverse) if known is None else known
@@ -97,7 +97,7 @@ def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
         depth_type: `depth_type` of the model.
 
     Returns:
-        A uint8 picture `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`.
     """
     if depth_type == "relative_inverse":
         return colourise_inverse_depth(depth)
@@ -115,7 +115,7 @@ def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour
         alpha: Weight of the colours, 0..1.
 
     Returns:
-        A uint8 picture `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`.
 
     Raises:
         ValueError: Image and labels differ in size, or `alpha` is outside 0..1.
@@ -144,8 +144,9 @@ def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float
     Raises:
         ValueError: An id is outside the label space.
     """
-    _check_ids(labels, label_space.num_labels)
-    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[: label_space.num_labels]
+    count = len(label_space.classes)
+    _check_ids(labels, count)
+    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[:count]
     order = sorted(np.flatnonzero(counts), key=lambda i: (-counts[i], i))
     return {label_space.classes[i]: float(counts[i] / counts.sum()) for i in order}
 
@@ -167,7 +168,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace, alph
         alpha: Weight of the colours, 0..1.
 
     Returns:
-        A uint8 picture of the (enlarged) image's width; the legend adds height.
+        A uint8 image of the (enlarged) image's width; the legend adds height.
 
     Raises:
         ValueError: Sizes differ, an id is outside the label space, or `alpha` is outside 0..1.
@@ -199,7 +200,7 @@ def write_labels(path: str | Path, labels: np.ndarray, palette: Sequence[Colour]
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write a picture as PNG: uint8 `(H, W, 3)`, or uint16 `(H, W)` for 16-bit depth."""
+    """Write an image as PNG: uint8 `(H, W, 3)`, or uint16 `(H, W)` for 16-bit depth."""
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 

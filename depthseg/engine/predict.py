@@ -1,4 +1,4 @@
-"""Predictions for images of the user's own: labels, depth and pictures of both.
+"""Predictions for images of the user's own: labels, depth and images of both.
 
 Files of an image called NAME in the output directory:
 
@@ -6,7 +6,7 @@ Files of an image called NAME in the output directory:
     overlay/NAME.png       segmenters: the colours over the image, with a legend
     depth/NAME.png         depth models and segmenters that kept their depth predictor: 16 bits, 0 = unknown
     depth_colour/NAME.png  the same to look at: near is bright, far is dark
-    json/NAME.json         image, size, model, class shares, and how to read the depth file
+    json/NAME.json         image, size, model, fraction of pixels of each class, and how to read the depth file
 
 A depth is `pixel / file_scale + file_offset`; for metres that is KITTI's `pixel / 256`. So `labels/` and `depth/` are
 those of a data folder to which only `images/` and `classes.txt` are missing.
@@ -222,7 +222,9 @@ def load_model(
 
 def label_space_of(config: PreTrainedConfig) -> LabelSpace:
     """Classes of a model with their usual colours where they are those of a known label space."""
-    classes = tuple(config.id2label[index] for index in range(config.num_labels))
+    classes = tuple(name for _, name in sorted(config.id2label.items()))
+    if config.one_class:
+        return LabelSpace("model", classes[1:], default_palette(2)[1:])
     for space in LABEL_SPACES.values():
         if space.classes == classes:
             return space

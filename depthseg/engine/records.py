@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -16,7 +17,7 @@ import transformers
 from tqdm import tqdm
 
 from .. import __version__
-from .atomic import atomic_path
+from .atomic import atomic_path, sync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,6 +110,7 @@ class RunLog:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
+        sync(self._metrics)  # a checkpoint that counts on this line may outlive a loss of power
         numbers = {name: value for name, value in line.items() if isinstance(value, float) and name not in SETTINGS}
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         logger.info("%s: step %d evaluated: %s", self._name, line["step"], text)
@@ -117,7 +119,7 @@ class RunLog:
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Show pictures uint8 `(H, W, 3)` in TensorBoard."""
+        """Show images uint8 `(H, W, 3)` in TensorBoard."""
         if self._board:
             for name, picture in pictures.items():
                 self._board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
@@ -135,9 +137,24 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def read_run_record(path: Path) -> dict[str, Any]:
+    """The content of a run.json; empty where there is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Remove it to resume the run: only the record of its earlier launches goes "
+            "with it."
+        ) from error
+
+
 def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> None:
     """Add this launch to run.json; a run that was resumed has several."""
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_run_record(path)
     launch = {
         "first_step": first_step,
         "seconds_before": round(seconds_before, 1),
@@ -154,17 +171,19 @@ def _record_launch(path: Path, accelerator: Accelerator, first_step: int, second
     write_json(path, record | {"launches": [*record.get("launches", []), launch]})
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, without one that a killed launch left incomplete; none where there is no file."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
+
+
 def _drop_later_lines(path: Path, last_step: int) -> None:
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            step = json.loads(line)["step"]
-        except ValueError:  # the launch before was killed while it wrote this line
-            continue
-        if step <= last_step:
-            kept.append(line + "\n")
+    kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= last_step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
 

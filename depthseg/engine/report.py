@@ -42,11 +42,11 @@ def write_panel(
     names: Sequence[str] | None = None,
     legend: Mapping[str, Colour] | None = None,
 ) -> None:
-    """Write a grid of pictures as PNG, such as input | depth | prediction | truth.
+    """Write a grid of images as PNG, such as input | depth | prediction | truth.
 
     Args:
         path: The PNG file.
-        rows: Pictures uint8 `(H, W, 3)`, one row per sample; None leaves a place empty.
+        rows: Images uint8 `(H, W, 3)`, one row per sample; None leaves a place empty.
         titles: One title per column.
         names: One caption per row.
         legend: Class name -> colour, drawn below the grid.
@@ -159,7 +159,7 @@ def _check_grid(
         raise ValueError("A panel needs at least one row and one column.")
     for i, row in enumerate(rows):
         if len(row) != len(titles):
-            raise ValueError(f"Row {i} of the panel has {len(row)} pictures for {len(titles)} titles.")
+            raise ValueError(f"Row {i} of the panel has {len(row)} images for {len(titles)} titles.")
     if names is not None and len(names) != len(rows):
         raise ValueError(f"The panel has {len(rows)} rows, but {len(names)} names were given.")
 

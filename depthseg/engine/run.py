@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
+from .atomic import replace_folder
 from .batches import Collate, StreamDataset, micro_batches
 from .build import build_datasets, build_model, set_value_range, source_of
-from .checkpoint import Progress, latest_checkpoint, replace_folder
+from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
@@ -27,10 +28,11 @@ from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
 from .predict import load_model
-from .records import METRICS_FILE, RUN_RECORD, RunLog, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
 from .sampling import MicroBatches
 from .scoring import Scorer, hole_options
+from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 
 if TYPE_CHECKING:
@@ -40,8 +42,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", "checkpoints", "model", "report", "tensorboard")
+RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
 """What a run writes into its directory; nothing else there is ever touched."""
+
+MODEL_REMAINS = (".model.partial", ".model.old")
+"""What a run that is killed while it writes `model/` leaves."""
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
@@ -79,21 +84,22 @@ def train(
     Args:
         config: The options.
         train_set: Data set to train on, in place of the one that `config.data` names.
-        val_set: Data set to score on, likewise.
+        val_set: Data set to evaluate on, likewise.
         model: Model to train, in place of the one that `config.model` describes; needs `processor`.
         processor: Image processor of `model`.
 
     Raises:
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
-        ValueError: Options that do not go together, data that does not fit them, or a frozen encoder that changed.
+        ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
+            run to resume none of whose checkpoints is undamaged.
         FloatingPointError: The loss stopped being a finite number.
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
     run_dir = Path(config.run.output_dir)
-    checkpoint = _resume_point(config, run_dir)
     accelerator = make_accelerator(config)
-    # Built before the directory is touched: a mistake in the options must not cost the run that lies there.
+    checkpoint = _agreed_resume_point(config, run_dir, accelerator)
+    # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
@@ -160,7 +166,7 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
 def write_report(
     run_dir: Path, config: RunConfig, scorer: Scorer, val_set: SampleDataset, device: torch.device
 ) -> None:
-    """Write the pictures of a run: its curves, predictions of the weights in `model/`, and the camera's motion.
+    """Write the images of a run: its curves, predictions of the weights in `model/`, and the camera's motion.
 
     The motion is that of the networks after the last step, because pose networks are not kept in `model/`.
     """
@@ -197,14 +203,28 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
+def _agreed_resume_point(config: RunConfig, run_dir: Path, accelerator: Accelerator) -> Path | None:
+    """What the first process finds, or the error that it raises, is what all processes resume from or raise."""
+    checkpoint, error = None, None
+    if accelerator.is_main_process:
+        try:
+            checkpoint = _resume_point(config, run_dir)
+        except (ValueError, OSError) as problem:
+            error = problem
+    checkpoint, error = broadcast_object_list([checkpoint, error])
+    if error is not None:
+        raise error
+    return checkpoint
+
+
 def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
-    """Checkpoint to go on from; refuses a directory that holds a run unless the options say what to do with it."""
+    """Checkpoint to resume from; refuses a directory that holds a run unless the options say what to do with it."""
     found = [name for name in RUN_ENTRIES if (run_dir / name).exists()]
     if not found or config.run.overwrite:
         return None
     if not config.run.resume:
         raise FileExistsError(
-            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to go on with it, "
+            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to resume it, "
             "run.overwrite=true to remove it, or another run.output_dir."
         )
     if (run_dir / "config.yaml").is_file():
@@ -214,7 +234,23 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
                 f"The run in {run_dir} was started with other options, so it cannot be resumed with these: "
                 f"{'; '.join(changes)}. Set them back, or take another run.output_dir."
             )
-    return latest_checkpoint(run_dir / "checkpoints")
+    checkpoint = find_checkpoint(run_dir / FOLDER)
+    if checkpoint is None:
+        _require_unfinished(config, run_dir)
+        logger.warning(
+            "%s holds a run that was interrupted before its first checkpoint; it starts from the first step.", run_dir
+        )
+    return checkpoint
+
+
+def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
+    """Refuse to train a run anew in the place of its finished weights, whose checkpoints somebody removed."""
+    finished = config.schedule.steps in (line["step"] for line in read_lines(run_dir / METRICS_FILE))
+    if finished and (run_dir / "model").is_dir() and not (run_dir / FOLDER).is_dir():
+        raise ValueError(
+            f"The run in {run_dir} is finished and its checkpoints were removed, so there is nothing to resume. Set "
+            "run.overwrite=true to remove it and train from the first step, or take another run.output_dir."
+        )
 
 
 def _start_directory(
@@ -224,6 +260,8 @@ def _start_directory(
     if accelerator.is_main_process:
         if checkpoint is None:
             _remove_run(run_dir)
+        for name in MODEL_REMAINS:  # the checkpoint knows the weights that were selected
+            shutil.rmtree(run_dir / name, ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
         config.save(run_dir / "config.yaml")
         if config.data.subset_size:
@@ -259,9 +297,8 @@ def _assemble(
     optimizer = build_optimizer(objective, model.encoder, config.optim)
     progress = Progress()
     prepared, optimizer = accelerator.prepare(objective, optimizer)
-    accelerator.register_for_checkpointing(progress)
     if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
+        load_checkpoint(checkpoint, accelerator, objective, optimizer, progress)
     if accelerator.is_main_process:
         state = f"resumed after step {progress.step}" if checkpoint else "started"
         logger.info("%s: %s on %d x %s", run_dir, state, accelerator.num_processes, accelerator.device.type)
@@ -274,6 +311,8 @@ def _assemble(
         processor.save_pretrained(partial)
         replace_folder(partial, run_dir / "model")
 
+    if checkpoint is not None and accelerator.is_main_process:
+        restore_selected(checkpoint, run_dir, save_model)
     return Training(
         config=config,
         run_dir=run_dir,

@@ -38,24 +38,24 @@ SELECTION: dict[str, tuple[str, Callable]] = {
 """Task -> the score that picks the best weights, and which of two is the better one."""
 
 WITHOUT_TRUTH = ("photometric_loss", min)
-"""The same for pictures whose depth or flow nobody measured."""
+"""The same for images whose depth or flow nobody measured."""
 
 FLAT_SPREAD = 0.02
 """Depth of a street varies by a factor of many; below this standard deviation of its logarithm it says nothing."""
 
 
 FLAT_DEPTH = (
-    "The depth of the pictures to score on is flat: it varies by %.1f %% within a picture. In the first steps that is "
-    "so until the motion of the camera is learned. If it stays so, lower optim.lr; where the camera turns by many "
-    "pixels a frame, set pretext.align=true, pretext.pyramid=true and pretext.auto_mask=false; where it stands still, "
-    "`depthseg datasets doctor` tells."
+    "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in the first "
+    "steps, until the pose network has converged. If it remains so, lower optim.lr; where the camera rotates by many "
+    "pixels a frame, set pretext.align=true, pretext.pyramid=true and pretext.auto_mask=false; "
+    "`depthseg datasets doctor` reports whether the camera moves at all."
 )
 
 
 class Scorer:
     """Scores the weights of a run as they are at a moment; called by all processes together.
 
-    Pictures are resized as for training, one at a time; labels and depth are scored at the own size of every image.
+    Images are resized as for training, one at a time; labels and depth are scored at the own size of every image.
     Depth that only a moving camera taught has no scale, so it is aligned by the median of each image.
 
     Args:
@@ -94,7 +94,7 @@ class Scorer:
         self.selection = SELECTION[config.task] if self._has_truth else WITHOUT_TRUTH
         if config.task == "depth" and not (self._self_supervised or self._has_truth):
             raise ValueError(
-                "The data set to score on has no depth, so nobody could tell how well depth is learned from labels: "
+                "The data set to evaluate on has no depth, so depth supervised by labels cannot be evaluated: "
                 "choose another data.val_split, or data.val_options that bring depth."
             )
 
@@ -119,7 +119,7 @@ class Scorer:
 
     @torch.no_grad()
     def show(self) -> dict[str, np.ndarray]:
-        """What the objective makes of the first picture, for TensorBoard; nothing where it compares no pictures."""
+        """What the objective makes of the first image, for TensorBoard; nothing where it compares no images."""
         if not self._self_supervised:
             return {}
         was_training = self.objective.training
@@ -154,7 +154,7 @@ class Scorer:
                 parts.setdefault(name, []).append(value)
             if meter is not None:
                 _update(meter, self._task, self.objective, batch, sample)
-        # By name: a process may have had no picture at all, or none whose focal length is known.
+        # By name: a process may have had no image at all, or none whose focal length is known.
         found = gather_object([parts])
         names = dict.fromkeys(name for process in found for name in process)
         scores = {name: fmean([value for process in found for value in process.get(name, ())]) for name in names}
@@ -165,7 +165,7 @@ class Scorer:
         return scores | meter.compute()
 
     def _shown(self, batch: dict[str, Tensor], sample: Sample) -> dict[str, float]:
-        """What the networks of a self-supervised objective make of a picture, beside the loss.
+        """What the networks of a self-supervised objective make of an image, beside the loss.
 
         `depth_spread` is the standard deviation of the logarithm of its depth; `focal_error`, of a learned focal
         length whose truth is known, the error as a share of it.
@@ -181,14 +181,14 @@ class Scorer:
 
 
 def hole_options(config: RunConfig) -> dict[str, Any]:
-    """Options of the transform that erases parts of a picture; none for tasks that do not."""
+    """Options of the transform that erases parts of an image; none for tasks that do not."""
     if config.task != "reconstruction":
         return {}
     return {"hole_share": tuple(config.pretext.hole_share), "hole_size": config.pretext.hole_size}
 
 
 def _has_truth(dataset: SampleDataset, config: RunConfig) -> bool:
-    """Whether pictures can be scored by the measure of their task; those of labels must be, which is checked there."""
+    """Whether images can be scored by the measure of their task; those of labels must be, which is checked there."""
     if config.task == "flow":
         # The true flow is that to the frame before.
         return config.pretext.source_frames[0] == -1 and dataset[0].flow is not None
@@ -218,7 +218,7 @@ def _update(meter: Any, task: str, objective: nn.Module, batch: dict[str, Tensor
 
 
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize `(B, 2, H, W)` in pixels to pictures of another size, in their pixels."""
+    """Resize `(B, 2, H, W)` in pixels to images of another size, in their pixels."""
     scale = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]])
     resized = torch.nn.functional.interpolate(flow, size=size, mode="bilinear", align_corners=False)
     return resized * scale[:, None, None]

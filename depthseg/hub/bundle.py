@@ -1,8 +1,7 @@
-"""Everything that is published with a checkpoint, in one folder."""
+"""The folder that is published with a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,13 @@ import torch
 import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
+from ..engine.atomic import replace_folder
 from ..engine.config import compose_config
+from ..engine.fingerprint import files_of, hash_of
 from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
+from ..reading import literal
 from .card import data_of, eval_entries, render_card
 from .licences import Licence, Source, check_licence, parse_licence
 from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from .facts import Facts
 
 MANIFEST = "training/manifest.json"
-"""SHA-256 of every other file: what was published together."""
+"""SHA-256 of every other file of the publication."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -39,24 +41,24 @@ NOT_PUBLISHED = ("*.pt", "*.bin", "__pycache__", ".*")
 def prepare(
     run_dir: str | Path, repo_id: str, facts: Facts, folder: str | Path, overrides: Sequence[str] = ()
 ) -> RunRecord:
-    """Write everything that is to be published into a folder, and check that it is true.
+    """Write all files of a publication to a folder, and verify them.
 
     Args:
         run_dir: Directory of a finished run.
-        repo_id: Where it will lie on the Hub; the snippet of its card loads it from there.
-        facts: What its author says.
-        folder: Becomes the folder; what an earlier call left there is replaced.
-        overrides: Options that are different here when the weights are scored again, such as
+        repo_id: Its repository on the Hub; the snippet of its card loads the model from there.
+        facts: Facts stated by its author.
+        folder: The folder; the result of an earlier call is replaced.
+        overrides: Options that differ on this machine when the weights are evaluated again, such as
             `data.root=/data/camvid`.
 
     Returns:
         The run.
 
     Raises:
-        FileNotFoundError: No finished run, or its data is not where its options say.
-        FileExistsError: The folder holds something else.
-        ValueError: An unknown dtype, no licence or one that an ancestor's forbids, scores that are not those of the
-            record, or weights that do not load in a process without depthseg.
+        FileNotFoundError: No finished run, or its data are not at the path of its options.
+        FileExistsError: The folder contains other files.
+        ValueError: An unknown dtype, no licence or one that the licence of data or weights forbids, scores that differ
+            from those of the record, or weights that do not load in a process without depthseg.
     """
     record = read_run(run_dir)
     licence, sources = checked_licence(record, facts)
@@ -64,11 +66,11 @@ def prepare(
     _check_dtype(facts.dtype)
     if (facts.dtype or facts.test) and not can_evaluate(record):
         raise ValueError(
-            f"The scores of {run_dir} cannot be measured again, because nobody measured the depth of its pictures; "
-            "leave test and dtype out of the facts."
+            f"The evaluation of {run_dir} cannot be repeated, because its images have no ground-truth depth; remove "
+            "test and dtype from the facts."
         )
     check_loads_elsewhere(record.model_dir)
-    here, evaluation = record.config.to_dict(), None
+    here, evaluation = literal(record.config.to_dict()), None
     if can_evaluate(record):
         alignment = record.scores.get("alignment") or (None if record.lineage.knows_scale else "median")
         config = compose_config([("the run", here)], overrides)
@@ -81,7 +83,7 @@ def prepare(
             check_loads_elsewhere(partial)
         if evaluation is not None:
             if facts.dtype or facts.test:
-                # The record is proven; what the card says is of the published weights on the stated images.
+                # The record is verified; the card reports the published weights on the stated images.
                 tested = compose_config([("the run", here)], [*overrides, *facts.test])
                 evaluation = evaluate_checkpoint(tested, partial, alignment)
             write_evaluation(partial / "evaluation", evaluation)
@@ -98,16 +100,18 @@ def prepare(
 
 
 def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Source]]:
-    """The licence of a checkpoint, and what it came from.
+    """The licence of a checkpoint, and the data and weights that it was trained with.
 
     Raises:
-        ValueError: None is stated, or it is laxer than that of an ancestor.
+        ValueError: None is stated, or it is more permissive than the licence of data or weights.
     """
     stated = {name: parse_licence(text) for name, text in facts.licences.items()}
     sources = record.lineage.sources(stated)
     if not facts.licence:
         known = ", ".join(f"{source.name}: {source.licence.id if source.licence else 'unknown'}" for source in sources)
-        raise ValueError(f"No licence is stated. Give --licence, such as apache-2.0; the weights came from {known}.")
+        raise ValueError(
+            f"No licence is stated. Give --licence, such as apache-2.0; the weights were trained with {known}."
+        )
     licence = parse_licence(facts.licence)
     problems = check_licence(licence, sources)
     if problems:
@@ -117,41 +121,31 @@ def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Sour
 
 def _check_dtype(name: str) -> None:
     if name and name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}; weights are published as one of {', '.join(DTYPES)}, or as trained.")
+        raise ValueError(f"dtype is {name!r}; choose one of {', '.join(DTYPES)}, or leave it empty to keep the dtype.")
 
 
 def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
-    """Save a checkpoint in another precision, over its copy."""
+    """Save a checkpoint in another precision, replacing its copy."""
     model_of(model_dir).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
-def files_of(folder: Path) -> list[str]:
-    """All files of a folder, as paths in the repository."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_free(folder: Path) -> None:
-    """Only what an earlier call left may be replaced."""
+    """Refuse to replace anything but the result of an earlier call."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"{folder} holds other files; give a new folder, or an earlier one of this command.")
+        raise FileExistsError(
+            f"{folder} contains other files; give a new folder, or one that this command has written before."
+        )
 
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Hand out the name of a new folder beside `folder` that takes its place when the block ends well."""
+    """Yield the name of a new folder next to `folder` that replaces it if the block succeeds."""
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -173,10 +167,10 @@ def _write_training(folder: Path, record: RunRecord, licence: Licence, sources: 
 
 
 def without_paths(config: RunConfig) -> RunConfig:
-    """The options of a run without the folders of the machine that it ran on: of a path, its last name stays."""
+    """The options of a run without the folders of the machine that it ran on: only the last name of a path is kept."""
     data, model, run = config.data, config.model, config.run
     options = {name: _without_paths(getattr(data, name)) for name in ("options", "train_options", "val_options")}
-    # Checkpoints are called `model`; the run that they lie in tells one from another.
+    # All checkpoints are called `model`; the name of their run distinguishes them.
     start = model.pretrained and _shortened(model.pretrained, 2)
     return replace(
         config,
@@ -195,11 +189,11 @@ def _without_paths(value: Any) -> Any:
 
 
 def _shortened(text: str, names: int) -> str:
-    """The last names of a path that leads out of the folder of the run; anything else as it is."""
+    """The last names of a path outside the folder of the run; any other text unchanged."""
     path = Path(text)
     return "/".join(path.parts[-names:]) if path.is_absolute() or text.startswith(("~", "..")) else text
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
-    """What was published together."""
+    """The manifest of a publication."""
     return json.loads((folder / MANIFEST).read_text())

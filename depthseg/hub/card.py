@@ -1,4 +1,4 @@
-"""The card of a checkpoint: every number from its run record, every sentence true or not there."""
+"""The model card of a checkpoint: every number comes from its run record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIPELINES = {
     "classification": "image-classification",
     "reconstruction": "image-to-image",
 }
-"""Task -> the Hub's task; it has none for optical flow."""
+"""Task -> task of the Hub, which has none for optical flow."""
 
 TAGS = {"segmentation": ["semantic-segmentation"], "depth": ["monocular-depth-estimation"], "flow": ["optical-flow"]}
 
@@ -34,7 +34,7 @@ SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
     "segmentation": (
         ("mean_iou", "mIoU", 100, " %"),
         ("pixel_accuracy", "pixel accuracy", 100, " %"),
-        ("mean_accuracy", "mean recall of the classes", 100, " %"),
+        ("mean_accuracy", "mean class accuracy", 100, " %"),
         ("abs_rel", "depth AbsRel", 1, ""),
         ("delta1", "depth delta < 1.25", 100, " %"),
     ),
@@ -45,29 +45,29 @@ SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
         ("photometric_loss", "photometric loss", 1, ""),
     ),
     "flow": (("end_point_error", "end-point error", 1, " px"), ("photometric_loss", "photometric loss", 1, "")),
-    "reconstruction": (("hole_l1", "L1 in the holes", 1, ""),),
+    "reconstruction": (("hole_l1", "L1 error on masked pixels", 1, ""),),
     "classification": (("accuracy", "accuracy", 100, " %"),),
 }
-"""Task -> score, its name in the card, factor and unit. A segmenter that gives depth as well is scored on both."""
+"""Task -> score, its name in the card, factor and unit. A segmenter that also predicts depth is evaluated on both."""
 
 DEPTH_SCORES = tuple(name for name, *_ in SCORES["depth"])
 
 SUPERVISIONS = {
     "labels": "labels",
-    JOINT: "labels and true depth",
-    "mono": "video of one camera",
+    JOINT: "labels and ground-truth depth",
+    "mono": "monocular video",
     "stereo": "stereo pairs",
-    "mono_stereo": "video of a stereo rig",
-    "pictures": "the pictures themselves",
+    "mono_stereo": "stereo video",
+    "pictures": "none (self-supervised)",
 }
 
 DEPTH_MEANING = {
-    "disparity": "`predicted_depth` is in metres, as far as training had a scale.",
+    "disparity": "`predicted_depth` is in metres if the training data have metric scale.",
     "metric": "`predicted_depth` is in metres.",
     "relative": "`predicted_depth` is depth up to an unknown scale and shift.",
     "relative_inverse": "`predicted_depth` is inverse depth up to an unknown scale and shift: near is large.",
 }
-UP_TO_SCALE = "`predicted_depth` is depth up to an unknown scale: nothing but a moving camera taught it."
+UP_TO_SCALE = "`predicted_depth` is depth up to an unknown scale, because training used only monocular video."
 
 
 def render_card(
@@ -81,12 +81,12 @@ def render_card(
     """The card, metadata and text.
 
     Args:
-        repo_id: Where it will lie.
+        repo_id: Its repository on the Hub.
         record: The run.
-        evaluation: The published weights scored image by image, None where they cannot be.
-        facts: What its author says.
+        evaluation: Evaluation of the published weights image by image; None if that is not possible.
+        facts: Facts stated by its author.
         licence: Its licence.
-        sources: What it came from.
+        sources: Data and weights that it was trained with.
     """
     environment = Environment(
         loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -105,7 +105,7 @@ def metadata(
     licence: Licence,
     sources: Sequence[Source],
 ) -> ModelCardData:
-    """What the Hub reads: licence, task, base models, scores. See `render_card`."""
+    """Metadata for the Hub: licence, task, base models, scores. See `render_card`."""
     task, data = record.config.task, data_of(record, evaluation)
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
@@ -138,7 +138,7 @@ def metadata(
 def eval_entries(
     repo_id: str, record: RunRecord, evaluation: Evaluation | None, facts: Facts
 ) -> list[EvalResultEntry]:
-    """The main score in the form of `.eval_results/`, where its data set is a benchmark on the Hub."""
+    """The main score in the format of `.eval_results/`, if its data set is a benchmark on the Hub."""
     dataset = facts.hub_datasets.get(data_of(record, evaluation))
     if dataset is None:
         return []
@@ -151,7 +151,7 @@ def eval_entries(
             date=record.launches[-1]["started"],
             source_url=f"https://huggingface.co/{repo_id}",
             source_name="Model card",
-            notes=f"split {split_of(record, evaluation)}, measured by its author with depthseg",
+            notes=f"split {split_of(record, evaluation)}, evaluated by the author with depthseg",
         )
     ]
 
@@ -162,17 +162,17 @@ def scores_of(record: RunRecord, evaluation: Evaluation | None) -> dict[str, Any
 
 
 def data_of(record: RunRecord, evaluation: Evaluation | None) -> str:
-    """Data set that the scores of the card were measured on."""
+    """Data set of the scores of the card."""
     return record.lineage.stages[-1].data if evaluation is None else evaluation.data
 
 
 def split_of(record: RunRecord, evaluation: Evaluation | None) -> str:
-    """Its split."""
+    """Split of the scores of the card."""
     return record.config.data.val_split if evaluation is None else evaluation.split
 
 
 def scored(task: str, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """Score, its name in the card and its value, of all that there are."""
+    """Score, its name in the card and its value, for all available scores."""
     return [(name, label, scores[name]) for name, label, _, _ in SCORES[task] if scores.get(name) is not None]
 
 
@@ -189,7 +189,7 @@ def card_values(
     licence: Licence,
     sources: Sequence[Source],
 ) -> dict[str, Any]:
-    """What the template is filled with; see `render_card`."""
+    """Values of the template; see `render_card`."""
     task = record.config.task
     stored = json.loads((record.model_dir / "config.json").read_text())
     scores = scores_of(record, evaluation)
@@ -205,7 +205,7 @@ def card_values(
         "gives_depth": task == "segmentation" and "abs_rel" in scores,
         "classes": list(stored.get("id2label", {}).values()),
         "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
-        "intended_use": facts.intended_use or "Its author has not said what it is for.",
+        "intended_use": facts.intended_use or "The author has not stated an intended use.",
         "results_sentence": _results_sentence(record, evaluation, facts),
         "cast": bool(facts.dtype),
         "results": _rows(task, scores, evaluation.intervals if evaluation else {}),
@@ -227,42 +227,42 @@ def card_values(
         "hardware_sentence": _hardware_sentence(record),
         "commands": facts.commands or [_command(record)],
         "licence_sentence": _licence_sentence(licence, sources),
-        "limits": facts.limits or ["Its author has stated none. It was scored on the data above and on no other."],
+        "limits": facts.limits or ["The author has stated none. It was evaluated only on the data above."],
     }
 
 
 def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
     what = {
-        "segmentation": f"labels of {len(stored.get('id2label', {}))} classes",
-        "depth": "depth",
-        "flow": "optical flow between two pictures",
-        "reconstruction": "what erased parts of a picture showed",
-        "classification": f"one of {len(stored.get('id2label', {}))} classes for a picture",
+        "segmentation": f"semantic segmentation with {len(stored.get('id2label', {}))} classes",
+        "depth": "monocular depth estimation",
+        "flow": "optical flow between two images",
+        "reconstruction": "inpainting of masked regions",
+        "classification": f"image classification with {len(stored.get('id2label', {}))} classes",
     }
     before = [stage.task for stage in record.lineage.stages[:-1]]
-    history = f", after learning {' and then '.join(before)}" if before else ""
-    return f"A network that predicts {what[record.config.task]}, trained with depthseg{history}."
+    history = f", after pre-training for {' and then '.join(before)}" if before else ""
+    return f"A model for {what[record.config.task]}, trained with depthseg{history}."
 
 
 def _results_sentence(record: RunRecord, evaluation: Evaluation | None, facts: Facts) -> str:
     sentences = [_images_sentence(record, evaluation), "One training run."]
     if _trained_on_them(record, evaluation):
-        sentences.append("It was trained on the same frames, so that this shows how well they are fitted.")
+        sentences.append("The model was trained on the same frames, so these are training errors.")
     elif record.config.run.select == "best" and len(record.curve) > 1 and _of_the_run(record, evaluation):
-        sentences.append(f"The weights are the best of {len(record.curve)} scorings on these very images.")
+        sentences.append(f"The weights are the best of {len(record.curve)} evaluations on the same images.")
     if facts.dtype:
-        sentences.append(f"The weights are stored in {facts.dtype} and were scored in float32.")
+        sentences.append(f"The weights are stored in {facts.dtype} and were evaluated in float32.")
     if evaluation is not None and evaluation.scores.get("alignment"):
         sentences.append(_protocol_sentence(evaluation.scores))
     return " ".join(sentences)
 
 
 def _images_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
-    where = f"On split {split_of(record, evaluation)} of {data_of(record, evaluation)}"
+    where = f"Split {split_of(record, evaluation)} of {data_of(record, evaluation)}"
     if evaluation is None:
-        return f"{where}, as the run wrote them down; they were not measured again."
+        return f"{where}, as logged by the run; the evaluation was not repeated."
     height, width = evaluation.size
-    size = f"scored at their own size (the first has {height} x {width} pixels)"
+    size = f"evaluated at their original size (the first has {height} x {width} pixels)"
     if record.config.task not in ("segmentation", "depth"):
         height, width = record.config.data.size
         size = f"resized to {height} x {width} pixels"
@@ -272,25 +272,25 @@ def _images_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
 def _protocol_sentence(scores: dict[str, Any]) -> str:
     aligned = {
         "none": "not aligned",
-        "median": "scaled by the median of each image",
-        "scale_shift": "fitted in scale and shift to each image",
-        "scale_shift_inverse": "fitted in scale and shift of inverse depth to each image",
+        "median": "aligned by the median of each image",
+        "scale_shift": "aligned by scale and shift for each image",
+        "scale_shift_inverse": "aligned by scale and shift of inverse depth for each image",
     }[scores["alignment"]]
     return (
-        f"Depth is {aligned} and counts from {scores['min_depth']:g} to {scores['max_depth']:g} m, crop "
+        f"Depth is {aligned} and evaluated from {scores['min_depth']:g} to {scores['max_depth']:g} m, crop "
         f"{scores['crop']}."
     )
 
 
 def _of_the_run(record: RunRecord, evaluation: Evaluation | None) -> bool:
-    """Whether the scores are of the images that the run itself was scored on."""
+    """Whether the scores are of the images that the run itself was evaluated on."""
     data = record.config.data
     own = (source_of(data)[0], data.val_split)
     return evaluation is None or (evaluation.data, evaluation.split) == own
 
 
 def _trained_on_them(record: RunRecord, evaluation: Evaluation | None) -> bool:
-    """Whether the scores are of frames that were trained on: a video that is not divided is both splits."""
+    """Whether the scores are of training frames: without a validation fraction, a video is both splits."""
     data = record.config.data
     options = data.options | data.val_options
     divided = source_of(data)[0] != "video" or options.get("val_fraction", 0)
@@ -316,14 +316,14 @@ def _rows(task: str, scores: dict[str, Any], intervals: dict[str, tuple[float, f
 
 def _interval_sentence(evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return "No interval: the run scored the images together."
+        return "No interval: the run logged no scores of single images."
     if not evaluation.intervals:
-        return "No interval: the images were scored together."
+        return "No interval: the evaluation gives no scores of single images."
     length = evaluation.block_length
-    together = f", {length} neighbours of a sequence together," if length > 1 else ""
+    together = f", in blocks of {length} consecutive images of a sequence" if length > 1 else ""
     return (
-        f"The intervals are over images drawn anew{together} for these weights. They say nothing of what another\n"
-        "seed would have given."
+        f"The intervals are bootstrap intervals over the test images{together}, for these weights.\n"
+        "They do not include the variance over training seeds."
     )
 
 
@@ -334,28 +334,27 @@ def _input(record: RunRecord) -> str:
 
 
 def _motion_sentence(record: RunRecord) -> str:
-    """How well depth and motion explain the video."""
+    """Warp error of the video and error of the trajectory."""
     if not record.motion:
         return ""
     warp, found = record.motion["warp_error"], record.motion.get("trajectory")
     sentence = (
-        "With the motion that was learned beside it, at the end of training: frames warped onto their neighbours are "
-        f"{warp['model']:.1f} grey levels off; as they are, {warp['identity']:.1f}, and as if the camera drove "
-        f"straight on, {warp['straight_line']:.1f}."
+        "Warp error between neighbouring frames at the end of training, with the pose network trained together with "
+        f"this model: {warp['model']:.1f} grey levels; without warping {warp['identity']:.1f}; with forward motion in "
+        f"a straight line {warp['straight_line']:.1f}."
     )
     if not found:
         return sentence
     return (
-        f"{sentence} The camera's way is {found['model']['ate']:.2f} m off over "
-        f"{found['model']['path_length']:.0f} m, with one scale for all of it; straight on, "
-        f"{found['straight_line']['ate']:.2f} m."
+        f"{sentence} Absolute trajectory error (one scale for the whole trajectory): {found['model']['ate']:.2f} m "
+        f"over {found['model']['path_length']:.0f} m; straight line {found['straight_line']['ate']:.2f} m."
     )
 
 
 def _stage_row(lineage: Lineage, stage: Stage) -> dict[str, Any]:
     learned_from = SUPERVISIONS[stage.supervision]
     if (stage.task, stage.supervision) == ("depth", "labels"):
-        learned_from = "true depth"
+        learned_from = "ground-truth depth"
     start = f"`{stage.start}`" if stage.start else "random weights"
     return asdict(stage) | {"data": lineage.data_name(stage), "learned_from": learned_from, "start": start}
 
@@ -366,7 +365,7 @@ def _command(record: RunRecord) -> str:
 
 
 def _data_sentences(record: RunRecord, facts: Facts) -> dict[str, str]:
-    """Data set -> what it is; of somebody's own data only he can tell."""
+    """Data set -> its description; that of a user's own data comes from the facts."""
     known = {name: entry.summary for name, entry in DATASETS.items() if entry.terms != OWN_TERMS}
     told = known | facts.data
     return {name: told[name] for name in data_names(record) if name in told}
@@ -376,7 +375,7 @@ def _subset_sentence(record: RunRecord) -> str:
     if not record.subset:
         return ""
     names = record.subset["names"]
-    return f"The last stage saw {len(names)} labelled images, drawn with seed {record.subset['seed']}."
+    return f"The last stage used {len(names)} labelled images, sampled with seed {record.subset['seed']}."
 
 
 def _hardware_sentence(record: RunRecord) -> str:
@@ -384,7 +383,7 @@ def _hardware_sentence(record: RunRecord) -> str:
     took = "ran" if record.seconds is None else f"took {_duration(record.seconds)}"
     device = "a CPU" if last["device"] == "cpu" else last["device"]
     processes = "" if last["num_processes"] == 1 else f"{last['num_processes']} processes on "
-    # The first runs did not write down which depthseg they were.
+    # The first runs did not log the version of depthseg.
     own = f"depthseg {last['depthseg']}, " if "depthseg" in last else ""
     return (
         f"The last stage {took} on {processes}{device}, with {own}PyTorch "
@@ -401,4 +400,4 @@ def _duration(seconds: float) -> str:
 
 def _licence_sentence(licence: Licence, sources: Sequence[Source]) -> str:
     came = ", ".join(f"{source.name} ({source.licence.label})" for source in sources if source.licence)
-    return f"The weights are under {licence.label}. They came from: {came}."
+    return f"The weights are under {licence.label}. They are derived from: {came}."

@@ -1,4 +1,4 @@
-"""What a card says that no run record knows: intended use, limits, licence."""
+"""The facts of a card that are not in a run record: intended use, limits, licence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from ..reading import TypeReader, Written, built, merged, no_problems, read_yaml, written
 
 
 @dataclass
@@ -16,20 +14,20 @@ class Facts:
     """The facts about a checkpoint that its author states; one YAML file for each in model_cards/.
 
     Attributes:
-        repo_id: Where `publish --all` puts it.
+        repo_id: Its repository, for `publish --all`.
         run: Its run directory, for `publish --all`.
         title: Heading of the card; empty = the name of the repository.
-        summary: What it is, in a sentence or two.
-        intended_use: What it is for, and what it is not for.
-        limits: What is known not to work, one sentence each.
-        commands: What rebuilds the weights, one command each.
+        summary: Description of the model in one or two sentences.
+        intended_use: Intended uses, and uses that are not intended.
+        limits: Known limitations, one sentence each.
+        commands: Commands that reproduce the weights.
         licence: Hub identifier, or `other:NAME:LINK`.
-        licences: Licences of data and weights that depthseg knows none of, by name.
-        data: What your own data is, a sentence for each name, such as `video`.
-        test: Options of the run that name the images which the card's results are of, such as `data.val_split=test`;
-            empty = those that the run was scored on.
+        licences: Licences of data and weights that are unknown to depthseg, by name.
+        data: Description of your own data, a sentence for each name, such as `video`.
+        test: Options of the run that select the test images of the card, such as `data.val_split=test`; empty = the
+            images that the run was evaluated on.
         dtype: Of the published weights: `float32`, `bfloat16` or `float16`; empty = as trained.
-        hub_datasets: Data set of depthseg -> its id on the Hub, where it is a benchmark there: scores on it are also
+        hub_datasets: Data set of depthseg -> its id on the Hub, if it is a benchmark there: its scores are also
             written to `.eval_results/`.
     """
 
@@ -52,16 +50,17 @@ def read_facts(path: str | Path | None, **stated: Any) -> Facts:
     """Read a file of facts.
 
     Args:
-        path: The file; None = nothing but what is stated.
-        **stated: Facts that count before those of the file.
+        path: The file; None = only the stated facts.
+        **stated: Facts that take precedence over those of the file.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: Not YAML, an unknown fact or a wrong type.
     """
-    try:
-        values = OmegaConf.load(path) if path else {}
-        merged = OmegaConf.merge(OmegaConf.structured(Facts), values, stated)
-        return OmegaConf.to_object(merged)
-    except (YAMLError, OmegaConfBaseException, TypeError) as error:
-        raise ValueError(f"{path or 'The facts'} cannot be read: {str(error).splitlines()[0]}") from error
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file of facts {path}.")
+    reader = TypeReader(root=Facts)
+    facts = merged(read_yaml(path) if path else Written({}), written(stated, "what is stated"))
+    values = reader.read(facts, Facts)
+    no_problems(reader.problems)
+    return built(Facts, values)

@@ -1,4 +1,4 @@
-"""Which licence a checkpoint may be published under, given everything that its weights came from."""
+"""Which licence a checkpoint may be published under, given the data and weights that it was trained with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 OWN_TERMS = "other"
-"""The Hub's identifier of every licence that it has no own one for."""
+"""The Hub's identifier of every licence that has no identifier of its own."""
 
 PUBLIC_DOMAIN = "cc0-1.0"
 
 
 @dataclass(frozen=True)
 class Licence:
-    """A licence, as far as it decides what may be published under which one.
+    """A licence, with the properties that decide which licences are compatible.
 
     Attributes:
-        id: Identifier on the Hub, such as `cc-by-nc-4.0`; `other` for own terms.
-        name: Name of own terms, the `license_name` of a card; empty for all others.
-        link: Where own terms can be read, the `license_link` of a card.
-        commercial: Whether more than non-commercial use is allowed.
-        share_alike: Whether what is made from it must stay under it. Own terms always ask for that here: nobody but
-            their owner can say what else would satisfy them.
+        id: Identifier on the Hub, such as `cc-by-nc-4.0`; `other` for a custom licence.
+        name: Name of a custom licence, the `license_name` of a card; empty for all others.
+        link: Link to a custom licence, the `license_link` of a card.
+        commercial: Whether commercial use is allowed.
+        share_alike: Whether derived works must keep the licence. A custom licence is always treated so, because only
+            its owner can say which other licence would be compatible.
     """
 
     id: str
@@ -35,18 +35,18 @@ class Licence:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Its usual name."""
         return self.name or self.id
 
     @property
     def text(self) -> str:
-        """What `parse_licence` reads."""
+        """Its form for `parse_licence`."""
         return f"{OWN_TERMS}:{self.name}:{self.link}" if self.id == OWN_TERMS else self.id
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something that weights came from.
+    """Data or weights that a checkpoint was trained with.
 
     Attributes:
         name: Repository of the weights, or name of the data set.
@@ -59,7 +59,7 @@ class Source:
     licence: Licence | None
 
 
-# Identifiers: https://huggingface.co/docs/hub/repositories-licenses. Only licences whose demands are sure are here.
+# Identifiers: https://huggingface.co/docs/hub/repositories-licenses. Only licences with known conditions are here.
 LICENCES: dict[str, Licence] = {
     licence.label: licence
     for licence in (
@@ -78,31 +78,31 @@ LICENCES: dict[str, Licence] = {
         Licence("cc-by-nc-sa-4.0", commercial=False, share_alike=True),
         Licence("gpl-3.0", share_alike=True),
         Licence("agpl-3.0", share_alike=True),
-        # Research only, for derived models too, which travel with a copy of it.
+        # Research only, also for derived models, which must include a copy of it.
         Licence("apple-amlr", commercial=False, share_alike=True),
-        # Commercial use is allowed, but derived models stay under it (1.b.i).
+        # Commercial use is allowed, but derived models must keep the licence (1.b.i).
         Licence(OWN_TERMS, "dinov3-license", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"),
-        # Derived works only under the same terms (3.3).
+        # Derived works only under the same licence (3.3).
         Licence(
             OWN_TERMS,
             "monodepth2-license",
             "https://github.com/nianticlabs/monodepth2/blob/master/LICENSE",
             commercial=False,
         ),
-        # Research and evaluation only, for derived works too (3.3).
+        # Research and evaluation only, also for derived works (3.3).
         Licence(
             OWN_TERMS, "nvidia-segformer", "https://github.com/NVlabs/SegFormer/blob/master/LICENSE", commercial=False
         ),
     )
 }
-"""Every licence that we know the rules of, by identifier or, for own terms, by name."""
+"""Every licence with known conditions, by identifier or, for a custom licence, by name."""
 
-# Weights of the Hub, as their cards state it. The owner is part of every pattern, so that a copy under another name
-# never passes for the original. Where the authors' own repository is stricter than the card, it is what counts here.
+# Weights of the Hub, as stated on their cards. The owner is part of every pattern, so that a copy under another name
+# is not taken for the original. If the authors' own repository is stricter than the card, the repository counts.
 _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"LiheYoung/depth-anything-(small|base|large)-hf", "apache-2.0"),
     (r"depth-anything/Depth-Anything-V2-(Metric-(Indoor|Outdoor|Hypersim|VKITTI)-)?Small(-hf)?", "apache-2.0"),
-    # Of the metric ones some cards say Apache, some nothing; they were fine-tuned from these non-commercial weights.
+    # Some cards of the metric ones state Apache, some nothing; they were fine-tuned from these non-commercial weights.
     (
         r"depth-anything/Depth-Anything-V2-(Metric-(Indoor|Outdoor|Hypersim|VKITTI)-)?(Base|Large|Giant)(-hf)?",
         "cc-by-nc-4.0",
@@ -117,7 +117,7 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"facebook/dinov3-.+", "dinov3-license"),
     (r"facebook/deit-(tiny|small|base)(-distilled)?-patch16-(224|384)", "apache-2.0"),
     (r"facebook/convnext-(tiny|small|base|large|xlarge)-(224|384)(-22k)?(-1k)?", "apache-2.0"),
-    # Non-commercial by the README of their authors.
+    # Non-commercial according to the README of their authors.
     (r"facebook/(convnextv2-.+|vit-mae-(base|large|huge))", "cc-by-nc-4.0"),
     (r"google/vit-(base|large|huge)-patch(14|16|32)-(224|384)(-in21k)?", "apache-2.0"),
     (r"microsoft/swin(v2)?-(tiny|small|base|large)-patch4-window[\w-]+", "apache-2.0"),
@@ -126,10 +126,10 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"nvidia/(mit-b[0-5]|segformer-b[0-5]-.+)", "nvidia-segformer"),
 )
 
-# Data sets of depthseg that are not the user's own; the table of data sets states the same terms for people.
+# Data sets of depthseg that are not the user's own; the table of data sets states the same licences.
 _DATA = {
     "camvid": "cc-by-nc-4.0",
-    # Rendered by this package and therefore under its licence, which weights satisfy by keeping the notice.
+    # Rendered by this package and therefore under its licence; weights only have to keep the notice.
     "synthetic": "apache-2.0",
     "synthetic_crops": "apache-2.0",
 }
@@ -141,10 +141,10 @@ def licence_of_weights(repo_id: str) -> Licence | None:
     """The licence of weights on the Hub.
 
     Args:
-        repo_id: `owner/name`, in any case.
+        repo_id: `owner/name`, case-insensitive.
 
     Returns:
-        None if we do not know it.
+        None if it is unknown.
     """
     for pattern, key in _WEIGHTS:
         if re.fullmatch(pattern, repo_id, re.IGNORECASE | re.ASCII):
@@ -159,21 +159,20 @@ def licence_of_data(name: str) -> Licence | None:
         name: A key of `depthseg.data.DATASETS`.
 
     Returns:
-        None if we do not know it: only its owner knows that of a folder or a video.
+        None if it is unknown, as for a folder or video of the user.
     """
     return LICENCES[_DATA[name]] if name in _DATA else None
 
 
 def check_licence(chosen: Licence, sources: Sequence[Source]) -> list[str]:
-    """What forbids publishing weights under a licence.
+    """The reasons against publishing weights under a licence.
 
     Args:
-        chosen: The licence. Own terms that we have no rules for are taken at their author's word as non-commercial,
-            see `parse_licence`.
-        sources: Everything that the weights came from.
+        chosen: The licence. An unknown custom licence is treated as non-commercial, see `parse_licence`.
+        sources: Data and weights that they were trained with.
 
     Returns:
-        One sentence for each source that forbids it, then one for each pair that no licence satisfies; empty = it is
+        One sentence for each source that forbids it, then one for each incompatible pair of sources; empty = it is
         allowed.
     """
     problems = [_problem(chosen, source) for source in sources]
@@ -183,7 +182,7 @@ def check_licence(chosen: Licence, sources: Sequence[Source]) -> list[str]:
         if not any(_allows(one, each) and _allows(other, each) for each in (*LICENCES.values(), one, other)):
             found.append(
                 f"No licence satisfies both {first.name} ({one.label}) and {second.name} ({other.label}); publish "
-                "weights that came from only one of them, or ask their owners for other terms."
+                "weights that were trained with only one of them, or ask their owners for another licence."
             )
     return found
 
@@ -192,11 +191,11 @@ def parse_licence(text: str) -> Licence:
     """Read a licence.
 
     Args:
-        text: A key of `LICENCES`, in any case, or own terms as `other:NAME:LINK`. Own terms that we have no rules for
-            count as non-commercial ones that must be passed on as they are.
+        text: A key of `LICENCES`, case-insensitive, or a custom licence as `other:NAME:LINK`. An unknown custom
+            licence is treated as non-commercial and share-alike.
 
     Raises:
-        ValueError: We know no such licence, or the name or the link of own terms is missing.
+        ValueError: The licence is unknown, or the name or the link of a custom licence is missing.
     """
     key, *own = (part.strip() for part in text.split(":", 2))
     if key.lower() == OWN_TERMS:
@@ -209,14 +208,15 @@ def parse_licence(text: str) -> Licence:
         known = LICENCES.get(name.lower())
         if known is None:
             return Licence(OWN_TERMS, name, link, commercial=False)
-        # Calling a licence of the Hub own terms does not change what it demands.
+        # A licence of the Hub given as a custom one keeps its conditions.
         return replace(known, link=link) if known.id == OWN_TERMS else known
     if text.strip().lower() in LICENCES:
         return LICENCES[text.strip().lower()]
     near = difflib.get_close_matches(text.strip().lower(), LICENCES, n=3)
     hint = f" Did you mean {_either(near)}?" if near else ""
     raise ValueError(
-        f"Unknown licence: {text!r}.{hint} Known: {', '.join(LICENCES)}. Write any other one as other:NAME:LINK."
+        f"Unknown licence: {text!r}.{hint} Known licences: {', '.join(LICENCES)}. Give any other licence as "
+        "other:NAME:LINK."
     )
 
 
@@ -225,32 +225,32 @@ def _problem(chosen: Licence, source: Source) -> str:
     what, licence = f"{_KINDS[source.kind]} {source.name}", source.licence
     if licence is None:
         return (
-            f"The licence of the {what} is not known; state it with --licence-of {source.name}=ID, or under "
-            "`licences` in the file of facts."
+            f"The licence of the {what} is unknown; state it with --licence-of {source.name}=ID, or under `licences` "
+            "in the file of facts."
         )
     if _allows(licence, chosen):
         return ""
-    # Of the others that would do, Creative Commons' are the only ones that fit any owner.
+    # Of the other compatible licences, only those of Creative Commons are not specific to an owner.
     fitting = (key for key, each in LICENCES.items() if key.startswith("cc-") and _allows(licence, each))
     allowed = _either(dict.fromkeys([licence.label, *fitting]))
     if _stays(licence):
         return (
-            f"The {what} is under {licence.label}, which must be passed on as it is, and {chosen.label} is another "
-            f"licence; allowed is {allowed}."
+            f"The {what} is under {licence.label}, which derived weights must keep, and {chosen.label} is another "
+            f"licence; choose {allowed}."
         )
     if not licence.commercial:
         return (
-            f"The {what} is under {licence.label}, for non-commercial use only, and {chosen.label} allows more; "
-            f"allowed is a non-commercial licence, such as {allowed}."
+            f"The {what} is under {licence.label}, for non-commercial use only, and {chosen.label} allows commercial "
+            f"use; choose a non-commercial licence, such as {allowed}."
         )
     return (
-        f"The {what} is under {licence.label}, whose notices must be kept, and {chosen.label} lets everybody drop "
-        f"them; allowed is a licence that keeps them, such as {licence.label}."
+        f"The {what} is under {licence.label}, whose notices must be kept, and {chosen.label} does not require that; "
+        f"choose a licence that keeps them, such as {licence.label}."
     )
 
 
 def _allows(licence: Licence, chosen: Licence) -> bool:
-    """Whether what came from something under `licence` may be published under `chosen`."""
+    """Whether weights trained with a source under `licence` may be published under `chosen`."""
     if _stays(licence):
         return _continues(licence, chosen)
     if not licence.commercial:
@@ -263,7 +263,7 @@ def _stays(licence: Licence) -> bool:
 
 
 def _continues(licence: Licence, chosen: Licence) -> bool:
-    """Whether `chosen` is the same licence or, as Creative Commons allows, a later version of it."""
+    """Whether `chosen` is the same licence or, for Creative Commons, a later version of it."""
     if licence.id.startswith("cc-"):
         family, _, version = licence.id.rpartition("-")
         chosen_family, _, chosen_version = chosen.id.rpartition("-")

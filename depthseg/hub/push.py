@@ -1,4 +1,4 @@
-"""Putting a prepared folder on the Hub: one commit, so that nobody ever meets half of it."""
+"""Pushing a prepared folder to the Hub in one commit, so that a publication is never partial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .bundle import MANIFEST, files_of, hash_of, read_manifest
+from ..engine.fingerprint import files_of, hash_of
+from .bundle import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ FIRST_WAIT = 1.0
 """Seconds before the second try; each further wait is twice as long."""
 
 XET_FAILURES = ("CAS service error", "Data processing error", "Network error")
-"""How errors of hf_xet, which sends large files, begin where they have no type of their own."""
+"""Prefixes of errors of hf_xet, which uploads large files, that have no type of their own."""
 
 _Answer = TypeVar("_Answer")
 
@@ -60,34 +61,34 @@ def push(
 ) -> Published:
     """Publish a folder that `prepare` wrote, in one commit.
 
-    Large files go up first; those that are there already are not sent again, so a second call goes on where the first
-    one was cut off. Files of an earlier publication that are not in this one are removed, others stay. In the end the
+    Large files are uploaded first. Files that are already there are not uploaded again, so a second call resumes an
+    interrupted one. Files of an earlier publication that are not in this one are deleted, others are kept. Finally the
     files of the commit are compared with those of the folder.
 
     Args:
         folder: The folder.
-        repo_id: `owner/name`; made where it is missing.
-        private: Whether a repository that is made is private.
-        revision: Branch, made where it is missing; None = main.
-        pull_request: Open a pull request, and leave the branch as it is.
+        repo_id: `owner/name`; created if it does not exist.
+        private: Whether a new repository is private.
+        revision: Branch, created if it does not exist; None = main.
+        pull_request: Open a pull request instead of changing the branch.
         token: Access token; None = the one of `hf auth login` or HF_TOKEN.
 
     Raises:
-        ValueError: The folder was changed since it was prepared, or the Hub stored something else.
-        PermissionError: No token, or one that may not write there.
+        ValueError: The folder was changed after it was prepared, or the files on the Hub differ.
+        PermissionError: No token, or a token without write access.
         FileNotFoundError: No such branch to open a pull request against.
-        ConnectionError: The Hub did not answer, several times.
+        ConnectionError: The Hub did not respond after several attempts.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     changed = [path for path in files_of(folder) if path != MANIFEST and manifest.get(path) != hash_of(folder / path)]
     changed += [path for path in manifest if not (folder / path).is_file()]
     if changed:
-        raise ValueError(f"{folder} was changed since it was prepared: {', '.join(changed[:5])}. Prepare it again.")
+        raise ValueError(f"{folder} was changed after it was prepared: {', '.join(changed[:5])}. Prepare it again.")
     api = HfApi(token=token or get_token())
     if not api.token:
         raise PermissionError(
-            f"There is no token to write to {repo_id} on {api.endpoint}: run `hf auth login`, or set HF_TOKEN."
+            f"No access token was found for {repo_id} on {api.endpoint}: run `hf auth login`, or set HF_TOKEN."
         )
     retry = Retry(repo_id, api.endpoint)
     retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
@@ -96,14 +97,14 @@ def push(
     commit = retry(
         lambda: api.create_commit(
             repo_id,
-            # Made anew for each try: a commit whose answer was lost has sent some and deleted others already.
+            # Computed for each attempt: a commit whose response was lost may have changed the repository already.
             [CommitOperationAdd(path, str(folder / path)) for path in files_of(folder)]
             + [CommitOperationDelete(path) for path in _left_over(api, repo_id, revision, manifest)],
             commit_message=f"Publish {repo_id.rpartition('/')[2]}",
             revision=revision,
             create_pr=pull_request,
         ),
-        # An answer that was lost may have been a yes. A branch holds all of it then; a second request would be open.
+        # A commit whose response was lost may have succeeded; a second attempt would open a second pull request.
         tries=1 if pull_request else TRIES,
     )
     where = commit.pr_revision if pull_request else commit.oid
@@ -112,7 +113,7 @@ def push(
 
 
 def _left_over(api: HfApi, repo_id: str, revision: str | None, manifest: dict[str, str]) -> list[str]:
-    """Files of the publication before that are not in this one."""
+    """Files of the previous publication that are not in this one."""
     there = set(api.list_repo_files(repo_id, revision=revision))
     if MANIFEST not in there:
         return []
@@ -122,7 +123,7 @@ def _left_over(api: HfApi, repo_id: str, revision: str | None, manifest: dict[st
 
 
 def _check_stored(api: HfApi, repo_id: str, revision: str, folder: Path) -> None:
-    """Compare what the Hub says it has with what was sent."""
+    """Compare the files on the Hub with those of the folder."""
     stored = {entry.path: entry for entry in api.list_repo_tree(repo_id, recursive=True, revision=revision)}
     wrong = []
     for path in files_of(folder):
@@ -130,15 +131,15 @@ def _check_stored(api: HfApi, repo_id: str, revision: str, folder: Path) -> None
         if entry is None or entry.size != size or (entry.lfs and entry.lfs.sha256 != hash_of(folder / path)):
             wrong.append(path)
     if wrong:
-        raise ValueError(f"The Hub stored something else than was sent: {', '.join(wrong[:5])}. Publish again.")
+        raise ValueError(f"Files on the Hub differ from those uploaded: {', '.join(wrong[:5])}. Publish again.")
 
 
 class Retry:
-    """Calls the Hub, again where that may help, and tells in a sentence what to do where it does not.
+    """Calls the Hub, repeats a call after a temporary failure, and raises an error with advice after any other.
 
     Args:
-        repo_id: For the sentences.
-        endpoint: For the sentences.
+        repo_id: For error messages.
+        endpoint: For error messages.
     """
 
     def __init__(self, repo_id: str, endpoint: str) -> None:
@@ -146,11 +147,11 @@ class Retry:
         self._endpoint = endpoint
 
     def __call__(self, call: Callable[[], _Answer], tries: int = TRIES) -> _Answer:
-        """The answer of a call.
+        """The response of a call.
 
         Args:
-            call: The call; done again, it must not do anything twice.
-            tries: How often it is done at most.
+            call: The call; it must be safe to repeat.
+            tries: Maximum number of attempts.
         """
         for number in range(1, tries + 1):
             try:
@@ -161,33 +162,33 @@ class Retry:
                     raise
                 if not _may_pass(failure):
                     raise self._sentence(failure) from error
-                # Of large files the client has tried each several times by itself.
+                # The client itself has tried several times to upload each large file.
                 if number == tries or failure is not error:
                     raise ConnectionError(
-                        f"{self._endpoint} goes on failing ({_short(failure)}). Nothing of {self._repo_id} was "
-                        "changed by halves; the same command goes on where this one stopped."
+                        f"{self._endpoint} failed repeatedly ({_short(failure)}). {self._repo_id} was not partially "
+                        "changed; the same command resumes the upload."
                     ) from error
                 wait = FIRST_WAIT * 2 ** (number - 1)
                 logger.info("%s; trying again in %.0f s", _short(failure), wait)
             time.sleep(wait)
-        raise ValueError(f"tries is {tries}; a call is done at least once.")
+        raise ValueError(f"tries is {tries}; it must be at least 1.")
 
     def _sentence(self, error: Exception) -> Exception:
         where = f"{self._repo_id} on {self._endpoint}"
         if isinstance(error, GatedRepoError):
-            return PermissionError(f"{where} is gated, and this token was not let in: ask for access on its page.")
+            return PermissionError(f"{where} is gated, and this token has no access: request access on its page.")
         if isinstance(error, RevisionNotFoundError):
             return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
         if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
             return PermissionError(
-                f"This token may not write to {where}: {_short(error)} Give one that may write there to `hf auth "
-                "login` or HF_TOKEN, and check the owner's name."
+                f"This token has no write access to {where}: {_short(error)} Give a token with write access to `hf "
+                "auth login` or HF_TOKEN, and check the name of the owner."
             )
         return ValueError(f"The Hub refused {where}: {_short(error)}")
 
 
 def _failure(error: Exception) -> Exception | None:
-    """What a call to the Hub failed of: an answer, a lost connection, or that behind an error of the client's own."""
+    """The cause of a failed call to the Hub: an error response, a lost connection, or the cause of a client error."""
     if isinstance(error, (RuntimeError, LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
         return _failure(error.__cause__)
     known = isinstance(error, (HfHubHTTPError, EntryNotFoundError, PermissionError))
@@ -201,7 +202,7 @@ def _may_pass(failure: Exception) -> bool:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Of the client, by name: huggingface_hub 1 talks through httpx, 2 through httpx2; of hf_xet, by type or words."""
+    """By class name for the client (huggingface_hub 1 uses httpx, 2 uses httpx2), by type or text for hf_xet."""
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     from_xet = isinstance(error, RuntimeError) and any(words in str(error) for words in XET_FAILURES)
@@ -214,6 +215,6 @@ def _status(error: Exception) -> int | None:
 
 
 def _short(error: Exception) -> str:
-    """The sentence of an error of the Hub, without the request that it was about."""
+    """The message of an error of the Hub, without the request."""
     text = getattr(error, "server_message", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:300]

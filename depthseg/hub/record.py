@@ -1,4 +1,4 @@
-"""What a run directory knows about the weights in it, and what those came from."""
+"""The record of a run directory: its weights, their scores and the trainings that they come from."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from ..engine.scoring import SELECTION, WITHOUT_TRUTH
 from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
 
 LINEAGE_FILE = "training/lineage.json"
-"""Where a published checkpoint says what it came from."""
+"""The file of a published checkpoint with the trainings that it comes from."""
 
 LOCAL = "./"
-"""What the name of a folder that is no run begins with; of its path, the last two names stay."""
+"""Prefix of the name of a folder that is not a run; the last two names of its path are kept."""
 
 JOINT = "labels_and_depth"
-"""Supervision of a segmenter that learns depth as well."""
+"""Supervision of a segmenter that also predicts depth."""
 
 UNLABELLED = ("flow", "reconstruction")
-"""Tasks whose truth is in the pictures."""
+"""Tasks that need no labels."""
 
 UNNAMED = "unnamed"
-"""Data that a program passed to `train` itself."""
+"""Data that a program passed to `train`."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training that the weights went through.
+    """One training of the weights.
 
     Attributes:
         name: Of the run.
-        task: What was learned.
-        supervision: What from: `labels`, `labels_and_depth`; `mono`, `stereo` or `mono_stereo` for depth without
-            labels; `pictures` for other tasks without labels.
+        task: Its task.
+        supervision: `labels` or `labels_and_depth`; `mono`, `stereo` or `mono_stereo` for depth without labels;
+            `pictures` for other tasks without labels.
         data: Name of the data set.
-        root: Last name of the folder or file that somebody's own data lies in; empty for data sets that we know.
-        start: What the weights were before: the stage before, the name of a checkpoint, or empty for random ones.
+        root: Last name of the folder or file of a user's own data; empty for data sets of depthseg.
+        start: Initialisation: the previous stage, the name of a checkpoint, or empty for random weights.
         steps: Optimiser steps.
-        batch_size: Images in a step.
+        batch_size: Images per step.
         seed: Of the run.
         licence: Of the data, as a published checkpoint states it; None = not stated there.
     """
@@ -73,25 +73,25 @@ class Stage:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where weights come from.
+    """The trainings and checkpoints that weights come from.
 
     Attributes:
-        stages: The trainings that are known, oldest first; the last one is the run itself.
-        ancestors: Checkpoints that they began with, and their licence where they say it themselves.
+        stages: The known trainings, oldest first; the last one is the run itself.
+        ancestors: Checkpoints that initialised them, with their licence if the checkpoint states it.
     """
 
     stages: tuple[Stage, ...]
     ancestors: tuple[tuple[str, str | None], ...]
 
     def data_name(self, stage: Stage) -> str:
-        """Name of the data of a stage, such as `folder`; `folder/streets` where there are several folders."""
+        """Name of the data of a stage, such as `folder`; `folder/streets` if there are several folders."""
         roots = {other.root for other in self.stages if other.data == stage.data}
         return f"{stage.data}/{stage.root}" if len(roots) > 1 else stage.data
 
     def sources(self, stated: dict[str, Licence]) -> list[Source]:
         """Data and weights, each once, with their licences.
 
-        What is `stated` counts before what we know, but never before what a published checkpoint says of its data.
+        A `stated` licence takes precedence over a known one, but not over that of the data of a published checkpoint.
         """
         found = []
         for stage in self.stages:
@@ -105,7 +105,7 @@ class Lineage:
 
     @property
     def base_model(self) -> str | None:
-        """The checkpoint of the Hub that the last of the stages outside it began with."""
+        """The checkpoint of the Hub that initialised the last stage with one."""
         for stage in reversed(self.stages):
             if "/" in stage.start:
                 return None if stage.start.startswith(LOCAL) else stage.start
@@ -115,7 +115,7 @@ class Lineage:
 
     @property
     def knows_scale(self) -> bool:
-        """Whether depth has a unit: the last stage that taught it had more than the video of one camera."""
+        """Whether depth has a scale: the last depth stage used more than monocular video."""
         taught = [stage.supervision for stage in self.stages if stage.task == "depth" or stage.supervision == JOINT]
         return not taught or taught[-1] != "mono"
 
@@ -127,15 +127,15 @@ class RunRecord:
     Attributes:
         run_dir: Its directory, or that of a published checkpoint.
         model_dir: The weights.
-        parameters: Numbers in them, statistics of norm layers included.
+        parameters: Number of parameters, including statistics of norm layers.
         config: Its options.
         scores: The line of metrics.jsonl of the weights in `model/`.
         curve: All lines, in order.
-        launches: How it was run: device, versions.
-        seconds: Time of training of all launches, None where it is not known.
-        lineage: What the weights come from.
-        subset: The labelled images of a few-shot run; empty if it had all.
-        motion: How well the camera's motion in a video was found, as the report of the run has it; mostly empty.
+        launches: Device and versions of each launch.
+        seconds: Training time of all launches; None if it is unknown.
+        lineage: The trainings and checkpoints that the weights come from.
+        subset: The labelled images of a few-shot run; empty if it used all.
+        motion: Errors of camera motion, as in the report of the run; empty for most tasks.
     """
 
     run_dir: Path
@@ -155,14 +155,14 @@ def read_run(run_dir: str | Path) -> RunRecord:
     """Read a run directory.
 
     Raises:
-        FileNotFoundError: It is none.
-        ValueError: The run has not come to its end.
+        FileNotFoundError: It is not a run directory.
+        ValueError: The run is not finished.
     """
     run_dir = Path(run_dir)
     for name in ("config.yaml", METRICS_FILE, RUN_RECORD, "model/config.json"):
         if not (run_dir / name).is_file():
             raise FileNotFoundError(
-                f"{run_dir} is no finished run: it has no {name}. Give the run.output_dir of depthseg finetune or "
+                f"{run_dir} is not a finished run: it has no {name}. Give the run.output_dir of depthseg finetune or "
                 "pretrain."
             )
     config = load_config(run_dir / "config.yaml")
@@ -177,14 +177,14 @@ def read_run(run_dir: str | Path) -> RunRecord:
 
 
 def read_published(folder: str | Path) -> RunRecord:
-    """Read the record beside published weights; these themselves may be missing.
+    """Read the record next to published weights; the weights themselves may be missing.
 
     Raises:
-        FileNotFoundError: No record lies there.
+        FileNotFoundError: The folder has no record.
     """
     folder = Path(folder)
     if not (folder / LINEAGE_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no record of `depthseg publish`: it has no {LINEAGE_FILE}.")
+        raise FileNotFoundError(f"{folder} contains no record of `depthseg publish`: it has no {LINEAGE_FILE}.")
     known = json.loads((folder / LINEAGE_FILE).read_text())
     return _record(folder, folder / "training", folder, known["parameters"], _read_lineage(known))
 
@@ -214,7 +214,7 @@ def _read_curve(folder: Path) -> list[dict[str, Any]]:
 
 
 def count_parameters(model_dir: Path) -> int:
-    """Numbers in the weights of a checkpoint, statistics of norm layers included."""
+    """Number of parameters of a checkpoint, including statistics of norm layers."""
     from safetensors import safe_open
 
     total = 0
@@ -229,15 +229,15 @@ def count_parameters(model_dir: Path) -> int:
 
 
 def trace(config: RunConfig, run_dir: Path) -> Lineage:
-    """Follow the weights of a run back through the runs they began in.
+    """Trace the weights of a run back through all earlier runs.
 
     Args:
         config: The options of the run.
         run_dir: Its directory.
 
     Raises:
-        FileNotFoundError: It began with a checkpoint that is nowhere to be found.
-        ConnectionError: It began with a checkpoint of the Hub, which does not answer.
+        FileNotFoundError: The checkpoint that initialised the run does not exist.
+        ConnectionError: The Hub, which has that checkpoint, does not respond.
     """
     before, start = _before(config, run_dir)
     name, path = source_of(config.data)
@@ -264,14 +264,14 @@ def _supervision(config: RunConfig) -> str:
 
 
 def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
-    """What a run began with, and what its stage calls that."""
+    """The lineage of the initialisation of a run, and its name in the stage."""
     start, revision = config.model.pretrained, config.model.revision
     stored = run_dir / "model" / "config.json"
     transfers = json.loads(stored.read_text()).get("weight_lineage") or [] if stored.is_file() else []
     if start is None:
         if not transfers:
             return Lineage((), ()), ""
-        # The program that called `train` brought a model with weights.
+        # The program that called `train` passed a model with weights.
         start, revision = transfers[-1]["source"], transfers[-1]["revision"]
         if revision is None:
             return Lineage((), ((LOCAL + start, None),)), LOCAL + start
@@ -279,7 +279,7 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     if not folder.is_dir():
         loaded = [transfer["revision"] for transfer in transfers if transfer["source"] == start]
         return _published(start, loaded[-1] if loaded else revision), start
-    # No id of the Hub begins like this, so that a folder never passes for the checkpoint that it is named after.
+    # No id of the Hub has this prefix, so that a folder is never taken for a checkpoint of the same name.
     local = LOCAL + "/".join(folder.resolve().parts[-2:])
     if (folder / LINEAGE_FILE).is_file():
         values = json.loads((folder / LINEAGE_FILE).read_text())
@@ -292,17 +292,18 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
 
 
 def _published(repo_id: str, revision: str | None) -> Lineage:
-    """What a checkpoint of the Hub says it came from, and the checkpoint itself."""
+    """The lineage of a checkpoint of the Hub, including the checkpoint itself."""
     nowhere = (
-        f"The run began with {repo_id}, which is no folder here and no repository that the Hub shows to this token, "
-        "so nobody can tell what it was made from. Publish from the folder that training was started in, or put it "
-        "back."
+        f"The run was initialised from {repo_id}, which is neither a local folder nor a repository that this token "
+        "can read, so the licence of its weights cannot be determined. Publish from the folder in which training was "
+        "started, or restore the checkpoint."
     )
     try:
         path = hf_hub_download(repo_id, LINEAGE_FILE, revision=revision)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
-            f"The Hub does not answer, so nobody can tell what {repo_id} was made from and under which licence."
+            f"The Hub does not respond, so the licence and training data of {repo_id} cannot be determined. Try again "
+            "when it is reachable."
         ) from error
     except (EntryNotFoundError, GatedRepoError):  # a checkpoint of another library
         return Lineage((), ((repo_id, None),))
@@ -321,7 +322,7 @@ def _read_lineage(values: dict[str, Any]) -> Lineage:
 
 
 def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:
-    """The scored weights that a run keeps; of equal ones the later."""
+    """The evaluation of the weights that a run keeps; of equal ones the later."""
     if config.run.select == "last":
         return curve[-1]
     name, better = SELECTION[config.task]
@@ -332,7 +333,7 @@ def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _seconds(curve: list[dict[str, Any]], launches: list[dict[str, Any]]) -> float | None:
-    """Time of training of all launches; the first releases did not add it up, so that it is unknown there."""
+    """Training time of all launches; unknown for the first releases, which did not sum it."""
     if any(launch["first_step"] and "seconds_before" not in launch for launch in launches):
         return None
     return curve[-1]["seconds"]

@@ -1,4 +1,4 @@
-"""Scores of predictions, filled image by image; nothing keeps prediction maps."""
+"""Metrics of predictions, accumulated image by image without storing prediction maps."""
 
 from .confusion import ConfusionMatrix, segmentation_scores
 from .depth import ALIGNMENTS, CROPS, DepthErrors

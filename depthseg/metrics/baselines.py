@@ -1,6 +1,6 @@
-"""What is reached without looking at the picture, or at single pixels only: the floor for every score.
+"""Baselines that use no image, or only single pixels: a lower bound for every score.
 
-Each baseline is fitted on one data set and scored on another, sample by sample.
+Each baseline is fitted on one data set and evaluated on another, sample by sample.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Baseline(Protocol):
-    """Something that predicts a map `(H, W)` for a sample: ids or metres."""
+    """A predictor of a map `(H, W)` for a sample: ids or metres."""
 
     def predict(self, sample: Sample) -> np.ndarray:
-        """The map for the image of this sample; its labels and depth are not looked at."""
+        """The map for the image of this sample; its labels and depth are not used."""
 
 
 class MajorityClass:
@@ -34,7 +34,7 @@ class MajorityClass:
     """
 
     def __init__(self, dataset: SampleDataset) -> None:
-        counts = np.zeros(_num_labels(dataset), dtype=np.int64)
+        counts = np.zeros(_num_ids(dataset), dtype=np.int64)
         for _, labels, known in _labelled(dataset):
             counts += np.bincount(labels[known], minlength=len(counts))
         self.class_id = int(counts.argmax())
@@ -45,10 +45,10 @@ class MajorityClass:
 
 
 class PositionPrior:
-    """The most frequent class of each place in the picture.
+    """The most frequent class of each position in the image.
 
-    Label maps are resized (nearest) to a common grid, and the grid to each picture. Places without any label get the
-    class that is the most frequent overall.
+    Label maps are resized (nearest) to a common grid, and the grid to each image. Positions without any label get the
+    most frequent class overall.
 
     Args:
         dataset: Training samples.
@@ -56,7 +56,7 @@ class PositionPrior:
     """
 
     def __init__(self, dataset: SampleDataset, grid: Sequence[int] = (90, 120)) -> None:
-        counts = np.zeros((_num_labels(dataset), *grid), dtype=np.int64)
+        counts = np.zeros((_num_ids(dataset), *grid), dtype=np.int64)
         for _, labels, _ in _labelled(dataset):
             small = resize_nearest(labels, grid)
             counts += small == np.arange(len(counts)).reshape(-1, 1, 1)
@@ -70,7 +70,7 @@ class PositionPrior:
 class ColourClassifier:
     """The most frequent class of each colour, pixel by pixel.
 
-    Colours never seen get the class that is the most frequent overall.
+    Colours that do not occur in training get the most frequent class overall.
 
     Args:
         dataset: Training samples.
@@ -82,10 +82,10 @@ class ColourClassifier:
 
     def __init__(self, dataset: SampleDataset, bins: int = 16) -> None:
         if not 1 <= bins <= 256:
-            raise ValueError(f"bins={bins} is out of range; a colour channel has 1 to 256 bins.")
+            raise ValueError(f"bins={bins} is out of range; it must be from 1 to 256.")
         self._bins = bins
         cells = bins**3
-        counts = np.zeros(_num_labels(dataset) * cells, dtype=np.int64)
+        counts = np.zeros(_num_ids(dataset) * cells, dtype=np.int64)
         for sample, labels, known in _labelled(dataset):
             pairs = labels[known].astype(np.int64) * cells + self._cell(sample.image)[known]
             counts += np.bincount(pairs, minlength=len(counts))
@@ -101,10 +101,10 @@ class ColourClassifier:
 
 
 class ConstantDepth:
-    """One depth everywhere: the median of all training depths, the constant with the least mean absolute error.
+    """One depth everywhere: the median of all training depths, the constant with the lowest mean absolute error.
 
-    The median is read from a histogram over the logarithm of depth, 0.01 % wide bins from 1 mm to 10 km, so that no
-    depth map has to be kept.
+    The median is computed from a histogram over the logarithm of depth, with 0.01 % wide bins from 1 mm to 10 km, so
+    that no depth map has to be stored.
 
     Args:
         dataset: Training samples with depth.
@@ -120,9 +120,9 @@ class ConstantDepth:
         for index in range(len(dataset)):
             depth = dataset[index].depth
             if depth is not None:
-                counts += np.histogram(depth, self._edges)[0]  # unknown depth, 0, lies below the first edge
+                counts += np.histogram(depth, self._edges)[0]  # unknown depth, 0, is below the first edge
         if not counts.any():
-            raise ValueError("No pixel of the training samples has a depth, so there is no constant to fit.")
+            raise ValueError("No pixel of the training samples has a depth; the constant-depth baseline requires one.")
         middle = np.searchsorted(counts.cumsum(), counts.sum() / 2)
         self.depth = float(np.sqrt(self._edges[middle] * self._edges[middle + 1]))
 
@@ -133,10 +133,10 @@ class ConstantDepth:
 
 def score_segmentation_baseline(baseline: Baseline, dataset: SampleDataset) -> dict[str, Any]:
     """`segmentation_scores` of a baseline on the labelled samples of a data set."""
-    confusion = ConfusionMatrix(_num_labels(dataset), dataset.label_space.ignore_index)
+    confusion = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
     for sample, labels, _ in _labelled(dataset):
         confusion.update(baseline.predict(sample), labels)
-    return segmentation_scores(confusion.matrix, dataset.label_space.classes)
+    return segmentation_scores(confusion.matrix, dataset.label_space.evaluated_classes)
 
 
 def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol:
 
     Args:
         baseline: Predicts metres.
-        dataset: Samples; those without a depth map are passed over.
+        dataset: Samples; those without a depth map are skipped.
         **protocol: Keyword arguments of `DepthErrors`.
     """
     errors = DepthErrors(**protocol)
@@ -155,10 +155,10 @@ def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol:
     return errors.compute()
 
 
-def _num_labels(dataset: SampleDataset) -> int:
+def _num_ids(dataset: SampleDataset) -> int:
     if dataset.label_space is None:
-        raise ValueError("The data set has no label space; segmentation baselines need one.")
-    return dataset.label_space.num_labels
+        raise ValueError("The data set has no label space; segmentation baselines require one.")
+    return len(dataset.label_space.classes)
 
 
 def _labelled(dataset: SampleDataset) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
@@ -171,10 +171,10 @@ def _labelled(dataset: SampleDataset) -> Iterator[tuple[Sample, np.ndarray, np.n
             found = found or bool(known.any())
             yield sample, sample.labels, known
     if not found:
-        raise ValueError("The data set has no labelled pixel to fit or score a baseline on.")
+        raise ValueError("The data set has no labelled pixel, so no baseline can be fitted or evaluated on it.")
 
 
 def _most_frequent(counts: np.ndarray) -> np.ndarray:
-    """uint8 class with the largest count along axis 0; the overall winner where there are no counts."""
+    """uint8 class with the largest count along axis 0; the most frequent class overall where there are no counts."""
     overall = counts.reshape(len(counts), -1).sum(1).argmax()
     return np.where(counts.any(0), counts.argmax(0), overall).astype(np.uint8)

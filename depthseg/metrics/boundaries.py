@@ -1,4 +1,4 @@
-"""What happens along the boundaries between classes: boundary IoU, kinds of edges, alignment of heat maps."""
+"""Metrics along the boundaries between classes: boundary IoU, edge types, alignment of heat maps."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NOTHING = np.iinfo(np.int32).min
 def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np.ndarray:
     """Pixels with a pixel of another class at most `distance` rows and columns away.
 
-    For the mask of one class these are its inner band along its boundary. Ignored pixels and what lies outside of the
-    picture are of no class: they are in no band, and make none.
+    For the mask of one class these are its inner band along its boundary. Ignored pixels and the outside of the image
+    have no class: they are in no band, and have no boundary.
 
     Args:
         ids: Integer ids `(H, W)`.
@@ -29,7 +29,7 @@ def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np
         bool `(H, W)`.
     """
     if distance < 1:
-        raise ValueError(f"A distance of {distance} pixels to the boundary is out of range; give 1 or more.")
+        raise ValueError(f"A distance of {distance} pixels to the boundary is out of range; it must be at least 1.")
     known = ids != ignore_index
     ids = ids.astype(np.int32)
     highest = _largest_around(np.where(known, ids, NOTHING), distance)
@@ -40,12 +40,12 @@ def near_boundary(ids: np.ndarray, distance: int, ignore_index: int = 255) -> np
 def edge_kinds(
     labels: np.ndarray, depth: np.ndarray, distance: int, depth_ratio: float, ignore_index: int = 255
 ) -> np.ndarray:
-    """Kind of the edges near each pixel: depth edges or texture edges.
+    """Type of the edges near each pixel: depth edges or texture edges.
 
-    Two neighbouring pixels (of the 4) of different classes are an edge. It is a depth edge if the farther one is more
-    than `depth_ratio` times as far as the nearer one, that is if their log depths differ by more than its logarithm;
-    otherwise it is a texture edge; if a depth is unknown it is neither. A pixel is near a depth edge if a pixel of
-    one is at most `distance` rows and columns away, and near texture edges if one of those is and no depth edge.
+    Two neighbouring pixels (4-neighbourhood) of different classes are an edge. It is a depth edge if the farther pixel
+    is more than `depth_ratio` times as far as the nearer one, and a texture edge otherwise; if a depth is unknown it
+    is neither. A pixel is near a depth edge if a pixel of a depth edge is at most `distance` rows and columns away. It
+    is near texture edges if a pixel of a texture edge is, and none of a depth edge.
 
     Args:
         labels: Integer ids `(H, W)`.
@@ -71,28 +71,29 @@ def edge_kinds(
 
 
 class BoundaryIou:
-    """IoU of the bands along the boundaries of the true and the predicted classes, and that near each kind of edge.
+    """Boundary IoU of the true and the predicted classes, overall and near each type of edge.
 
-    The band of a class are its pixels with a pixel of another class at most d rows and columns away, see
-    `near_boundary`; d is a share of the picture's diagonal. Of each class the pixels of the true and of the predicted
-    band are counted over all images; its score is the intersection over the union, and the score of a model the mean
-    over the classes that have a band. Predictions at ignored pixels are ignored before bands are drawn.
+    The band of a class consists of its pixels with a pixel of another class at most d rows and columns away, see
+    `near_boundary`; d is a fraction of the image diagonal. For each class the pixels of the true and of the predicted
+    band are counted over all images; its score is the intersection over the union, and the score of a model is the
+    mean over the classes that have a band. Predictions at ignored pixels are ignored before bands are computed.
 
-    In the authors' code the border of the picture is a boundary too, which true and predicted masks share; here it is
-    none, because nothing changes there.
+    In the authors' code the border of the image is a boundary of both true and predicted masks; here it is not,
+    because the class does not change there.
 
-    Near each kind of edge only pixels near a true edge of that kind count, see `edge_kinds`: so boundaries that are
-    predicted far from every true one count against the score as a whole and not against those of the kinds.
+    The score of an edge type counts only pixels near a true edge of that type, see `edge_kinds`: boundaries that are
+    predicted far from every true one therefore reduce the overall score but not those of the edge types.
 
     Args:
-        num_classes: Number of classes K.
-        ignore_index: Label of the pixels that are not scored.
-        share: d as a share of the picture's diagonal; d is rounded and at least 1 pixel.
+        num_classes: Number of classes K; 1 = one class, id 1, whose band alone is evaluated, against a background.
+        ignore_index: Label of the pixels that are not evaluated.
+        share: d as a fraction of the image diagonal; d is rounded and at least 1 pixel.
         depth_ratio: Ratio of depths across a depth edge.
 
     Attributes:
-        state: int64 `(3, K + 1, K + 1)` on the CPU: everywhere, near depth edges, near texture edges; confusion of
-            true (row) and predicted (column) bands, the last one = in no band. States add up.
+        state: int64 `(3, I + 1, I + 1)` on the CPU, I = 2 for one class, else K: everywhere, near depth edges, near
+            texture edges; confusion of true (row) and predicted (column) bands, the last one = in no band. States can
+            be summed.
 
     Source:
         Cheng et al. 2021, https://huggingface.co/papers/2103.16562.
@@ -102,10 +103,11 @@ class BoundaryIou:
         self, num_classes: int, ignore_index: int = 255, share: float = 0.02, depth_ratio: float = 1.25
     ) -> None:
         if not 0 < share < 1 or depth_ratio <= 1:
-            raise ValueError(f"share={share} must lie between 0 and 1, depth_ratio={depth_ratio} above 1.")
+            raise ValueError(f"share={share} must be between 0 and 1, depth_ratio={depth_ratio} above 1.")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.share, self.depth_ratio = share, depth_ratio
-        self.state = torch.zeros(3, num_classes + 1, num_classes + 1, dtype=torch.int64)
+        self.num_ids = max(num_classes, 2)
+        self.state = torch.zeros(3, self.num_ids + 1, self.num_ids + 1, dtype=torch.int64)
 
     def update(self, prediction: np.ndarray, labels: np.ndarray, depth: np.ndarray | None = None) -> None:
         """Count one image.
@@ -113,7 +115,7 @@ class BoundaryIou:
         Args:
             prediction: Integer ids `(H, W)`, 0..K-1.
             labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
-            depth: Metres `(H, W)`, 0 or NaN = unknown; None = the image counts near no kind of edge.
+            depth: Metres `(H, W)`, 0 or NaN = unknown; None = the image is not counted for the edge types.
 
         Raises:
             ValueError: Shapes differ, or an id is out of range.
@@ -122,42 +124,43 @@ class BoundaryIou:
         distance = max(1, round(self.share * float(np.hypot(*labels.shape))))
         prediction = np.where(labels == self.ignore_index, self.ignore_index, prediction)
         bands = [
-            np.where(near_boundary(ids, distance, self.ignore_index), ids, self.num_classes)
+            np.where(near_boundary(ids, distance, self.ignore_index), ids, self.num_ids)
             for ids in (prediction, labels)
         ]
-        counts = ConfusionMatrix(self.num_classes + 1, self.ignore_index)
+        counts = ConfusionMatrix(self.num_ids + 1, self.ignore_index)
         counts.update(*bands)
         self.state[0] += counts.matrix
         if depth is not None:
-            by_kind = GroupedConfusion(EDGE_KINDS, self.num_classes + 1, self.ignore_index)
+            by_kind = GroupedConfusion(EDGE_KINDS, self.num_ids + 1, self.ignore_index)
             by_kind.update(*bands, edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index))
             self.state[1:] += by_kind.state
 
     def compute(self) -> dict[str, float | None]:
-        """Scores `all`, `depth` and `texture` in [0, 1], None where there was no band."""
+        """Scores `all`, `depth` and `texture` in [0, 1], None without any band."""
         return {name: self._mean_iou(matrix) for name, matrix in zip(("all", *EDGE_KINDS), self.state, strict=True)}
 
     def _mean_iou(self, matrix: torch.Tensor) -> float | None:
-        if matrix.sum() == matrix[-1, -1]:
+        counted = slice(self.num_ids - self.num_classes, self.num_ids)
+        if not (matrix[counted].any() or matrix[:, counted].any()):
             return None
-        classes = [str(index) for index in range(self.num_classes + 1)]
+        classes = [str(index) for index in range(self.num_ids + 1)]
         per_class = list(segmentation_scores(matrix, classes)["per_class_iou"].values())
-        return float(np.nanmean(per_class[:-1]))
+        return float(np.nanmean(per_class[counted]))
 
 
 class BoundaryAlignment:
-    """How well a heat map tells pixels near a boundary between classes from the others, averaged over images.
+    """How well a heat map separates pixels near a class boundary from the others, averaged over images.
 
     The score of an image is the area under the ROC curve of the map: the probability that a pixel within `distance`
     rows and columns of another class, see `near_boundary`, has a larger value than one farther away, ties counting
-    one half. 0.5 = no relation. Ignored pixels are left out, and images that do not have both kinds of pixels.
+    one half. 0.5 = no relation. Ignored pixels are excluded, and images without both kinds of pixels.
 
     Args:
         distance: Pixels of the labels.
-        ignore_index: Label of the pixels that are not scored.
+        ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        state: float64 `(2,)` on the CPU: sum of scores, scored images. States add up.
+        state: float64 `(2,)` on the CPU: sum of scores, evaluated images. States can be summed.
     """
 
     def __init__(self, distance: int = 2, ignore_index: int = 255) -> None:
@@ -165,18 +168,19 @@ class BoundaryAlignment:
         self.state = torch.zeros(2, dtype=torch.float64)
 
     def update(self, heat: np.ndarray, labels: np.ndarray) -> None:
-        """Score one image.
+        """Evaluate one image.
 
         Args:
             heat: Numbers `(H, W)` of any scale.
             labels: Integer ids `(H, W)`.
 
         Raises:
-            ValueError: Shapes differ, or the map is not a finite number somewhere.
+            ValueError: Shapes differ, or the map contains numbers that are not finite.
         """
         if heat.shape != labels.shape or not np.isfinite(heat).all():
             raise ValueError(
-                f"A heat map of shape {heat.shape} must hold finite numbers and fit labels of shape {labels.shape}."
+                f"A heat map of shape {heat.shape} must contain finite numbers and match the shape of the labels, "
+                f"{labels.shape}."
             )
         known = labels != self.ignore_index
         near = near_boundary(labels, self.distance, self.ignore_index)
@@ -185,7 +189,7 @@ class BoundaryAlignment:
             self.state += torch.tensor([score, 1.0], dtype=torch.float64)
 
     def compute(self) -> float | None:
-        """Mean over images, in [0, 1]; None if no image was scored."""
+        """Mean over images, in [0, 1]; None if no image was evaluated."""
         total, images = self.state.tolist()
         return total / images if images else None
 
@@ -211,9 +215,9 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def _largest_around(values: np.ndarray, distance: int) -> np.ndarray:
-    """Largest value at most `distance` rows and columns away, inside of the picture.
+    """Largest value at most `distance` rows and columns away, inside the image.
 
-    Along one axis after the other; a window of twice the width is the larger of two windows beside each other.
+    Computed along one axis after the other; a window of twice the width is the maximum of two adjacent windows.
     """
     side = 2 * distance + 1
     for _ in range(2):

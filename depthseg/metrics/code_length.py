@@ -1,4 +1,4 @@
-"""Prequential code length: what the labels cost in bits for somebody who knows the features."""
+"""Prequential (online) code length of the labels in bits, given the features."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PROBE_PIXELS = 16_384
-"""Pixels that a probe is fitted on, drawn from all that are known so far: a convex problem of seconds."""
+"""Pixels that a probe is fitted on, sampled from all previous portions: a convex problem that takes seconds."""
 
 PROBE_STEPS = 100
 
 UNIFORM_SHARE = 0.01
-"""Share of the uniform distribution in what is paid by, so that a confident error costs no more than log2(100 K)."""
+"""Weight of the uniform distribution in the code, so that a confident error costs at most log2(100 K)."""
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Images whose labels are sent together.
+    """Images whose labels are encoded together.
 
     Attributes:
-        images: Their number.
-        pixels: Their labelled pixels.
-        bits_per_pixel: What these cost on average.
+        images: Number of images.
+        pixels: Number of labelled pixels.
+        bits_per_pixel: Mean cost per labelled pixel.
     """
 
     images: int
@@ -39,12 +39,12 @@ class Portion:
 
 @dataclass(frozen=True)
 class CodeLength:
-    """Cost of all labels.
+    """Code length of all labels.
 
     Attributes:
         bits_per_pixel: Mean over the labelled pixels.
-        uniform_bits_per_pixel: log2 K, the cost for somebody who knows nothing.
-        portions: In the order of sending; their costs are the learning curve of the probe.
+        uniform_bits_per_pixel: log2 K, the cost without any features.
+        portions: In the order of encoding; their costs are the learning curve of the probe.
     """
 
     bits_per_pixel: float
@@ -59,28 +59,28 @@ def code_length(
     seed: int = 0,
     ignore_index: int = 255,
 ) -> CodeLength:
-    """Length of the labels in an online code with a linear probe; shorter = the features say more, and say it sooner.
+    """Length of the labels in an online code with a linear probe; shorter = more informative features.
 
-    Images are sent in portions of 1, 2, 4, 8, ... and what is left, in an order drawn by the seed. The first portion
-    costs log2 K bits a pixel. For every later one a softmax probe is fitted on the portions before, and a pixel costs
-    -log2 of the probability that it gives to its class, mixed with 1 % of the uniform one.
+    Images are encoded in portions of 1, 2, 4, 8, ... and the remainder, in an order given by the seed. The first
+    portion costs log2 K bits per pixel. For every later one a softmax probe is fitted on the portions before, and a
+    pixel costs -log2 of the probability of its class, mixed with 1 % of the uniform distribution.
 
-    Both sides know the pictures, and so the features of all of them: each channel is brought to mean 0 and variance 1
-    over all pixels. The probe is the maximum a posteriori one under a normal prior of variance 1 on every weight and
-    bias, so it hangs neither on an initialisation nor on a learning rate.
+    The features of all images are known to both encoder and decoder: each channel is normalised to mean 0 and variance
+    1 over all pixels. The probe is the maximum a posteriori estimate with a normal prior of variance 1 on every weight
+    and bias, so it depends neither on an initialisation nor on a learning rate.
 
     Args:
         features: Per image float `(C, h, w)`.
         labels: Per image integer ids `(h, w)`, 0..K-1 or `ignore_index`.
         num_classes: Number of classes K, at least 2.
         seed: Of the order of the images and of the pixels that probes are fitted on.
-        ignore_index: Label of the pixels that are not sent.
+        ignore_index: Label of the pixels that are not encoded.
 
     Returns:
-        Bits per labelled pixel; images without a labelled pixel are left out.
+        Bits per labelled pixel; images without a labelled pixel are excluded.
 
     Raises:
-        ValueError: Sizes do not fit, a feature is not finite, an id is out of range, or no pixel is labelled.
+        ValueError: Sizes differ, a feature is not finite, an id is out of range, or no pixel is labelled.
 
     Source:
         Voita and Titov 2020, https://huggingface.co/papers/2003.12298, section 2.2.2.
@@ -115,17 +115,19 @@ def _pixels_of(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Standardised features `(N, C)` and classes `(N,)` of the labelled pixels of each image that has some."""
     if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes} is out of range; labels of one class cost nothing.")
+        raise ValueError(f"num_classes={num_classes} is out of range; the code length requires at least 2 classes.")
     if len(features) != len(labels):
-        raise ValueError(f"There are {len(features)} feature maps for {len(labels)} label maps; give one each.")
+        raise ValueError(
+            f"There are {len(features)} feature maps for {len(labels)} label maps; give one feature map per label map."
+        )
     for maps, ids in zip(features, labels, strict=True):
         _check(maps, ids, num_classes, ignore_index)
     if not any((ids != ignore_index).any() for ids in labels):
-        raise ValueError("No pixel is labelled, so there is nothing to send.")
+        raise ValueError("No pixel is labelled, so there is no code length.")
     every = sum(ids.numel() for ids in labels)
     mean = sum(maps.double().sum((1, 2)) for maps in features) / every
     variance = sum((maps.double() - mean[:, None, None]).square().sum((1, 2)) for maps in features) / every
-    # A channel that is the same everywhere says nothing, and stays 0.
+    # A constant channel carries no information, and stays 0.
     scale = torch.where(variance > 1e-12 * mean.square(), variance, math.inf).rsqrt()
     images = []
     for maps, ids in zip(features, labels, strict=True):
@@ -139,21 +141,22 @@ def _pixels_of(
 def _check(maps: torch.Tensor, ids: torch.Tensor, num_classes: int, ignore_index: int) -> None:
     if maps.dim() != 3 or maps.shape[1:] != ids.shape:
         raise ValueError(
-            f"A feature map has shape {tuple(maps.shape)}, its labels {tuple(ids.shape)}; give (C, h, w) and (h, w)."
+            f"A feature map has shape {tuple(maps.shape)}, its labels {tuple(ids.shape)}; expected (C, h, w) and "
+            "(h, w)."
         )
     if not maps.isfinite().all():
-        raise ValueError("A feature map is not a finite number everywhere; the model's weights may be damaged.")
+        raise ValueError("A feature map contains numbers that are not finite; the model's weights may be damaged.")
     wrong = torch.unique(ids[(ids != ignore_index) & ((ids < 0) | (ids >= num_classes))]).tolist()
     if wrong:
-        raise ValueError(f"There are labelled class ids {wrong[:8]}; allowed are 0 to {num_classes - 1}.")
+        raise ValueError(f"The labels contain the class ids {wrong[:8]}; allowed are 0 to {num_classes - 1}.")
 
 
 def _fit_probe(x: torch.Tensor, y: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights `(K, C)` and biases `(K,)` with the largest posterior; a few hundred passes over the pixels at most."""
+    """Maximum a posteriori weights `(K, C)` and biases `(K,)`; at most a few hundred passes over the pixels."""
     x = x.double()
     weights = torch.zeros(num_classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     biases = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
-    # The prior's curvature, 1 / N, bounds what is left to gain at such a gradient: 1e-12 nats a pixel for each weight.
+    # The prior's curvature, 1 / N, bounds the remaining gain at this gradient: 1e-12 nats per pixel and weight.
     optimiser = torch.optim.LBFGS(
         [weights, biases],
         max_iter=PROBE_STEPS,

@@ -1,4 +1,4 @@
-"""Depth errors, averaged over images, each stamped with how the prediction was aligned to the truth."""
+"""Depth errors, averaged over images, with the alignment of the prediction to the ground truth."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 class DepthErrors:
     """Mean over images of AbsRel, SqRel, RMSE, RMSElog and delta 1 to 3.
 
-    A pixel counts if it lies in the crop and its true depth strictly between `min_depth` and `max_depth`. The
-    prediction is aligned on these pixels and then clamped to that range. Images without such a pixel are counted and
-    left out.
+    A pixel is valid if it is in the crop and its true depth is strictly between `min_depth` and `max_depth`. The
+    prediction is aligned on the valid pixels and then clamped to that range. Images without a valid pixel are counted
+    and excluded.
 
     Args:
         alignment: One of `ALIGNMENTS`.
         factor: The factor of alignment `fixed`.
         min_depth: Metres, above 0.
         max_depth: Metres, above `min_depth`.
-        inverse: The predictions are inverse depths known up to scale and shift, which only `scale_shift_inverse` can
-            score.
-        relative: The predictions are depths known up to scale and shift, which only `scale_shift` can score.
+        inverse: The predictions are inverse depths up to scale and shift, which require `scale_shift_inverse`.
+        relative: The predictions are depths up to scale and shift, which require `scale_shift`.
 
     Attributes:
-        state: float64 `(9,)` on the CPU: sums over images in the order of `SCORES`, scored images, left-out images.
-            States add up, so several processes all-reduce them by sum.
+        state: float64 `(9,)` on the CPU: sums over images in the order of `SCORES`, evaluated images, excluded images.
+            States can be summed, so several processes all-reduce them by sum.
 
     Raises:
-        ValueError: An option out of its range.
+        ValueError: An option is out of range.
 
     Source:
         Eigen et al. 2014; with alignment `median` (stereo: `fixed`) and crop `garg` the protocol of Monodepth2
@@ -51,23 +50,25 @@ class DepthErrors:
         crop: str = "none",
     ) -> None:
         if alignment not in ALIGNMENTS:
-            raise ValueError(f"alignment={alignment!r} is not known; choose one of {', '.join(ALIGNMENTS)}.")
+            raise ValueError(f"alignment={alignment!r} is unknown; choose one of {', '.join(ALIGNMENTS)}.")
         if (alignment == "fixed") != (factor is not None) or (factor is not None and not factor > 0):
-            raise ValueError(f"factor={factor} does not fit alignment={alignment!r}: only 'fixed' has one, above 0.")
+            raise ValueError(
+                f"factor={factor} is not allowed with alignment={alignment!r}: give a factor above 0 with 'fixed', "
+                "and none with the others."
+            )
         if not 0 < min_depth < max_depth:
-            raise ValueError(f"min_depth={min_depth}, max_depth={max_depth}: it must be 0 < min_depth < max_depth.")
+            raise ValueError(f"min_depth={min_depth}, max_depth={max_depth}: give 0 < min_depth < max_depth.")
         if inverse and alignment != "scale_shift_inverse":
             raise ValueError(
-                f"A relative inverse depth has no metres, so alignment={alignment!r} cannot score it; "
-                "use alignment='scale_shift_inverse'."
+                f"Relative inverse depth has no scale, so alignment={alignment!r} cannot be used; set "
+                "alignment='scale_shift_inverse'."
             )
         if relative and alignment != "scale_shift":
             raise ValueError(
-                f"A relative depth has no metres, so alignment={alignment!r} cannot score it; use "
-                "alignment='scale_shift'."
+                f"Relative depth has no scale, so alignment={alignment!r} cannot be used; set alignment='scale_shift'."
             )
         if crop not in CROPS:
-            raise ValueError(f"crop={crop!r} is not known; choose one of {', '.join(CROPS)}.")
+            raise ValueError(f"crop={crop!r} is unknown; choose one of {', '.join(CROPS)}.")
         self.alignment = alignment
         self.factor = factor
         self.min_depth = min_depth
@@ -78,14 +79,14 @@ class DepthErrors:
         self.state = torch.zeros(len(SCORES) + 2, dtype=torch.float64)
 
     def update(self, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
-        """Score one image `(H, W)` or a batch `(B, H, W)`.
+        """Evaluate one image `(H, W)` or a batch `(B, H, W)`.
 
         Args:
             predicted: Depth in metres (up to the alignment), or inverse depth if `inverse`.
             truth: Depth in metres; 0, NaN and values out of range are unknown.
 
         Raises:
-            ValueError: Shapes differ, or a prediction is not a finite number (or not above 0 where it is inverted).
+            ValueError: Shapes differ, or a prediction is not finite (or not above 0 if it is inverted).
         """
         predicted, truth = _as_array(predicted), _as_array(truth)
         if predicted.shape != truth.shape or truth.ndim not in (2, 3):
@@ -101,7 +102,7 @@ class DepthErrors:
 
     @property
     def has_images(self) -> bool:
-        """Whether an image with a known depth was scored."""
+        """Whether an image with known depth was evaluated."""
         return bool(self.state[-2] > 0)
 
     def leave_out(self) -> None:
@@ -117,7 +118,7 @@ class DepthErrors:
             return
         truth, predicted = truth[known], predicted[known]
         if not np.isfinite(predicted).all():
-            raise ValueError("The predicted depth is not a finite number at some pixels that have a true depth.")
+            raise ValueError("The predicted depth is not finite at some pixels with a true depth.")
         aligned = np.clip(self._align(predicted, truth), self.min_depth, self.max_depth)
         self.state[:-2] += torch.from_numpy(image_errors(aligned, truth))
         self.state[-2] += 1
@@ -128,14 +129,18 @@ class DepthErrors:
         if self.alignment == "median":
             middle = np.median(predicted)
             if middle <= 0:
-                raise ValueError(f"The median of a predicted depth is {middle:g}; median alignment needs one above 0.")
+                raise ValueError(
+                    f"The median of a predicted depth is {middle:g}; median alignment requires a median above 0."
+                )
             return predicted * (np.median(truth) / middle)
         if self.alignment == "scale_shift":
             scale, shift = fit_scale_shift(predicted, truth)
             return scale * predicted + shift
         if self.alignment == "scale_shift_inverse":
             if not self.inverse and predicted.min() <= 0:
-                raise ValueError("A predicted depth of 0 or below cannot be inverted for alignment in inverse depth.")
+                raise ValueError(
+                    "A predicted depth is 0 or below; alignment 'scale_shift_inverse' requires depths above 0."
+                )
             inverse = predicted if self.inverse else 1 / predicted
             scale, shift = fit_scale_shift(inverse, 1 / truth)
             return 1 / np.maximum(scale * inverse + shift, 1 / self.max_depth)
@@ -145,14 +150,16 @@ class DepthErrors:
         """Add the images of another instance.
 
         Raises:
-            ValueError: It measures in another way.
+            ValueError: Its evaluation protocol differs.
         """
         if other.stamp() != self.stamp() or other.inverse != self.inverse:
-            raise ValueError(f"Depth errors of different protocols do not add: {self.stamp()} and {other.stamp()}.")
+            raise ValueError(
+                f"Depth errors of different protocols cannot be summed: {self.stamp()} and {other.stamp()}."
+            )
         self.state += other.state
 
     def stamp(self) -> dict[str, Any]:
-        """How is measured: `alignment` (with its factor), `min_depth` and `max_depth` in metres, `crop`."""
+        """Evaluation protocol: `alignment` (with its factor), `min_depth` and `max_depth` in metres, `crop`."""
         alignment = self.alignment if self.factor is None else f"{self.alignment} x{self.factor:g}"
         return {
             "alignment": alignment,
@@ -162,19 +169,19 @@ class DepthErrors:
         }
 
     def compute(self) -> dict[str, Any]:
-        """Scores, numbers of images and the stamp.
+        """Scores, numbers of images and the evaluation protocol.
 
         Returns:
             The `SCORES` as floats (RMSE and SqRel in metres, deltas in [0, 1]), `images`, `images_without_depth` and
             the entries of `stamp`.
 
         Raises:
-            ValueError: No image with a known depth was scored.
+            ValueError: No image with known depth was evaluated.
         """
         images, left_out = (int(value) for value in self.state[-2:])
         if images == 0:
             raise ValueError(
-                f"No image was scored: {left_out} images were seen, none has a true depth between {self.min_depth:g} "
+                f"No image was evaluated: none of {left_out} images has a true depth between {self.min_depth:g} "
                 f"and {self.max_depth:g} metres" + ("." if self.crop == "none" else f" in the {self.crop} crop.")
             )
         scores = dict(zip(SCORES, (self.state[:-2] / images).tolist(), strict=True))
@@ -182,7 +189,7 @@ class DepthErrors:
 
 
 def crop_slices(crop: str, size: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of one of `CROPS` in a picture of `size` (height, width)."""
+    """Rows and columns of one of `CROPS` in an image of `size` (height, width)."""
     top, bottom, left, right = CROPS[crop]
     height, width = size
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
@@ -210,7 +217,7 @@ def image_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def fit_scale_shift(values: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Least-squares `scale * values + shift = target`; scale 0 where the values do not vary."""
+    """Least-squares `scale * values + shift = target`; scale 0 if the values do not vary."""
     centred = values - values.mean()
     # The mean of equal numbers differs from them by rounding, so "does not vary" needs a margin.
     varies = np.ptp(values) > 1e-12 * np.abs(values).max()

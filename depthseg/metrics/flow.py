@@ -8,34 +8,34 @@ import torch
 
 OUTLIER_PIXELS = 3.0
 OUTLIER_SHARE = 0.05
-"""Off by more than both, in pixels and as a share of the true flow, a pixel is an outlier."""
+"""A pixel is an outlier if its error exceeds both, in pixels and as a fraction of the true flow."""
 
 
 class FlowErrors:
-    """Mean over images of the end-point error and of the share of outliers.
+    """Mean over images of the end-point error and of the fraction of outliers.
 
-    Images without any true flow are counted and left out.
+    Images without any true flow are counted and excluded.
 
     Attributes:
-        state: float64 `(4,)` on the CPU: sums over images of end-point error and outlier share, scored images,
-            left-out images. States add up, so several processes all-reduce them by sum.
+        state: float64 `(4,)` on the CPU: sums over images of end-point error and outlier fraction, evaluated images,
+            excluded images. States can be summed, so several processes all-reduce them by sum.
 
     Source:
-        Menze and Geiger 2015 (KITTI 2015) for outliers, "Fl"; there they are shared out over the pixels of all images.
+        Menze and Geiger 2015 (KITTI 2015) for outliers, "Fl", which they average over the pixels of all images.
     """
 
     def __init__(self) -> None:
         self.state = torch.zeros(4, dtype=torch.float64)
 
     def update(self, predicted: torch.Tensor, truth: torch.Tensor) -> None:
-        """Score one image `(2, H, W)` or a batch `(B, 2, H, W)`.
+        """Evaluate one image `(2, H, W)` or a batch `(B, 2, H, W)`.
 
         Args:
             predicted: Pixels right and down.
             truth: The same; NaN or infinite in one of both = unknown.
 
         Raises:
-            ValueError: Shapes differ or are others, or a prediction is not a finite number where the flow is known.
+            ValueError: Shapes differ or are wrong, or a prediction is not finite at a pixel with known flow.
         """
         if predicted.shape != truth.shape or truth.dim() not in (3, 4) or truth.shape[-3] != 2:
             raise ValueError(
@@ -44,7 +44,7 @@ class FlowErrors:
             )
         size = (-1, *truth.shape[-3:])
         for pair in zip(predicted.reshape(size), truth.reshape(size), strict=True):
-            self._update_image(*(flow.detach().double().cpu() for flow in pair))
+            self._update_image(*(flow.detach().cpu().double() for flow in pair))
 
     def _update_image(self, predicted: torch.Tensor, truth: torch.Tensor) -> None:
         known = truth.isfinite().all(0)
@@ -53,7 +53,7 @@ class FlowErrors:
             return
         predicted, truth = predicted[:, known], truth[:, known]
         if not predicted.isfinite().all():
-            raise ValueError("The predicted flow is not a finite number at some pixels that have a true flow.")
+            raise ValueError("The predicted flow is not finite at some pixels with a true flow.")
         error = (predicted - truth).norm(dim=0)
         outlier = (error > OUTLIER_PIXELS) & (error > OUTLIER_SHARE * truth.norm(dim=0))
         self.state[:2] += torch.stack([error.mean(), outlier.double().mean()])
@@ -66,11 +66,11 @@ class FlowErrors:
             `end_point_error` in pixels, `outliers` in [0, 1], `images`, `images_without_flow`.
 
         Raises:
-            ValueError: No image with a known flow was scored.
+            ValueError: No image with known flow was evaluated.
         """
         error, outliers, images, left_out = self.state.tolist()
         if images == 0:
-            raise ValueError(f"No image was scored: {left_out:.0f} images were seen, none has a true flow.")
+            raise ValueError(f"No image was evaluated: none of {left_out:.0f} images has a true flow.")
         return {
             "end_point_error": error / images,
             "outliers": outliers / images,

@@ -1,4 +1,4 @@
-"""Segmentation scores of groups of pixels: by how far away they are, by how large what they belong to is."""
+"""Segmentation metrics of groups of pixels: by depth, and by the size of their object."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 NO_GROUP = -1
 
 DEPTH_EDGES = (0.0, 10.0, 20.0, 40.0, 80.0, float("inf"))
-"""Bounds of the depth ranges in metres; each range holds its lower bound and not its upper one."""
+"""Bounds of the depth ranges in metres; each range includes its lower bound and excludes its upper one."""
 
 SIZE_EDGES = (0.0, 0.001, 0.01, 0.1, float("inf"))
-"""Bounds of the sizes of objects as shares of the picture: on 360x480 pixels 173, 1 728 and 17 280 pixels, which is
-about a far sign, a far car, a near car, and a road or a row of houses."""
+"""Bounds of the object sizes as fractions of the image: 173, 1 728 and 17 280 pixels of 360x480, which separate about
+a far sign, a far car, a near car, and a road or a row of houses."""
 
 
 class GroupedConfusion:
@@ -27,19 +27,19 @@ class GroupedConfusion:
 
     Args:
         groups: Names of the groups.
-        num_classes: Number of classes K.
-        ignore_index: Label of the pixels that are not scored.
+        num_classes: Number of classes K; 1 = one class, id 1, against a background, id 0.
+        ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        state: int64 `(G, K, K)` on the CPU; rows = truth, columns = prediction. States add up, so several processes
-            all-reduce them by sum.
+        state: int64 `(G, K, K)`, or `(G, 2, 2)` for one class, on the CPU; rows = truth, columns = prediction. States
+            can be summed, so several processes all-reduce them by sum.
     """
 
     def __init__(self, groups: Sequence[str], num_classes: int, ignore_index: int = 255) -> None:
         self.groups = tuple(groups)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.state = torch.zeros(len(groups), num_classes, num_classes, dtype=torch.int64)
+        self.state = torch.stack([ConfusionMatrix(num_classes, ignore_index).matrix for _ in groups])
 
     def update(self, prediction: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
         """Count one image.
@@ -47,7 +47,7 @@ class GroupedConfusion:
         Args:
             prediction: Integer ids `(H, W)`, 0..K-1.
             labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
-            groups: Integer `(H, W)`, the number of each pixel's group; -1 = of no group, not counted.
+            groups: Integer `(H, W)`, the number of each pixel's group; -1 = in no group, not counted.
 
         Raises:
             ValueError: Shapes differ, or an id is out of range.
@@ -60,24 +60,30 @@ class GroupedConfusion:
             self.state[number] += counts.matrix
 
     def compute(self, score: str = "mean_iou") -> dict[str, float | None]:
-        """One score of `segmentation_scores` for each group; None where no pixel was counted."""
+        """One score of `segmentation_scores` for each group; None if no pixel was counted.
+
+        Of one class (K = 1), None as well where the ground truth of the group does not have it.
+        """
         classes = [str(index) for index in range(self.num_classes)]
         return {
-            name: segmentation_scores(matrix, classes)[score] if matrix.any() else None
+            name: segmentation_scores(matrix, classes)[score] if self._counts(matrix) else None
             for name, matrix in zip(self.groups, self.state, strict=True)
         }
 
+    def _counts(self, matrix: torch.Tensor) -> bool:
+        return bool((matrix[1] if self.num_classes == 1 else matrix).any())
+
 
 class IouByDepth(GroupedConfusion):
-    """Mean IoU of the pixels whose true depth lies in each range.
+    """Mean IoU of the pixels in each range of true depth.
 
-    Both true and false positives of a range are pixels of that range, so every range is a data set of its own, with
-    the classes that it shows. Pixels of unknown depth are in no range.
+    Both true and false positives of a range are pixels of that range, so every range is evaluated as a separate data
+    set, with the classes that occur in it. Pixels of unknown depth are in no range.
 
     Args:
         num_classes: Number of classes K.
-        ignore_index: Label of the pixels that are not scored.
-        edges: Bounds of the ranges, rising, metres.
+        ignore_index: Label of the pixels that are not evaluated.
+        edges: Bounds of the ranges, increasing, metres.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255, edges: Sequence[float] = DEPTH_EDGES) -> None:
@@ -96,17 +102,17 @@ class IouByDepth(GroupedConfusion):
 
 
 class RecallBySize(GroupedConfusion):
-    """Share of the pixels that are found, of the objects of each size.
+    """Recall of the pixels of objects, by object size.
 
-    An object is a connected piece (4 neighbours) of one class in the true labels, and its size its share of the pixels
-    of the picture. The score of a size is the share of pixels predicted right in all objects of that size of a class,
-    averaged over the classes that have such objects. It is a recall and not an IoU, because a pixel wrongly given to a
-    class belongs to no object of that class, and so to no size: painting a class everywhere is not punished here.
+    An object is a connected component (4 neighbours) of one class in the true labels, and its size is its fraction of
+    the pixels of the image. The score of a size is the fraction of correctly predicted pixels in all objects of that
+    size and class, averaged over the classes with such objects. It is a recall and not an IoU, because a false
+    positive belongs to no object, and therefore to no size: predicting a class everywhere is not penalised here.
 
     Args:
         num_classes: Number of classes K.
-        ignore_index: Label of the pixels that are not scored; they part objects.
-        edges: Bounds of the sizes, rising, shares of the picture.
+        ignore_index: Label of the pixels that are not evaluated; they separate objects.
+        edges: Bounds of the sizes, increasing, as fractions of the image.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255, edges: Sequence[float] = SIZE_EDGES) -> None:
@@ -125,27 +131,27 @@ class RecallBySize(GroupedConfusion):
         super().update(prediction, labels, _range_of(shares, self.edges))
 
     def compute(self, score: str = "mean_accuracy") -> dict[str, float | None]:
-        """The recall of each size; None where there was no object of that size."""
+        """The recall of each size; None if there was no object of that size."""
         return super().compute(score)
 
 
 def connected_components(ids: np.ndarray) -> np.ndarray:
-    """Number the connected pieces of equal ids; pixels are connected to their 4 neighbours.
+    """Label the connected components of equal ids; pixels are connected to their 4 neighbours.
 
-    Runs of equal ids in a row are the nodes of a graph whose edges join runs that touch. Every node points at the
+    Runs of equal ids in a row are the nodes of a graph whose edges connect adjacent runs. Every node points at the
     smallest neighbouring root until all neighbours have the same one.
 
     Args:
         ids: Integers `(H, W)`.
 
     Returns:
-        int64 `(H, W)`: 0, 1, ... in the order in which the pieces appear, row by row.
+        int64 `(H, W)`: 0, 1, ... in the order in which the components appear, row by row.
     """
     begins = np.ones(ids.shape, dtype=bool)
     begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     runs = begins.cumsum().reshape(ids.shape) - 1
     touching = ids[1:] == ids[:-1]
-    # Two runs touch along many columns; the leftmost of them is where one of the two begins.
+    # Two runs touch along many columns; in the leftmost of them one of the two runs starts.
     touching &= begins[1:] | begins[:-1]
     upper, lower = runs[:-1][touching], runs[1:][touching]
     roots = np.arange(begins.sum())
@@ -158,7 +164,7 @@ def connected_components(ids: np.ndarray) -> np.ndarray:
 
 
 def _range_of(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """Number of the range that each value lies in, or `NO_GROUP`."""
+    """Number of the range of each value, or `NO_GROUP`."""
     number = np.searchsorted(edges, values, side="right") - 1
     return np.where(number < len(edges) - 1, number, NO_GROUP)
 
@@ -166,7 +172,7 @@ def _range_of(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
 def _range_names(edges: Sequence[float], unit: str) -> list[str]:
     """Names such as `10-20 m` and `over 80 m`."""
     if len(edges) < 2 or not all(low < high for low, high in zip(edges, edges[1:], strict=False)):
-        raise ValueError(f"The bounds of ranges are {tuple(edges)}; give at least two, each larger than the last.")
+        raise ValueError(f"The bounds of ranges are {tuple(edges)}; give at least two, in increasing order.")
     return [
         f"over {low:g} {unit}" if np.isinf(high) else f"{low:g}-{high:g} {unit}"
         for low, high in zip(edges, edges[1:], strict=False)

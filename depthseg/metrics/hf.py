@@ -1,4 +1,4 @@
-"""The same scores as metrics of the `evaluate` library; they need no network and keep no prediction maps."""
+"""The same metrics for the `evaluate` library; they need no internet connection and store no prediction maps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _SummedMetric(evaluate.Metric):
         """Add images: predicted and true maps `(H, W)`, which may differ in size from image to image.
 
         Raises:
-            ValueError: There are not as many predictions as references.
+            ValueError: The numbers of predictions and references differ.
         """
         predictions, references = list(predictions), list(references)
         if len(predictions) != len(references):
@@ -66,8 +66,8 @@ class SegmentationMetric(_SummedMetric):
     """Mean IoU, pixel accuracy and mean accuracy: `segmentation_scores` of one confusion matrix.
 
     Args:
-        classes: Class names in id order.
-        ignore_index: Label of the pixels that are not scored.
+        classes: Class names in id order; one name is one class, id 1, against a background, id 0.
+        ignore_index: Label of the pixels that are not evaluated.
         **kwargs: Those of `evaluate.Metric`, such as `num_process` and `process_id`.
     """
 
@@ -85,11 +85,11 @@ class SegmentationMetric(_SummedMetric):
         return confusion.matrix
 
     def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
-        return segmentation_scores(sums.reshape(len(self.classes), -1), self.classes)
+        return segmentation_scores(sums.reshape(max(len(self.classes), 2), -1), self.classes)
 
 
 class DepthMetric(_SummedMetric):
-    """Depth errors with their alignment stamp: `DepthErrors.compute`.
+    """Depth errors with their evaluation protocol: `DepthErrors.compute`.
 
     Args:
         protocol: Keyword arguments of `DepthErrors`, such as `{"alignment": "median", "max_depth": 80}`.

@@ -1,4 +1,4 @@
-"""Scores of whole pictures: how well they were painted in, and whether their class was found."""
+"""Metrics of whole images: inpainting errors and classification accuracy."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ import torch
 from .confusion import ConfusionMatrix
 
 PSNR_LIMIT = 100.0
-"""Decibels of a picture without error; 8 bits alone leave about 59."""
+"""Decibels of an image without error; 8-bit rounding corresponds to about 59."""
 
 NO_CATEGORY = -1
 
 
 class ReconstructionErrors:
-    """Mean over images of absolute error and PSNR, everywhere and inside the holes.
+    """Mean over images of absolute error and PSNR, over all pixels and over the masked pixels.
 
     Attributes:
-        state: float64 `(6,)` on the CPU: sums over images of L1 and PSNR everywhere, images; the same three of the
-            holes, over the images that have some. States add up, so several processes all-reduce them by sum.
+        state: float64 `(6,)` on the CPU: sums over images of L1 and PSNR of all pixels, number of images; the same
+            three for the masked pixels of images that have some. States can be summed, so several processes all-reduce
+            them by sum.
     """
 
     def __init__(self) -> None:
         self.state = torch.zeros(6, dtype=torch.float64)
 
     def update(self, predicted: torch.Tensor, truth: torch.Tensor, holes: torch.Tensor) -> None:
-        """Score one image `(C, H, W)` or a batch `(B, C, H, W)`.
+        """Evaluate one image `(C, H, W)` or a batch `(B, C, H, W)`.
 
         Args:
-            predicted: The picture painted in, in [0, 1].
-            truth: The picture before anything was erased, in [0, 1].
-            holes: bool `(H, W)` or `(B, H, W)`: True = erased.
+            predicted: The inpainted image, in [0, 1].
+            truth: The original image, in [0, 1].
+            holes: bool `(H, W)` or `(B, H, W)`: True = masked.
 
         Raises:
-            ValueError: Shapes do not fit together, or a prediction is not a finite number.
+            ValueError: Shapes are inconsistent, or a prediction is not finite.
         """
         fits = predicted.shape == truth.shape and truth.dim() in (3, 4)
         if not fits or holes.shape != truth.shape[:-3] + truth.shape[-2:]:
             raise ValueError(
-                f"The predicted picture has shape {tuple(predicted.shape)}, the true one {tuple(truth.shape)}, the "
-                f"holes {tuple(holes.shape)}; give twice (C, H, W) and (H, W), or the same with a batch before."
+                f"The predicted image has shape {tuple(predicted.shape)}, the true image {tuple(truth.shape)}, the "
+                f"mask {tuple(holes.shape)}; expected (C, H, W) for both images and (H, W) for the mask, or the same "
+                "with a batch dimension."
             )
         if not predicted.isfinite().all():
-            raise ValueError("The predicted picture is not a finite number at some pixels.")
-        error = (predicted.detach().double() - truth.double()).cpu()
+            raise ValueError("The predicted image is not finite at some pixels.")
+        error = predicted.detach().cpu().double() - truth.cpu().double()
         size = truth.shape[-3:]
         for one_error, one_holes in zip(error.reshape(-1, *size), holes.cpu().reshape(-1, *size[1:]), strict=True):
             self.state[:3] += _scores_of(one_error)
@@ -55,15 +57,15 @@ class ReconstructionErrors:
         """Scores and numbers of images.
 
         Returns:
-            `l1` (values in [0, 1]) and `psnr` (decibels, at most 100 an image), `images`; `hole_l1` and `hole_psnr`,
-            None if there was no hole, and `images_with_holes`.
+            `l1` (values in [0, 1]) and `psnr` (decibels, at most 100 per image), `images`; `hole_l1` and `hole_psnr`
+            of the masked pixels, None if there were none, and `images_with_holes`.
 
         Raises:
-            ValueError: No image was scored.
+            ValueError: No image was evaluated.
         """
         l1, psnr, images, hole_l1, hole_psnr, with_holes = self.state.tolist()
         if images == 0:
-            raise ValueError("No image was scored: the data set is empty.")
+            raise ValueError("No image was evaluated: the data set is empty.")
         return {
             "l1": l1 / images,
             "psnr": psnr / images,
@@ -81,14 +83,14 @@ def _scores_of(error: torch.Tensor) -> torch.Tensor:
 
 
 class CategoryScores:
-    """Accuracy of the class of whole pictures.
+    """Accuracy of image classification.
 
     Args:
         num_classes: Number of classes K.
 
     Attributes:
-        state: int64 `(K, K)` on the CPU, pictures of each true (row) and predicted (column) class. States add up, so
-            several processes all-reduce them by sum.
+        state: int64 `(K, K)` on the CPU, images of each true (row) and predicted (column) class. States can be summed,
+            so several processes all-reduce them by sum.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -104,11 +106,11 @@ class CategoryScores:
         self._confusion.matrix = counts
 
     def update(self, predicted: torch.Tensor, truth: torch.Tensor) -> None:
-        """Count one picture `()` or a batch `(B,)`.
+        """Count one image `()` or a batch `(B,)`.
 
         Args:
             predicted: Class ids, 0..K-1.
-            truth: The same; -1 = unknown, left out.
+            truth: The same; -1 = unknown, excluded.
 
         Raises:
             ValueError: Shapes differ, an id is out of range, or ids are not integers.
@@ -116,18 +118,18 @@ class CategoryScores:
         self._confusion.update(predicted, truth)
 
     def compute(self) -> dict[str, Any]:
-        """Scores and number of pictures.
+        """Scores and number of images.
 
         Returns:
-            `accuracy`, `mean_class_accuracy` (mean over the classes that the truth shows), both in [0, 1], `images`.
+            `accuracy`, `mean_class_accuracy` (mean over the classes of the ground truth), both in [0, 1], `images`.
 
         Raises:
-            ValueError: No picture was scored.
+            ValueError: No image was evaluated.
         """
         counts = self.state.double()
         images, of_class = counts.sum(), counts.sum(1)
         if images == 0:
-            raise ValueError("No picture with a known class was scored.")
+            raise ValueError("No image with a known class was evaluated.")
         shown = of_class > 0
         return {
             "accuracy": (counts.trace() / images).item(),

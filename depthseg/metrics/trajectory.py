@@ -1,7 +1,8 @@
-"""How far a camera's estimated path lies from the true one.
+"""Errors of an estimated camera trajectory.
 
-A trajectory is a stack of poses `(N, 4, 4)`, each from the axes of a camera to those of the world, in order of time;
-both world and unit of length of the estimated one are its own, and the first cameras are laid upon one another.
+A trajectory is a stack of poses `(N, 4, 4)`, each from the axes of a camera to those of the world, in temporal order.
+The estimated trajectory has its own world axes and unit of length; the two trajectories are aligned at their first
+camera.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from typing import Any
 import numpy as np
 
 ALIGNMENTS = ("none", "scale", "similarity")
-"""`none`: the first cameras stand on one another. `scale`: and lengths are multiplied by the one number that fits
-best. `similarity`: rotation, translation and scale that fit best, whatever this does to the first camera."""
+"""`none`: the first cameras coincide. `scale`: in addition, lengths are multiplied by the least-squares scale.
+`similarity`: least-squares rotation, translation and scale; the first cameras need not coincide."""
 
 SNIPPET_FRAMES = 5
 STANDSTILL = 1e-3
-"""Share of the mean step; a shorter step has no direction."""
+"""Fraction of the mean step length; a shorter step has no direction."""
 
 
 def chain_poses(relative: np.ndarray) -> np.ndarray:
-    """Join motions from picture to picture to a trajectory.
+    """Chain the motions between consecutive images to a trajectory.
 
     Args:
-        relative: `(N - 1, 4, 4)`; number i carries points from the axes of camera i to those of camera i + 1.
+        relative: `(N - 1, 4, 4)`; number i transforms points from the axes of camera i to those of camera i + 1.
 
     Returns:
         `(N, 4, 4)`, in the axes of the first camera.
@@ -35,7 +36,7 @@ def chain_poses(relative: np.ndarray) -> np.ndarray:
 
 
 def straight_line(truth: np.ndarray) -> np.ndarray:
-    """Guess without looking: every step goes straight ahead, by the mean length of the true steps, and never turns.
+    """Baseline trajectory: straight forward motion with the mean length of the true steps, without rotation.
 
     Args:
         truth: `(N, 4, 4)`.
@@ -59,18 +60,18 @@ def trajectory_errors(predicted: np.ndarray, truth: np.ndarray, alignment: str =
 
     Returns:
         `ate`, the absolute trajectory error: root of the mean squared distance of the positions, metres;
-        `snippet_ate`, the mean of the same over all runs of 5 frames, each aligned on its own, None if there are
-        fewer; `path_length` of the truth, metres; `scale` that the prediction was multiplied by; `rotation_error`,
-        mean angle in degrees by which the turns between neighbours differ, and `direction_error`, the same of the
-        directions in which they moved, None if no step moved; `frames`; `alignment`.
+        `snippet_ate`, its mean over all snippets of 5 frames, each aligned separately, None if there are fewer;
+        `path_length` of the ground truth, metres; `scale`, the factor of the prediction; `rotation_error`, the mean
+        angle in degrees between estimated and true rotations of neighbouring frames, and `direction_error`, the same
+        for their directions of translation, None if no step moved; `frames`; `alignment`.
 
     Raises:
-        ValueError: Shapes differ or are others, fewer than two poses, numbers that are not finite, or an unknown
+        ValueError: Shapes differ or are wrong, fewer than two poses, numbers that are not finite, or an unknown
             alignment.
 
     Source:
         Sturm et al. 2012 for the error, Umeyama 1991 for the similarity; alignment `scale` and snippets of 5 as in
-        SfMLearner and Monodepth2, whose code, however, divides the root of the sum by N, not by the root of N.
+        SfMLearner and Monodepth2; their code, however, divides the root of the sum by N, not by the root of N.
     """
     predicted, truth = _checked(predicted, truth, alignment)
     found, expected = _positions(predicted), _positions(truth)
@@ -89,15 +90,15 @@ def trajectory_errors(predicted: np.ndarray, truth: np.ndarray, alignment: str =
 
 
 def align_positions(found: np.ndarray, expected: np.ndarray, alignment: str) -> tuple[np.ndarray, float]:
-    """Lay positions on others by least squares.
+    """Align positions to others by least squares.
 
     Args:
         found: `(N, 3)`.
         expected: `(N, 3)`.
-        alignment: One of `ALIGNMENTS`; without `similarity` the origins stay where they are.
+        alignment: One of `ALIGNMENTS`; without `similarity` the origins are not moved.
 
     Returns:
-        The aligned positions and their scale; 0 for positions that are all the same.
+        The aligned positions and their scale; 0 for positions that are all equal.
     """
     if alignment == "none":
         return found, 1.0
@@ -110,7 +111,7 @@ def align_positions(found: np.ndarray, expected: np.ndarray, alignment: str) -> 
 
 
 def fit_similarity(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Rotation `(3, 3)`, translation `(3,)` and scale with the least sum of |expected - (s R found + t)|^2.
+    """Rotation `(3, 3)`, translation `(3,)` and scale with the minimum sum of |expected - (s R found + t)|^2.
 
     Args:
         found: `(N, 3)`.
@@ -122,7 +123,7 @@ def fit_similarity(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray,
     centre, target_centre = found.mean(0), expected.mean(0)
     centred, target = found - centre, expected - target_centre
     left, strengths, right = np.linalg.svd(target.T @ centred)
-    # A mirror image may fit better, but is no rotation.
+    # A reflection may have a lower error, but is not a rotation.
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     rotation = left * signs @ right
     square = np.sum(centred**2)
@@ -132,7 +133,7 @@ def fit_similarity(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray,
 
 def _checked(predicted: np.ndarray, truth: np.ndarray, alignment: str) -> tuple[np.ndarray, np.ndarray]:
     if alignment not in ALIGNMENTS:
-        raise ValueError(f"alignment={alignment!r} is not known; choose one of {', '.join(ALIGNMENTS)}.")
+        raise ValueError(f"alignment={alignment!r} is unknown; choose one of {', '.join(ALIGNMENTS)}.")
     predicted, truth = (np.asarray(poses, dtype=np.float64) for poses in (predicted, truth))
     if predicted.shape != truth.shape or truth.shape[1:] != (4, 4) or len(truth) < 2:
         raise ValueError(
@@ -141,12 +142,12 @@ def _checked(predicted: np.ndarray, truth: np.ndarray, alignment: str) -> tuple[
         )
     for name, poses in (("predicted", predicted), ("true", truth)):
         if not np.isfinite(poses).all():
-            raise ValueError(f"The {name} trajectory has numbers that are not finite.")
+            raise ValueError(f"The {name} trajectory contains numbers that are not finite.")
     return predicted, truth
 
 
 def _positions(poses: np.ndarray) -> np.ndarray:
-    """Where the cameras stand, `(N, 3)`, in the axes of the first one."""
+    """Positions of the cameras, `(N, 3)`, in the axes of the first one."""
     return (np.linalg.inv(poses[0]) @ poses)[:, :3, 3]
 
 
@@ -169,7 +170,7 @@ def _snippet_error(predicted: np.ndarray, truth: np.ndarray, alignment: str) -> 
 
 
 def _turns_between(rotation: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Angles between rotations `(N, 3, 3)`, radians; by the length of the chord, which keeps small angles exact."""
+    """Angles between rotations `(N, 3, 3)`, radians; from the chord length, which is accurate for small angles."""
     chord = np.linalg.norm(rotation - other, axis=(1, 2))
     return 2 * np.arcsin(np.clip(chord / np.sqrt(8), 0.0, 1.0))
 

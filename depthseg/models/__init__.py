@@ -1,6 +1,6 @@
 """The models, and their registration with transformers' Auto classes.
 
-The files whose names end in `_depthseg` travel with every saved model; this one does not.
+The files whose names end in `_depthseg` are saved with every model; this one is not.
 """
 
 from transformers import (
@@ -61,7 +61,7 @@ __all__ = [
     "valid_depth",
 ]
 
-# Locally, the Auto classes find the installed classes; with a saved model, its own code travels.
+# Locally, the Auto classes use the installed classes; a saved model contains its own code.
 AutoConfig.register(DepthSegConfig.model_type, DepthSegConfig)
 AutoModelForDepthEstimation.register(DepthSegConfig, DepthSegForDepthEstimation)
 AutoModelForImageClassification.register(DepthSegConfig, DepthSegForImageClassification)

@@ -32,6 +32,8 @@ PASSING_NAMES = frozenset(
         "_commit_hash",
         "transformers_version",
         "use_return_dict",
+        # Written by transformers' Trainer.
+        "use_cache",
     }
 )
 
@@ -49,7 +51,11 @@ class DepthSegConfig(PreTrainedConfig):
         head_type (`str`, *optional*, defaults to `"monodepth2"`): A key of `HEADS`.
         head_config (`dict`, *optional*): The head's options; those left out get the head's defaults.
         num_labels (`int`, *optional*), id2label, label2id (`dict`, *optional*): The classes, as everywhere in
-            transformers; `label2id` follows from `id2label`.
+            transformers; `label2id` follows from `id2label`. With two or more, the logits go through a softmax, and a
+            background is a class like any other. One class means one logit and a sigmoid: id 1 is the class, id 0 the
+            background, which `id2label` then names as well.
+        one_class (`bool`, *optional*, defaults to `False`): Whether there is one class against a background;
+            `num_labels=1` or an `id2label` of one entry sets it.
         semantic_loss_ignore_index (`int`, *optional*, defaults to `255`): Label id of pixels that do not count.
         depth_type (`str`, *optional*, defaults to `"disparity"`): What the depth predictor's numbers mean:
             `"metric"` (sigmoid times `max_depth`, metres), `"disparity"` (sigmoid between `1/max_depth` and
@@ -73,10 +79,13 @@ class DepthSegConfig(PreTrainedConfig):
     model_type = "depthseg"
     # Lets transformers pass attention and dtype settings on to the encoder.
     sub_configs = {"encoder_config": AutoConfig}
+    # What transformers' Trainer does not gather as predictions: maps of coarser scales, and a loss.
+    keys_to_ignore_at_inference = ["raw_maps", "flow_maps", "reconstruction_maps", "depth_loss"]
 
     encoder_config: dict | PreTrainedConfig | None = None
     head_type: str = "monodepth2"
     head_config: dict | None = None
+    one_class: bool = False
     semantic_loss_ignore_index: int = 255
     depth_type: Literal["metric", "disparity", "relative", "relative_inverse"] = "disparity"
     depth_loss: Literal["l1", "silog", "ssi"] = "l1"
@@ -93,7 +102,10 @@ class DepthSegConfig(PreTrainedConfig):
         self.encoder_config = build_encoder_config(self.encoder_config)
         self.head_config = complete_head_config(self.head_type, self.head_config)
         num_labels = kwargs.get("num_labels")
-        if self.id2label is not None:
+        if self.one_class is True or num_labels == 1 or (num_labels is None and len(self.id2label or ()) == 1):
+            kwargs.pop("num_labels", None)
+            self._name_one_class(num_labels)
+        elif self.id2label is not None:
             if num_labels is not None and num_labels != len(self.id2label):
                 raise ValueError(
                     f"num_labels is {num_labels} but id2label names {len(self.id2label)} classes; give one of them, "
@@ -104,6 +116,40 @@ class DepthSegConfig(PreTrainedConfig):
                 raise ValueError(f"id2label has the ids {ids}; they must be 0 to {len(ids) - 1}, without gaps.")
             self.label2id = {name: int(index) for index, name in self.id2label.items()}
         super().__post_init__(**kwargs)
+
+    def _name_one_class(self, num_labels: int | None = 1) -> None:
+        """Name the background, id 0, beside the one class, id 1."""
+        names = [name for _, name in sorted((int(index), name) for index, name in (self.id2label or {}).items())]
+        if num_labels not in (None, 1) or len(names) > 2:
+            raise ValueError(
+                f"num_labels is {num_labels} and id2label is {self.id2label}, but one_class=True is for one class "
+                "against a background; give num_labels=1 and one name, or leave one_class out."
+            )
+        self.one_class = True
+        self.id2label = {0: names[0] if len(names) == 2 else "background", 1: names[-1] if names else "LABEL_1"}
+        if self.id2label[0] == self.id2label[1]:
+            raise ValueError(
+                f"The one class and what surrounds it are both called {self.id2label[1]!r}; name the class that is to "
+                "be found, or give num_labels=2 and two names."
+            )
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @property
+    def num_labels(self) -> int | None:
+        """Number of logits; 1 for one class against a background, `None` before the classes are known."""
+        if self.id2label is None:
+            return None
+        return 1 if self.one_class else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if num_labels == self.num_labels:
+            return
+        self.one_class, self.id2label = False, None
+        if num_labels == 1:
+            self._name_one_class()
+        else:
+            PreTrainedConfig.num_labels.fset(self, num_labels)
 
     def _refuse_unknown_names(self, kwargs: dict[str, Any]) -> None:
         unknown = sorted(set(kwargs) - PASSING_NAMES)
@@ -146,6 +192,7 @@ class DepthSegConfig(PreTrainedConfig):
             config_dict["head_config"] = None
         if "num_labels" in kwargs or "id2label" in kwargs:
             config_dict["id2label"] = config_dict["label2id"] = None
+            config_dict["one_class"] = kwargs.get("one_class", False)
         for name in ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
             if name in kwargs:
                 config_dict[name] = kwargs.pop(name)

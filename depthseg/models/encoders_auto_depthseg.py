@@ -1,4 +1,4 @@
-"""Backbones that transformers offers through `AutoBackbone`.
+"""Backbones that transformers provides through `AutoBackbone`.
 
 Shape letters: B batch, H and W image size, C channels, h and w map size.
 """
@@ -19,7 +19,7 @@ from .encoders_base_depthseg import DepthSegEncoder, unfold_tokens
 class PyramidBackboneEncoder(DepthSegEncoder):
     """A backbone whose maps get coarser with depth (Swin, ConvNeXt, ResNet, ...); all stages are read.
 
-    Most round sizes up by themselves; for those that would drop the last rows and columns see the subclasses.
+    Most backbones round sizes up; the subclasses handle those that would drop the last rows and columns.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -28,21 +28,21 @@ class PyramidBackboneEncoder(DepthSegEncoder):
 
     @staticmethod
     def image_multiple(config: PreTrainedConfig) -> int:
-        """Return what image sides must be multiples of, so that the backbone reads every pixel at every stage."""
+        """Return the required multiple of the image sides, so that the backbone uses every pixel at every stage."""
         return 1
 
     @classmethod
     def complete_config(cls, config: PreTrainedConfig) -> None:
-        """Choose the layers to read where nobody did.
+        """Set the default layers unless the configuration selects layers.
 
-        That cannot be seen in a configuration: the last stage alone, the default of transformers, counts as no choice.
+        The last stage only, the default of transformers, counts as no selection.
         """
         if list(config.out_features) == [config.stage_names[-1]]:
             config.out_indices = cls.default_layers(config)
 
     @staticmethod
     def default_layers(config: PreTrainedConfig) -> list[int]:
-        """Return the indices of all stages but the stem, which is as fine as the first stage, or the image itself."""
+        """Return the indices of all stages except the stem, which has the size of the first stage or of the image."""
         return [index for index, name in enumerate(config.stage_names) if name != "stem"]
 
     def build_backbone(self, config: PreTrainedConfig) -> nn.Module:
@@ -51,57 +51,57 @@ class PyramidBackboneEncoder(DepthSegEncoder):
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], None]:
-        """Return one map a chosen stage."""
+        """Return one map per selected stage."""
         return list(backbone(pixel_values).feature_maps), None
 
 
 class ConvNextBackboneEncoder(PyramidBackboneEncoder):
-    """ConvNeXt, which cuts its input, and every stage's, into blocks and drops what is left over."""
+    """ConvNeXt, which splits the input of every stage into blocks and drops the remainder."""
 
     @staticmethod
     def image_multiple(config: PreTrainedConfig) -> int:
-        """Return the stride of the last stage; blocks of 4 pixels where the configuration does not say (DINOv3)."""
+        """Return the stride of the last stage; blocks have 4 pixels if the configuration does not say (DINOv3)."""
         return getattr(config, "patch_size", 4) * 2 ** (len(config.depths) - 1)
 
 
 class FocalNetBackboneEncoder(PyramidBackboneEncoder):
-    """FocalNet, which gives a stage's map after it was made coarser for the next stage; the last one apart."""
+    """FocalNet, which returns the map of a stage, except the last one, after downsampling for the next stage."""
 
     @staticmethod
     def default_layers(config: PreTrainedConfig) -> list[int]:
-        """Return the stem and all stages but the last but one, which has the stride of the last."""
+        """Return the stem and all stages except the second last, which has the stride of the last."""
         deepest = len(config.stage_names) - 1
         return [*range(deepest - 1), deepest]
 
 
 class LCNetBackboneEncoder(PyramidBackboneEncoder):
-    """PP-LCNet, whose BatchNorms stand inside what transformers runs twice under gradient checkpointing."""
+    """PP-LCNet, whose BatchNorms are in the part that transformers runs twice with gradient checkpointing."""
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], None]:
-        """Return one map a chosen stage."""
+        """Return one map per selected stage."""
         if backbone.training and any(
             getattr(module, "gradient_checkpointing", False) for module in backbone.modules()
         ):
             raise ValueError(
-                f"Gradient checkpointing is on, but in the encoder {backbone.config.model_type} it would count every "
-                "batch twice in the norm statistics; switch it off by model.gradient_checkpointing_disable()."
+                f"Gradient checkpointing is enabled, but in the encoder {backbone.config.model_type} it would count "
+                "every batch twice in the norm statistics; disable it with model.gradient_checkpointing_disable()."
             )
         return PyramidBackboneEncoder.extract(backbone, pixel_values)
 
 
 class PVTBackboneEncoder(PyramidBackboneEncoder):
-    """PVTv2, whose keys and values are cut into blocks of their own at every stage."""
+    """PVTv2, whose keys and values are split into blocks at every stage."""
 
     @staticmethod
     def image_multiple(config: PreTrainedConfig) -> int:
-        """Return the pixels that a whole number of blocks of keys covers at every stage."""
+        """Return the number of pixels that is a multiple of the blocks of keys at every stage."""
         strides = accumulate(config.strides, mul)
         return lcm(*(stride * ratio for stride, ratio in zip(strides, config.sr_ratios, strict=True)))
 
 
 class FixedSizeBackboneEncoder(PyramidBackboneEncoder):
-    """A pyramid of one fixed image size (Hiera: its position embeddings and windows follow from that size)."""
+    """A pyramid with one fixed image size (Hiera, whose position embeddings and windows depend on that size)."""
 
     def __init__(self, config: PreTrainedConfig):
         size = config.image_size
@@ -114,38 +114,38 @@ class PlainBackboneEncoder(PyramidBackboneEncoder):
 
     @staticmethod
     def image_multiple(config: PreTrainedConfig) -> int:
-        """Return the side of a patch; times the windows along a side where their number is fixed (LW-DETR)."""
+        """Return the side of a patch, times the windows along a side if their number is fixed (LW-DETR)."""
         return square_patch(config) * isqrt(getattr(config, "num_windows", 1))
 
     @classmethod
     def complete_config(cls, config: PreTrainedConfig) -> None:
-        """Choose the layers to read where nobody did, and check the patches; see the base class."""
+        """Set the default layers if none are selected, and check the patches; see the base class."""
         square_patch(config)
         super().complete_config(config)
 
     @staticmethod
     def default_layers(config: PreTrainedConfig) -> list[int]:
-        """Return four evenly spaced layers, (3, 6, 9, 12) of 12, as DPT reads them; fewer of less than four."""
+        """Return four evenly spaced layers, (3, 6, 9, 12) of 12, as in DPT; fewer if there are less than four."""
         layers = len(config.stage_names) - 1
         return sorted({max(1, layers * quarter // 4) for quarter in (1, 2, 3, 4)})
 
 
 class ViTBackboneEncoder(PlainBackboneEncoder):
-    """A vision transformer that gives all its tokens, prefix tokens first (DINOv2, as in Depth Anything, or BEiT)."""
+    """A vision transformer that returns all tokens, prefix tokens first (DINOv2, as in Depth Anything, or BEiT)."""
 
     @classmethod
     def complete_config(cls, config: PreTrainedConfig) -> None:
-        """Ask the backbone to keep its prefix tokens; see the base class."""
+        """Configure the backbone to keep its prefix tokens; see the base class."""
         if getattr(config, "add_fpn", False):
             raise ValueError(
-                "encoder_config.add_fpn is True; leave it False: heads that want a pyramid of maps make their own."
+                "encoder_config.add_fpn is True; set it to False: heads that need a pyramid of maps build their own."
             )
         config.reshape_hidden_states = False
         super().complete_config(config)
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one map a chosen layer, each at the stride of the patches, and the CLS and register tokens."""
+        """Return one map per selected layer, each at the stride of the patches, and the CLS and register tokens."""
         tokens = backbone(pixel_values).feature_maps
         return unfold_tokens(tokens, pixel_values.shape[-2:], square_patch(backbone.config))
 
@@ -155,14 +155,14 @@ class RotaryViTBackboneEncoder(ViTBackboneEncoder):
 
     @classmethod
     def complete_config(cls, config: PreTrainedConfig) -> None:
-        """Leave the configuration of Sapiens2's own head out; see the base class."""
+        """Remove the configuration of Sapiens2's own head; see the base class."""
         if config.model_type == "sapiens2":
             config.head_config = None
         super().complete_config(config)
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one map a chosen layer, and the CLS and register tokens, put through the same norm as the map."""
+        """Return one map per selected layer, and the CLS and register tokens with the same norm as the map."""
         config = backbone.config
         output = backbone(pixel_values, output_hidden_states=True)
         tokens = []
@@ -176,7 +176,7 @@ class RotaryViTBackboneEncoder(ViTBackboneEncoder):
 
 
 def normalises_layer(config: PreTrainedConfig, index: int) -> bool:
-    """Whether a rotary backbone puts a layer through its final norm: Sapiens2 all or none, DINOv3 always the last."""
+    """Whether a rotary backbone applies its final norm to a layer: Sapiens2 to all or none, DINOv3 to the last."""
     if config.model_type == "sapiens2":
         return config.normalize_backbone_outputs
     return config.apply_layernorm or index == len(config.stage_names) - 1

@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one forward on the meta device tells about a backbone.
+    """Properties of a backbone, from one forward pass on the meta device.
 
     Args:
         channels (`tuple[int, ...]`), strides (`tuple[float, ...]`): Of the maps, shallow to deep.
@@ -42,14 +42,14 @@ DRY_RUNS: dict[str, DryRun] = {}
 
 @dataclass
 class EncoderFeatures:
-    """What an encoder hands to a head.
+    """The output of an encoder and input of a head.
 
     Args:
         maps (`list[torch.Tensor]`): Maps of shape `(B, C_i, h_i, w_i)`, shallow to deep.
         prefix_tokens (`list[torch.Tensor | None]` or `None`): Per map the CLS and register tokens `(B, P, C_i)`, for
             heads that read them; `None` for convolutional maps and encoders.
         strides (`tuple[float, ...]`): Input pixels per map cell.
-        input_size (`tuple[int, int]`): Height and width of the image as given.
+        input_size (`tuple[int, int]`): Height and width of the input image.
         padded_size (`tuple[int, int]`): Height and width after padding to the encoder's multiple; the maps cover it.
     """
 
@@ -60,26 +60,26 @@ class EncoderFeatures:
     padded_size: tuple[int, int]
 
     def to_input(self, decoded: Tensor) -> Tensor:
-        """Resize a decoded map `(B, C, h, w)` that covers the padded image to the image as given, `(B, C, H, W)`."""
+        """Resize a decoded map `(B, C, h, w)` of the padded image and crop it to the input image, `(B, C, H, W)`."""
         if decoded.shape[-2:] != self.padded_size:
             decoded = F.interpolate(decoded, size=self.padded_size, mode="bilinear", align_corners=False)
         return decoded[..., : self.input_size[0], : self.input_size[1]]
 
 
 class DepthSegEncoder(nn.Module, ABC):
-    """A backbone that takes any image size and declares what its maps look like.
+    """A backbone for any image size, with the channels and strides of its maps.
 
-    The image is padded at the right and bottom, by repeating its border, to a multiple of what the backbone needs.
+    The image is padded at the right and bottom, by replicating its border, to the multiple that the backbone requires.
     Channels, strides and the number of prefix tokens come from a dry run on the meta device, because the attributes
-    that backbones declare are not always true. A backbone of one fixed size gets the image resized to that size
-    instead, and says so; its maps then cover the image as given.
+    that backbones declare are not always correct. For a backbone with one fixed size the image is resized to that size
+    instead, with a warning; its maps then cover the input image.
 
     Attributes:
         backbone (`PreTrainedModel`): The bare backbone.
-        channels (`list[int]`), strides (`tuple[float, ...]`): One entry a map, shallow to deep.
-        num_prefix_tokens (`int`): Prefix tokens a map comes with.
+        channels (`list[int]`), strides (`tuple[float, ...]`): One entry per map, shallow to deep.
+        num_prefix_tokens (`int`): Number of prefix tokens of a map.
         multiple (`int`): The image is padded to a multiple of it.
-        fixed_size (`tuple[int, int]`, *optional*): The only height and width that the backbone takes.
+        fixed_size (`tuple[int, int]`, *optional*): The only height and width that the backbone supports.
         frozen (`bool`): Whether [`~DepthSegEncoder.freeze`] was called.
     """
 
@@ -90,7 +90,7 @@ class DepthSegEncoder(nn.Module, ABC):
         super().__init__()
         self.frozen = False
         self.backbone = self.build_backbone(config)
-        # Remembered, because the meta device is slow: half the time of loading a small model.
+        # Cached, because the meta device is slow: half the time of loading a small model.
         key = config.to_json_string(use_diff=False)
         if key not in DRY_RUNS:
             DRY_RUNS[key] = self.dry_run(config)
@@ -100,7 +100,7 @@ class DepthSegEncoder(nn.Module, ABC):
         self.unused = DRY_RUNS[key].unused
 
     def dry_run(self, config: PreTrainedConfig) -> DryRun:
-        """Run a copy of the backbone on the meta device, with gradients whatever the caller does."""
+        """Run a copy of the backbone on the meta device, with gradients regardless of the caller's mode."""
         height, width = self.dry_run_size()
         with torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
             backbone = self.build_on_meta(config)
@@ -114,9 +114,9 @@ class DepthSegEncoder(nn.Module, ABC):
         )
 
     def build_on_meta(self, config: PreTrainedConfig) -> nn.Module:
-        """Return a copy of the backbone that takes no memory."""
+        """Return a copy of the backbone that uses no memory."""
         with torch.device("meta"):
-            # Moved as well, because some parameters are made without regard to the device.
+            # Moved as well, because some parameters are created on the CPU regardless of the device context.
             return self.build_backbone(config).to("meta").eval()
 
     def dry_run_size(self) -> tuple[int, int]:
@@ -126,9 +126,9 @@ class DepthSegEncoder(nn.Module, ABC):
 
     @staticmethod
     def complete_config(config: PreTrainedConfig) -> None:
-        """Fill in, and check, what this encoder asks of its configuration beyond the backbone's own defaults.
+        """Check the configuration, and set the options of this encoder beyond the backbone's own defaults.
 
-        Called when the model's configuration is made, so that a configuration is the same before and after saving.
+        Called when the model's configuration is created, so that a configuration is the same before and after saving.
         """
 
     @abstractmethod
@@ -141,14 +141,14 @@ class DepthSegEncoder(nn.Module, ABC):
         """Return the maps `(B, C_i, h_i, w_i)` and prefix tokens `(B, P, C_i)` of a padded image `(B, 3, H, W)`."""
 
     def unused_parameters(self, maps_read: slice = slice(None)) -> list[nn.Parameter]:
-        """Parameters of the backbone that no map depends on; they would make distributed training wait for ever.
+        """Parameters of the backbone that no map depends on; distributed training would wait for their gradients.
 
-        Such are mask tokens, layers above the deepest one that is read, final norms that no map passes, and what the
-        backbone itself holds fixed. The autograd graph of the dry run tells.
+        Examples are mask tokens, layers above the deepest map that is read, final norms that are not applied to any
+        map, and parameters that the backbone itself freezes. They are found in the autograd graph of the dry run.
 
         Args:
-            maps_read (`slice`, *optional*): Which maps the head reads; all without it. Swin and others put every map
-                through a norm of its own, which is unused where its map is.
+            maps_read (`slice`, *optional*): Which maps the head reads; all without it. Swin and others have a separate
+                norm for every map, which is unused if its map is.
         """
         names = frozenset.intersection(*self.unused[maps_read])
         return [parameter for name, parameter in self.backbone.named_parameters() if name in names]
@@ -163,7 +163,7 @@ class DepthSegEncoder(nn.Module, ABC):
 
     @property
     def num_layers(self) -> int:
-        """Number of the last layer: one above the blocks (or stages), for what runs after them."""
+        """Number of the last layer: one above the blocks (or stages), for the modules after them."""
         return self.layer_numbers[1]
 
     def layer_of(self, parameter_name: str) -> int:
@@ -183,7 +183,7 @@ class DepthSegEncoder(nn.Module, ABC):
         return self.layer_numbers[0][owner]
 
     def freeze(self) -> None:
-        """Fix parameters and norm statistics, whatever `.train()` says later."""
+        """Freeze parameters and norm statistics; a later `.train()` does not unfreeze them."""
         self.frozen = True
         self.requires_grad_(False)
         self.train(False)
@@ -213,21 +213,21 @@ class DepthSegEncoder(nn.Module, ABC):
         return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, padded_size)
 
     def resize(self, pixel_values: Tensor) -> Tensor:
-        """Resize an image `(B, 3, H, W)` to the fixed size of the backbone, and warn once that this is done."""
+        """Resize an image `(B, 3, H, W)` to the fixed size of the backbone, with one warning."""
         if tuple(pixel_values.shape[-2:]) == self.fixed_size:
             return pixel_values
         height, width = self.fixed_size
         logger.warning_once(
-            f"The encoder {self.backbone.config.model_type} takes images of {height}x{width} pixels only: images of "
-            "another size are resized to that, their shape included."
+            f"The encoder {self.backbone.config.model_type} supports only images of {height}x{width} pixels: images "
+            "of other sizes are resized to this size, without keeping their aspect ratio."
         )
-        # In float32, because smoothing is not offered in half precision everywhere.
+        # In float32, because antialiasing is not supported in half precision everywhere.
         resized = F.interpolate(pixel_values.float(), self.fixed_size, mode="bilinear", antialias=True)
         return resized.to(pixel_values.dtype)
 
 
 def unreached_parameters(module: nn.Module, output: Tensor) -> frozenset[str]:
-    """Return the names of the parameters that the autograd graph of an output does not hold."""
+    """Return the names of the parameters that are not in the autograd graph of an output."""
     reached, seen = set(), set()
     pending = [output.grad_fn]
     while pending:

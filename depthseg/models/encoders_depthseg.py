@@ -47,13 +47,13 @@ ENCODERS: dict[str, EncoderEntry] = {
     "depthseg_resnet": EncoderEntry(
         ResNetEncoder,
         DepthSegResNetConfig,
-        "ResNet-18/34/50/101 in the Monodepth2 form: five maps at strides 2 to 32, any width.",
+        "ResNet-18/34/50/101 as in Monodepth2: five maps at strides 2 to 32, any width.",
         "https://huggingface.co/papers/1806.01260",
     ),
     "depth_pro": EncoderEntry(
         DepthProEncoder,
         CONFIG_MAPPING["depth_pro"],
-        "DepthPro's two ViTs, on patches of the image at three scales and on the whole.",
+        "DepthPro's two ViTs, on patches of the image at three scales and on the whole image.",
         "https://huggingface.co/papers/2410.02073",
         fixed_size=True,
     ),
@@ -72,13 +72,13 @@ ENCODERS: dict[str, EncoderEntry] = {
     "vit": EncoderEntry(
         ViTEncoder,
         CONFIG_MAPPING["vit"],
-        "Plain ViT, as trained for classification.",
+        "Plain ViT, pre-trained for classification.",
         "https://huggingface.co/papers/2010.11929",
     ),
     "vit_mae": EncoderEntry(
         ViTMAEEncoder,
         CONFIG_MAPPING["vit_mae"],
-        "Plain ViT, as trained by masked autoencoding.",
+        "Plain ViT, pre-trained as a masked autoencoder (MAE).",
         "https://huggingface.co/papers/2111.06377",
     ),
 }
@@ -97,21 +97,21 @@ AUTO_BACKBONES: dict[str, tuple[type[DepthSegEncoder], str, str]] = {
     "hgnet_v2": (PyramidBackboneEncoder, "HGNetV2, the convolutional encoder of RT-DETR and D-FINE.", "2304.08069"),
     "hiera": (FixedSizeBackboneEncoder, "Hiera: a plain hierarchy of ViT blocks.", "2306.00989"),
     "lw_detr_vit": (PlainBackboneEncoder, "The ViT of LW-DETR, with a fixed number of windows.", "2406.03458"),
-    "maskformer-swin": (PyramidBackboneEncoder, "Swin as MaskFormer has it.", "2107.06278"),
-    "pixio": (ViTBackboneEncoder, "Pixio: a ViT trained by masked autoencoding, several CLS tokens.", "2512.15715"),
+    "maskformer-swin": (PyramidBackboneEncoder, "Swin as in MaskFormer.", "2107.06278"),
+    "pixio": (ViTBackboneEncoder, "Pixio: a ViT pre-trained as an MAE, with several CLS tokens.", "2512.15715"),
     "pp_lcnet": (LCNetBackboneEncoder, "PP-LCNet: a small network for CPUs.", "2109.15099"),
     "pvt_v2": (PVTBackboneEncoder, "Pyramid Vision Transformer V2.", "2106.13797"),
-    "resnet": (PyramidBackboneEncoder, "ResNet as transformers has it: four maps at strides 4 to 32.", "1512.03385"),
+    "resnet": (PyramidBackboneEncoder, "ResNet as in transformers: four maps at strides 4 to 32.", "1512.03385"),
     "rt_detr_resnet": (PyramidBackboneEncoder, "ResNet-D, the encoder of RT-DETR.", "2304.08069"),
     "sapiens2": (RotaryViTBackboneEncoder, "Sapiens2: a ViT trained on images of people.", "2604.21681"),
     "swin": (PyramidBackboneEncoder, "Swin Transformer.", "2103.14030"),
     "swinv2": (PyramidBackboneEncoder, "Swin Transformer V2, the encoder of DPT-Swinv2.", "2111.09883"),
     "textnet": (PyramidBackboneEncoder, "TextNet, the convolutional encoder of FAST.", "2111.02394"),
-    "tipsv2_vision_model": (ViTBackboneEncoder, "The image side of TIPSv2.", "2604.12012"),
+    "tipsv2_vision_model": (ViTBackboneEncoder, "The image encoder of TIPSv2.", "2604.12012"),
     "vitdet": (PlainBackboneEncoder, "ViTDet: a plain ViT with windowed attention.", "2203.16527"),
 }
 for _model_type, (_cls, _summary, _paper) in AUTO_BACKBONES.items():
-    # Another version of transformers may lack one.
+    # Other versions of transformers may lack a backbone.
     if _model_type in CONFIG_MAPPING:
         ENCODERS[_model_type] = EncoderEntry(
             _cls,
@@ -121,16 +121,16 @@ for _model_type, (_cls, _summary, _paper) in AUTO_BACKBONES.items():
             fixed_size=_cls is FixedSizeBackboneEncoder,
         )
 
-# Backbones of `AutoBackbone` that are no encoders here, and why.
+# Backbones of `AutoBackbone` that are not supported as encoders, with the reason.
 UNSUPPORTED_BACKBONES: dict[str, str] = {
-    "dinat": "Needs the package natten.",
-    "pp_lcnet_v3": "Made for reading text; norms take some of its learnable biases out again. `pp_lcnet` works.",
-    "pp_lcnet_v4": "Made for lines of text: it halves the height alone, so that a map has two strides.",
-    "rf_detr_dinov2": "Its windows mix up the patches of images that are not square; `dinov2` is where it comes from.",
-    "timm_backbone": "Needs the package timm.",
-    "tipsv2": "An image and a text model in one; its image side is `tipsv2_vision_model`.",
-    "uvdoc_backbone": "Made for flattening documents: its maps are parallel branches, all of one stride.",
-    "vitpose_backbone": "Made for crops of one person; its patches leave out the last pixels of an image.",
+    "dinat": "Requires the package natten.",
+    "pp_lcnet_v3": "Designed for text recognition; its norms cancel some of its trainable biases. Use `pp_lcnet`.",
+    "pp_lcnet_v4": "Designed for lines of text: it halves only the height, so a map has two different strides.",
+    "rf_detr_dinov2": "Its windows permute the patches of images that are not square. Use `dinov2`, its base model.",
+    "timm_backbone": "Requires the package timm.",
+    "tipsv2": "An image and a text model in one. Use `tipsv2_vision_model`, its image encoder.",
+    "uvdoc_backbone": "Designed for document rectification: its maps are parallel branches with one stride.",
+    "vitpose_backbone": "Designed for crops of one person; its patches do not cover the last pixels of an image.",
 }
 
 

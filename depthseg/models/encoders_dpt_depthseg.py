@@ -1,4 +1,4 @@
-"""The encoder of DPT as transformers has it: a plain ViT, or the hybrid of a BiT ResNet and a ViT."""
+"""The encoder of DPT as in transformers: a plain ViT, or the hybrid of a BiT ResNet and a ViT."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .encoders_base_depthseg import DepthSegEncoder, unfold_tokens
 
 
 class DPTEncoder(DepthSegEncoder):
-    """DPT's own ViT; `encoder_config.backbone_out_indices` are the layers that are read, counted from 0.
+    """DPT's own ViT; `encoder_config.backbone_out_indices` are the selected layers, counted from 0.
 
-    The hybrid gives the first two stages of its ResNet, at strides 4 and 8, and then the layers of its ViT. Position
-    embeddings are interpolated for any size; transformers itself takes the hybrid at one size alone.
+    The hybrid returns the first two stages of its ResNet, at strides 4 and 8, and then the layers of its ViT. Position
+    embeddings are interpolated for any size; transformers itself supports the hybrid at one size only.
 
     Source: Ranftl et al. 2021, https://huggingface.co/papers/2103.13413.
     """
@@ -23,17 +23,17 @@ class DPTEncoder(DepthSegEncoder):
 
     @staticmethod
     def complete_config(config: PreTrainedConfig) -> None:
-        """Check that this is a DPT with an encoder of its own, and the layers to read."""
+        """Check that this is a DPT with its own encoder, and the selected layers."""
         if config.backbone_config is not None and not config.is_hybrid:
             raise ValueError(
-                "encoder_config of model type 'dpt' names a backbone_config without is_hybrid=True: then the backbone "
-                f"is the encoder; give encoder_config={{'model_type': {config.backbone_config.model_type!r}, ...}}."
+                "encoder_config of model type 'dpt' has a backbone_config without is_hybrid=True. The backbone is "
+                f"then the encoder; give encoder_config={{'model_type': {config.backbone_config.model_type!r}, ...}}."
             )
         layers = config.num_hidden_layers
         if len(config.backbone_out_indices) != 4 or not all(0 <= i < layers for i in config.backbone_out_indices):
             raise ValueError(
-                f"encoder_config.backbone_out_indices is {config.backbone_out_indices}; a DPT of {layers} layers "
-                f"needs four from 0 to {layers - 1}."
+                f"encoder_config.backbone_out_indices is {config.backbone_out_indices}; a DPT with {layers} layers "
+                f"requires four entries from 0 to {layers - 1}."
             )
 
     def build_backbone(self, config: PreTrainedConfig) -> DPTModel:

@@ -1,4 +1,4 @@
-"""Encoders that transformers builds for one depth family alone: GLPN's and DepthPro's."""
+"""Encoders that transformers provides only within one depth family: GLPN's and DepthPro's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .encoders_base_depthseg import DepthSegEncoder
 
 
 class GLPNEncoder(DepthSegEncoder):
-    """The Mix Transformer of GLPN (SegFormer's encoder): one map a stage, at strides 4 to 32 as published.
+    """The Mix Transformer of GLPN (SegFormer's encoder): one map per stage, at strides 4 to 32 as published.
 
-    Attention reads keys from patches of the map; the image is padded so far that they cover every map and none is
-    cut off at the border, which is a multiple of 32 as published.
+    Attention uses keys of patches of the map; the image is padded so that whole patches cover every map, to a multiple
+    of 32 as published.
 
     Source: Kim et al. 2022, https://huggingface.co/papers/2201.07436.
     """
@@ -30,16 +30,16 @@ class GLPNEncoder(DepthSegEncoder):
 
     @staticmethod
     def extract(backbone: GLPNModel, pixel_values: Tensor) -> tuple[list[Tensor], None]:
-        """Return one map a stage."""
+        """Return one map per stage."""
         return list(backbone(pixel_values, output_hidden_states=True).hidden_states), None
 
 
 class DepthProEncoder(DepthSegEncoder):
     """DepthPro's two ViTs: one reads patches of the image at several scales, the other the whole image, small.
 
-    Shallow to deep the maps are: intermediate layers of the first ViT on the full image, its last layer on the images
-    from the largest to the smallest, and the last layer of the second. The number and size of the patches fit one
-    square image size, 1536 as published, to which DepthPro's own image processor resizes as well.
+    The maps from shallow to deep are: intermediate layers of the first ViT on the full image, its last layer on the
+    images from the largest to the smallest, and the last layer of the second ViT. The number and size of the patches
+    determine one square image size, 1536 as published, to which DepthPro's own image processor resizes as well.
 
     Source: Bochkovskii et al. 2024, https://huggingface.co/papers/2410.02073.
     """
@@ -51,7 +51,7 @@ class DepthProEncoder(DepthSegEncoder):
 
     @staticmethod
     def complete_config(config: PreTrainedConfig) -> None:
-        """Leave the field-of-view network out, and check that the smallest image is one patch."""
+        """Disable the field-of-view network, and check that the smallest image is one patch."""
         config.use_fov_model = False
         size = config.patch_size / min(config.scaled_images_ratios)
         if max(config.scaled_images_ratios) != 1 or any(
@@ -63,7 +63,7 @@ class DepthProEncoder(DepthSegEncoder):
             )
 
     def build_backbone(self, config: PreTrainedConfig) -> DepthProModel:
-        """Return a new DepthPro without its neck, which is the head's."""
+        """Return a new DepthPro without its neck, which belongs to the head."""
         backbone = DepthProModel(config)
         del backbone.neck
         return backbone

@@ -1,7 +1,7 @@
-"""Which layer a parameter of a backbone belongs to, read off its structure and off one run of it.
+"""The layer of each parameter of a backbone, from the structure of the backbone and one forward pass.
 
-A transformer's layers are its blocks, the innermost repeated modules with attention, whatever stages they stand in. A
-network without attention counts its stages, the outermost repeated modules. Nothing here knows a family by name.
+The layers of a transformer are its blocks: the innermost repeated modules with attention, in all stages. The layers of
+a network without attention are its stages: the outermost repeated modules. No family is handled by name.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from transformers import PreTrainedModel
 def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[str, int], int]:
     """Number the modules of a backbone by layer, as BEiT and MAE do for layer-wise learning rates.
 
-    Layer 0 is what runs before the first block (stem, embeddings), 1 to N are the N blocks, N + 1 is what runs after
-    the last one. What runs between two blocks (downsampling) belongs to the one before. Networks side by side, such as
-    the two of DepthPro, are numbered each by itself.
+    Layer 0 contains the modules before the first block (stem, embeddings), 1 to N are the N blocks, and N + 1 contains
+    the modules after the last one. Modules between two blocks (downsampling) belong to the one before. Parallel
+    networks, such as the two of DepthPro, are numbered independently.
 
     Args:
-        backbone (`nn.Module`): The backbone; the meta device will do.
+        backbone (`nn.Module`): The backbone; it can be on the meta device.
         run (`Callable`): Runs the backbone once.
 
     Returns:
         `tuple[dict[str, int], int]`: name of every module (`""` is the backbone itself) -> layer, and N + 1, of the
-        longest network where there are several.
+        longest network if there are several.
 
     Source: Bao et al. 2022, https://huggingface.co/papers/2106.08254; He et al. 2022,
     https://huggingface.co/papers/2111.06377, appendix A.
@@ -57,7 +57,7 @@ def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[
     for hook in hooks:
         hook.remove()
     for name, _ in backbone.named_modules():
-        if name not in layers:  # never called: in a block left out, inside a module called, or of no use
+        if name not in layers:  # never called: in a skipped block, inside a called module, or unused
             block = enclosing(name, numbers)
             around = next((layers[parent] for parent in parents(name)[:-1] if parent in layers), top)
             layers[name] = around if block is None else block
@@ -65,7 +65,7 @@ def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[
 
 
 def find_networks(backbone: nn.Module) -> list[str]:
-    """Return the names of the models that stand side by side in a backbone; `[""]` where it is one network."""
+    """Return the names of the parallel models in a backbone; `[""]` if it is one network."""
     models = [
         name
         for name, module in backbone.named_modules()
@@ -79,13 +79,13 @@ def find_networks(backbone: nn.Module) -> list[str]:
 
 
 def find_blocks(network: nn.Module, prefix: str) -> list[str]:
-    """Return the names, under `prefix`, of a network's attention blocks, or else of its stages, in their order."""
+    """Return the names, under `prefix`, of a network's attention blocks or, without attention, of its stages."""
     blocks = attention_blocks(network) or stages(network)
     return [f"{prefix}.{name}" if prefix else name for name in blocks]
 
 
 def attention_blocks(network: nn.Module) -> list[str]:
-    """Return the names of the elements, innermost, of those module lists whose elements all hold attention."""
+    """Return the names of the elements of the innermost module lists whose elements all contain attention."""
     elements = [
         f"{name}.{index}".lstrip(".")
         for name, module in network.named_modules()
@@ -97,9 +97,9 @@ def attention_blocks(network: nn.Module) -> list[str]:
 
 
 def stages(network: nn.Module) -> list[str]:
-    """Return the names of the stages: the elements of the outermost module list, or outermost lists side by side.
+    """Return the names of the stages: the elements of the outermost module list, or of parallel outermost lists.
 
-    Where such lists stand in several places, as a stem of convolutions may be one, the place with most weights counts.
+    If there are several such lists, for example a convolutional stem, the parent with the most weights is used.
     """
     places: dict[str, list[str]] = {}
     for name, module in network.named_modules():
@@ -115,7 +115,7 @@ def stages(network: nn.Module) -> list[str]:
 
 
 def holds_attention(module: nn.Module) -> bool:
-    """Whether a module holds attention, which transformers' class names tell in every family."""
+    """Whether a module contains attention, from the class names of transformers."""
     return any("Attention" in type(child).__name__ for child in module.modules())
 
 
@@ -131,5 +131,5 @@ def parents(name: str) -> list[str]:
 
 
 def is_inside(name: str, outer: str) -> bool:
-    """Whether a dotted name is another one, or lies inside it."""
+    """Whether a dotted name equals another one, or is inside it."""
     return not outer or name == outer or name.startswith(f"{outer}.")

@@ -1,6 +1,6 @@
-"""ResNet in the Monodepth2 form: five maps, the first one taken before the max-pool, at strides 2 to 32.
+"""ResNet as in Monodepth2: five maps, the first one from before the max-pool, at strides 2 to 32.
 
-With dilation in place of the last strides the deeper maps stay at stride 8 or 16.
+With dilation instead of the last strides the deeper maps have stride 8 or 16.
 
 Shape letters: B batch, H and W image size, C channels.
 
@@ -33,11 +33,11 @@ class DepthSegResNetConfig(PreTrainedConfig):
             Multiplies the channels of every stage (64, 128, 256, 512); each is rounded to a multiple of 8.
         num_channels (`int`, *optional*, defaults to `3`): Channels of the input image.
         output_stride (`int`, *optional*, defaults to `32`):
-            Input pixels per cell of the deepest map: 32, or 16 or 8 by dilation. The parameters are the same, and mean
-            the same: the denser maps hold those of stride 32 at every second or fourth cell.
+            Input pixels per cell of the deepest map: 32, or 16 or 8 by dilation. The parameters and their meaning are
+            the same: the denser maps contain those of stride 32 at every second or fourth cell.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: For a wrong type, another depth or a width that leaves no channel.
+        huggingface_hub.errors.StrictDataclassError: For a wrong type, another depth or a width without any channel.
     """
 
     model_type = "depthseg_resnet"
@@ -48,12 +48,12 @@ class DepthSegResNetConfig(PreTrainedConfig):
     output_stride: int = 32
 
     def validate_architecture(self) -> None:
-        """Check the values; called by `@strict` when the configuration is made and when it is saved."""
+        """Check the values; called by `@strict` when the configuration is created and when it is saved."""
         if self.depth not in BLOCKS_PER_STAGE:
             raise ValueError(f"encoder_config.depth is {self.depth}; allowed are {sorted(BLOCKS_PER_STAGE)}.")
         if not 0.125 <= self.width_factor <= 4:
             raise ValueError(
-                f"encoder_config.width_factor is {self.width_factor}; it must lie between 0.125 (8 channels in the "
+                f"encoder_config.width_factor is {self.width_factor}; it must be between 0.125 (8 channels in the "
                 "first stage) and 4."
             )
         if self.output_stride not in OUTPUT_STRIDES:
@@ -68,7 +68,7 @@ class DepthSegResNetConfig(PreTrainedConfig):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and -34). Source: https://huggingface.co/papers/1512.03385.
 
-    `dilations` are those before and behind the place of the stride; see [`stage_layout`].
+    `dilations` are those before and after the stride; see [`stage_layout`].
     """
 
     expansion = 1
@@ -117,11 +117,11 @@ class Bottleneck(nn.Module):
 def stage_layout(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
     """Return the stride and the dilations of the first block of each of the four stages.
 
-    Where a stride is left out, what comes behind it sees a denser grid, and reaches as far by dilation: so its results
-    on every second cell are those of the strided network. What comes before that place keeps its dilation.
+    If a stride is removed, the following convolutions run on a denser grid and keep their receptive field by dilation:
+    their results on every second cell are those of the strided network. The preceding ones keep their dilation.
 
     Returns:
-        `list[tuple[int, tuple[int, int]]]`: per stage the stride and the dilations before and behind its place.
+        `list[tuple[int, tuple[int, int]]]`: per stage the stride and the dilations before and after it.
     """
     layout, reached, dilation = [(1, (1, 1))], 4, 1
     for _ in range(3):
@@ -142,7 +142,7 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 class DepthSegResNet(PreTrainedModel):
     """ResNet without classifier that returns the stem's map and the four stages' maps.
 
-    Parameter names are those of torchvision (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that published weights fit.
+    Parameter names are those of torchvision (`conv1`, `bn1`, `layer1.0.conv1`, ...), as in published weights.
 
     Source: He et al. 2016, https://huggingface.co/papers/1512.03385; the choice of maps is that of Godard et al.
     2019 (Monodepth2), https://huggingface.co/papers/1806.01260, section 4.
@@ -155,7 +155,7 @@ class DepthSegResNet(PreTrainedModel):
 
     def __init__(self, config: DepthSegResNetConfig):
         super().__init__(config)
-        # Set by transformers, together with `_gradient_checkpointing_func`, when checkpointing is switched on.
+        # Set by transformers, together with `_gradient_checkpointing_func`, when checkpointing is enabled.
         self.gradient_checkpointing = False
         block = BasicBlock if config.depth < 50 else Bottleneck
         widths = config.stage_widths
@@ -211,7 +211,7 @@ class DepthSegResNet(PreTrainedModel):
 
 @contextmanager
 def statistics_not_counted(module: nn.Module) -> Iterator[None]:
-    """Normalise by the batch without counting it: a second run over a batch must not move running statistics twice."""
+    """Normalise by the batch without updating running statistics, which a repeated forward pass must not do twice."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     counted = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Plain vision transformers that transformers does not offer as backbones."""
+"""Plain vision transformers that transformers does not provide as backbones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .encoders_base_depthseg import DepthSegEncoder, unfold_tokens
 
 
 class ViTEncoder(DepthSegEncoder):
-    """A plain ViT, as in DPT: hidden states after chosen layers, before the final norm.
+    """A plain ViT, as in DPT: hidden states after the selected layers, before the final norm.
 
-    Transformers does not offer `ViTModel` as a backbone. `encoder_config.out_indices` are the numbers of layers (1 =
-    after the first); without it four evenly spaced ones, (3, 6, 9, 12) of 12, are taken, as DPT does.
+    Transformers does not provide `ViTModel` as a backbone. `encoder_config.out_indices` are the numbers of layers (1 =
+    after the first); by default four evenly spaced ones, (3, 6, 9, 12) of 12, as in DPT.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -22,7 +22,7 @@ class ViTEncoder(DepthSegEncoder):
 
     @staticmethod
     def complete_config(config: PreTrainedConfig) -> None:
-        """Choose the layers to read, or check those chosen."""
+        """Set the default layers, or check the selected ones."""
         layers = config.num_hidden_layers
         if getattr(config, "out_indices", None) is None:
             config.out_indices = [layers * (i + 1) // 4 for i in range(4)]
@@ -37,20 +37,20 @@ class ViTEncoder(DepthSegEncoder):
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one map a chosen layer, each at the stride of the patches, and the CLS tokens."""
+        """Return one map per selected layer, each at the stride of the patches, and the CLS tokens."""
         output = backbone(pixel_values, interpolate_pos_encoding=True, output_hidden_states=True)
         return unfold_layers(backbone, output.hidden_states, pixel_values)
 
 
 class ViTMAEEncoder(ViTEncoder):
-    """The ViT of a masked autoencoder, with nothing masked and the patches in their order.
+    """The ViT of a masked autoencoder, without masking and with the patches in their original order.
 
-    Its position embeddings stay fixed, as in transformers.
+    Its position embeddings are not trained, as in transformers.
     """
 
     @staticmethod
     def complete_config(config: PreTrainedConfig) -> None:
-        """Choose the layers to read, or check those chosen, and mask nothing."""
+        """Set the default layers, or check the selected ones, and disable masking."""
         config.mask_ratio = 0.0
         ViTEncoder.complete_config(config)
 
@@ -60,10 +60,10 @@ class ViTMAEEncoder(ViTEncoder):
 
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one map a chosen layer, each at the stride of the patches, and the CLS tokens."""
+        """Return one map per selected layer, each at the stride of the patches, and the CLS tokens."""
         batch, _, height, width = pixel_values.shape
         patch = backbone.config.patch_size
-        # The backbone puts patches into the order of this noise: rising, they stay where they are.
+        # The backbone sorts patches by this noise; increasing values keep their order.
         noise = torch.arange((height // patch) * (width // patch), device=pixel_values.device).expand(batch, -1)
         output = backbone(pixel_values, noise=noise, interpolate_pos_encoding=True, output_hidden_states=True)
         return unfold_layers(backbone, output.hidden_states, pixel_values)
@@ -72,6 +72,6 @@ class ViTMAEEncoder(ViTEncoder):
 def unfold_layers(
     backbone: nn.Module, hidden_states: tuple[Tensor, ...], pixel_values: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the maps and prefix tokens of the layers that the configuration names."""
+    """Return the maps and prefix tokens of the layers that the configuration selects."""
     tokens = [hidden_states[index] for index in backbone.config.out_indices]
     return unfold_tokens(tokens, pixel_values.shape[-2:], backbone.config.patch_size)

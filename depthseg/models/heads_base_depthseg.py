@@ -21,8 +21,8 @@ class DepthSegHead(nn.Module, ABC):
         strides (`tuple[float, ...]`): Input pixels per cell of the decoder maps, finest first.
         maps_read (`slice`): Which of the encoder's maps the head reads.
         classifier_map (`int`): Which decoder map the classifier reads.
-        activates_depth (`bool`): Whether the depth predictors end in an activation of their own, with values from 0
-            to 1 in shares of `config.max_depth`; otherwise the model applies that of `config.depth_type`.
+        activates_depth (`bool`): Whether the depth predictors include their own activation, with values from 0 to 1 as
+            fractions of `config.max_depth`; otherwise the model applies that of `config.depth_type`.
     """
 
     channels: list[int]
@@ -47,7 +47,7 @@ class DepthSegHead(nn.Module, ABC):
         """Return one module per trained scale, finest first, each from its decoder map to `channels` channels."""
 
     def make_depth_predictor(self) -> nn.ModuleList:
-        """Return the predictors of depth: one channel a scale."""
+        """Return the predictors of depth: one channel per scale."""
         return self.make_predictor(1)
 
     @abstractmethod
@@ -59,10 +59,10 @@ class DepthSegHead(nn.Module, ABC):
         return [predictor(level) for predictor, level in zip(predictors, maps, strict=False)]
 
     def serve(self, depth: bool, labels: bool) -> None:
-        """Take note, once, of the last layers that will read this head; what none of them needs may be left out."""
+        """Register, once, the last layers that read this head; modules that none of them needs can be skipped."""
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """Parameters that no output depends on; they would make distributed training wait for ever."""
+        """Parameters that no output depends on; distributed training would wait for their gradients."""
         return []
 
 
@@ -95,7 +95,7 @@ def complete_options(config_class: type, options: dict[str, Any] | None, where: 
     Args:
         config_class (`type`): Frozen dataclass whose constructor checks values.
         options (`dict`, *optional*): Some or all of its fields.
-        where (`str`): What the options belong to, for the error message.
+        where (`str`): Owner of the options, for the error message.
 
     Returns:
         `dict`: every option, as plain JSON types.

@@ -1,4 +1,4 @@
-"""What dense heads are made of.
+"""Building blocks of dense heads.
 
 Shape letters: B batch, C channels, K classes, h and w map size.
 """
@@ -14,7 +14,7 @@ from .heads_base_depthseg import DepthSegHead
 
 
 class ConvNormReLU(nn.Sequential):
-    """Convolution without bias, BatchNorm and ReLU; the size of the map stays."""
+    """Convolution without bias, BatchNorm and ReLU; the size of the map is kept."""
 
     def __init__(
         self, in_channels: int, channels: int, kernel_size: int = 3, dilation: int = 1, momentum: float = 0.1
@@ -28,12 +28,12 @@ class ConvNormReLU(nn.Sequential):
 
 
 class ImageLevel(nn.Sequential):
-    """The mean over a map as one vector a image, `(B, C, h, w)` to `(B, channels, 1, 1)`: convolved, normalised, ReLU.
+    """Image-level features: the mean over a map, `(B, C, h, w)` to `(B, channels, 1, 1)`, convolved, normalised, ReLU.
 
-    Papers normalise this vector by BatchNorm, which has one value an image and channel to estimate from: of one image
-    none can be made, of two only signs are left, and evaluation sees other numbers than training did. The norm here
-    goes over the channels of each image (GroupNorm of one group), whatever the batch and the mode; parameters have
-    the shapes of BatchNorm's.
+    Papers normalise this vector with BatchNorm, which has only one value per image and channel: statistics of one
+    image are undefined, with two images only signs remain, and evaluation differs from training. The norm here is over
+    the channels of each image (GroupNorm with one group), independent of batch and mode; its parameters have the
+    shapes of BatchNorm's.
     """
 
     def __init__(self, in_channels: int, channels: int, norm: nn.Module | None = None):
@@ -63,9 +63,9 @@ class PixelHead(DepthSegHead):
     Args:
         maps_read (`slice`): Which of the encoder's maps the head reads.
         channels (`int`): Channels of the decoder map.
-        stride (`float`): Input pixels per cell of it.
-        classifier_dropout (`float`, *optional*, defaults to `0.0`): Dropout before the classifier. Depth has none: a
-            regression would learn the spread that dropout makes.
+        stride (`float`): Input pixels per cell of the decoder map.
+        classifier_dropout (`float`, *optional*, defaults to `0.0`): Dropout before the classifier. Depth has none,
+            because dropout biases a regression.
     """
 
     def __init__(self, maps_read: slice, channels: int, stride: float, classifier_dropout: float = 0.0):
@@ -90,28 +90,28 @@ def resize_like(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def check_counts(**options: Any) -> None:
-    """Refuse head options, given by name, that are not whole numbers from 1 up."""
+    """Refuse head options, given by name, that are not integers of at least 1."""
     for name, value in options.items():
         if not is_count(value):
-            raise ValueError(f"head_config.{name} is {value!r}; it must be a whole number from 1 up.")
+            raise ValueError(f"head_config.{name} is {value!r}; it must be an integer of at least 1.")
 
 
 def check_count_lists(**options: Any) -> None:
-    """Refuse head options, given by name, that are not lists of whole numbers from 1 up."""
+    """Refuse head options, given by name, that are not lists of integers of at least 1."""
     for name, value in options.items():
         if not isinstance(value, (list, tuple)) or not value or not all(is_count(number) for number in value):
             raise ValueError(
-                f"head_config.{name} is {value!r}; each must be at least 1, in a list of one or more whole numbers."
+                f"head_config.{name} is {value!r}; it must be a list of one or more integers, each at least 1."
             )
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a whole number from 1 up; True, which Python counts as 1, is none."""
+    """Whether a value is an integer of at least 1; True, which is an int in Python, does not count."""
     return type(value) is int and value >= 1
 
 
 def check_shares(**options: Any) -> None:
-    """Refuse head options, given by name, that are not numbers from 0 to below 1."""
+    """Refuse head options, given by name, that are not numbers of at least 0 and below 1."""
     for name, value in options.items():
         if type(value) not in (int, float) or not 0 <= value < 1:
-            raise ValueError(f"head_config.{name} is {value!r}; it must be a number from 0 to below 1.")
+            raise ValueError(f"head_config.{name} is {value!r}; it must be a number of at least 0 and below 1.")

@@ -28,13 +28,13 @@ class DeepLabV3HeadConfig:
     Args:
         channels (`int`, *optional*, defaults to `256`): Channels of every branch and of their projection.
         rates (`tuple[int, ...]`, *optional*, defaults to `(6, 12, 18)`):
-            Dilations of the 3x3 branches, in cells of the map; meant for stride 16, at stride 8 use twice as much.
+            Dilations of the 3x3 branches, in cells of the map; for stride 16, use twice these values at stride 8.
         image_norm (`str`, *optional*, defaults to `"layer"`):
-            Norm of the image-level branch: `"layer"` (over the channels of each image, any batch), or the papers'
-            `"batch"`, which needs two images in training.
+            Norm of the image-level branch: `"layer"` (over the channels of each image, any batch size), or the papers'
+            `"batch"`, which requires at least two images in training.
         norm_momentum (`float`, *optional*, defaults to `0.1`):
-            Momentum of BatchNorm's statistics. The code of Lao et al. 2024 has 0.0003, which takes some ten thousand
-            steps before evaluation means anything.
+            Momentum of BatchNorm's statistics. The code of Lao et al. 2024 uses 0.0003, with which the statistics
+            require about ten thousand steps before evaluation is meaningful.
         classifier_dropout (`float`, *optional*, defaults to `0.0`): Dropout before the classifier.
     """
 
@@ -53,9 +53,9 @@ class DeepLabV3HeadConfig:
 
 
 class DeepLabV3Head(PixelHead):
-    """A 1x1 convolution, dilated 3x3 convolutions and the mean of the deepest map, side by side, then projected.
+    """A 1x1 convolution, dilated 3x3 convolutions and the mean of the deepest map, in parallel, then projected.
 
-    It is made for maps of stride 8 or 16: plain ViTs have them, and so has our ResNet with
+    It is designed for maps of stride 8 or 16, which plain ViTs have, and `depthseg_resnet` with
     `encoder_config.output_stride`.
 
     Source: Chen et al. 2017, https://huggingface.co/papers/1706.05587, section 3.3. No convolution between projection
@@ -84,8 +84,8 @@ class DeepLabV3Head(PixelHead):
         (given,) = features.maps[self.maps_read]
         if self.needs_two_images and self.training and len(given) == 1:
             raise ValueError(
-                "head_config.image_norm is 'batch' and the batch has one image, of which no statistics can be made; "
-                "use a batch of 2 or more, or image_norm 'layer'."
+                "head_config.image_norm is 'batch' and the batch has one image, which is too few for batch "
+                "statistics; use a batch size of 2 or more, or image_norm 'layer'."
             )
         branches = [self.pointwise(given), *(branch(given) for branch in self.dilated)]
         branches.append(resize_like(self.image_level(given), given))

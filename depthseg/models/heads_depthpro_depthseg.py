@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .encoders_base_depthseg import EncoderFeatures
 from .heads_base_depthseg import DepthSegHead, SegmentationBlock, check_ending
 
-# Fixed in transformers, too.
+# Fixed in transformers as well.
 HEAD_HIDDEN_SIZE = 32
 
 
@@ -21,14 +21,15 @@ class DepthProHeadConfig:
 
     Args:
         scaled_images_feature_dims (`tuple[int, ...]`, *optional*, defaults to `(1024, 1024, 512)`):
-            Channels to which the maps of the scaled images are brought, smallest image first.
+            Channels to which the maps of the scaled images are projected, smallest image first.
         intermediate_feature_dims (`tuple[int, ...]`, *optional*, defaults to `(256, 256)`):
-            Channels to which the intermediate maps are brought, deepest first.
+            Channels to which the intermediate maps are projected, deepest first.
         fusion_hidden_size (`int`, *optional*, defaults to `256`): Channels of the fusion blocks.
         use_batch_norm_in_fusion_residual (`bool`, *optional*, defaults to `False`): BatchNorm in the fusion blocks.
         use_bias_in_fusion_residual (`bool`, *optional*, defaults to `True`): Bias in the fusion blocks.
-        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter adds: one 1x1 convolution where the
-            depth layer is (`"last_layer"`), or DPT's own block on the fused features (`"segmentation_block"`).
+        ending (`str`, *optional*, defaults to `"last_layer"`): The classifier of a segmenter: one 1x1 convolution in
+            place of the depth layer (`"last_layer"`), or DPT's own block on the fused features
+            (`"segmentation_block"`).
         classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout in the segmentation block.
     """
 
@@ -44,16 +45,16 @@ class DepthProHeadConfig:
         if not self.scaled_images_feature_dims or not self.intermediate_feature_dims:
             raise ValueError(
                 f"head_config.scaled_images_feature_dims is {self.scaled_images_feature_dims} and "
-                f"intermediate_feature_dims is {self.intermediate_feature_dims}; each needs at least one entry."
+                f"intermediate_feature_dims is {self.intermediate_feature_dims}; each requires at least one entry."
             )
         check_ending(self.ending)
 
 
 class DepthProHead(DepthSegHead):
-    """DepthPro's decoder on the maps of its encoder: intermediate ones, those of the scaled images, the image's.
+    """DepthPro's decoder on the maps of its encoder: intermediate maps, maps of the scaled images, map of the image.
 
-    Each map is brought to its place in a pyramid, the two deepest become one, and they are fused from deep to
-    shallow with transposed convolutions. The last layer, for either task, is a 1x1 convolution.
+    Each map is projected and upsampled to its level of a pyramid, the two deepest are merged, and the levels are fused
+    from deep to shallow with transposed convolutions. The last layer, for either task, is a 1x1 convolution.
 
     Source: Bochkovskii et al. 2024, https://huggingface.co/papers/2410.02073.
     """
@@ -62,7 +63,7 @@ class DepthProHead(DepthSegHead):
         self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DepthProHeadConfig
     ):
         super().__init__()
-        # Private classes: imported here, so that a rename in transformers breaks this head alone.
+        # Private classes: imported here, so that a rename in transformers breaks only this head.
         from transformers.models.depth_pro.modeling_depth_pro import DepthProFeatureFusionStage, DepthProNeck
 
         self.config = config
@@ -73,20 +74,20 @@ class DepthProHead(DepthSegHead):
         self.conv1 = nn.Conv2d(fusion, fusion // 2, 3, padding=1)
         self.deconv = nn.ConvTranspose2d(fusion // 2, fusion // 2, 2, stride=2)
         self.conv2 = nn.Conv2d(fusion // 2, HEAD_HIDDEN_SIZE, 3, padding=1)
-        # The shallowest map is doubled twice in the neck, and once more for each intermediate map before it.
+        # The shallowest map is upsampled twice by 2 in the neck, and once more for each intermediate map before it.
         self.fused_stride = strides[0] / 2 ** (1 + len(config.intermediate_feature_dims))
         self.serve(depth=True, labels=True)
 
     @staticmethod
     def their_config(channels: list[int], config: DepthProHeadConfig) -> nn.Module:
-        """Return what transformers' modules read, for an encoder's channels."""
+        """Return the configuration of transformers' modules for an encoder's channels."""
         from transformers import DepthProConfig
 
         scaled, intermediate = list(config.scaled_images_feature_dims), list(config.intermediate_feature_dims)
         if len(channels) != 1 + len(scaled) + len(intermediate) or len(set(channels[:-1])) != 1:
             raise ValueError(
                 f"DepthPro's head reads one map of the whole image, {len(scaled)} of scaled images and "
-                f"{len(intermediate)} intermediate ones, the latter all of one width, but the encoder gives "
+                f"{len(intermediate)} intermediate ones, the latter all of one width, but the encoder returns "
                 f"{len(channels)} maps of {list(channels)} channels; use the encoder 'depth_pro'."
             )
         return DepthProConfig(
@@ -95,7 +96,7 @@ class DepthProHead(DepthSegHead):
             use_bias_in_fusion_residual=config.use_bias_in_fusion_residual,
             scaled_images_feature_dims=scaled,
             intermediate_feature_dims=intermediate,
-            # Of these the modules of the head read how many there are.
+            # The modules of the head use only the number of entries.
             scaled_images_ratios=[1.0] * len(scaled),
             scaled_images_overlap_ratios=[0.0] * len(scaled),
             intermediate_hook_ids=[0] * len(intermediate),
@@ -104,7 +105,7 @@ class DepthProHead(DepthSegHead):
         )
 
     def serve(self, depth: bool, labels: bool) -> None:
-        """See [`DepthSegHead.serve`]; the segmentation block needs no convolutions behind the fused map."""
+        """See [`DepthSegHead.serve`]; the segmentation block needs no convolutions after the fused map."""
         block = self.config.ending == "segmentation_block" and labels
         self.refines = depth or not block
         self.hands_on_fused = block
@@ -114,7 +115,7 @@ class DepthProHead(DepthSegHead):
 
     def fuse(self, features: EncoderFeatures) -> Tensor:
         """Return the finest fused map, `(B, fusion_hidden_size, h, w)`."""
-        # transformers goes from deep to shallow.
+        # transformers orders maps from deep to shallow.
         pyramid = self.neck(list(reversed(features.maps)))
         stages = [*self.fusion_stage.intermediate, self.fusion_stage.final]
         fused = None
@@ -128,7 +129,7 @@ class DepthProHead(DepthSegHead):
         return fused
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]: the refined map, the fused map behind it, or one of them; see `serve`."""
+        """See [`DepthSegHead.forward`]: the refined map, the fused map, or one of them; see `serve`."""
         fused = self.fuse(features)
         decoded = [torch.relu(self.conv2(self.deconv(self.conv1(fused))))] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
@@ -144,7 +145,7 @@ class DepthProHead(DepthSegHead):
         return nn.Conv2d(HEAD_HIDDEN_SIZE, num_labels, 1)
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """The residual unit of the first fusion layer, which has no map to join, and what no last layer reads."""
+        """The residual unit of the first fusion layer, which has no second map, and modules that are not used."""
         unused = [self.fusion_stage.intermediate[0].residual_layer1]
         if not self.refines:
             unused += [self.conv1, self.deconv, self.conv2]

@@ -1,9 +1,9 @@
-"""What a head is, and the table of heads.
+"""The table of heads.
 
-A head's `forward` is the decoder body, the same for depth and segmentation: features in, decoder maps out, finest
-first. The last layer is built by the head but owned by the model, under a name that says the task: `depth_predictor`
-or `classifier`. So a depth network becomes a segmenter by exchanging one small module. Pretext tasks keep the decoder
-itself under another name; see [`PretextHead`].
+The `forward` of a head is the decoder body, the same for depth and segmentation: from features to decoder maps, finest
+first. The head builds the last layer, but the model owns it under the name of its task: `depth_predictor` or
+`classifier`. A depth network therefore becomes a segmenter by replacing one small module. Models of other pre-training
+tasks have their decoder under another name; see [`PretextHead`].
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class HeadEntry:
     Args:
         cls (`type[DepthSegHead]`): Built as `cls(channels, strides, num_prefix_tokens, config)`.
         config_class (`type`): Frozen dataclass of the head's options; its defaults complete `head_config`.
-        kind (`str`): `"dense"` (one score a pixel and class) or `"masks"`.
-        tasks (`tuple[str, ...]`): What it can do: `"depth"`, `"segmentation"`.
-        min_levels (`int`): Fewest encoder maps it needs.
+        kind (`str`): `"dense"` (one logit per pixel and class) or `"masks"`.
+        tasks (`tuple[str, ...]`): Its tasks: `"depth"`, `"segmentation"`.
+        min_levels (`int`): Minimum number of encoder maps.
         summary (`str`): One line for the README table.
         source (`str`): The paper.
-        encoders (`tuple[str, ...]` or `None`): The encoders it is for; `None` = any.
+        encoders (`tuple[str, ...]` or `None`): The supported encoders; `None` = any.
     """
 
     cls: type[DepthSegHead]
@@ -56,7 +56,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         1,
-        "U-Net decoder of Monodepth2, the paper's head: up-convolutions with skips, depth at up to four scales.",
+        "U-Net decoder of Monodepth2, as in the paper: up-convolutions with skips, depth at up to four scales.",
         "https://huggingface.co/papers/1806.01260",
     ),
     "dpt": HeadEntry(
@@ -65,7 +65,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         4,
-        "Reassemble and fusion blocks of DPT, on transformer or convolutional maps.",
+        "Reassemble and fusion blocks of DPT, on maps of transformers or convolutional networks.",
         "https://huggingface.co/papers/2103.13413",
     ),
     "native": HeadEntry(
@@ -85,7 +85,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         1,
-        "BatchNorm and one 1x1 convolution on the last map, or on the last four: the linear probe.",
+        "Linear probe: BatchNorm and one 1x1 convolution on the last map, or on the last four.",
         "https://huggingface.co/papers/2304.07193",
     ),
     "fcn": HeadEntry(
@@ -94,7 +94,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         1,
-        "3x3 convolutions with BatchNorm on one map: the fully convolutional baseline.",
+        "Fully convolutional baseline: 3x3 convolutions with BatchNorm on one map.",
         "https://huggingface.co/papers/1411.4038",
     ),
     "deeplabv3": HeadEntry(
@@ -103,7 +103,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         1,
-        "Dilated convolutions of several rates and the image's mean, on the deepest map.",
+        "Dilated convolutions of several rates and image-level features, on the deepest map.",
         "https://huggingface.co/papers/1706.05587",
     ),
     "upernet": HeadEntry(
@@ -121,7 +121,7 @@ HEADS: dict[str, HeadEntry] = {
         "dense",
         ("depth", "segmentation"),
         1,
-        "One linear layer a map on the last four maps, joined by another: all-MLP.",
+        "All-MLP decoder: one linear layer per map on the last four maps, fused by another.",
         "https://huggingface.co/papers/2105.15203",
     ),
 }
@@ -167,24 +167,24 @@ def build_head(
         num_prefix_tokens (`int`): Prefix tokens of each map, 0 for convolutional encoders.
 
     Raises:
-        ValueError: If the encoder has fewer maps than the head needs.
+        ValueError: If the encoder has fewer maps than the head requires.
     """
     entry = head_entry(head_type)
     if len(channels) < entry.min_levels:
         raise ValueError(
-            f"head_type {head_type!r} needs at least {entry.min_levels} encoder maps but the encoder gives "
-            f"{len(channels)}; choose more layers in encoder_config.out_indices or another head."
+            f"head_type {head_type!r} requires at least {entry.min_levels} encoder maps, but the encoder returns "
+            f"{len(channels)}; select more layers in encoder_config.out_indices, or choose another head."
         )
     return entry.cls(channels, strides, num_prefix_tokens, entry.config_class(**head_config))
 
 
 def build_head_on(encoder: Any, config: Any, pictures: int = 1) -> nn.Module:
-    """Build the head that a configuration asks for.
+    """Build the head of a configuration.
 
     Args:
-        encoder ([`DepthSegEncoder`]): Whose maps the head reads.
-        config ([`DepthSegConfig`]): Its `head_type` and `head_config`.
-        pictures (`int`, *optional*, defaults to `1`): Of how many pictures the maps lie side by side.
+        encoder ([`DepthSegEncoder`]): The encoder whose maps the head reads.
+        config ([`DepthSegConfig`]): Its `head_type` and `head_config` are used.
+        pictures (`int`, *optional*, defaults to `1`): Number of images whose maps are concatenated.
 
     Raises:
         ValueError: As [`build_head`].

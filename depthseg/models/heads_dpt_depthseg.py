@@ -1,4 +1,4 @@
-"""The reassemble and fusion blocks of DPT, as transformers has them, on the maps of any encoder."""
+"""The reassemble and fusion blocks of DPT, as in transformers, on the maps of any encoder."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class DPTHeadConfig:
 
     Args:
         neck_hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(96, 192, 384, 768)`):
-            Channels after reassembling, shallow to deep. Read for transformers alone; the maps of a convolutional
-            encoder keep theirs.
+            Channels after reassembling, shallow to deep. Used only for transformer encoders; the maps of a
+            convolutional encoder keep their channels.
         reassemble_factors (`tuple[float, ...]`, *optional*, defaults to `(4, 2, 1, 0.5)`):
-            Resizing of the patch grid per map. Read for transformers alone.
+            Resizing of the patch grid per map. Used only for transformer encoders.
         readout_type (`str`, *optional*, defaults to `"project"`):
-            What becomes of the CLS token: `"project"`, `"add"` or `"ignore"`. Read for transformers alone.
+            Use of the CLS token: `"project"`, `"add"` or `"ignore"`. Used only for transformer encoders.
         readout_act (`str`, *optional*, defaults to `"gelu"`): Activation of the projected readout.
         fusion_hidden_size (`int`, *optional*, defaults to `256`): Channels of the fusion blocks.
         use_batch_norm_in_fusion_residual (`bool`, *optional*, defaults to `False`): BatchNorm in the fusion blocks.
-        use_bias_in_fusion_residual (`bool`, *optional*): Bias in the fusion blocks; by default where there is no
-            BatchNorm.
+        use_bias_in_fusion_residual (`bool`, *optional*): Bias in the fusion blocks; by default without BatchNorm.
         add_projection (`bool`, *optional*, defaults to `False`): One more convolution between fusion and depth.
         head_hidden_size (`int`, *optional*, defaults to `32`): Channels before the last layer.
         upsampling (`str`, *optional*, defaults to `"image"`): Size of the last map: the image's (`"image"`, as in
             Depth Anything), or twice the fused map's (`"double"`, as in DPT). Equal for patches of 16 pixels.
-        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter adds: one 1x1 convolution where the
-            depth layer is (`"last_layer"`), or DPT's own block on the fused features (`"segmentation_block"`).
+        ending (`str`, *optional*, defaults to `"last_layer"`): The classifier of a segmenter: one 1x1 convolution in
+            place of the depth layer (`"last_layer"`), or DPT's own block on the fused features
+            (`"segmentation_block"`).
         classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout in the segmentation block.
     """
 
@@ -59,7 +59,9 @@ class DPTHeadConfig:
     def __post_init__(self) -> None:
         for name in ("neck_hidden_sizes", "reassemble_factors"):
             if len(getattr(self, name)) != NUM_MAPS:
-                raise ValueError(f"head_config.{name} is {getattr(self, name)}; DPT needs exactly {NUM_MAPS} entries.")
+                raise ValueError(
+                    f"head_config.{name} is {getattr(self, name)}; DPT requires exactly {NUM_MAPS} entries."
+                )
         for name, allowed in (("readout_type", READOUT_TYPES), ("upsampling", UPSAMPLINGS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
@@ -69,13 +71,13 @@ class DPTHeadConfig:
 class FusionStage(nn.Module):
     """Fuse four maps from deep to shallow with transformers' fusion layers.
 
-    transformers doubles the size after each layer, which drifts when a size is odd; here each layer resizes to the
-    *next map's* size. Where sizes are even the two are the same.
+    transformers doubles the size after each layer, which is inexact for odd sizes; here each layer resizes to the size
+    of the *next map*. For even sizes both are equal.
     """
 
     def __init__(self, config: DPTConfig):
         super().__init__()
-        # A private class: imported here, so that a rename in transformers breaks this head alone.
+        # A private class: imported here, so that a rename in transformers breaks only this head.
         from transformers.models.dpt.modeling_dpt import DPTFeatureFusionLayer
 
         self.layers = nn.ModuleList(DPTFeatureFusionLayer(config) for _ in range(NUM_MAPS))
@@ -95,12 +97,12 @@ class FusionStage(nn.Module):
 
 
 class DPTHead(DepthSegHead):
-    """Reassemble, fuse, and the two convolutions before DPT's last layer, at the resolution of the image.
+    """Reassemble and fusion blocks, and the two convolutions before DPT's last layer, at the resolution of the image.
 
-    On transformers the last four maps, all at the stride of the patches, are reassembled into a pyramid. Maps without
-    CLS token beside maps that have one (the convolutional stages of DPT-Hybrid) join as they are. On convolutional
-    encoders the last four maps are the pyramid. The last layer, for either task, is a 1x1 convolution, unless
-    `ending="segmentation_block"` asks for DPT's own on the fused map.
+    For transformer encoders the last four maps, all at the stride of the patches, are reassembled into a pyramid. Maps
+    without CLS token together with maps that have one (the convolutional stages of DPT-Hybrid) are used unchanged. For
+    convolutional encoders the last four maps are the pyramid. The last layer, for either task, is a 1x1 convolution,
+    unless `ending="segmentation_block"` selects DPT's own block on the fused map.
 
     Source: Ranftl et al. 2021, https://huggingface.co/papers/2103.13413.
     """
@@ -111,7 +113,7 @@ class DPTHead(DepthSegHead):
         super().__init__()
         self.config = config
         channels, strides = channels[self.maps_read], strides[self.maps_read]
-        # Of DPT-Hybrid the first two maps come from convolutions, at strides 4 and 8.
+        # The first two maps of DPT-Hybrid are convolutional, at strides 4 and 8.
         self.is_hybrid = num_prefix_tokens > 0 and strides[2] == strides[3] and strides[0] != strides[3]
         self.reassembles = self.is_hybrid or len(set(strides)) == 1
         if self.reassembles and config.readout_type != "ignore" and num_prefix_tokens < 1:
@@ -129,7 +131,7 @@ class DPTHead(DepthSegHead):
             use_bias_in_fusion_residual=config.use_bias_in_fusion_residual,
             is_hybrid=self.is_hybrid,
         )
-        # Set where DPTConfig would fall back on its own backbone's width.
+        # Set because DPTConfig would otherwise use the width of its own backbone.
         neck.backbone_config = None
         if self.reassembles:
             from transformers.models.dpt.modeling_dpt import DPTReassembleStage
@@ -146,7 +148,7 @@ class DPTHead(DepthSegHead):
         self.serve(depth=True, labels=True)
 
     def serve(self, depth: bool, labels: bool) -> None:
-        """See [`DepthSegHead.serve`]; the segmentation block needs no convolutions behind the fused map."""
+        """See [`DepthSegHead.serve`]; the segmentation block needs no convolutions after the fused map."""
         block = self.config.ending == "segmentation_block" and labels
         self.refines = depth or not block
         self.hands_on_fused = block
@@ -166,7 +168,7 @@ class DPTHead(DepthSegHead):
             if self.is_hybrid and index < 2:
                 stage_inputs.append(feature_map)
                 continue
-            # transformers expects a CLS token in front even where readout_type "ignore" drops it at once.
+            # transformers expects a leading CLS token even if readout_type "ignore" drops it.
             prefix = feature_map.new_zeros(len(feature_map), 1, 1) if prefix is None else prefix[:, :1]
             patches = feature_map.flatten(2).transpose(1, 2)
             stage_inputs.append(torch.cat([prefix.expand(-1, -1, patches.shape[-1]), patches], dim=1))
@@ -188,7 +190,7 @@ class DPTHead(DepthSegHead):
         return F.relu(self.conv2(x))
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]: the refined map, the fused map behind it, or one of them; see `serve`."""
+        """See [`DepthSegHead.forward`]: the refined map, the fused map, or one of them; see `serve`."""
         fused = self.fuse(features)[1][-1]
         decoded = [self.refine(fused, features)] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
@@ -204,9 +206,9 @@ class DPTHead(DepthSegHead):
         return nn.Conv2d(self.config.head_hidden_size, num_labels, 1)
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """The residual unit of the first fusion layer, which has no map to join, and what no last layer reads.
+        """The residual unit of the first fusion layer, which has no second map, and modules that are not used.
 
-        They are kept for the weights that are published with them.
+        They are kept because published weights contain them.
         """
         unused = [self.fusion_stage.layers[0].residual_layer1]
         if not self.refines:

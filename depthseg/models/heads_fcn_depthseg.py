@@ -17,10 +17,10 @@ class FCNHeadConfig:
 
     Args:
         channels (`int`, *optional*, defaults to `512`): Channels of the convolutions.
-        num_convs (`int`, *optional*, defaults to `2`): How many convolutions follow one another.
+        num_convs (`int`, *optional*, defaults to `2`): Number of consecutive convolutions.
         concat_input (`bool`, *optional*, defaults to `True`):
-            Whether one more convolution reads their result beside the encoder's map.
-        level (`int`, *optional*, defaults to `-1`): Which encoder map is read: 0 is the shallowest, -1 the deepest.
+            Whether their result is concatenated with the encoder's map and passed through one more convolution.
+        level (`int`, *optional*, defaults to `-1`): The encoder map that is used: 0 is the shallowest, -1 the deepest.
         classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout before the classifier.
     """
 
@@ -36,22 +36,19 @@ class FCNHeadConfig:
         if type(self.concat_input) is not bool:
             raise ValueError(f"head_config.concat_input is {self.concat_input!r}; it must be True or False.")
         if type(self.level) is not int:
-            raise ValueError(
-                f"head_config.level is {self.level!r}; it must be a whole number, -1 for the deepest map."
-            )
+            raise ValueError(f"head_config.level is {self.level!r}; it must be an integer, -1 for the deepest map.")
 
 
 class FCNHead(PixelHead):
     """3x3 convolutions with BatchNorm and ReLU on one encoder map, at that map's size.
 
-    Source: Long et al. 2015, https://huggingface.co/papers/1411.4038, in the form that MMSegmentation made the common
-    baseline.
+    Source: Long et al. 2015, https://huggingface.co/papers/1411.4038, in the common form of MMSegmentation.
     """
 
     def __init__(self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: FCNHeadConfig):
         if not -len(channels) <= config.level < len(channels):
             raise ValueError(
-                f"head_config.level is {config.level} but the encoder gives {len(channels)} maps; choose from "
+                f"head_config.level is {config.level}, but the encoder returns {len(channels)} maps; choose from "
                 f"{-len(channels)} (the shallowest) to -1 (the deepest)."
             )
         level = config.level % len(channels)
@@ -62,7 +59,7 @@ class FCNHead(PixelHead):
         self.join = ConvNormReLU(given + width, width) if config.concat_input else None
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; one map, at the stride of the map that is read."""
+        """See [`DepthSegHead.forward`]; one map, at the stride of the selected encoder map."""
         (given,) = features.maps[self.maps_read]
         decoded = self.convs(given)
         return [decoded if self.join is None else self.join(torch.cat([given, decoded], dim=1))]

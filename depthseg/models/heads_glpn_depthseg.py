@@ -1,4 +1,4 @@
-"""The decoder of GLPN: selective feature fusion from deep to shallow, and one convolution behind it."""
+"""The decoder of GLPN: selective feature fusion from deep to shallow, followed by one convolution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class GLPNHeadConfig:
 
     Args:
         decoder_hidden_size (`int`, *optional*, defaults to `64`): Channels of every decoder stage; even.
-        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter adds: one 3x3 convolution where the
-            depth layer is (`"last_layer"`), or DPT's own block on the fused features (`"segmentation_block"`).
+        ending (`str`, *optional*, defaults to `"last_layer"`): The classifier of a segmenter: one 3x3 convolution in
+            place of the depth layer (`"last_layer"`), or DPT's own block on the fused features
+            (`"segmentation_block"`).
         classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout in the segmentation block.
     """
 
@@ -29,7 +30,7 @@ class GLPNHeadConfig:
     def __post_init__(self) -> None:
         size = self.decoder_hidden_size
         if not isinstance(size, int) or size < 2 or size % 2:
-            raise ValueError(f"head_config.decoder_hidden_size is {size!r}; it must be an even number from 2 up.")
+            raise ValueError(f"head_config.decoder_hidden_size is {size!r}; it must be an even number of at least 2.")
         check_ending(self.ending)
 
 
@@ -37,8 +38,8 @@ class GLPNHead(DepthSegHead):
     """GLPN's decoder stages and the first convolution of its head; the last layer is a 3x3 convolution.
 
     transformers doubles the size after each stage and refuses images that are not multiples of 32; here each stage
-    resizes to the size of the *next map*, then to twice that of the finest map and to the image. On multiples of 32
-    the two are the same.
+    resizes to the size of the *next map*, then to twice that of the finest map and to the image. For multiples of 32
+    both are equal.
 
     Source: Kim et al. 2022, https://huggingface.co/papers/2201.07436.
     """
@@ -47,7 +48,7 @@ class GLPNHead(DepthSegHead):
         self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: GLPNHeadConfig
     ):
         super().__init__()
-        # A private class: imported here, so that a rename in transformers breaks this head alone.
+        # A private class: imported here, so that a rename in transformers breaks only this head.
         from transformers.models.glpn.modeling_glpn import GLPNDecoderStage
 
         self.config = config
@@ -61,7 +62,7 @@ class GLPNHead(DepthSegHead):
         self.serve(depth=True, labels=True)
 
     def serve(self, depth: bool, labels: bool) -> None:
-        """See [`DepthSegHead.serve`]; the segmentation block needs no convolution behind the fused map."""
+        """See [`DepthSegHead.serve`]; the segmentation block needs no convolution after the fused map."""
         block = self.config.ending == "segmentation_block" and labels
         self.refines = depth or not block
         self.hands_on_fused = block
@@ -81,7 +82,7 @@ class GLPNHead(DepthSegHead):
         return fused
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]: the refined map, the fused map behind it, or one of them; see `serve`."""
+        """See [`DepthSegHead.forward`]: the refined map, the fused map, or one of them; see `serve`."""
         fused = self.fuse(features.maps)
         decoded = [F.relu(self.conv(resize(fused, features.padded_size)))] if self.refines else []
         return [*decoded, fused] if self.hands_on_fused else decoded
@@ -97,7 +98,7 @@ class GLPNHead(DepthSegHead):
         return nn.Conv2d(self.config.decoder_hidden_size, num_labels, 3, padding=1)
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """The convolution behind the fused map, where no last layer reads it."""
+        """The convolution after the fused map, if no last layer uses it."""
         return [] if self.refines else list(self.conv.parameters())
 
 

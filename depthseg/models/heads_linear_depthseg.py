@@ -16,7 +16,7 @@ class LinearHeadConfig:
     """Options of [`LinearHead`].
 
     Args:
-        num_layers (`int`, *optional*, defaults to `1`): How many of the deepest encoder maps are read.
+        num_layers (`int`, *optional*, defaults to `1`): Number of deepest encoder maps that are used.
     """
 
     num_layers: int = 1
@@ -36,14 +36,14 @@ class LinearHead(PixelHead):
     ):
         if config.num_layers > len(channels):
             raise ValueError(
-                f"head_config.num_layers is {config.num_layers} but the encoder gives {len(channels)} maps; lower it "
-                "or choose more layers in encoder_config.out_indices."
+                f"head_config.num_layers is {config.num_layers}, but the encoder returns {len(channels)} maps; lower "
+                "it, or select more layers in encoder_config.out_indices."
             )
         deepest = slice(-config.num_layers, None)
         super().__init__(deepest, sum(channels[deepest]), strides[deepest][0])
         self.norm = nn.BatchNorm2d(self.channels[0])
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; one map, at the stride of the finest map that is read."""
+        """See [`DepthSegHead.forward`]; one map, at the stride of the finest map that is used."""
         maps = features.maps[self.maps_read]
         return [self.norm(torch.cat([resize_like(level, maps[0]) for level in maps], dim=1))]

@@ -1,4 +1,4 @@
-"""The decoder of Monodepth2, for encoders of any number of maps at any strides."""
+"""The decoder of Monodepth2, for encoders with any number of maps at any strides."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Monodepth2HeadConfig:
 
     Args:
         decoder_channels (`tuple[int, ...]`, *optional*, defaults to `(16, 32, 64, 128, 256)`):
-            Channels of the decoder's levels, finest first; an encoder of n maps uses the first n.
-        num_scales (`int`, *optional*, defaults to `4`): At how many of the finest levels depth is predicted.
+            Channels of the decoder's levels, finest first; an encoder with n maps uses the first n.
+        num_scales (`int`, *optional*, defaults to `4`): Number of finest levels at which depth is predicted.
     """
 
     decoder_channels: tuple[int, ...] = (16, 32, 64, 128, 256)
@@ -33,7 +33,7 @@ class Monodepth2HeadConfig:
 
 
 class ReflectConv(nn.Module):
-    """Reflection padding of 1 and a 3x3 convolution; maps of one pixel in a direction are padded by repetition."""
+    """Reflection padding of 1 and a 3x3 convolution; maps of one pixel in a direction are padded by replication."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -46,7 +46,7 @@ class ReflectConv(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One level: convolve, upsample to the size of the next finer map, join that map, convolve."""
+    """One level: convolve, upsample to the size of the next finer map, concatenate that map, convolve."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
         super().__init__()
@@ -64,9 +64,9 @@ class UpLevel(nn.Module):
 class Monodepth2Head(DepthSegHead):
     """Up-convolutions with skip connections, from the deepest map to the resolution of the image.
 
-    Level i joins encoder map i - 1 and its output has that map's size; level 0 has the image's. The depth predictors
-    and the classifier are 3x3 convolutions with reflection padding. Plain ViTs get a [`FeaturePyramid`] first, whose
-    four levels then are the encoder's maps.
+    Level i concatenates encoder map i - 1 and its output has the size of that map; level 0 has that of the image. The
+    depth predictors and the classifier are 3x3 convolutions with reflection padding. For plain ViTs a
+    [`FeaturePyramid`] provides the four maps.
 
     Source: Godard et al. 2019, https://huggingface.co/papers/1806.01260, supplementary material; with the classifier
     in place of the finest predictor it is the segmentation network of Lao et al. 2024,
@@ -84,8 +84,8 @@ class Monodepth2Head(DepthSegHead):
         if depth > len(config.decoder_channels) or config.num_scales > depth:
             raise ValueError(
                 f"head_config.decoder_channels has {len(config.decoder_channels)} entries and num_scales is "
-                f"{config.num_scales}, but the encoder gives {depth} maps: decoder_channels needs at least as many "
-                "entries as there are maps, num_scales at most as many."
+                f"{config.num_scales}, but the encoder returns {depth} maps: decoder_channels requires at least "
+                "as many entries as there are maps, num_scales must be at most their number."
             )
         self.num_scales = config.num_scales
         self.channels = list(config.decoder_channels[:depth])

@@ -1,4 +1,4 @@
-"""The neck and head that a depth model of transformers brings along, without its last convolution."""
+"""The neck and head of a depth model of transformers, without its last convolution."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class NativeHeadConfig:
 
     Args:
         family (`str`): A key of [`NATIVE_HEADS`]: the model type of the depth model in transformers.
-        ending (`str`, *optional*, defaults to `"last_layer"`): What a segmenter replaces: the last convolution alone
-            (`"last_layer"`, the best practice of the paper), or everything behind the fused features by DPT's own
-            segmentation block (`"segmentation_block"`).
+        ending (`str`, *optional*, defaults to `"last_layer"`): The part that a segmenter replaces: only the last
+            convolution (`"last_layer"`, recommended by the paper), or all layers after the fused features, with DPT's
+            own segmentation block (`"segmentation_block"`).
         options (`dict`, *optional*): Options of the family's head, without `ending`.
     """
 
@@ -62,9 +62,9 @@ class NativeHead:
 
 
 def canonical_head(head_type: str, head_config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a name and options that are equal for heads whose bodies have the same tensors with the same meaning.
+    """Return a type and options that are equal for heads whose bodies have the same tensors with the same meaning.
 
-    The native heads of the DPT families are the head `dpt`; and an ending changes the classifier, not the body.
+    The native heads of the DPT families are equal to the head `dpt`; an ending changes the classifier, not the body.
     """
     options = dict(head_config)
     options.pop("ending", None)

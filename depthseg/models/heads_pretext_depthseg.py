@@ -1,4 +1,4 @@
-"""The decoders of pretext tasks, which are none of depth or labels and so never pass for one of these."""
+"""The decoders of pre-training tasks other than depth and segmentation, kept separate from the decoders of these."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .heads_depthseg import build_head_on
 
 
 class PretextHead(nn.Module):
-    """A decoder body as depth has it, and a predictor of any number of channels for each scale that depth trains.
+    """The decoder body of depth models, with a predictor of any number of channels at each trained scale.
 
     Args:
-        encoder ([`DepthSegEncoder`]): Whose maps the body reads.
-        config ([`DepthSegConfig`]): Its `head_type` and `head_config`.
-        pictures (`int`): Of how many pictures the maps lie side by side.
-        channels (`int`): What is predicted for each pixel.
+        encoder ([`DepthSegEncoder`]): The encoder whose maps the body reads.
+        config ([`DepthSegConfig`]): Its `head_type` and `head_config` are used.
+        pictures (`int`): Number of images whose maps are concatenated.
+        channels (`int`): Number of predicted channels per pixel.
 
     Raises:
         ValueError: For the head `native`, and as [`build_head`].
@@ -28,15 +28,15 @@ class PretextHead(nn.Module):
         super().__init__()
         if config.head_type == "native":
             raise ValueError(
-                "head_type is 'native', the decoder of a depth model of transformers, which predicts depth and labels "
-                "only; choose another head_type, such as 'dpt'."
+                "head_type is 'native', the decoder of a depth model of transformers, which supports only depth and "
+                "segmentation; choose another head_type, such as 'dpt'."
             )
         self.body = build_head_on(encoder, config, pictures)
         self.body.serve(depth=True, labels=False)
         self.predictor = self.body.make_predictor(channels)
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """Predict `(B, channels, h, w)` for each scale, finest first; they cover the image as given."""
+        """Predict `(B, channels, h, w)` for each scale, finest first; they cover the input image."""
         decoded = self.body(features)
         predicted = [predictor(level) for predictor, level in zip(self.predictor, decoded, strict=False)]
         if features.input_size == features.padded_size:
@@ -45,17 +45,17 @@ class PretextHead(nn.Module):
 
 
 def flow_head(encoder: Any, config: Any) -> nn.Module:
-    """From the maps of two pictures to steps to the right and down."""
+    """From the maps of two images to optical flow, right and down."""
     return PretextHead(encoder, config, pictures=2, channels=2)
 
 
 def reconstruction_head(encoder: Any, config: Any) -> nn.Module:
-    """From the maps of a picture to colours."""
+    """From the maps of an image to RGB values."""
     return PretextHead(encoder, config, pictures=1, channels=3)
 
 
 def classification_head(encoder: Any, config: Any) -> nn.Module:
-    """From the mean of the deepest map to class scores."""
+    """From the mean of the deepest map to class logits."""
     return nn.Linear(encoder.channels[-1], config.num_labels)
 
 
@@ -64,4 +64,4 @@ PRETEXT_HEADS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "DepthSegForImageReconstruction": reconstruction_head,
     "DepthSegForImageClassification": classification_head,
 }
-"""Class -> what builds its `pretext_head` for an encoder and a configuration."""
+"""Model class -> class of its `pretext_head`."""

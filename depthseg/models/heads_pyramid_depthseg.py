@@ -8,20 +8,20 @@ FACTORS = (4.0, 2.0, 1.0, 0.5)
 
 
 class FeaturePyramid(nn.Module):
-    """Turns the maps of a plain ViT into a hierarchy, for heads that want one; leaves other encoders' maps alone.
+    """Builds a feature pyramid from the maps of a plain ViT; maps of hierarchical encoders are not changed.
 
-    The four deepest maps become 4, 2, 1 and 0.5 times as fine, shallow to deep, and keep their channels; of fewer
-    maps some serve several levels, of a single one all four (ViTDet's simple feature pyramid). The coarsest level
-    rounds odd sizes up, so that no row or column is dropped. Prefix tokens are not read.
+    The four deepest maps are resized by 4, 2, 1 and 0.5, shallow to deep, and keep their channels. With fewer maps,
+    some are used for several levels, a single one for all four (ViTDet's simple feature pyramid). The coarsest level
+    rounds odd sizes up, so that no row or column is dropped. Prefix tokens are not used.
 
     Args:
         channels (`list[int]`): Channels of the encoder's maps, shallow to deep.
         strides (`tuple[float, ...]`): Input pixels per cell of those maps.
-        max_levels (`int`, *optional*): How many of the deepest maps of a hierarchical encoder are handed on; by
-            default all.
+        max_levels (`int`, *optional*): Number of deepest maps of a hierarchical encoder that are returned; by default
+            all.
 
     Attributes:
-        channels (`list[int]`), strides (`tuple[float, ...]`): One entry a level, shallow to deep.
+        channels (`list[int]`), strides (`tuple[float, ...]`): One entry per level, shallow to deep.
         maps_read (`slice`): Which of the encoder's maps it reads.
 
     Source: the neck of Bao et al. 2022 (BEiT), https://huggingface.co/papers/2106.08254, as in its segmentation
@@ -60,5 +60,5 @@ class FeaturePyramid(nn.Module):
 
 
 def spread(items: list) -> list:
-    """Return a list of four as it is; of a shorter one, each item as often as it takes to have four."""
+    """Return a list of four items unchanged; repeat the items of a shorter one to get four."""
     return [items[level * len(items) // len(FACTORS)] for level in range(len(FACTORS))]

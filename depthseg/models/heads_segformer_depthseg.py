@@ -1,4 +1,4 @@
-"""SegFormer's head: every map through one linear layer, then joined."""
+"""SegFormer's head: one linear layer per map, then fusion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SegFormerHeadConfig:
     """Options of [`SegFormerHead`].
 
     Args:
-        channels (`int`, *optional*, defaults to `256`): Channels of every level and of the joined map; the paper has
+        channels (`int`, *optional*, defaults to `256`): Channels of every level and of the fused map; the paper uses
             256 for its small encoders (B0, B1), 768 for the others.
         classifier_dropout (`float`, *optional*, defaults to `0.1`): Dropout before the classifier.
     """
@@ -31,9 +31,9 @@ class SegFormerHeadConfig:
 
 
 class SegFormerHead(PixelHead):
-    """The last four maps, each through a linear layer, at the size of the finest, joined by another.
+    """A linear layer for each of the last four maps, resized to the finest and fused by another linear layer.
 
-    Plain ViTs get a [`FeaturePyramid`] first.
+    For plain ViTs a [`FeaturePyramid`] provides the maps.
 
     Source: Xie et al. 2021, https://huggingface.co/papers/2105.15203, section 3.2.
     """
@@ -48,7 +48,7 @@ class SegFormerHead(PixelHead):
         self.join = ConvNormReLU(len(pyramid.channels) * config.channels, config.channels, 1)
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; one map, at the size of the finest map that is read."""
+        """See [`DepthSegHead.forward`]; one map, at the size of the finest map that is used."""
         maps = self.pyramid(features.maps)
         levels = [projection(level) for projection, level in zip(self.projections, maps, strict=True)]
         # Deepest first, as in the published weights.

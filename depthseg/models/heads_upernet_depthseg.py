@@ -42,7 +42,7 @@ class UPerNetHeadConfig:
 
 
 class PyramidPooling(nn.Module):
-    """A map beside its means over grids of several sizes, joined by a 3x3 convolution.
+    """A map concatenated with its means over grids of several sizes, fused by a 3x3 convolution.
 
     Source: Zhao et al. 2017 (PSPNet), https://huggingface.co/papers/1612.01105.
     """
@@ -63,9 +63,9 @@ class PyramidPooling(nn.Module):
 
 
 class UPerNetHead(PixelHead):
-    """The last four maps, pooled at the top, added from deep to shallow and joined at the size of the finest.
+    """Pyramid pooling on the deepest of four maps, top-down addition, and fusion at the size of the finest map.
 
-    Plain ViTs get a [`FeaturePyramid`] first. Each map is resized to the size of the *next map*.
+    For plain ViTs a [`FeaturePyramid`] provides the maps. Each map is resized to the size of the *next map*.
 
     Source: Xiao et al. 2018, https://huggingface.co/papers/1807.10221.
     """
@@ -84,7 +84,7 @@ class UPerNetHead(PixelHead):
         self.join = ConvNormReLU(len(pyramid.channels) * width, width)
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; one map, at the size of the finest map that is read."""
+        """See [`DepthSegHead.forward`]; one map, at the size of the finest map that is used."""
         *shallower, deepest = self.pyramid(features.maps)
         x = self.pooling(deepest)
         levels = [x]

@@ -1,4 +1,4 @@
-"""ZoeDepth: DPT's neck, and a metric head of depth bins that reads several of its maps."""
+"""ZoeDepth: DPT's neck, and a metric head with depth bins that uses several of its maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .encoders_base_depthseg import EncoderFeatures
 from .heads_dpt_depthseg import NUM_MAPS, DPTHead, DPTHeadConfig
 
 BIN_KEYS = ("n_bins", "min_depth", "max_depth")
-# The domain classifier of transformers is built for these; other values cannot be loaded there either.
+# The domain classifier of transformers supports only these; other values cannot be loaded there either.
 NUM_DOMAINS = 2
 ROUTER_WIDTH = 128
 ROUTER_LAYERS = 4
@@ -31,10 +31,10 @@ class ZoeDepthHeadConfig(DPTHeadConfig):
         bin_embedding_dim (`int`, *optional*, defaults to `128`): Channels of the bin embeddings.
         bin_centers_type (`str`, *optional*, defaults to `"softplus"`): `"softplus"` (unbounded) or `"normed"`.
         num_attractors (`tuple[int, ...]`, *optional*, defaults to `(16, 8, 4, 1)`): Attractors, coarse to fine.
-        attractor_kind (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` of what the attractors pull.
+        attractor_kind (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the attractors.
         min_temp, max_temp (`float`, *optional*, default to `0.0212` and `50.0`): Range of the bins' temperature.
         patch_transformer_intermediate_size (`int`, *optional*, defaults to `1024`), patch_transformer_num_heads
-            (`int`, *optional*, defaults to `4`): The classifier that tells two domains apart.
+            (`int`, *optional*, defaults to `4`): Of the domain classifier, with two domains.
     """
 
     upsampling: str = "double"
@@ -55,29 +55,29 @@ class ZoeDepthHeadConfig(DPTHeadConfig):
                 raise ValueError(f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         if len(self.num_attractors) != NUM_MAPS:
             raise ValueError(
-                f"head_config.num_attractors is {self.num_attractors}; ZoeDepth needs exactly {NUM_MAPS} entries."
+                f"head_config.num_attractors is {self.num_attractors}; ZoeDepth requires exactly {NUM_MAPS} entries."
             )
         keys = BIN_KEYS if len(self.bin_configurations) == 1 else (*BIN_KEYS, "name")
         if not 1 <= len(self.bin_configurations) <= NUM_DOMAINS or any(
             key not in bins for bins in self.bin_configurations for key in keys
         ):
             raise ValueError(
-                f"head_config.bin_configurations is {list(self.bin_configurations)}; ZoeDepth needs one entry with "
+                f"head_config.bin_configurations is {list(self.bin_configurations)}; ZoeDepth requires one entry with "
                 f"{', '.join(BIN_KEYS)}, or {NUM_DOMAINS} that also have a name."
             )
 
     @property
     def max_depth(self) -> float:
-        """The largest depth of any domain, in metres: what depth is expressed in shares of."""
+        """The largest depth of any domain, in metres: the unit of predicted depth."""
         return float(max(bins["max_depth"] for bins in self.bin_configurations))
 
 
 class ZoeDepthHead(DPTHead):
-    """DPT's neck and relative head; the depth predictor is the metric head behind it.
+    """DPT's neck and relative head, followed by the metric head as depth predictor.
 
     For depth the decoder maps are: the input of the relative head's last layer, the four fused maps from fine to
-    coarse, and the deepest map before fusion. A segmenter reads the first or the second of them, and without depth
-    the others are not handed on.
+    coarse, and the deepest map before fusion. A segmenter uses the first or the second of them, and without depth the
+    others are not returned.
 
     Source: Bhat et al. 2023, https://huggingface.co/papers/2302.12288.
     """
@@ -87,7 +87,7 @@ class ZoeDepthHead(DPTHead):
     def __init__(
         self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: ZoeDepthHeadConfig
     ):
-        # Where the neck's maps lie, shallow to deep, which `serve` needs.
+        # Indices of the neck's maps, shallow to deep, for `serve`.
         strides = strides[-NUM_MAPS:]
         factors = config.reassemble_factors if len(set(strides)) == 1 else (1,) * NUM_MAPS
         self.neck_strides = tuple(stride / factor for stride, factor in zip(strides, factors, strict=True))
@@ -95,7 +95,7 @@ class ZoeDepthHead(DPTHead):
         super().__init__(channels, strides, num_prefix_tokens, config)
 
     def serve(self, depth: bool, labels: bool) -> None:
-        """See [`DepthSegHead.serve`]; depth reads all maps."""
+        """See [`DepthSegHead.serve`]; depth uses all maps."""
         super().serve(depth, labels)
         self.hands_on_all = depth
         if depth:
@@ -105,7 +105,7 @@ class ZoeDepthHead(DPTHead):
             self.strides = (self.fused_stride / 2, self.fused_stride, *self.neck_strides)
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
-        """See [`DepthSegHead.forward`]; which maps there are is said at the class."""
+        """See [`DepthSegHead.forward`]; the class describes the maps."""
         if not self.hands_on_all:
             return super().forward(features)
         maps, fused = self.fuse(features)
@@ -117,22 +117,23 @@ class ZoeDepthHead(DPTHead):
         return nn.ModuleList(self.made)
 
     def predict_depth(self, predictors: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
-        """Depth in shares of the largest depth of any domain, at one scale, `(B, 1, h, w)`."""
+        """Depth as a fraction of the largest depth of any domain, at one scale, `(B, 1, h, w)`."""
         return [predictors[0](maps) / self.config.max_depth]
 
     def unused_parameters(self) -> list[nn.Parameter]:
-        """What DPT's head does not use, and what the metric head that this head made cannot train."""
+        """Parameters that DPT's head does not use, and those of the metric head that cannot be trained."""
         return super().unused_parameters() + [p for predictor in self.made for p in predictor.untrained_parameters()]
 
 
 class ZoeDepthPredictor(nn.Module):
     """From the decoder maps of [`ZoeDepthHead`] to depth in metres.
 
-    Depth is a mean of bin centres. The centres start from the deepest map and are moved at each finer one; how much
-    each counts is decided per pixel. Of two domains (indoor and street, say) a classifier chooses for each image; so
-    an image's depth does not depend on the other images of its batch, as it does in transformers, where all of them
-    vote. The other domain's layers take part with weight 0, and distributed training finds a gradient everywhere.
-    The classifier itself is not trained: a choice has no gradient, and depth labels do not say what it should be.
+    Depth is a weighted mean of bin centres. The centres are initialised from the deepest map and refined at each finer
+    one; their weights are predicted per pixel. With two domains (for example indoor and street) a classifier selects
+    one for each image, so the depth of an image does not depend on the other images of its batch. In transformers one
+    domain is selected jointly for the whole batch. The layers of the other domain have weight 0, so that distributed
+    training finds a gradient for every parameter. The classifier itself is not trained: the selection has no gradient,
+    and depth labels do not contain the domain.
     """
 
     def __init__(self, config: ZoeDepthHeadConfig):
@@ -169,7 +170,7 @@ class ZoeDepthPredictor(nn.Module):
             self.layers_of(number)[2].log_binomial_transform = LogBinomialSoftmax(bins["n_bins"])
 
     def layers_of(self, number: int) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
-        """Return a domain's regressor of first bin centres, its attractors and its weighting of bins."""
+        """Return a domain's regressor of initial bin centres, its attractors and its bin weighting."""
         head = self.metric_head
         if not self.routes:
             return head.seed_bin_regressor, head.attractors, head.conditional_log_binomial
@@ -181,7 +182,7 @@ class ZoeDepthPredictor(nn.Module):
         refined, *fused, deepest = maps
         deepest = self.metric_head.conv2(deepest)
         if not self.routes:
-            # One domain also reads the relative depth; with two, transformers leaves it out.
+            # With one domain the relative depth is used as well; with two, transformers does not use it.
             refined = torch.cat([refined, F.relu(self.conv3(refined))], dim=1)
             return self.predict_domain(0, refined, fused, deepest)
         chosen = self.choose_domain(deepest)[:, None, None, None]
@@ -195,7 +196,7 @@ class ZoeDepthPredictor(nn.Module):
         return self.metric_head.mlp_classifier(token).argmax(dim=1)
 
     def predict_domain(self, number: int, refined: Tensor, fused: list[Tensor], deepest: Tensor) -> Tensor:
-        """Predict depth in metres, `(B, 1, h, w)`, with one domain's layers; `fused` goes from fine to coarse."""
+        """Predict depth in metres, `(B, 1, h, w)`, with one domain's layers; `fused` is from fine to coarse."""
         regressor, attractors, weighting = self.layers_of(number)
         bins = regressor(deepest)[1]
         if self.normed:
@@ -212,21 +213,21 @@ class ZoeDepthPredictor(nn.Module):
         return (weighting(refined, embedding) * centers).sum(dim=1, keepdim=True)
 
     def untrained_parameters(self) -> list[nn.Parameter]:
-        """With two domains: the classifier that chooses, and the relative head's last layer, which is not read."""
+        """With two domains: the domain classifier, and the relative head's last layer, which is not used."""
         if not self.routes:
             return []
         modules = (self.conv3, self.metric_head.patch_transformer, self.metric_head.mlp_classifier)
         return [parameter for module in modules for parameter in module.parameters()]
 
     def train(self, mode: bool = True) -> ZoeDepthPredictor:
-        """Set training mode; the classifier, which is not trained, chooses without dropout."""
+        """Set training mode; the classifier is not trained and stays in evaluation mode, without dropout."""
         super().train(mode)
         if self.routes:
             self.metric_head.patch_transformer.train(False)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> ZoeDepthPredictor:
-        """Set whether the predictor trains; what cannot be trained stays fixed."""
+        """Set whether the predictor is trained; parameters that cannot be trained stay frozen."""
         super().requires_grad_(requires_grad)
         for parameter in self.untrained_parameters():
             parameter.requires_grad_(False)
@@ -236,8 +237,8 @@ class ZoeDepthPredictor(nn.Module):
 class LogBinomialSoftmax(nn.Module):
     """Softmax over bins of the log of a binomial distribution, with Stirling's approximation.
 
-    The same numbers as the class of this name in transformers, which keeps the bins' numbers in buffers that are not
-    saved and would come back from loading as arbitrary memory.
+    Equal to the class of this name in transformers, which keeps bin indices in buffers that are not saved and would be
+    uninitialised after loading.
     """
 
     def __init__(self, n_bins: int):

@@ -6,6 +6,7 @@ Shape letters: B batch, H and W image size, h and w logits size.
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,7 @@ class DepthSegImageProcessor(BaseImageProcessor):
         return np.stack(arrays)
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None
+        self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None, threshold: float = 0.5
     ) -> list[Tensor]:
         """Turn logits into id maps.
 
@@ -249,16 +250,18 @@ class DepthSegImageProcessor(BaseImageProcessor):
             outputs: Model output with `logits` of shape `(B, K, h, w)`.
             target_sizes (`list[tuple[int, int]]`, *optional*): Per image the height and width to resize the logits to,
                 bilinearly, before the arg-max; defaults to their own.
+            threshold (`float`, *optional*, defaults to `0.5`): Of models with one logit: the probability, between 0
+                and 1, from which a pixel belongs to the class, id 1, and not to the background, id 0.
 
         Returns:
             `list[torch.LongTensor]`: one map `(H, W)` of class ids an image.
         """
         logits = outputs.logits.float()
         if target_sizes is None:
-            return list(logits.max(1).indices)  # much faster on a CPU than argmax
+            return list(ids_of(logits, threshold))
         check_count(target_sizes, logits)
         return [
-            F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False)[0].max(0).indices
+            ids_of(F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False), threshold)[0]
             for scores, size in zip(logits, target_sizes, strict=True)
         ]
 
@@ -364,6 +367,24 @@ def prepare_label_map(label_map: Any, image_size: tuple[int, int], size: tuple[i
     if size is not None and image_size != size:
         ids = np.asarray(Image.fromarray(ids.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
     return ids.astype(np.int64)
+
+
+def ids_of(logits: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return the class ids `(B, H, W)` of logits `(B, K, H, W)`; one logit is compared with a probability.
+
+    Raises:
+        ValueError: If the threshold is not a probability between 0 and 1, or there are several classes to choose from.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability between 0 and 1.")
+    if logits.shape[1] == 1:
+        return (logits[:, 0] >= math.log(threshold / (1 - threshold))).long()
+    if threshold != 0.5:
+        raise ValueError(
+            f"threshold is {threshold} but the model has {logits.shape[1]} classes, of which the most probable is "
+            "taken; leave threshold out."
+        )
+    return logits.max(1).indices  # much faster on a CPU than argmax
 
 
 def check_count(target_sizes: list[tuple[int, int]], outputs: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""`from_pretrained` with transfer: all or nothing per part, and a report of what came over and why."""
+"""`from_pretrained` with transfer of whole parts, and a report of the transferred parts with reasons."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TransferMixin:
     """Loads a checkpoint of any depthseg task into any depthseg class.
 
     Attributes:
-        transfer_report ([`TransferReport`] or `None`): What `from_pretrained` took over; `None` for a model that was
-            built from a configuration.
+        transfer_report ([`TransferReport`] or `None`): The parts that `from_pretrained` transferred; `None` for a
+            model that was built from a configuration.
     """
 
     @classmethod
@@ -51,32 +51,32 @@ class TransferMixin:
             model_args: Passed on to transformers.
             config ([`DepthSegConfig`], *optional*): Configuration of the model to load; by default the checkpoint's
                 with the overrides in `kwargs`, such as `num_labels`, `id2label`, `head_type` or `keep_depth`.
-            head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` takes the encoder alone.
-            transfer_head (`bool`, *optional*, defaults to `False`): Whether to take the decoder of a reconstruction,
-                which otherwise is left over because it solves another task. Its head must be the one to load.
+            head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` transfers only the encoder.
+            transfer_head (`bool`, *optional*, defaults to `False`): Whether to transfer the decoder of an inpainting
+                model, which by default is not transferred because its task differs. The heads must be the same.
             output_loading_info (`bool`, *optional*): Whether to return transformers' loading information as well.
-            kwargs: Overrides of the configuration, and everything transformers' own `from_pretrained` takes.
+            kwargs: Overrides of the configuration, and all arguments of transformers' own `from_pretrained`.
 
         Returns:
             The model in evaluation mode, with its `transfer_report`.
 
         Raises:
             ValueError: If the checkpoint is not a depthseg one, has another encoder, or lacks tensors of a part; if
-                `transfer_head` cannot be done.
+                `transfer_head` is not possible.
         """
         if head_init not in HEAD_INITS:
             raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source = cls._source_config(pretrained_model_name_or_path, hub_arguments)
         if config is None:
-            # The dtype of the weights to load is not an option of the configuration, where "auto" means nothing.
+            # The dtype of the weights to load is not an option of the configuration, where "auto" has no meaning.
             kept = {name: kwargs.pop(name) for name in ("dtype", "torch_dtype") if name in kwargs}
             config, kwargs = cls.config_class.from_pretrained(
                 pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
             )
             kwargs = hub_arguments | kept | kwargs
         plan = plan_transfer(source, config, cls.__name__, head_init, transfer_head)
-        # Tensors of another shape are let through here and judged by part below.
+        # Tensors with other shapes are accepted here and checked by part below.
         kwargs["ignore_mismatched_sizes"] = True
         with one_report():
             model, info = super().from_pretrained(
@@ -97,31 +97,31 @@ class TransferMixin:
 
     @classmethod
     def _source_config(cls, path: Any, hub_arguments: dict[str, Any]) -> Any:
-        """Read the checkpoint's own configuration, refusing other model types with a sentence."""
+        """Read the checkpoint's own configuration; other model types are refused."""
         values, _ = cls.config_class.get_config_dict(path, **hub_arguments)
         model_type = values.get("model_type")
         if model_type != cls.config_class.model_type:
             raise ValueError(
-                f"{path} holds a checkpoint of model type {model_type!r}, not of "
-                f"{cls.config_class.model_type!r}; load it with the class that wrote it."
+                f"{path} contains a checkpoint of model type {model_type!r}, not of "
+                f"{cls.config_class.model_type!r}; load it with the class that saved it."
             )
         return cls.config_class.from_dict(values)
 
     @staticmethod
     def _refuse_partial(parts: set[str], info: dict[str, Any], path: Any) -> None:
-        """Raise if a part that was to be taken is not whole."""
+        """Raise if a part to be transferred is incomplete."""
         mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
         for part in sorted(parts):
             broken = sorted(k for k in {*info["missing_keys"], *mismatched} if k.startswith(f"{part}."))
             if broken:
                 raise ValueError(
-                    f"{path}: {len(broken)} tensors of {part!r} are missing or of another shape, for example "
-                    f"{broken[0]}; a part is taken as a whole or not at all. The checkpoint is damaged or was saved "
+                    f"{path}: {len(broken)} tensors of {part!r} are missing or have another shape, for example "
+                    f"{broken[0]}; only a complete part can be transferred. The checkpoint is damaged or was saved "
                     "with another configuration."
                 )
 
     def record_lineage(self: PreTrainedModel) -> None:
-        """Log the transfer, and add it to `config.weight_lineage` unless the checkpoint was merely loaded again."""
+        """Log the transfer, and add it to `config.weight_lineage` unless the checkpoint was only loaded again."""
         report = self.transfer_report
         if report.is_reload:
             return
@@ -148,7 +148,7 @@ def one_report() -> Iterator[None]:
 
 @torch.no_grad()
 def initialise_anew(model: PreTrainedModel, part: str) -> None:
-    """Give a part random weights, also where the checkpoint had tensors of the same names and shapes for it."""
+    """Initialise a part randomly, even if the checkpoint has tensors of the same names and shapes."""
     for module in model.get_submodule(part).modules():
         for holder in (module, *module.parameters(recurse=False), *module.buffers(recurse=False)):
             holder._is_hf_initialized = False
@@ -156,9 +156,9 @@ def initialise_anew(model: PreTrainedModel, part: str) -> None:
 
 
 def take_reconstruction_body(model: PreTrainedModel, name: Any, hub_arguments: dict[str, Any]) -> None:
-    """Copy the decoder body of a reconstruction checkpoint to `head`."""
-    # Imported here, because that file stands on this one. Files import each other in a circle so that transformers,
-    # which copies the files that a class's file names, sends all of them with a model of any task.
+    """Copy the decoder body of an inpainting checkpoint to `head`."""
+    # Imported here, because that file imports this one. The circular import makes transformers, which copies the files
+    # that the file of a class imports, save all files with a model of any task.
     from .modeling_pretext_depthseg import DepthSegForImageReconstruction
 
     source = DepthSegForImageReconstruction.from_pretrained(name, dtype=model.dtype, **hub_arguments)
@@ -166,10 +166,10 @@ def take_reconstruction_body(model: PreTrainedModel, name: Any, hub_arguments: d
 
 
 def source_revision(name: Any, hub_arguments: dict[str, Any]) -> str | None:
-    """Return the commit of a checkpoint on the Hub, or `None` of a folder."""
+    """Return the commit of a checkpoint on the Hub, or `None` for a folder."""
     if os.path.isdir(name):
         return None
-    # transformers no longer notes the commit in the configuration; the cache has it in the path of the file.
+    # transformers no longer stores the commit in the configuration; the path of the cached file contains it.
     arguments = {key: value for key, value in hub_arguments.items() if key != "force_download"}
     path = Path(cached_file(name, "config.json", **arguments)).as_posix()
     found = re.search(r"/snapshots/([0-9a-f]{40})/", path)
@@ -188,7 +188,7 @@ def make_report(
     if "pretext_head" in source_parts and plan.get("head", (False, ""))[0]:
         source_parts = {"pretext_head.predictor": source_parts["pretext_head"].predictor}
     for part, module in source_parts.items():
-        taken, why = plan.get(part, (False, f"{type(model).__name__} has none"))
+        taken, why = plan.get(part, (False, f"{type(model).__name__} has no such part"))
         if not taken:
             parts.append(PartTransfer(part, "left over", why, *count_tensors(module)))
     return TransferReport(
@@ -201,7 +201,7 @@ def make_report(
 
 
 def build_source_parts(model: PreTrainedModel, source: Any) -> dict[str, nn.Module]:
-    """Build the checkpoint's parts beside the encoder on the meta device, to be counted."""
+    """Build the checkpoint's parts other than the encoder on the meta device, for counting."""
     source_class = (source.architectures or [""])[0]
     names = parts_of(source_class, source)
     if names == ("encoder",):
@@ -219,6 +219,6 @@ def build_source_parts(model: PreTrainedModel, source: Any) -> dict[str, nn.Modu
 
 
 def count_tensors(module: nn.Module) -> tuple[int, int]:
-    """Return the number of tensors of a module, buffers included, and of the numbers in them."""
+    """Return the number of tensors of a module, including buffers, and the number of their elements."""
     tensors = list(module.state_dict().values())
     return len(tensors), sum(tensor.numel() for tensor in tensors)

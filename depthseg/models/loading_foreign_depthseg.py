@@ -1,4 +1,4 @@
-"""Starting from other people's models: depth networks and bare encoders of transformers."""
+"""Initialisation from third-party models: depth networks and bare encoders of transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .transfer_families_depthseg import DEPTH_FAMILIES, DepthFamily, convert_con
 
 
 class ForeignMixin:
-    """Starts a depthseg model from a model of transformers, by the same rule as between depthseg models."""
+    """Initialises a depthseg model from a model of transformers, by the same rule as between depthseg models."""
 
     @classmethod
     def from_depth_pretrained(
@@ -30,15 +30,15 @@ class ForeignMixin:
         dtype: Any = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Start from somebody's depth model: one of transformers' depth families, or a depthseg checkpoint.
+        """Initialise from a third-party depth model of a supported family in transformers, or a depthseg checkpoint.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of the depth model.
             head_type (`str`, *optional*): A key of `HEADS`. By default, and with `"native"`, the depth model's own
-                neck and head; `"dpt"` is the same for the DPT families. Any other head starts from random weights.
-            head_config (`dict`, *optional*): Options of the head; what is left out is the depth model's own, or the
-                head's default where the depth model has another head.
-            head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` takes the encoder alone.
+                neck and head; `"dpt"` is the same for the DPT families. Any other head is initialised randomly.
+            head_config (`dict`, *optional*): Options of the head; by default those of the depth model, or the defaults
+                of the head if the depth model has another head.
+            head_init (`str`, *optional*, defaults to `"pretrained"`): `"random"` transfers only the encoder.
             dtype (`torch.dtype` or `str`, *optional*, defaults to `"auto"`): As in transformers.
             kwargs: Options of [`DepthSegConfig`], such as `num_labels`, `id2label` or `keep_depth`, and arguments of
                 the Hub: `revision`, `token`, `cache_dir`, `local_files_only`, ...
@@ -47,12 +47,12 @@ class ForeignMixin:
             The model in evaluation mode, with its `transfer_report`.
 
         Raises:
-            ValueError: If the checkpoint is not a depth model known here, or lacks tensors.
+            ValueError: If the checkpoint is not a supported depth model, or lacks tensors.
         """
         if head_init not in HEAD_INITS:
             raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        # A part is taken whole or not at all, so there is never a mismatch to ignore.
+        # Only complete parts are transferred, so there is never a mismatch to ignore.
         kwargs.pop("ignore_mismatched_sizes", None)
         written, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
         if written.get("model_type") == cls.config_class.model_type:
@@ -84,13 +84,13 @@ class ForeignMixin:
         dtype: Any = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Start from a bare encoder of transformers (DINOv2, Swin, ResNet, MAE, ...); head and last layer are new.
+        """Initialise from a bare encoder of transformers (DINOv2, Swin, ResNet, MAE, ...), with a random head.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of the encoder, or of a model that
-                stands on it, such as an image classifier.
-            encoder_options (`dict`, *optional*): Changes to the encoder's configuration that leave its weights alone,
-                such as `out_indices`.
+                contains it, such as an image classifier.
+            encoder_options (`dict`, *optional*): Changes to the encoder's configuration that do not affect its
+                weights, such as `out_indices`.
             dtype (`torch.dtype` or `str`, *optional*, defaults to `"auto"`): As in transformers.
             kwargs: Options of [`DepthSegConfig`], such as `head_type` or `num_labels`, and arguments of the Hub.
 
@@ -98,7 +98,7 @@ class ForeignMixin:
             The model in evaluation mode, with its `transfer_report`.
 
         Raises:
-            ValueError: If the encoder is not one of `ENCODERS`, or the checkpoint lacks tensors of it.
+            ValueError: If the encoder is not one of `ENCODERS`, or the checkpoint lacks tensors of the encoder.
         """
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         encoder_config = read_encoder_config(pretrained_model_name_or_path, hub_arguments, encoder_options or {})
@@ -112,14 +112,14 @@ class ForeignMixin:
                 output_loading_info=True,
                 **hub_arguments,
             )
-        # Some backbones put each map through a norm of its own, which no other model has; it starts as the identity.
+        # Some backbones have a separate norm for each map, which no other model has; it is new, and the identity.
         norms = {name for name in info["missing_keys"] if name.startswith("hidden_states_norms.")}
-        # What transformers' class has and ours has not, a pooler, need not be there.
+        # A pooler, which transformers' class has and ours does not, may be missing.
         ours = model.to(backbone.dtype).eval().encoder.backbone.state_dict().keys()
         refuse_incomplete(pretrained_model_name_or_path, info | {"missing_keys": ours & info["missing_keys"] - norms})
         tensors = {name: tensor for name, tensor in backbone.state_dict().items() if name in ours}
         model.encoder.backbone.load_state_dict(tensors)
-        why = "the checkpoint's; the norms of single maps are new" if norms else "the checkpoint's"
+        why = "encoder of the checkpoint; norms of single maps are new" if norms else "encoder of the checkpoint"
         parts = [PartTransfer("encoder", "taken", why, *count_tensors(model.encoder))]
         parts += [
             PartTransfer(name, "new", "the checkpoint is an encoder", *count_tensors(part))
@@ -137,46 +137,46 @@ class ForeignMixin:
         return model
 
     def save_encoder(self: PreTrainedModel, save_directory: Any, **kwargs: Any) -> None:
-        """Save the bare backbone, for any code that takes a transformers backbone.
+        """Save the bare backbone, for any code that uses a transformers backbone.
 
         Args:
-            save_directory (`str` or `os.PathLike`): Folder; made if it is not there.
+            save_directory (`str` or `os.PathLike`): Folder; created if it does not exist.
             kwargs: Passed on to the backbone's `save_pretrained`.
 
         Raises:
-            ValueError: If the encoder's backbone is no model of its own in transformers.
+            ValueError: If the encoder's backbone is not a separate model in transformers.
         """
         backbone = self.encoder.backbone
         if not isinstance(backbone, PreTrainedModel):
             raise ValueError(
-                f"The encoder {self.config.encoder_config.model_type!r} has no model class of its own in "
-                "transformers, so it cannot be saved alone; use save_pretrained."
+                f"The encoder {self.config.encoder_config.model_type!r} is not a separate model in transformers, so "
+                "it cannot be saved separately; use save_pretrained."
             )
         backbone.save_pretrained(save_directory, **kwargs)
 
 
 def read_encoder_config(name: Any, hub_arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the `encoder_config` of a checkpoint that is an encoder or stands on one, with changed options.
+    """Return the `encoder_config` of a checkpoint that is or contains an encoder, with changed options.
 
     Raises:
-        ValueError: If it is a depth model, or stands on an encoder that is not in `ENCODERS`.
+        ValueError: If it is a depth model, or its encoder is not in `ENCODERS`.
     """
     found, _ = PreTrainedConfig.get_config_dict(name, **hub_arguments)
     model_type = found.get("model_type")
     if model_type in (*DEPTH_FAMILIES, "depthseg"):
         raise ValueError(
             f"{name} is a depth model ({model_type}); load it with from_depth_pretrained, with head_init='random' to "
-            "take its encoder alone."
+            "transfer only its encoder."
         )
     known = set(encoder_entry(model_type).config_class().to_dict())
-    # One stage alone is what transformers writes where nobody chose.
+    # transformers saves a single stage if none was selected.
     if len(found.get("out_indices") or ()) < 2 or {"out_indices", "out_features"} & options.keys():
         known -= {"out_indices", "out_features"}
     return {"model_type": model_type} | {key: value for key, value in found.items() if key in known} | options
 
 
 def choose_head(source: Any, head_type: str | None, head_config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return `head_type` and `head_config` of the model to make, from those of the depth model and what was asked."""
+    """Return `head_type` and `head_config` of the model, from those of the depth model and the requested ones."""
     asked = head_config or {}
     if head_type in (None, "native"):
         return {"head_type": "native", "head_config": source.head_config | asked}
@@ -189,15 +189,15 @@ def choose_head(source: Any, head_type: str | None, head_config: dict[str, Any] 
 def load_depth_network(
     name: Any, family: DepthFamily, config: PreTrainedConfig, dtype: Any, hub_arguments: dict[str, Any]
 ) -> PreTrainedModel:
-    """Load a depth model with transformers' own class, which knows every form its files have had.
+    """Load a depth model with transformers' own class, which supports all versions of its files.
 
     Raises:
-        ValueError: If the checkpoint is not of a depth class, or does not fill the model.
+        ValueError: If the checkpoint is not of a depth class, or is incomplete.
     """
     written_by = (config.architectures or family.classes)[0]
     if written_by not in family.classes:
         raise ValueError(
-            f"{name} was written by {written_by}, which predicts no depth; from_depth_pretrained needs "
+            f"{name} was saved by {written_by}, which does not predict depth; from_depth_pretrained requires "
             f"{' or '.join(family.classes)}."
         )
     with one_report():
@@ -209,13 +209,13 @@ def load_depth_network(
 
 
 def refuse_incomplete(name: Any, info: dict[str, Any]) -> None:
-    """Raise if a checkpoint left tensors of a model at random values."""
+    """Raise if tensors of a model are missing in its checkpoint."""
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
     broken = sorted({*info["missing_keys"], *mismatched})
     if broken:
         raise ValueError(
-            f"{name}: {len(broken)} tensors are missing or of another shape than its configuration says, for example "
-            f"{broken[0]}; nothing is taken from a damaged checkpoint."
+            f"{name}: {len(broken)} tensors are missing or differ in shape from its configuration, for example "
+            f"{broken[0]}. The checkpoint is damaged, and nothing was transferred; download it again."
         )
 
 
@@ -223,10 +223,10 @@ def refuse_incomplete(name: Any, info: dict[str, Any]) -> None:
 def take_parts(
     model: PreTrainedModel, network: PreTrainedModel, family: DepthFamily, plan: dict[str, tuple[bool, str]]
 ) -> list[PartTransfer]:
-    """Copy the parts that the plan takes from a depth model, and list what has no place here.
+    """Copy the parts of the plan from a depth model, and list its unsupported parts.
 
     Raises:
-        ValueError: If a part of the depth model has other tensors than ours.
+        ValueError: If the tensors of a part differ between the depth model and its depthseg version.
     """
     names = family.names(network.config)
     theirs = {rename(name, names): tensor for name, tensor in network.state_dict().items()}
@@ -238,9 +238,9 @@ def take_parts(
         different = sorted(dict(wanted.items() ^ found.items()))
         if different:
             raise ValueError(
-                f"{len(different)} tensors of {part!r} differ between {type(network).__name__} and its form here, for "
-                f"example {different[0]}; a part is taken as a whole or not at all. Please report this with the "
-                "checkpoint's name and the version of transformers."
+                f"{len(different)} tensors of {part!r} differ between {type(network).__name__} and its depthseg "
+                f"version, for example {different[0]}; only a complete part can be transferred. Please report this "
+                "with the name of the checkpoint and the version of transformers."
             )
         taken |= {name: theirs[name] for name in wanted}
     model.load_state_dict(taken, strict=False)

@@ -29,11 +29,12 @@ def valid_depth(labels: Tensor) -> Tensor:
 def segmentation_loss(
     logits: Tensor, labels: Tensor, ignore_index: int = 255, num_valid: Tensor | int | None = None
 ) -> Tensor:
-    """Cross-entropy at the resolution of the labels.
+    """Cross-entropy at the resolution of the labels: over a softmax, or of a sigmoid where there is one logit.
 
     Args:
         logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores; resized bilinearly to the labels.
-        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`.
+        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`; with one logit
+            0 is the background and 1 the class.
         ignore_index (`int`, *optional*, defaults to `255`): Pixels of this id do not count.
         num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
 
@@ -51,11 +52,41 @@ def segmentation_loss(
     labels = labels.long()
     valid = labels != ignore_index
     if labels.device.type == "cpu":
-        check_label_range(labels[valid], logits.shape[1], ignore_index)
+        check_label_range(labels[valid], max(logits.shape[1], 2), ignore_index)
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    if logits.shape[1] == 1:
+        # A sigmoid is the softmax over its logit and 0; so no device takes an id of another class for background.
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
     return total / divisor(valid, num_valid)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, num_valid: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy of one class per image.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, K)`): Class scores.
+        labels (`torch.LongTensor` of shape `(B,)`): Class ids from 0 to K - 1.
+        num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the number of images.
+
+    Returns:
+        `torch.Tensor` of shape `()`: float32.
+
+    Raises:
+        ValueError: If the labels are not one per image, or an id is outside the range (checked on the CPU, where it
+            is cheap).
+    """
+    if labels.shape != (len(logits),):
+        raise ValueError(f"labels has shape {tuple(labels.shape)}; expected ({len(logits)},): one id per image.")
+    num_labels = logits.shape[1]
+    if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
+        raise ValueError(
+            f"labels contains the ids {sorted(set(labels.tolist()))}, but the model has the ids 0 to "
+            f"{num_labels - 1}; set num_labels, or map the labels to the model's classes."
+        )
+    total = F.cross_entropy(logits.float(), labels.long(), reduction="sum")
+    return total / (len(labels) if num_valid is None else num_valid)
 
 
 def check_label_range(ids: Tensor, num_labels: int, ignore_index: int) -> None:

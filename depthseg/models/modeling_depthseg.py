@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmenterOutput
+from transformers.models.auto import modeling_auto
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_depthseg import DepthSegConfig
@@ -35,6 +36,26 @@ AUTO_MAP = {
     "AutoModelForOpticalFlow": "modeling_pretext_depthseg.DepthSegForOpticalFlow",
     "AutoModelForSemanticSegmentation": "modeling_depthseg.DepthSegForSemanticSegmentation",
 }
+
+
+PIPELINE_CLASSES = {
+    "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES": "DepthSegForDepthEstimation",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "DepthSegForImageClassification",
+    "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES": "DepthSegForSemanticSegmentation",
+}
+
+
+def introduce_to_pipelines() -> None:
+    """Add the classes to the names that transformers' pipelines know.
+
+    Registration with the Auto classes does not reach these tables, and a pipeline reports a model that is not in them
+    as not supported before it runs it.
+    """
+    for table, name in PIPELINE_CLASSES.items():
+        getattr(modeling_auto, table, {}).setdefault("depthseg", name)
+
+
+introduce_to_pipelines()
 
 
 @dataclass
@@ -266,33 +287,49 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         """Return the number of pixels `(B, H, W)` that are not ignored, an int64 tensor of shape `()`."""
         return (labels != self.config.semantic_loss_ignore_index).sum()
 
+    @staticmethod
+    def _renamed_target(renamed: dict[str, Any], depth_target: Tensor | None) -> Tensor | None:
+        """Take `depth_target` under its name of version 0.1 as well.
+
+        transformers' Trainer expects every argument with "label" in its name in each batch.
+        """
+        if "depth_labels" in renamed:
+            logger.warning_once("depth_labels is called depth_target now; the old name goes with the next version.")
+            depth_target = renamed.pop("depth_labels")
+        if renamed:
+            raise TypeError(f"DepthSegForSemanticSegmentation.forward() has no argument {', '.join(renamed)}.")
+        return depth_target
+
     @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
         num_valid: Tensor | int | None = None,
-        depth_labels: Tensor | None = None,
+        depth_target: Tensor | None = None,
         num_valid_depth: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
+        **renamed: Any,
     ) -> DepthSegSegmenterOutput:
         """Predict class scores.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
             labels (`torch.LongTensor` of shape `(B, H', W')`, *optional*): Class ids at any resolution;
-                `config.semantic_loss_ignore_index` = ignored.
+                `config.semantic_loss_ignore_index` = ignored. With one class, 1 is the class and 0 the background.
             num_valid (`torch.Tensor` or `int`, *optional*): Divisor of the loss; defaults to the pixels of this batch
                 that are not ignored.
-            depth_labels (`torch.Tensor` of shape `(B, H', W')`, *optional*): Depth in metres for the kept depth
+            depth_target (`torch.Tensor` of shape `(B, H', W')`, *optional*): Depth in metres for the kept depth
                 predictor; 0, NaN or infinite = unknown. Needs `config.keep_depth`.
             num_valid_depth (`torch.Tensor` or `int`, *optional*): Divisor of the depth loss; defaults to the known
                 pixels of this batch.
             output_hidden_states (`bool`, *optional*): Whether to return the encoder's maps.
+            renamed: `depth_target` under its old name, `depth_labels`.
 
         Returns:
             [`DepthSegSegmenterOutput`]: `logits` at the head's resolution, or at the image's if it had to be padded.
         """
+        depth_target = self._renamed_target(renamed, depth_target)
         features = self.encode(pixel_values)
         maps = self.head(features)
         logits = self.classifier(maps[self.head.classifier_map])
@@ -305,10 +342,10 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         if self.config.keep_depth:
             raw = self.predict_raw_depth(maps)[0]
             predicted_depth = self.read_depth(features.to_input(raw))[:, 0]
-        if depth_labels is not None:
+        if depth_target is not None:
             if not self.config.keep_depth:
-                raise ValueError("depth_labels were given but the model has no depth predictor; set keep_depth=True.")
-            measured_depth_loss = self.compute_depth_loss(features, (raw,), depth_labels, num_valid_depth)
+                raise ValueError("depth_target was given but the model has no depth predictor; set keep_depth=True.")
+            measured_depth_loss = self.compute_depth_loss(features, (raw,), depth_target, num_valid_depth)
         return DepthSegSegmenterOutput(
             loss=loss,
             logits=logits,

@@ -1,7 +1,7 @@
 """The rival pre-trainings: optical flow, inpainting and classification, on the same encoders and heads as depth.
 
-Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. No class has a loss in
-`forward`: what it is trained for is the business of an objective.
+Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. Classification takes
+`labels` as every classifier of transformers does; the loss of the others is the business of an objective.
 
 Shape letters: B batch, H and W image size, K classes, h and w size of a predicted map.
 """
@@ -20,6 +20,7 @@ from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
 from .heads_base_depthseg import DepthSegHead
 from .heads_pretext_depthseg import classification_head, flow_head, reconstruction_head
+from .losses_depthseg import classification_loss
 from .modeling_depthseg import DepthSegPreTrainedModel
 
 
@@ -28,11 +29,11 @@ class DepthSegFlowOutput(ModelOutput):
     """Output of [`DepthSegForOpticalFlow`].
 
     Args:
-        flow (`torch.Tensor` of shape `(B, 2, H, W)`): Pixels to the right and down, from the first picture to the
+        flow (`torch.Tensor` of shape `(B, 2, H, W)`): Pixels to the right and down, from the first image to the
             other.
         flow_maps (`tuple[torch.Tensor, ...]`): The flow of each trained scale, `(B, 2, h, w)`, finest first, in
             pixels of the *input*; each covers the whole image.
-        hidden_states (`tuple[torch.Tensor, ...]`, *optional*): The encoder's maps, those of both pictures side by
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*): The encoder's maps, those of both images side by
             side.
     """
 
@@ -58,9 +59,9 @@ class DepthSegReconstructionOutput(ModelOutput):
 
 
 class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
-    """A siamese flow network: one encoder for two pictures, and a head that reads the maps of both side by side.
+    """A siamese flow network: one encoder for two images, and a head that reads the maps of both side by side.
 
-    Both pictures go through the encoder as one batch, so in training BatchNorm has statistics of both together, where
+    Both images go through the encoder as one batch, so in training BatchNorm has statistics of both together, where
     two runs would have those of each.
 
     transformers has no Auto class for optical flow. Without depthseg a checkpoint is loaded so:
@@ -95,7 +96,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
     def forward(
         self, pixel_values: Tensor, other_pixel_values: Tensor, output_hidden_states: bool | None = None
     ) -> DepthSegFlowOutput:
-        """Predict where each pixel of a picture lies in another.
+        """Predict where each pixel of an image lies in another.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
@@ -106,7 +107,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
             [`DepthSegFlowOutput`]: `flow` has the size of the image; it is float32 whatever the weights are.
 
         Raises:
-            ValueError: If the pictures differ in shape.
+            ValueError: If the images differ in shape.
         """
         if pixel_values.shape != other_pixel_values.shape:
             raise ValueError(
@@ -125,7 +126,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
 
 
 class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
-    """An inpainting network: it paints the whole picture, of which the image that it sees lacks some.
+    """An inpainting network: it paints the whole image, of which the image that it sees lacks some.
 
     Who erases sets the holes to black in [0, 1], *before* the image processor's normalisation.
 
@@ -147,7 +148,7 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> DepthSegReconstructionOutput:
-        """Paint pictures.
+        """Paint images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
@@ -166,15 +167,23 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
 
 
 class DepthSegForImageClassification(DepthSegPreTrainedModel):
-    """A classifier of whole pictures: the mean of the encoder's deepest map, and one linear layer.
+    """A classifier of whole images: the mean of the encoder's deepest map, and one linear layer.
 
     Of an image that had to be padded the mean is over the padded one.
 
     Args:
-        config ([`DepthSegConfig`]): The encoder and the classes; the head is left to what comes later.
+        config ([`DepthSegConfig`]): The encoder and the classes, two or more; the head is left to what comes later.
+
+    Raises:
+        ValueError: If there is one class only, as every image would be of it.
     """
 
     def __init__(self, config: DepthSegConfig):
+        if config.num_labels == 1:
+            raise ValueError(
+                "A classifier of whole images needs two classes or more, but num_labels is 1; to tell images with "
+                "something from images without it, give num_labels=2."
+            )
         super().__init__(config)
         self.pretext_head = classification_head(self.encoder, config)
         self.finish_init()
@@ -185,25 +194,35 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
             parameter.requires_grad_(False)
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> ImageClassifierOutput:
-        """Predict class scores of whole pictures.
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        num_valid: Tensor | int | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ImageClassifierOutput:
+        """Predict class scores of whole images.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): Images as the image processor makes them.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): Class ids.
+            num_valid (`torch.Tensor` or `int`, *optional*): Divisor of the loss; defaults to the number of images.
             output_hidden_states (`bool`, *optional*): Whether to return the encoder's maps.
 
         Returns:
             `ImageClassifierOutput`: `logits` has the shape `(B, K)`.
         """
         maps = self.encode(pixel_values).maps
+        logits = self.pretext_head(maps[-1].mean((2, 3)))
         return ImageClassifierOutput(
-            logits=self.pretext_head(maps[-1].mean((2, 3))),
+            loss=None if labels is None else classification_loss(logits, labels, num_valid),
+            logits=logits,
             hidden_states=tuple(maps) if output_hidden_states else None,
         )
 
 
 def side_by_side(features: EncoderFeatures) -> EncoderFeatures:
-    """Turn the features of 2B pictures into those of B pairs: number b and number B + b, channel after channel."""
+    """Turn the features of 2B images into those of B pairs: number b and number B + b, channel after channel."""
     prefix_tokens = features.prefix_tokens
     if prefix_tokens is not None:
         prefix_tokens = [None if given is None else torch.cat(given.chunk(2), dim=2) for given in prefix_tokens]

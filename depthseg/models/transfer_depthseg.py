@@ -1,9 +1,9 @@
-"""What is taken over when one checkpoint starts another model, and why.
+"""Which parts are transferred when a checkpoint initialises another model, and why.
 
-A model of depth or labels has up to four parts: `encoder`, `head` (the decoder body), `depth_predictor` and
-`classifier`; one of another pre-training has two: `encoder` and `pretext_head`. Each part is taken as a whole or not
-at all, by name; the decision reads the two configurations, never the shapes of tensors, because heads of different
-types have tensors of equal name and shape that mean different things.
+A model for depth or segmentation has up to four parts: `encoder`, `head` (the decoder body), `depth_predictor` and
+`classifier`; a model of another pre-training task has two: `encoder` and `pretext_head`. Each part is transferred
+completely or not at all. The decision is based on the two configurations, never on the shapes of tensors, because
+heads of different types have tensors with equal names and shapes but different meanings.
 """
 
 from __future__ import annotations
@@ -21,26 +21,31 @@ PARTS_OF_TASK = {
     "DepthSegForImageReconstruction": ("encoder", "pretext_head"),
     "DepthSegForImageClassification": ("encoder", "pretext_head"),
 }
-# Fields of an encoder's configuration that do not change what its weights mean.
+# Fields of an encoder's configuration that do not change the meaning of its weights.
 ENCODER_CIRCUMSTANCES = frozenset(
     {
         *("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "attn_implementation"),
-        # Dilation in place of strides: the same filters on a finer grid.
+        # Dilation instead of strides: the same filters on a finer grid.
         "output_stride",
     }
 )
 
 
+STATUS_WORDS = {"taken": "transferred", "new": "new", "left over": "not used"}
+"""Status of a part -> its name in the printed report."""
+
+
 @dataclass(frozen=True)
 class PartTransfer:
-    """What happened to one part.
+    """Result of the transfer for one part.
 
     Args:
         part (`str`): `encoder`, `head`, `depth_predictor`, `classifier` or `pretext_head`.
-        status (`str`): `"taken"`, `"new"` (randomly initialised) or `"left over"` (in the checkpoint, not used).
+        status (`str`): `"taken"` (transferred), `"new"` (randomly initialised) or `"left over"` (in the checkpoint,
+            not used).
         why (`str`): The reason.
-        tensors (`int`): Number of tensors, buffers included.
-        parameters (`int`): Number of elements in them.
+        tensors (`int`): Number of tensors, including buffers.
+        parameters (`int`): Number of their elements.
     """
 
     part: str
@@ -52,14 +57,14 @@ class PartTransfer:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What a model took from a checkpoint; `str()` gives a table.
+    """Which parts of a model come from a checkpoint; `str()` returns a table.
 
     Args:
         source (`str`): Hub id or folder name of the checkpoint.
-        revision (`str` or `None`): Commit of the checkpoint, if it came from the Hub.
-        source_class (`str`): Class that wrote the checkpoint.
+        revision (`str` or `None`): Commit of the checkpoint, if it is from the Hub.
+        source_class (`str`): Class that saved the checkpoint.
         target_class (`str`): Class that was loaded.
-        parts (`tuple[PartTransfer, ...]`): One entry a part.
+        parts (`tuple[PartTransfer, ...]`): One entry per part.
     """
 
     source: str
@@ -70,11 +75,11 @@ class TransferReport:
 
     @property
     def is_reload(self) -> bool:
-        """Whether the model is the checkpoint's own: same class, and every part taken."""
+        """Whether the model is that of the checkpoint: same class, and every part transferred."""
         return self.source_class == self.target_class and all(part.status == "taken" for part in self.parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, the form in which `weight_lineage` keeps it."""
+        """Return plain JSON types, as stored in `weight_lineage`."""
         return asdict(self) | {"parts": [asdict(part) for part in self.parts]}
 
     def __str__(self) -> str:
@@ -82,13 +87,13 @@ class TransferReport:
         lines = [f"{self.target_class} from {origin} ({self.source_class}):"]
         width = max(16, *(len(entry.part) for entry in self.parts))
         for entry in self.parts:
-            counts = f"{entry.tensors:>5} tensors {entry.parameters:>12,} numbers"
-            lines.append(f"  {entry.part:<{width}} {entry.status:<10} {counts}  {entry.why}")
+            counts = f"{entry.tensors:>5} tensors {entry.parameters:>12,} elements"
+            lines.append(f"  {entry.part:<{width}} {STATUS_WORDS[entry.status]:<11} {counts}  {entry.why}")
         return "\n".join(lines)
 
 
 def source_name(pretrained_model_name_or_path: str | os.PathLike) -> str:
-    """Return a Hub id as it is, and of a folder the last two names only: a private path must not travel."""
+    """Return a Hub id unchanged, and only the last two names of a folder, so that no private path is saved."""
     name = os.fspath(pretrained_model_name_or_path)
     if not os.path.isdir(name):
         return name
@@ -96,7 +101,7 @@ def source_name(pretrained_model_name_or_path: str | os.PathLike) -> str:
 
 
 def structure(encoder_config: Any) -> dict[str, Any]:
-    """Return the fields of an encoder's configuration that decide what its weights mean."""
+    """Return the fields of an encoder's configuration that determine the meaning of its weights."""
     values = encoder_config.to_dict()
     return {name: value for name, value in values.items() if name not in ENCODER_CIRCUMSTANCES}
 
@@ -104,20 +109,20 @@ def structure(encoder_config: Any) -> dict[str, Any]:
 def plan_transfer(
     source: Any, target: Any, target_class: str, head_init: str, transfer_head: bool = False
 ) -> dict[str, tuple[bool, str]]:
-    """Decide for each part of the target whether the checkpoint's is taken.
+    """Decide for each part of the target whether it is transferred from the checkpoint.
 
     Args:
-        source ([`DepthSegConfig`]): Configuration of the checkpoint; its `architectures` names the class.
+        source ([`DepthSegConfig`]): Configuration of the checkpoint; its `architectures` contains the class.
         target ([`DepthSegConfig`]): Configuration of the model to load.
         target_class (`str`): Name of the class to load.
         head_init (`str`): `"pretrained"` or `"random"`.
-        transfer_head (`bool`, *optional*, defaults to `False`): Whether to take the decoder of a reconstruction.
+        transfer_head (`bool`, *optional*, defaults to `False`): Whether to transfer an inpainting decoder.
 
     Returns:
-        `dict[str, tuple[bool, str]]`: part -> (is it taken, why).
+        `dict[str, tuple[bool, str]]`: part -> (whether it is transferred, reason).
 
     Raises:
-        ValueError: If the encoders differ: then nothing could be taken over. If `transfer_head` cannot be done.
+        ValueError: If the encoders differ, so that nothing can be transferred. If `transfer_head` is not possible.
     """
     source_class = (source.architectures or ["an unknown class"])[0]
     changed = sorted(
@@ -127,9 +132,9 @@ def plan_transfer(
     )
     if changed:
         raise ValueError(
-            f"encoder_config differs from the checkpoint's in {', '.join(changed)}; weights are taken as a whole or "
-            "not at all. Leave encoder_config out to take the checkpoint's encoder, or build the model from a "
-            "configuration to start from random weights."
+            f"encoder_config differs from that of the checkpoint in {', '.join(changed)}; only a complete encoder can "
+            "be transferred. Omit encoder_config to use the encoder of the checkpoint, or build the model from a "
+            "configuration for random initialisation."
         )
     plan = {"encoder": (True, "same encoder")}
     if "pretext_head" in parts_of(target_class, target):
@@ -138,7 +143,7 @@ def plan_transfer(
         plan["head"] = plan_head(source, target, source_class, head_init)
     if transfer_head:
         refuse_transfer_head(source, target, source_class, target_class, head_init)
-        plan["head"] = (True, "the body of pretext_head, by transfer_head=True")
+        plan["head"] = (True, "body of pretext_head, because of transfer_head=True")
     source_parts = parts_of(source_class, source)
     for part in ("depth_predictor", "classifier"):
         if part in parts_of(target_class, target):
@@ -159,22 +164,22 @@ def plan_head(source: Any, target: Any, source_class: str, head_init: str) -> tu
     if "head" not in parts_of(source_class, source):
         return False, why_no_head(source_class)
     if head_init == "random":
-        return False, "head_init='random' asked for a new one"
+        return False, "head_init='random'"
     difference = compare_heads(source, target)
     return (False, difference) if difference else (True, "same head")
 
 
 def why_no_head(source_class: str) -> str:
-    """Say why a checkpoint has no decoder body of depth or labels."""
+    """Return the reason why a checkpoint has no decoder body for depth or segmentation."""
     if source_class not in PARTS_OF_TASK:
-        return f"{source_class} is not known here, except for its encoder"
+        return f"{source_class} is unknown, except for its encoder"
     if source_class == "DepthSegForImageClassification":
         return f"{source_class} has no decoder"
-    return f"{source_class} keeps its decoder as pretext_head: it solves another task"
+    return f"the decoder of {source_class}, pretext_head, is for another task"
 
 
 def compare_heads(source: Any, target: Any) -> str:
-    """Say in what two configurations' decoder bodies differ; an empty string if in nothing."""
+    """Return the difference of the decoder bodies of two configurations; an empty string if they are equal."""
     source_type, source_options = canonical_head(source.head_type, source.head_config)
     target_type, target_options = canonical_head(target.head_type, target.head_config)
     if source_type != target_type:
@@ -186,13 +191,13 @@ def compare_heads(source: Any, target: Any) -> str:
 def plan_pretext_head(
     source: Any, target: Any, source_class: str, target_class: str, head_init: str
 ) -> tuple[bool, str]:
-    """Decide on the decoder of a pretext task, its last layer included."""
+    """Decide on the decoder of another pre-training task, including its last layer."""
     if "pretext_head" not in parts_of(source_class, source):
-        return False, f"{source_class} has none"
+        return False, f"{source_class} has no such part"
     if source_class != target_class:
-        return False, f"{source_class} solves another task"
+        return False, f"{source_class} is for another task"
     if head_init == "random":
-        return False, "head_init='random' asked for a new one"
+        return False, "head_init='random'"
     if target_class == "DepthSegForImageClassification":
         difference = compare_classes(source, target)
     else:
@@ -203,21 +208,21 @@ def plan_pretext_head(
 
 
 def refuse_transfer_head(source: Any, target: Any, source_class: str, target_class: str, head_init: str) -> None:
-    """Raise unless a reconstruction's decoder can become `head`; who asks for it is not served by a new one."""
+    """Raise unless the decoder of an inpainting model can become `head`, instead of initialising a new one."""
     if "head" not in parts_of(target_class, target):
         why = f"{target_class} has no head"
     elif head_init == "random":
-        why = "head_init='random' asks for a new one"
+        why = "head_init='random' initialises a new head"
     elif "head" in parts_of(source_class, source):
-        why = f"{source_class} has a head, which is handed on without it"
+        why = f"{source_class} has a head, which is transferred without this argument"
     elif source_class == "DepthSegForOpticalFlow":
-        why = f"that of {source_class} reads the maps of two pictures: it has other channels"
+        why = f"the decoder of {source_class} reads the maps of two images and has other channels"
     elif source_class != "DepthSegForImageReconstruction":
         why = why_no_head(source_class)
     else:
         why = compare_heads(source, target)
     if why:
-        raise ValueError(f"transfer_head=True takes the decoder of a reconstruction as head, but {why}.")
+        raise ValueError(f"transfer_head=True transfers the decoder of an inpainting model to head, but {why}.")
 
 
 def plan_last_layer(
@@ -225,9 +230,9 @@ def plan_last_layer(
 ) -> tuple[bool, str]:
     """Decide on `depth_predictor` or `classifier`."""
     if part not in source_parts:
-        return False, f"{source_class} has none"
+        return False, f"{source_class} has no such part"
     if not head[0]:
-        return False, "reads the head, which is new"
+        return False, "its input is the head, which is new"
     if part == "classifier" and ending_of(source) != ending_of(target):
         return False, f"ending {ending_of(source)!r} in the checkpoint, {ending_of(target)!r} here"
     if part == "classifier" and compare_classes(source, target):
@@ -238,12 +243,12 @@ def plan_last_layer(
 
 
 def compare_classes(source: Any, target: Any) -> str:
-    """Say how two configurations' numbers of classes differ; an empty string if they do not."""
+    """Return the difference of the numbers of classes of two configurations; an empty string if they are equal."""
     if source.num_labels == target.num_labels:
         return ""
     return f"{source.num_labels} classes in the checkpoint, {target.num_labels} here"
 
 
 def ending_of(config: Any) -> str:
-    """Return what a head's classifier replaces; heads without that option end in one layer."""
+    """Return the `ending` of a head; heads without this option end in one layer."""
     return config.head_config.get("ending", "last_layer")

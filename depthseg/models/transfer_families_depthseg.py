@@ -1,4 +1,4 @@
-"""The depth families of transformers: how the configuration of each becomes ours, and its parameters get our names."""
+"""The depth families of transformers: conversion of their configurations and parameter names to those of depthseg."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DepthFamily:
-    """One row of [`DEPTH_FAMILIES`]: how a depth model of transformers becomes one of ours.
+    """One row of [`DEPTH_FAMILIES`]: conversion of a depth model of transformers to a depthseg model.
 
     Args:
         classes (`tuple[str, ...]`): The classes in transformers that predict depth.
@@ -17,10 +17,10 @@ class DepthFamily:
         head_options (`Callable`): From the model's configuration to the options of its native head.
         depth (`Callable`): From the model's configuration to `depth_type`, `min_depth` and `max_depth`.
         names (`Callable`): From the model's configuration to pairs (prefix of its parameters, our prefix); the first
-            prefix that fits a name counts.
-        left_over (`dict[str, str]`): Prefix of parameters that have no place here -> why.
+            matching prefix is used.
+        left_over (`dict[str, str]`): Prefix of parameters that are not used -> reason.
         summary (`str`): One line for the README table.
-        meaning (`str`): What the predicted numbers are, for the same table.
+        meaning (`str`): Quantity and unit of the prediction, for the same table.
         source (`str`): The paper.
     """
 
@@ -54,7 +54,7 @@ def depth_anything_options(config: Any) -> dict[str, Any]:
 
 
 def depth_anything_depth(config: Any) -> dict[str, Any]:
-    """Return what the numbers of Depth Anything mean: relative inverse depth, or metres."""
+    """Return the depth type of Depth Anything: relative inverse depth, or metres."""
     if config.depth_estimation_type == "metric":
         return {"depth_type": "metric", "max_depth": float(config.max_depth or 1)}
     if config.max_depth not in (None, 1):
@@ -63,7 +63,7 @@ def depth_anything_depth(config: Any) -> dict[str, Any]:
 
 
 def prompt_depth_anything_depth(config: Any) -> dict[str, Any]:
-    """Return what the numbers mean without a prompt: depth up to scale and shift, not inverse depth."""
+    """Return the depth type without a prompt: depth up to scale and shift, not inverse depth."""
     if config.depth_estimation_type == "metric":
         return {"depth_type": "metric", "max_depth": 1.0, "min_depth": 1e-3}
     return {"depth_type": "relative"}
@@ -78,7 +78,7 @@ DEPTH_ANYTHING_NAMES = (
 
 
 def dpt_encoder_config(config: Any) -> dict[str, Any]:
-    """Return the configuration of DPT's encoder: its backbone's, or, for its own ViT, DPT's own."""
+    """Return the configuration of DPT's encoder: that of its backbone or, for its own ViT, that of DPT."""
     if config.backbone_config is not None and not config.is_hybrid:
         return config.backbone_config.to_dict()
     return config.to_dict()
@@ -102,7 +102,7 @@ def dpt_options(config: Any) -> dict[str, Any]:
 
 
 def refuse_other_maps(config: Any) -> None:
-    """Refuse a depth head that reads another than the finest fused map."""
+    """Refuse a depth head that uses a fused map other than the finest."""
     if config.head_in_index not in (-1, len(config.neck_hidden_sizes) - 1):
         raise ValueError(
             f"head_in_index is {config.head_in_index}; only heads on the last (finest) fused map are supported, -1."
@@ -143,7 +143,9 @@ def zoedepth_options(config: Any) -> dict[str, Any]:
     """Return the head options of ZoeDepth: those of its DPT neck and of its metric head."""
     refuse_other_maps(config)
     if config.readout_type != "project":
-        raise ValueError(f"readout_type is {config.readout_type!r}; transformers runs ZoeDepth with 'project' alone.")
+        raise ValueError(
+            f"readout_type is {config.readout_type!r}; transformers supports only 'project' for ZoeDepth."
+        )
     options = {
         "neck_hidden_sizes": list(config.neck_hidden_sizes),
         "reassemble_factors": list(config.reassemble_factors),
@@ -214,7 +216,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         depth=depth_anything_depth,
         names=lambda config: DEPTH_ANYTHING_NAMES,
         summary="Depth Anything V1, V2 and their metric versions.",
-        meaning="relative inverse depth; metres in metric versions",
+        meaning="relative inverse depth; metres for the metric versions",
         source="https://huggingface.co/papers/2406.09414",
     ),
     "depth_pro": DepthFamily(
@@ -223,10 +225,10 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         head_options=depth_pro_options,
         depth=lambda config: {"depth_type": "relative_inverse"},
         names=lambda config: DEPTH_PRO_NAMES,
-        summary="DepthPro, without its estimate of the field of view: inverse depth for a focal length of one width.",
+        summary="DepthPro, without its field-of-view network: inverse depth for a focal length of one image width.",
         meaning="relative inverse depth",
         source="https://huggingface.co/papers/2410.02073",
-        left_over={"field_of_view.": "estimates the camera's field of view, for which no part here has a use"},
+        left_over={"field_of_view.": "depthseg does not use the field-of-view network"},
     ),
     "dpt": DepthFamily(
         classes=("DPTForDepthEstimation",),
@@ -234,7 +236,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         head_options=dpt_options,
         depth=lambda config: {"depth_type": "relative_inverse"},
         names=dpt_names,
-        summary="DPT and MiDaS 3.x: plain ViT, hybrid, and on BEiT, Swinv2 or DINOv2.",
+        summary="DPT and MiDaS 3.x: with plain ViT, hybrid, BEiT, Swinv2 or DINOv2 encoder.",
         meaning="relative inverse depth",
         source="https://huggingface.co/papers/2103.13413",
     ),
@@ -244,7 +246,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         head_options=glpn_options,
         depth=lambda config: {"depth_type": "metric", "max_depth": float(config.max_depth)},
         names=lambda config: GLPN_NAMES,
-        summary="GLPN, trained for metres indoors or on streets.",
+        summary="GLPN, trained on metric depth of indoor or street scenes.",
         meaning="metres",
         source="https://huggingface.co/papers/2201.07436",
     ),
@@ -260,7 +262,7 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         summary="Prompt Depth Anything, used without a prompt.",
         meaning="depth from 0 to 1 of an unknown range",
         source="https://huggingface.co/papers/2412.14015",
-        left_over={"prompt.": "depthseg passes no depth prompt; without one these layers are not read"},
+        left_over={"prompt.": "depthseg passes no depth prompt, so these layers are not used"},
     ),
     "zoedepth": DepthFamily(
         classes=("ZoeDepthForDepthEstimation",),
@@ -268,32 +270,34 @@ DEPTH_FAMILIES: dict[str, DepthFamily] = {
         head_options=zoedepth_options,
         depth=zoedepth_depth,
         names=lambda config: ZOEDEPTH_NAMES,
-        summary="ZoeDepth, with bins of metres for one domain or for two.",
+        summary="ZoeDepth, with metric bins for one or two domains.",
         meaning="metres",
         source="https://huggingface.co/papers/2302.12288",
     ),
 }
-"""Model type in transformers -> how it is read."""
+"""Model type in transformers -> its conversion."""
 
 UNSUPPORTED_FAMILIES: dict[str, str] = {
     "chmv2": "predicts the height of tree canopies in aerial images, not depth",
-    "tipsv2_dpt": "its neck and its head of depth bins have a form of their own, not written yet",
+    "tipsv2_dpt": "its neck and its depth-bin head are not implemented yet",
 }
-"""Model types of transformers with a depth class that are not read -> why."""
+"""Model types of transformers with a depth class that are not supported -> reason."""
 
 
 def depth_family(model_type: str | None, name: Any) -> DepthFamily:
     """Return the row of a model type.
 
     Raises:
-        ValueError: If it is none of a depth model, or of one that is not supported.
+        ValueError: If it is not a depth model, or not a supported one.
     """
     if model_type in UNSUPPORTED_FAMILIES:
-        raise ValueError(f"{name} is of model type {model_type!r}, not supported: {UNSUPPORTED_FAMILIES[model_type]}.")
+        raise ValueError(
+            f"{name} has the model type {model_type!r}, which is not supported: {UNSUPPORTED_FAMILIES[model_type]}."
+        )
     if model_type not in DEPTH_FAMILIES:
         raise ValueError(
-            f"{name} is of model type {model_type!r}, which is no depth model known here; from_depth_pretrained reads "
-            f"depthseg, {', '.join(DEPTH_FAMILIES)}."
+            f"{name} has the model type {model_type!r}, which is not a supported depth model; from_depth_pretrained "
+            f"supports depthseg, {', '.join(DEPTH_FAMILIES)}."
         )
     return DEPTH_FAMILIES[model_type]
 
@@ -317,9 +321,12 @@ def rename(name: str, names: tuple[tuple[str, str], ...]) -> str:
     """Return our name of a parameter of a depth model of transformers.
 
     Raises:
-        ValueError: If no prefix fits.
+        ValueError: If no prefix matches.
     """
     for prefix, ours in names:
         if name.startswith(prefix):
             return ours + name.removeprefix(prefix)
-    raise ValueError(f"The depth model has a tensor {name!r} that is not known here; nothing was loaded.")
+    raise ValueError(
+        f"The depth model has an unknown tensor {name!r}; nothing was loaded. Please report this with the version of "
+        "transformers."
+    )

@@ -1,4 +1,4 @@
-"""Objectives: what a network is trained to do, with everything that takes."""
+"""Training objectives: losses of all tasks, with the networks that they need beside the model."""
 
 from .classification import ClassificationObjective
 from .flow import OpticalFlowObjective

@@ -1,18 +1,18 @@
-"""Motion of a camera between two frames from the frames themselves: Gauss-Newton on their grey values.
+"""Camera motion between two frames by direct image alignment: Gauss-Newton on their grey values.
 
-A turn moves all pixels of a picture alike, whatever their depth, and by far more than driving does. A pose network has
-to learn that before a depth network can learn anything, and its errors stay larger than the differences in motion
-that depth is learned from. So turns are found by aligning pictures (`find_turn`) and taken out (`stabilise`), a pose
-network says where the camera went, and with the depth at hand its turn and its speed are set right (`refine_motion`).
-A flow network is helped in the same way: it learns the flow that a turn leaves over, and `turned_pixels` puts both
-together.
+A rotation moves all pixels of an image in the same way, independent of depth, and usually by more than translation
+does. A pose network must learn rotation before a depth network can be trained, and its errors remain larger than the
+differences in motion that supervise depth. Rotations are therefore estimated by image alignment (`find_turn`) and
+removed (`stabilise`), a pose network predicts the residual motion, and rotation and speed are refined with the
+predicted depth (`refine_motion`). A flow network uses the same alignment: it predicts the residual flow after the
+rotation is removed, and `turned_pixels` combines both.
 
-Shape letters: B batch, H and W picture size, N pixels.
+Shape letters: B batch, H and W image size, N pixels.
 
 Source:
-    Bian et al. 2020 (weak rectification), https://huggingface.co/papers/2006.02708, for taking turns out before depth
-    is learned; Wang et al. 2018 (direct visual odometry), https://huggingface.co/papers/1712.00175, for motion that is
-    optimal for the depth at hand; Baker and Matthews 2004, "Lucas-Kanade 20 years on: a unifying framework", for the
+    Bian et al. 2020 (weak rectification), https://huggingface.co/papers/2006.02708, for removing rotation before depth
+    training; Wang et al. 2018 (direct visual odometry), https://huggingface.co/papers/1712.00175, for motion that is
+    optimal for the current depth; Baker and Matthews 2004, "Lucas-Kanade 20 years on: a unifying framework", for the
     inverse compositional step and robust weights.
 """
 
@@ -37,40 +37,40 @@ from ..geometry import (
 )
 
 SMALLEST_SIDE = 8
-"""Pixels of the shorter side of the coarsest pictures that are aligned."""
+"""Pixels of the shorter side of the coarsest images that are aligned."""
 
 TURN_STEPS = (6, 4, 2)
-"""Gauss-Newton steps on each size of pictures, coarse to fine, to find a turn."""
+"""Gauss-Newton steps at each image size, coarse to fine, to estimate a rotation."""
 
 REFINING_STEPS = (0, 2, 2)
-"""The same, to set a motion right that is nearly so."""
+"""Gauss-Newton steps at each image size, coarse to fine, to refine a motion."""
 
 SPEED_RANGE = 3.0
-"""By what factor a speed may be set right. Were it free, a flat scene seen by a camera that turns and slides sideways
-would explain most pairs as well as the truth, and training could end there."""
+"""Maximum factor by which a speed is refined. Without this limit, a flat scene with a rotating camera that moves
+sideways explains most pairs as well as the true scene, and training can converge to it."""
 
 ROBUST_ABOVE = 0.2
-"""Standard deviations of the picture; larger differences, of what is near or moves by itself, count less."""
+"""Standard deviations of the image; larger differences, as of near or moving objects, have a lower weight."""
 
 DAMPING = 1e-3
 
 
 @torch.no_grad()
 def find_turn(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
-    """The rotation that makes one picture look most like another, as if all of the scene were far away.
+    """Estimate the camera rotation between two images, as if the whole scene were far away.
 
-    Begins with no turn at all; differences in brightness and contrast of the whole picture do not count. Works for
-    turns of up to a tenth of the picture; where the camera drives, too, the result is off by what that looks like in
-    most of the picture, a few tenths of a degree.
+    The initial rotation is zero; global differences in brightness and contrast are removed. The method works for
+    rotations of up to a tenth of the image. If the camera also translates, the result has an error of a few tenths of
+    a degree.
 
     Args:
         target: `(B, 3, H, W)`, in any range.
-        source: `(B, 3, H, W)`, a neighbour in time.
+        source: `(B, 3, H, W)`, a neighbouring frame.
         intrinsics: `(B, 3, 3)`, pixels.
 
     Returns:
-        `(B, 3)`, axis times angle in radians, from the axes of the target camera to those of the source's. 0 where
-        pictures have no texture.
+        `(B, 3)`, axis times angle in radians, from the axes of the target camera to those of the source's. 0 for
+        images without texture.
     """
     turn = target.new_zeros(len(target), 3, dtype=torch.float32)
     with torch.autocast(target.device.type, enabled=False):
@@ -79,18 +79,18 @@ def find_turn(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
             grid = pixel_grid(*template.shape[-2:], device=template.device)
             for _ in range(steps):
                 seen, inside = warp(other, turned_pixels(turn, camera, grid))
-                # Turns between frames are small: composing them is adding their axes.
+                # Rotations between frames are small, so composing them is adding their axis vectors.
                 turn = turn - newton_step(jacobian, seen - template, inside)
     return turn
 
 
 @torch.no_grad()
 def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Tensor, pose: Tensor) -> Tensor:
-    """Set the turn and the speed of a motion right, given depth; where the camera goes stays as it is.
+    """Refine the rotation and the speed of a motion, given depth; the direction of translation is not changed.
 
     Args:
         target: `(B, 3, H, W)`, in any range.
-        source: `(B, 3, H, W)`, a neighbour in time.
+        source: `(B, 3, H, W)`, a neighbouring frame.
         depth: `(B, H, W)` of `target`, in the unit of `pose`.
         intrinsics: `(B, 3, 3)`, pixels.
         pose: `(B, 4, 4)` from the axes of the target camera to those of the source's.
@@ -100,7 +100,7 @@ def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Ten
     """
     inverse = 1 / depth.float()[:, None]
     unit = inverse.mean((1, 2, 3), keepdim=True)
-    # Translation as a share of depth, so that damping does not depend on the unit.
+    # Translation in units of depth, so that damping does not depend on the unit of length.
     inverse = inverse / unit
     translation = pose[:, :3, 3:].float() * unit[:, 0]
     speed = translation.norm(dim=1, keepdim=True)
@@ -138,7 +138,7 @@ def newton_step(jacobian: Tensor, difference: Tensor, inside: Tensor) -> Tensor:
 def levels(
     target: Tensor, source: Tensor, intrinsics: Tensor, steps: tuple[int, ...]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-    """Both pictures `(B, 1, h, w)`, normalised, and intrinsics of each size that steps are done on, and how many."""
+    """For each size: both normalised images `(B, 1, h, w)`, intrinsics, and the number of steps."""
     full = tuple(target.shape[-2:])
     target, source = (normalise_brightness(picture) for picture in (target, source))
     sizes = level_sizes(full)
@@ -149,7 +149,7 @@ def levels(
 
 
 def stabilise(source: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
-    """A picture as a camera would have seen it that had not turned.
+    """Warp an image to the view of a camera that has not rotated.
 
     Args:
         source: `(B, C, H, W)`.
@@ -157,19 +157,19 @@ def stabilise(source: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
         intrinsics: `(B, 3, 3)`, pixels.
 
     Returns:
-        `(B, C, H, W)`; beyond the border of `source` its outer pixels go on.
+        `(B, C, H, W)`; outside `source` its outer pixels are repeated.
     """
     grid = pixel_grid(*source.shape[-2:], device=source.device)
     return warp(source, turned_pixels(turn, intrinsics, grid))[0].to(source.dtype)
 
 
 def turned_pixels(turn: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
-    """Where a turned camera sees what lies at `pixels`; depth plays no part.
+    """The positions of `pixels` in the image of a rotated camera, which are independent of depth.
 
     Args:
         turn: `(B, 3)`, as from `find_turn`.
         intrinsics: `(B, 3, 3)`, pixels.
-        pixels: `(B, 2, H, W)` or, the same for all, `(2, H, W)`: x and y, anywhere.
+        pixels: `(B, 2, H, W)` or, the same for all, `(2, H, W)`: x and y, also outside the image.
 
     Returns:
         `(B, 2, H, W)`, x and y.
@@ -180,7 +180,7 @@ def turned_pixels(turn: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
 
 
 def turn_pose(turn: Tensor) -> Tensor:
-    """The pose `(B, 4, 4)` of a turn `(B, 3)` on the spot."""
+    """The pose `(B, 4, 4)` of a pure rotation `(B, 3)`."""
     return pose_from_axis_angle(turn, torch.zeros_like(turn))
 
 
@@ -191,7 +191,7 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def turn_jacobian(picture: Tensor, intrinsics: Tensor) -> Tensor:
-    """How grey values change as the camera begins to turn: `(B, 3, N)` of `picture` `(B, H, W)`, per radian."""
+    """Derivative `(B, 3, N)` of the grey values of `picture` `(B, H, W)` by the camera rotation, per radian."""
     right, down = slopes(picture, intrinsics)
     x, y, _ = back_project(torch.ones_like(picture), intrinsics).unbind(1)
     about_x = -right * x * y - down * (1 + y.square())
@@ -201,14 +201,14 @@ def turn_jacobian(picture: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def drive_jacobian(picture: Tensor, nearness: Tensor, intrinsics: Tensor) -> Tensor:
-    """How they change as it begins to move along its axes: `(B, 3, N)`; `nearness` `(B, H, W)` is 1 / depth."""
+    """Derivative `(B, 3, N)` of the grey values by the camera translation; `nearness` `(B, H, W)` is 1 / depth."""
     right, down = slopes(picture, intrinsics)
     x, y, _ = back_project(torch.ones_like(picture), intrinsics).unbind(1)
     return torch.stack([nearness * right, nearness * down, -nearness * (right * x + down * y)], 1).flatten(2)
 
 
 def slopes(picture: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """Change of grey values `(B, H, W)` to the right and downwards, per focal length."""
+    """Gradients of grey values `(B, H, W)` to the right and downwards, per focal length."""
     padded = F.pad(picture[:, None], [1] * 4, mode="replicate")[:, 0]
     right = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2 * intrinsics[:, 0, 0, None, None]
     down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2 * intrinsics[:, 1, 1, None, None]
@@ -216,7 +216,7 @@ def slopes(picture: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise_brightness(picture: Tensor) -> Tensor:
-    """Grey `(B, 1, H, W)` float32 of mean 0 and, where there is any texture, standard deviation 1."""
+    """Grey `(B, 1, H, W)` float32 of mean 0 and, for images with texture, standard deviation 1."""
     grey = picture.float().mean(1, keepdim=True)
     grey = grey - grey.mean((1, 2, 3), keepdim=True)
     return grey / grey.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-3)

@@ -1,4 +1,4 @@
-"""Classification of whole pictures."""
+"""Classification of whole images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class ClassificationObjective(nn.Module):
-    """Cross-entropy of one class a picture.
+    """Cross-entropy of one class per image.
 
     Args:
         model: `DepthSegForImageClassification`.
@@ -24,7 +23,7 @@ class ClassificationObjective(nn.Module):
         self.model = model
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Number of pictures: int64 `(1,)`."""
+        """Number of images: int64 `(1,)`."""
         labels = batch["labels"]
         return torch.tensor([len(labels)], device=labels.device)
 
@@ -39,18 +38,8 @@ class ClassificationObjective(nn.Module):
             `loss`.
 
         Raises:
-            ValueError: If the labels are not one a picture, or an id lies outside the range (checked on the CPU,
-                where it is cheap).
+            ValueError: If there is not one label per image, or an id is out of range (checked only on the CPU, where
+                the check is fast).
         """
-        labels = batch["labels"]
-        logits = self.model(batch["pixel_values"]).logits.float()
-        if labels.shape != (len(logits),):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; expected ({len(logits)},): one id a picture.")
-        num_labels = logits.shape[1]
-        if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
-            raise ValueError(
-                f"labels holds the ids {sorted(set(labels.tolist()))} but the model knows 0 to {num_labels - 1}; set "
-                "num_labels, or map the labels to the model's classes."
-            )
-        count = (self.count_valid(batch) if num_valid is None else num_valid)[0]
-        return {"loss": F.cross_entropy(logits, labels, reduction="sum") / count}
+        num_valid = None if num_valid is None else num_valid[0]
+        return {"loss": self.model(batch["pixel_values"], labels=batch["labels"], num_valid=num_valid).loss}

@@ -1,6 +1,6 @@
-"""Optical flow without labels: a flow is right if the other picture, seen through it, looks like the picture at hand.
+"""Unsupervised optical flow: the other image, warped by the flow, must match the first image.
 
-Shape letters: B batch, S sources, C channels, H and W picture size, h and w size of a flow map.
+Shape letters: B batch, S sources, C channels, H and W image size, h and w size of a flow map.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class OpticalFlowObjective(nn.Module):
-    """Photometric training of a flow network on pairs of pictures, the rival of depth in Lao et al.
+    """Photometric training of a flow network on image pairs, one of the other pre-training tasks of Lao et al.
 
-    Each scale's flow is upsampled to full resolution, where the warped picture is compared and the flow is asked to be
-    smooth, except at edges of the picture; a scale weighs half of the finer one before it. There is no mask for what
-    the other picture hides or does not show, and no second source that could help out.
+    The flow of each scale is upsampled to full resolution. There the warped image is compared with the target, and the
+    edge-aware smoothness of the flow is computed; each scale has half the weight of the next finer one. Occluded
+    pixels are not masked, and there is no second source.
 
-    The code of Lao et al. differs as follows. It sums the error over the three channels, where this takes the mean,
-    and weighs smoothness by 2, which the default of 2/3 makes the same balance. Its scale weights are 1, 1/2, 1/4 and
-    1/8; here they are divided by their sum, so that heads of fewer scales have losses of the same size. It upsamples
-    and looks up with corners aligned and flows stretched to match, where this counts pixels from their centres as
-    everything here does. It starts from ImageNet weights, which depth is then not compared with on equal terms; what a
-    run starts from is decided elsewhere.
+    The code of Lao et al. differs as follows. It sums the error over the three channels, whereas this objective takes
+    the mean; its smoothness weight is 2, which corresponds to the default of 2/3 here. Its scale weights are 1, 1/2,
+    1/4 and 1/8; here they are divided by their sum, so that heads with fewer scales have losses of the same size. It
+    upsamples and samples with aligned corners and scaled flows, whereas coordinates here refer to pixel centres. It is
+    initialised with ImageNet weights, which is not a fair comparison with depth; here the initialisation is an option
+    of the run.
 
     Args:
         model: `DepthSegForOpticalFlow`.
-        ssim_weight: Share of SSIM in the error, from 0 to 1; the rest is the absolute difference.
-        smoothness_weight: Weight of the smoothness of flow in shares of the picture's size, at least 0.
-        align: Find the turn of the camera by aligning the pictures (`find_turn`), as for depth from video: the network
-            sees the other picture as a camera would have seen it that had not turned, and learns the flow that is
-            left. Without a correlation volume it hardly learns flow of many pixels.
+        ssim_weight: Weight of SSIM in the error, from 0 to 1; the rest is the absolute difference.
+        smoothness_weight: Weight of the smoothness of flow relative to the image size, at least 0.
+        align: Estimate the rotation of the camera by image alignment (`find_turn`), as for depth from video. The other
+            image is warped to the view of a camera that has not rotated, and the network predicts the residual flow.
+            Without a correlation volume, training for flow of many pixels does not converge well.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
 
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987.
     """
@@ -56,7 +56,7 @@ class OpticalFlowObjective(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= ssim_weight <= 1:
-            raise ValueError(f"ssim_weight is {ssim_weight}; it must lie between 0 and 1.")
+            raise ValueError(f"ssim_weight is {ssim_weight}; it must be between 0 and 1.")
         if not 0 <= smoothness_weight < float("inf"):
             raise ValueError(f"smoothness_weight is {smoothness_weight}; it must be a finite number of at least 0.")
         self.model = model
@@ -74,8 +74,8 @@ class OpticalFlowObjective(nn.Module):
 
         Args:
             batch: `pixel_values` `(B, 3, H, W)` and `source_pixel_values` `(B, S, 3, H, W)`, as the image processor
-                makes them; `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same pictures without colour
-                jitter. The first source is the other picture. To align, `intrinsics` `(B, 3, 3)`, pixels.
+                makes them; `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same images without colour
+                jitter. The first source is the other image. To align, `intrinsics` `(B, 3, 3)`, pixels.
             num_valid: `(2,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
 
         Returns:
@@ -100,10 +100,10 @@ class OpticalFlowObjective(nn.Module):
         }
 
     def estimate(self, batch: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """The flow of each scale, finest first, and what of it the network gives; see `forward` for the batch.
+        """The flow of each scale, finest first, and the part that the network predicts; see `forward` for the batch.
 
         Returns:
-            Pairs of `(B, 2, H, W)`, pixels right and down. The two are the same unless pictures are aligned.
+            Pairs of `(B, 2, H, W)`, pixels right and down. The two are equal unless images are aligned.
         """
         other, size = batch["source_pixel_values"][:, 0], tuple(batch["image"].shape[-2:])
         if self.align:

@@ -1,11 +1,11 @@
-"""How well warped source frames explain a target frame: the photometric loss of Monodepth2, without its networks.
+"""The photometric loss of Monodepth2 between warped source frames and a target frame, without its networks.
 
-Who calls this has warped the sources already. The loss compares, per pixel takes the best explanation, leaves out
-pixels that move with the camera and asks for smooth disparity.
+The caller warps the sources. The loss takes the minimum error over the sources per pixel, masks pixels that move with
+the camera (auto-masking) and adds the edge-aware smoothness of disparity.
 
-The plain formulae compute the error of the unwarped sources and the window statistics of the target anew for every
+The plain formulae compute the error of the unwarped sources and the window statistics of the target again for every
 scale and source. Here both are computed once, windows are sums along one axis and then the other, and the gradient of
-SSIM is written out by hand; the values are those of the formulae.
+SSIM is implemented explicitly; the values are those of the formulae.
 
 Shape letters: B batch, C channels, H and W image size, h and w size of a disparity map, S scales.
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SSIM_WEIGHT = 0.85
 WINDOW_PIXELS = 9
 # SSIM's two constants for values in [0, 1], times the square of the window's pixels: means and variances below are
-# sums over the window, so that nothing need be divided.
+# sums over the window, which avoids divisions.
 MEAN_CONSTANT = 0.01**2 * WINDOW_PIXELS**2
 VARIANCE_CONSTANT = 0.03**2 * WINDOW_PIXELS**2
 EPSILON = 1e-7
@@ -39,13 +39,13 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class TargetStatistics:
-    """What the error of any prediction needs to know of the target.
+    """Statistics of the target that the error of every prediction uses.
 
     Attributes:
         image: The target, `(B, C, H, W)` in [0, 1].
         total: Its sums over 3x3 windows.
-        mean_term: Its share of the first denominator of SSIM, constant included.
-        variance_term: Its share of the second.
+        mean_term: Its term in the first denominator of SSIM, including the constant.
+        variance_term: Its term in the second denominator.
     """
 
     image: Tensor
@@ -69,7 +69,7 @@ def sum_windows(images: Tensor, transposed: bool = False) -> Tensor:
 
     Args:
         images: `(..., H, W)`. Along an axis of one pixel there is nothing to mirror, so the pixel is repeated.
-        transposed: Return the transposed operation instead: what a gradient of the sums becomes on the way back.
+        transposed: Apply the transposed operation, which backpropagates a gradient of the sums.
 
     Returns:
         The sums, of the same shape.
@@ -87,7 +87,7 @@ def sum_neighbours(values: Tensor, axis: int, transposed: bool) -> Tensor:
     sums.select(axis, 0).copy_(values.select(axis, 1))
     sums.select(axis, -1).copy_(values.select(axis, -2))
     sums += values
-    # At an end the only neighbour stands in for the missing one as well.
+    # At an end the only neighbour also replaces the missing one.
     for end, neighbour in ((0, 1), (-1, -2)):
         to, source = (neighbour, end) if transposed else (end, neighbour)
         sums.select(axis, to).add_(values.select(axis, source))
@@ -95,14 +95,14 @@ def sum_neighbours(values: Tensor, axis: int, transposed: bool) -> Tensor:
 
 
 class PhotometricError(Function):
-    """The error map of one prediction, with the gradient of SSIM written out."""
+    """The error map of one prediction, with an explicit gradient of SSIM."""
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: TargetStatistics, ssim_weight: float) -> Tensor:
         """Return the error `(B, H, W)` of a prediction `(B, C, H, W)`."""
         total = sum_windows(prediction)
         squared, cross = total * total, (total * target.total).mul_(2)
-        # Differences of near numbers come before small constants, which rounding would swallow.
+        # Differences of similar numbers are computed before small constants are added, which rounding would lose.
         variance_numerator = sum_windows(prediction * target.image).mul_(2 * WINDOW_PIXELS).sub_(cross)
         variance_numerator.add_(VARIANCE_CONSTANT)
         mean_numerator = cross.add_(MEAN_CONSTANT)
@@ -113,14 +113,14 @@ class PhotometricError(Function):
         ssim = (mean_numerator * variance_numerator).mul_(inverse)
         ctx.ssim_weight = ssim_weight
         if ctx.needs_input_grad[0]:
-            # Derivatives of SSIM by the window's sum, sum of squares and sum of products with the target; a factor
-            # of 2, and of 2 x WINDOW_PIXELS for the last two, waits for `backward`.
+            # Derivatives of SSIM by the window's sum, sum of squares and sum of products with the target; `backward`
+            # applies the factor of 2, and of 2 x WINDOW_PIXELS for the last two.
             by_product = mean_numerator * inverse
             by_square = (ssim * mean_denominator).mul_(inverse).neg_()
             by_total = variance_numerator.sub_(mean_numerator).mul_(target.total)
             by_total.sub_(variance_denominator.sub_(mean_denominator).mul_(total).mul_(ssim)).mul_(inverse)
             ctx.save_for_backward(prediction, target.image, by_total, by_square, by_product)
-        # SSIM lies within [-1, 1] but for rounding.
+        # SSIM is in [-1, 1] except for rounding.
         dissimilarity = ssim.clamp_(-1, 1).mean(1).mul_(-0.5).add_(0.5)
         absolute = torch.sub(prediction, target.image).abs_().mean(1)
         return dissimilarity.mul_(ssim_weight).add_(absolute, alpha=1 - ssim_weight)
@@ -150,15 +150,15 @@ def photometric_error(
 
     Args:
         prediction: `(B, C, H, W)` in [0, 1].
-        target: `(B, C, H, W)` in [0, 1], or its statistics where it is compared more than once. It is data: no
-            gradient reaches it. The error is symmetric, so swap the two to differentiate by the other.
+        target: `(B, C, H, W)` in [0, 1], or its statistics if it is compared more than once. It is treated as data,
+            without a gradient. The error is symmetric, so swap the two to differentiate by the other.
         ssim_weight: From 0 to 1.
 
     Returns:
-        `(B, H, W)`, from 0 to 1; float64 where the target is, else float32.
+        `(B, H, W)`, from 0 to 1; float64 if the target is float64, else float32.
 
     Raises:
-        ValueError: If the shapes differ or the target wants a gradient.
+        ValueError: If the shapes differ or the target requires a gradient.
     """
     statistics = target if isinstance(target, TargetStatistics) else None
     image = target if statistics is None else statistics.image
@@ -175,20 +175,20 @@ def photometric_error(
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Variances lose all digits in half precision; leave float32 and float64 as they are."""
+    """Convert half precision to float32, because variances lose all digits in it; others are unchanged."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def edge_aware_smoothness(disparity: Tensor, image: Tensor) -> Tensor:
-    """Measure how rough disparity is where the image is not: mean of `|d'| * exp(-|I'|)` along x plus along y.
+    """Edge-aware smoothness of disparity: mean of `|d'| * exp(-|I'|)` along x plus along y.
 
     Args:
-        disparity: `(B, 1, h, w)` of any unit; each image's is divided by its mean first, so that shrinking all
-            disparities gains nothing.
-        image: `(B, C, H, W)` in [0, 1]; averaged down to the size of the disparity.
+        disparity: `(B, 1, h, w)` of any unit; each map is divided by its mean first, so that shrinking all disparities
+            does not reduce the loss.
+        image: `(B, C, H, W)` in [0, 1]; downsampled to the size of the disparity by averaging.
 
     Returns:
-        `(B,)`. An axis of one pixel counts 0.
+        `(B,)`. An axis of one pixel counts as 0.
     """
     image = at_least_float32(image)
     if image.shape[-2:] != disparity.shape[-2:]:
@@ -199,14 +199,14 @@ def edge_aware_smoothness(disparity: Tensor, image: Tensor) -> Tensor:
 
 
 def edge_aware_roughness(values: Tensor, image: Tensor) -> Tensor:
-    """Measure how rough values are where the image is not: mean of `|v'| * exp(-|I'|)` along x plus along y.
+    """Edge-aware smoothness of values: mean of `|v'| * exp(-|I'|)` along x plus along y.
 
     Args:
-        values: `(B, C, H, W)`; the roughness of the channels is added up.
+        values: `(B, C, H, W)`; the result is summed over the channels.
         image: `(B, 3, H, W)` in [0, 1].
 
     Returns:
-        `(B,)`. An axis of one pixel counts 0.
+        `(B,)`. An axis of one pixel counts as 0.
     """
     roughness = values.new_zeros(len(values))
     for axis in (-1, -2):
@@ -218,15 +218,15 @@ def edge_aware_roughness(values: Tensor, image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PhotometricOutput:
-    """What `PhotometricLoss` returns.
+    """The result of `PhotometricLoss`.
 
     Attributes:
         loss: `()`; `photometric + smoothness`.
         photometric: `()`; mean over the scales.
-        smoothness: `()`; mean over the scales, weights included.
-        error: `(S, B, H, W)`, no gradient; each pixel's least error, 0 where it does not count.
-        auto_mask: bool `(S, B, H, W)`; where a warped source beats all unwarped ones, so that the pixel teaches
-            something. Without auto-masking: where the pixel counts.
+        smoothness: `()`; mean over the scales, including the weights.
+        error: `(S, B, H, W)`, no gradient; the minimum error of each pixel, 0 for pixels that are not counted.
+        auto_mask: bool `(S, B, H, W)`; True where a warped source has a lower error than all unwarped ones, so that
+            the pixel has a gradient. Without auto-masking: where the pixel is counted.
     """
 
     loss: Tensor
@@ -237,22 +237,22 @@ class PhotometricOutput:
 
 
 class PhotometricLoss(nn.Module):
-    """The photometric loss of Monodepth2 on images that are already warped.
+    """The photometric loss of Monodepth2 on warped images.
 
-    Per pixel the least error over the sources, mean over the pixels, mean over the scales, plus edge-aware smoothness
-    of which each scale has half the weight of the one before. With auto-masking the *unwarped* sources compete as
-    well: where one of them wins, as on a car that keeps its distance or in a video that stands still, the pixel has a
-    constant error and no gradient.
+    The loss is the minimum error over the sources per pixel, averaged over pixels and scales, plus edge-aware
+    smoothness, in which each scale has half the weight of the one before. With auto-masking the minimum includes the
+    *unwarped* sources: a pixel where an unwarped source has the lowest error, as on a car at constant distance or in a
+    static video, has a constant error and no gradient.
 
     Args:
-        ssim_weight: Share of SSIM in the error, from 0 to 1; the rest is the absolute difference.
+        ssim_weight: Weight of SSIM in the error, from 0 to 1; the rest is the absolute difference.
         smoothness_weight: Weight of the smoothness of the first scale, at least 0.
-        auto_mask: Whether the unwarped sources compete.
-        noise: Standard deviation of the noise on the errors of unwarped sources that breaks ties; used only where
-            `forward` gets a generator. Without it an unwarped source wins a tie.
+        auto_mask: Whether the minimum includes the unwarped sources.
+        noise: Standard deviation of the noise that breaks ties with unwarped sources; used only if `forward` is given
+            a generator. Without noise the unwarped source is preferred.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class PhotometricLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= ssim_weight <= 1:
-            raise ValueError(f"ssim_weight is {ssim_weight}; it must lie between 0 and 1.")
+            raise ValueError(f"ssim_weight is {ssim_weight}; it must be between 0 and 1.")
         for name, value in (("smoothness_weight", smoothness_weight), ("noise", noise)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be a finite number of at least 0.")
@@ -274,7 +274,7 @@ class PhotometricLoss(nn.Module):
         self.noise = noise
 
     def count_valid(self, target: Tensor, masks: Sequence[Sequence[Tensor] | None] | None, num_scales: int) -> Tensor:
-        """Count what the sums are divided by: pixels that a source sees, for each scale, and at last the images.
+        """Count the divisors of the sums: for each scale the pixels that are visible in a source, then the images.
 
         Args:
             target: As in `forward`.
@@ -282,7 +282,7 @@ class PhotometricLoss(nn.Module):
             num_scales: S.
 
         Returns:
-            int64 `(S + 1,)`. Counts of the parts of a batch add up to those of the batch.
+            int64 `(S + 1,)`. The counts of the parts of a batch sum to those of the batch.
         """
         pixels = target[:, 0].numel()
         counts = [
@@ -306,16 +306,16 @@ class PhotometricLoss(nn.Module):
         Args:
             target: `(B, 3, H, W)` in [0, 1], without colour augmentation.
             sources: One or more `(B, 3, H, W)` in [0, 1]; read only for auto-masking.
-            warped: For each scale, finest first, each source as seen from the target, `(B, 3, H, W)`: full
-                resolution at every scale. Finite everywhere, also outside the masks, which SSIM windows overlap.
+            warped: For each scale, finest first, each source warped to the target, `(B, 3, H, W)`: full resolution at
+                every scale. Finite everywhere, also outside the masks, because SSIM windows overlap them.
             disparities: For each scale `(B, 1, h, w)`.
-            masks: For each scale None or, for each source, bool `(B, H, W)`: where the source is seen. Elsewhere it
-                does not compete; pixels that no source sees do not count, whatever unwarped sources say.
+            masks: For each scale None or, for each source, bool `(B, H, W)`: where the source is visible. Elsewhere it
+                is excluded from the minimum; pixels without any visible source are not counted.
             num_valid: `(S + 1,)`, the sum of `count_valid` over all parts of an optimiser step; None = of this batch.
             generator: Source of the noise, on the target's device; None = no noise.
 
         Raises:
-            ValueError: If the numbers of scales, sources or counts, or shapes, do not fit together.
+            ValueError: If the numbers of scales, sources or counts, or the shapes, are inconsistent.
         """
         masks = masks or [None] * len(warped)
         check_counts(sources, warped, disparities, masks)
@@ -324,7 +324,7 @@ class PhotometricLoss(nn.Module):
             num_valid = self.count_valid(target, masks, len(warped))
         elif len(num_valid) != len(warped) + 1:
             raise ValueError(
-                f"num_valid holds {len(num_valid)} counts; expected {len(warped) + 1}, as `count_valid` gives them."
+                f"num_valid contains {len(num_valid)} counts; expected the {len(warped) + 1} of `count_valid`."
             )
         statistics = TargetStatistics.of(target)
         unwarped = self.unwarped_error(statistics, sources, generator) if self.auto_mask else None
@@ -343,7 +343,7 @@ class PhotometricLoss(nn.Module):
     def unwarped_error(
         self, target: TargetStatistics, sources: Sequence[Tensor], generator: torch.Generator | None
     ) -> Tensor:
-        """Return the least error `(B, H, W)` of the sources as they are, noise included; the same for all scales."""
+        """Return the minimum error `(B, H, W)` of the unwarped sources with noise; the same for all scales."""
         errors = torch.stack([photometric_error(source.detach(), target, self.ssim_weight) for source in sources])
         if generator is not None:
             noise = torch.randn(errors.shape, generator=generator, dtype=errors.dtype, device=errors.device)
@@ -357,11 +357,11 @@ class PhotometricLoss(nn.Module):
         masks: Sequence[Tensor] | None,
         unwarped: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the least error of one scale, 0 where no source is seen, and where a warped source has it."""
+        """Return the minimum error of one scale, 0 without a visible source, and where a warped source attains it."""
         errors = [photometric_error(image, target, self.ssim_weight) for image in warped]
         if masks is not None:
             errors = [e.masked_fill(~mask, float("inf")) for e, mask in zip(errors, masks, strict=True)]
-        # The first of equal errors wins, and that is the unwarped one.
+        # `min` returns the first of equal errors, which is the unwarped one.
         least, winner = torch.stack(errors if unwarped is None else [unwarped, *errors]).min(0)
         wins = torch.ones_like(least, dtype=torch.bool) if unwarped is None else winner > 0
         if masks is None:
@@ -371,31 +371,31 @@ class PhotometricLoss(nn.Module):
 
 
 def seen_by_any(masks: Sequence[Tensor]) -> Tensor:
-    """Return where at least one of the masks `(B, H, W)` holds."""
+    """Return where at least one of the masks `(B, H, W)` is True."""
     return torch.stack(list(masks)).any(0)
 
 
 def check_counts(
     sources: Sequence[Tensor], warped: Sequence[Sequence[Tensor]], disparities: Sequence[Tensor], masks: Sequence
 ) -> None:
-    """Raise a sentence if the numbers of scales or sources do not fit together."""
+    """Raise a ValueError if the numbers of scales or sources are inconsistent."""
     scales = (len(warped), len(disparities), len(masks))
     if len(set(scales)) > 1 or not warped:
         raise ValueError(
-            f"warped, disparities and masks hold {scales[0]}, {scales[1]} and {scales[2]} scales; they must hold the "
-            "same number, at least one."
+            f"warped, disparities and masks contain {scales[0]}, {scales[1]} and {scales[2]} scales; they must "
+            "contain the same number, at least one."
         )
     for name, lists in (("warped", warped), ("masks", masks)):
         counts = [len(images) for images in lists if images is not None]
         if not sources or any(count != len(sources) for count in counts):
             raise ValueError(
-                f"sources holds {len(sources)} images and {name} {counts} at its scales; give at least one source, "
-                "and at every scale one image for each."
+                f"sources contains {len(sources)} images and {name} {counts} at its scales; give at least one source, "
+                "and one image per source at every scale."
             )
 
 
 def check_shapes(target: Tensor, disparities: Sequence[Tensor], masks: Sequence[Sequence[Tensor] | None]) -> None:
-    """Raise a sentence where broadcasting would hide that a disparity or mask does not belong to the target."""
+    """Raise a ValueError if the shape of a disparity or mask is inconsistent with the target."""
     for disparity in disparities:
         if disparity.dim() != 4 or disparity.shape[:2] != (len(target), 1):
             raise ValueError(f"A disparity has shape {tuple(disparity.shape)}; expected ({len(target)}, 1, h, w).")

@@ -1,8 +1,8 @@
-"""Networks that see how the camera moved between two pictures, and what its focal length is.
+"""Networks that estimate the camera motion between two images, and the focal length.
 
-They serve self-supervised training alone and stay behind when it is over: only the depth network is kept.
+They are used only in self-supervised training and are not saved with the depth network.
 
-Shape letters: B batch, C channels, H and W picture size, h and w size of the deepest map.
+Shape letters: B batch, C channels, H and W image size, h and w size of the deepest map.
 
 Source: Godard et al. 2019 (Monodepth2), https://huggingface.co/papers/1806.01260, section 3 and supplementary
 material; Zhou et al. 2017 (PoseCNN), https://huggingface.co/papers/1704.07813; Gordon et al. 2019 (learned
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 DECODER_CHANNELS = 256
 
 ROTATION_UNIT = 0.02
-"""Radians of a raw output of 1: so networks begin near standstill."""
+"""Radians of a raw output of 1: small, so that the initial motion is near zero."""
 
 TRANSLATION_UNIT = 0.01
-"""Share of the depth of a raw output of 1. With a larger one the direction of motion is never steady enough for depth
-to be learned from it."""
+"""Translation of a raw output of 1, in units of depth. With a larger unit the direction of motion is too unstable to
+supervise depth."""
 
 INVERSE_SOFTPLUS_OF_1 = 0.5413248546129181
 
 
 class PoseNetwork(nn.Module, ABC):
-    """From two pictures, in the order in which they were taken, to the motion of the camera.
+    """Estimates the camera motion from two images in temporal order.
 
     Attributes:
-        reads_maps: Whether it reads the depth encoder's deepest maps in place of pictures.
+        reads_maps: Whether its inputs are the deepest maps of the depth encoder instead of images.
         channels: C of `see`.
     """
 
@@ -50,7 +50,7 @@ class PoseNetwork(nn.Module, ABC):
 
     @abstractmethod
     def see(self, first: Tensor, second: Tensor) -> Tensor:
-        """What both pictures `(B, 3, H, W)` (or maps) show together, `(B, C, h, w)`."""
+        """Joint features `(B, C, h, w)` of both images `(B, 3, H, W)` (or maps)."""
 
     @abstractmethod
     def decode(self, seen: Tensor) -> Tensor:
@@ -61,11 +61,11 @@ class PoseNetwork(nn.Module, ABC):
 
         Args:
             first: `(B, 3, H, W)` as the image processor makes them, or deepest maps `(B, C, h, w)`.
-            second: The same of the later picture.
+            second: The same for the later image.
 
         Returns:
-            Rotation `(B, 3)` as axis times angle in radians, translation `(B, 3)` up to scale, and what was seen,
-            averaged over the picture, `(B, C)`.
+            Rotation `(B, 3)` as axis times angle in radians, translation `(B, 3)` up to scale, and the joint features
+            averaged over the image, `(B, C)`.
         """
         seen = self.see(first, second)
         motion = self.decode(seen).float().mean((2, 3))
@@ -86,7 +86,7 @@ class MotionDecoder(nn.Sequential):
 
 
 class SeparatePose(PoseNetwork):
-    """A ResNet of its own on both pictures, one behind the other in six channels.
+    """A separate ResNet on both images, concatenated to six channels.
 
     Args:
         encoder: Options of `DepthSegResNetConfig`, such as `depth` and `width_factor`.
@@ -110,7 +110,7 @@ class SeparatePose(PoseNetwork):
 
 
 class SharedPose(PoseNetwork):
-    """The depth encoder's deepest maps of both pictures, decoded together.
+    """The deepest maps of the depth encoder for both images, decoded together.
 
     Args:
         channels: Channels of the encoder's deepest map.
@@ -125,7 +125,7 @@ class SharedPose(PoseNetwork):
         self.decoder = MotionDecoder(self.channels)
 
     def see(self, first: Tensor, second: Tensor) -> Tensor:
-        """Both maps, squeezed, side by side in the channels."""
+        """Both maps, squeezed and concatenated along the channels."""
         return torch.cat([F.relu(self.squeeze(deepest)) for deepest in (first, second)], 1)
 
     def decode(self, seen: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class SharedPose(PoseNetwork):
 
 
 class PoseCNN(PoseNetwork):
-    """Seven strided convolutions on both pictures."""
+    """Seven strided convolutions on both images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class PoseCNN(PoseNetwork):
 
 
 def build_pose_network(name: str, encoder: Mapping[str, Any], deepest_channels: int) -> PoseNetwork:
-    """Make a pose network.
+    """Create a pose network.
 
     Args:
         name: One of `POSE_NETWORKS`.
@@ -176,18 +176,18 @@ def build_pose_network(name: str, encoder: Mapping[str, Any], deepest_channels: 
 
 
 class LearnedCamera(nn.Module):
-    """Intrinsics of cameras that nobody calibrated: the focal length is learned, the centre is that of the picture.
+    """Intrinsics of uncalibrated cameras: the focal length is a trained parameter, the principal point is the centre.
 
-    The focal length can be told from motion only where the camera turns: in a straight drive it trades off against
-    depth and speed. Gordon et al. learn both focal lengths and the centre; here pixels of the video are taken for
-    square, because cars hardly pitch, so nothing would tell the vertical focal length, and the centre for centred,
-    as Monodepth2 does.
+    The focal length can be estimated only if the camera rotates: in straight motion it is ambiguous with depth and
+    speed. Gordon et al. train both focal lengths and the principal point. Here the pixels of the video are assumed to
+    be square, because cars hardly pitch and the vertical focal length could not be estimated, and the principal point
+    is assumed to be the centre, as in Monodepth2.
 
     Args:
-        channels: Channels of what a pose network sees, to estimate a focal length for each picture from it; None =
-            all pictures come from one camera, whose focal length is one parameter.
-        pixel_aspect: Vertical by horizontal focal length at the training size; other than 1 where pictures are
-            resized to another aspect.
+        channels: Channels of the joint features of a pose network, to estimate a focal length for each image; None =
+            all images are from one camera, whose focal length is one parameter.
+        pixel_aspect: Vertical divided by horizontal focal length at the training size; not 1 if resizing changes the
+            aspect ratio.
     """
 
     def __init__(self, channels: int | None = None, pixel_aspect: float = 1.0) -> None:
@@ -196,7 +196,7 @@ class LearnedCamera(nn.Module):
         self.per_picture = channels is not None
         if self.per_picture:
             self.layer = nn.Linear(channels, 1)
-            # Begins with the same focal length for every picture: as long as the picture is wide.
+            # The initial focal length of every image is its width.
             nn.init.zeros_(self.layer.weight)
             nn.init.constant_(self.layer.bias, INVERSE_SOFTPLUS_OF_1)
         else:
@@ -206,8 +206,8 @@ class LearnedCamera(nn.Module):
         """Estimate intrinsics.
 
         Args:
-            seen: `(B, C)`, from a pose network.
-            size: Height and width of the pictures.
+            seen: `(B, C)`, joint features of a pose network.
+            size: Height and width of the images.
 
         Returns:
             `(B, 3, 3)`, pixels.
@@ -216,11 +216,11 @@ class LearnedCamera(nn.Module):
         return self.with_focal(F.softplus(raw.float()), size)
 
     def assume(self, pictures: Tensor) -> Tensor:
-        """Intrinsics `(B, 3, 3)` of pictures `(B, C, H, W)` before anything is learned: as long as they are wide."""
+        """Initial intrinsics `(B, 3, 3)` of images `(B, C, H, W)`: a focal length of one image width."""
         return self.with_focal(pictures.new_ones(len(pictures), dtype=torch.float32), tuple(pictures.shape[-2:]))
 
     def with_focal(self, share: Tensor, size: tuple[int, int]) -> Tensor:
-        """Intrinsics `(B, 3, 3)` of focal lengths `(B,)` in widths of pictures of a size."""
+        """Intrinsics `(B, 3, 3)` for focal lengths `(B,)` in image widths."""
         height, width = size
         focal = share * width
         zero, one = torch.zeros_like(focal), torch.ones_like(focal)

@@ -1,4 +1,4 @@
-"""Inpainting: the network sees a picture with holes and paints the whole."""
+"""Inpainting: the network reconstructs an image from a version with masked regions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SCALE_FACTOR = 4.0
 
 
 class ReconstructionObjective(nn.Module):
-    """The absolute difference to the picture without holes, over all pixels: in the holes and beside them.
+    """L1 loss against the original image, over all pixels inside and outside the masked regions.
 
     Each scale is upsampled to full resolution, bilinearly by pixel centres (the code of Lao et al. aligns corners),
-    and weighs a quarter of the finer one before it. Their code has the weights the wrong way round, so that the
-    picture at an eighth of the resolution counts 64 times as much as the finest: `"reversed"`, for comparison.
+    and has a quarter of the weight of the next finer one. Their code has the weights in reverse order, so that the
+    image at an eighth of the resolution has 64 times the weight of the finest: `"reversed"`, for comparison.
 
     Args:
         model: `DepthSegForImageReconstruction`.
-        scale_weights: `"fine"` (1, 1/4, 1/16, ...) or `"reversed"` (the coarsest scale has 1); of a head with one
-            scale both are the same.
+        scale_weights: `"fine"` (1, 1/4, 1/16, ...) or `"reversed"` (the coarsest scale has 1); for a head with one
+            scale both are equal.
 
     Raises:
-        ValueError: If there are no such scale weights.
+        ValueError: If the scale weights are unknown.
 
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987.
     """
@@ -36,12 +36,12 @@ class ReconstructionObjective(nn.Module):
     def __init__(self, model: nn.Module, scale_weights: str = "fine") -> None:
         super().__init__()
         if scale_weights not in SCALE_WEIGHTS:
-            raise ValueError(f"scale_weights is {scale_weights!r}; allowed are {', '.join(SCALE_WEIGHTS)}.")
+            raise ValueError(f"scale_weights is {scale_weights!r}; choose one of: {', '.join(SCALE_WEIGHTS)}.")
         self.model = model
         self.scale_weights = scale_weights
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Colours of all pixels, three a pixel: int64 `(1,)`."""
+        """Colour values of all pixels, three per pixel: int64 `(1,)`."""
         image = batch["image"]
         return torch.tensor([image.numel()], device=image.device)
 
@@ -49,12 +49,12 @@ class ReconstructionObjective(nn.Module):
         """Compute the loss of one (micro-)batch.
 
         Args:
-            batch: `pixel_values` `(B, 3, H, W)`, the picture with holes as the image processor makes it; `image`
-                `(B, 3, H, W)` in [0, 1], without holes.
+            batch: `pixel_values` `(B, 3, H, W)`, the masked image from the image processor; `image` `(B, 3, H, W)` in
+                [0, 1], the original image.
             num_valid: `(1,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
 
         Returns:
-            `loss`, and `finest_loss`, the mean absolute difference of the finest scale alone.
+            `loss`, and `finest_loss`, the mean absolute difference of the finest scale.
         """
         count = (self.count_valid(batch) if num_valid is None else num_valid)[0]
         image = batch["image"].float()

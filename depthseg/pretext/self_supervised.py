@@ -1,9 +1,8 @@
-"""Depth without labels: from a video, from stereo pairs, or from both.
+"""Self-supervised depth from a video, from stereo pairs, or from both.
 
-A depth network (and, for video, a pose network) is right when a neighbouring picture, seen through its depth and pose,
-looks like the picture at hand.
+A neighbouring image, warped by the predicted depth and (for video) the predicted pose, must match the target image.
 
-Shape letters: B batch, S sources, H and W picture size, h and w size of a depth map.
+Shape letters: B batch, S sources, H and W image size, h and w size of a depth map.
 
 Source: Godard et al. 2019 (Monodepth2), https://huggingface.co/papers/1806.01260; scale consistency: Bian et al. 2019,
 https://huggingface.co/papers/1908.10553.
@@ -38,28 +37,28 @@ if TYPE_CHECKING:
 
 DEPTH_TYPES = ("disparity", "metric")
 FAR_DISPARITY = 0.06
-"""Share of the range of disparity that a new network begins with."""
+"""Initial disparity of a new network, as a fraction of its range."""
 
 ANCHOR_WEIGHT = 0.01
-"""Weight of `scale_anchor`: too weak to be seen beside the photometric loss, strong enough against drift."""
+"""Weight of `scale_anchor`: negligible compared with the photometric loss, but sufficient against drift."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the networks explain the sources of a batch.
+    """Depth, motion and warped sources of a batch.
 
     Attributes:
-        depth: `(B, H, W)`, finest scale; metres, or up to scale if nothing but a moving camera gave one.
+        depth: `(B, H, W)`, finest scale; metres, or up to scale if training uses only monocular video.
         disparities: For each scale, finest first, `(B, 1, h, w)`.
         poses: For each source `(B, 4, 4)`, from the axes of the target camera to those of the source's.
         intrinsics: `(B, 3, 3)`, pixels.
-        pixels: For each scale, for each source `(B, 2, H, W)`: where the source shows what the target's pixels show;
-            of a pyramid's scales H and W shrink.
-        warped: The same nesting, `(B, 3, H, W)`: the sources as seen from the target.
-        targets: For each scale `(B, 3, H, W)`: what they are compared with.
-        sources: The same nesting as `warped`: the sources as they are.
-        source_depths: For each frame in time three `(B, H, W)`: its own depth at the target's pixels, the depth that
-            the target gives it, and where both are known; empty unless asked for.
+        pixels: For each scale, for each source `(B, 2, H, W)`: the pixels of the source that correspond to those of
+            the target; with a pyramid H and W decrease with the scale.
+        warped: The same nesting, `(B, 3, H, W)`: the sources warped to the target.
+        targets: For each scale `(B, 3, H, W)`: the target.
+        sources: The same nesting as `warped`: the unwarped sources.
+        source_depths: For each source frame three `(B, H, W)`: its predicted depth at the target's pixels, its depth
+            computed from that of the target, and where both are known; empty unless requested.
     """
 
     depth: Tensor
@@ -76,27 +75,28 @@ class Explanation:
 class SelfSupervisedObjective(nn.Module):
     """Photometric training of a depth network.
 
-    Three things differ from Monodepth2: the pose network's translations are shares of the depth that the picture shows
-    (1 over its mean inverse depth), a new depth network begins far away (`start_far`), and where nothing but a moving
-    camera teaches depth, its free scale is held where the sigmoid is alive (`scale_anchor`).
+    It differs from Monodepth2 in three points: the translations of the pose network are in units of the depth of the
+    image (1 over its mean inverse depth), the initial depth of a new network is far (`start_far`), and if training
+    uses only monocular video, the free scale of depth is kept within the working range of the sigmoid
+    (`scale_anchor`).
 
     Args:
-        model: `DepthSegForDepthEstimation` with depth type `disparity` or `metric`. Heads of one scale train at one.
+        model: `DepthSegForDepthEstimation` with depth type `disparity` or `metric`. Heads with one scale use one.
         photometric: The loss.
-        source_frames: Offsets in time of the sources, not 0; empty = stereo alone.
-        pose_network: Estimates the motion between frames; needed with `source_frames`.
-        camera: Learns the focal length; None = the batch brings `intrinsics`.
-        stereo: Whether the other camera of a rectified pair is a source too, the last one.
-        scale_consistency_weight: Weight of the difference between the depth of a source and the depth that the
-            target's gives it, 0 = off; costs one more run of the depth network for each source.
-        pyramid: Compare each scale at half the resolution of the one before, as Monodepth did, in place of all at full
-            resolution, as Monodepth2 does. Coarse pictures lead the way where the camera turns by many pixels a frame,
-            and cost little; fine depth then tends to have holes where there is no texture.
-        align: Find turns of the camera by aligning pictures (`find_turn`), let the pose network see, and estimate,
-            what is left of the motion, and set turn and speed right for the depth at hand (`refine_motion`).
+        source_frames: Offsets in time of the source frames, not 0; empty = stereo only.
+        pose_network: Estimates the motion between frames; required with `source_frames`.
+        camera: Estimates the focal length; None = the batch contains `intrinsics`.
+        stereo: Whether the other camera of a rectified pair is a source as well, the last one.
+        scale_consistency_weight: Weight of the difference between the predicted depth of a source and its depth
+            computed from that of the target, 0 = off; requires one more forward pass of the depth network per source.
+        pyramid: Compare each scale at half the resolution of the one before, as Monodepth does, instead of all at full
+            resolution, as Monodepth2 does. Coarse images help if the camera rotates by many pixels per frame, at low
+            cost; fine depth then tends to have holes in regions without texture.
+        align: Estimate camera rotations by image alignment (`find_turn`), use the pose network for the residual
+            motion, and refine rotation and speed with the predicted depth (`refine_motion`).
 
     Raises:
-        ValueError: Parts that do not go together, or depth of a type that cannot be warped with.
+        ValueError: Inconsistent arguments, or a depth type that cannot be used for warping.
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class SelfSupervisedObjective(nn.Module):
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
             raise ValueError(
-                f"depth_type is {model.config.depth_type!r}: its zero is unknown, so nothing can be warped with it. "
-                f"Train without labels with depth_type {' or '.join(DEPTH_TYPES)}."
+                f"depth_type is {model.config.depth_type!r}: its shift is unknown, so it cannot be used for warping. "
+                f"Set depth_type to {' or '.join(DEPTH_TYPES)} for self-supervised training."
             )
         if not source_frames and not stereo:
-            raise ValueError("There is nothing to compare with: name source_frames, ask for stereo, or both.")
+            raise ValueError("There are no source images: give source_frames, stereo, or both.")
         if bool(source_frames) != (pose_network is not None):
-            raise ValueError("A pose network is needed with source_frames, and only there.")
+            raise ValueError("source_frames and pose_network must be given together, or neither of them.")
         if camera is not None and (not source_frames or stereo):
             raise ValueError(
-                "A focal length is learned from a camera that turns. Stereo pairs are rectified with a known one: "
-                "give it, or train on video alone."
+                "The focal length can only be estimated from monocular video. Stereo pairs are rectified with known "
+                "intrinsics: give these, or train on video only."
             )
         self.model = model
         self.photometric = photometric
@@ -143,7 +143,7 @@ class SelfSupervisedObjective(nn.Module):
 
     @property
     def is_anchored(self) -> bool:
-        """Whether the scale of depth is free, and could drift to where a sigmoid has no gradient."""
+        """Whether the scale of depth is free, so that it could drift to the saturated range of the sigmoid."""
         return not self.is_metric and has_sigmoid(self.model)
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -156,9 +156,9 @@ class SelfSupervisedObjective(nn.Module):
 
         Args:
             batch: `pixel_values` and `source_pixel_values` `(B, S, 3, H, W)`, as the image processor makes them;
-                `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same pictures without colour jitter;
-                unless learned, `intrinsics` `(B, 3, 3)`; with stereo, `stereo_x` `(B,)`, where the other camera
-                stands, right of this one > 0. Sources are the frames in the order of `source_frames`, then stereo.
+                `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same images without colour jitter;
+                `intrinsics` `(B, 3, 3)` unless they are estimated; with stereo, `stereo_x` `(B,)`, the position of the
+                other camera, > 0 to the right. Sources are the frames in the order of `source_frames`, then stereo.
             num_valid: `(2,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
 
         Returns:
@@ -168,7 +168,7 @@ class SelfSupervisedObjective(nn.Module):
         seen = self.explain(batch, with_source_depths=self.scale_consistency_weight > 0)
         outputs = self.compare(seen, counts)
         photometric = torch.stack([output.photometric for output in outputs]).mean()
-        # As at full resolution, each scale is asked for half of the smoothness of the one before.
+        # As at full resolution, the smoothness of each scale has half the weight of the one before.
         smoothness = torch.stack([output.smoothness / 2**scale for scale, output in enumerate(outputs)]).mean()
         parts = {"loss": photometric + smoothness, "photometric_loss": photometric, "smoothness_loss": smoothness}
         if self.is_anchored:
@@ -181,7 +181,7 @@ class SelfSupervisedObjective(nn.Module):
         return parts
 
     def compare(self, seen: Explanation, counts: Tensor) -> list[PhotometricOutput]:
-        """The photometric loss of all scales together or, of a pyramid, of each; `counts` as in `count_valid`."""
+        """The photometric loss of all scales together or, with a pyramid, of each; `counts` as in `count_valid`."""
         if not self.pyramid:
             num_valid = torch.cat([counts[:1].expand(len(seen.warped)), counts[1:]])
             return [
@@ -197,11 +197,11 @@ class SelfSupervisedObjective(nn.Module):
         return outputs
 
     def monitor(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What there is to look at in the first picture of a batch.
+        """Maps of the first image of a batch for display.
 
         Returns:
-            `disparity` `(H, W)`, inverse depth; `target` and `warped` (the first source as seen from the target)
-            `(3, H, W)` in [0, 1]; `auto_mask` bool `(H, W)`, where a pixel teaches; `error` `(H, W)`.
+            `disparity` `(H, W)`, inverse depth; `target` and `warped` (the first source warped to the target)
+            `(3, H, W)` in [0, 1]; `auto_mask` bool `(H, W)`, True where a pixel has a gradient; `error` `(H, W)`.
         """
         seen = self.explain(batch)
         output = self.compare(seen, self.count_valid(batch))[0]
@@ -214,11 +214,11 @@ class SelfSupervisedObjective(nn.Module):
         }
 
     def explain(self, batch: Mapping[str, Tensor], with_source_depths: bool = False) -> Explanation:
-        """Estimate depth and motion, and look the sources up; see `forward` for the batch.
+        """Estimate depth and motion, and warp the sources; see `forward` for the batch.
 
         Args:
             batch: One (micro-)batch.
-            with_source_depths: Whether to estimate the depth of the frames, too.
+            with_source_depths: Whether to predict the depth of the source frames as well.
         """
         features = self.model.encode(batch["pixel_values"])
         raw_maps = self.model.predict_raw_depth(self.model.head(features))
@@ -247,7 +247,7 @@ class SelfSupervisedObjective(nn.Module):
         )
 
     def disparity_of(self, raw: Tensor, features: EncoderFeatures) -> Tensor:
-        """The disparity that is to be smooth, `(B, 1, h, w)`, without what padding added."""
+        """The disparity for the smoothness term, `(B, 1, h, w)`, without padding."""
         if features.input_size != features.padded_size:
             raw = features.to_input(raw)
         return raw if self.model.config.depth_type == "disparity" else 1 / self.model.read_depth(raw)
@@ -261,7 +261,7 @@ class SelfSupervisedObjective(nn.Module):
             count = len(self.source_frames)
             frames = batch["source_pixel_values"][:, :count].unbind(1)
             if self.align:
-                # All pairs as one batch: these pictures are small, and every call costs as much as its arithmetic.
+                # All pairs as one batch: these images are small, so the overhead of a call dominates.
                 assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
                 assumed = repeat(assumed, count)
                 targets, sources = repeat(batch["image"], count), torch.cat(batch["source_images"].unbind(1)[:count])
@@ -271,9 +271,9 @@ class SelfSupervisedObjective(nn.Module):
             if self.camera is not None:
                 size = tuple(batch["image"].shape[-2:])
                 intrinsics = torch.stack([self.camera(pair, size) for pair in seen]).mean(0)
-            # Pictures show translation as a share of depth. In that unit the depth of all pixels can shrink or grow
-            # together without a change of the loss; in a unit of its own, motion that the pose network has not learned
-            # yet is made up for by ever nearer depth, until the sigmoid is saturated.
+            # Images determine translation only relative to depth. In units of depth, scaling the depth of all pixels
+            # does not change the loss; in an independent unit, an untrained pose network is compensated by ever nearer
+            # depth, until the sigmoid is saturated.
             translation = translation / (1 / depth).mean((1, 2))[None, :, None]
             for offset, *motion in zip(self.source_frames, rotation, translation, strict=True):
                 pose = pose_from_axis_angle(*motion)
@@ -291,9 +291,9 @@ class SelfSupervisedObjective(nn.Module):
     def estimate_pairs(
         self, target: Tensor, frames: Sequence[Tensor], features: EncoderFeatures
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotation and translation `(S, B, 3)` from the earlier to the later picture of each pair, and what was seen.
+        """Rotation and translation `(S, B, 3)` from the earlier to the later image of each pair, and joint features.
 
-        Pictures go in by time: a network that saw the drive backwards half of the time would have to learn both.
+        Images are given in temporal order, so that the network only sees motion forwards in time.
         """
         if self.pose_network.reads_maps:
             target = features.maps[-1]
@@ -308,7 +308,7 @@ class SelfSupervisedObjective(nn.Module):
     def source_depths(
         self, batch: Mapping[str, Tensor], depth: Tensor, poses: list[Tensor], intrinsics: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each frame: its own depth at the target's pixels, the depth that the target gives it, where both are."""
+        """For each frame: predicted depth at the target's pixels, depth from the target, where both are known."""
         found = []
         for number in range(len(self.source_frames)):
             features = self.model.encode(batch["source_pixel_values"][:, number])
@@ -321,25 +321,25 @@ class SelfSupervisedObjective(nn.Module):
 
 
 def turn_of(turn: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
-    """The pose `(B, 4, 4)` of a turn `(B, 3)` that was found with an assumed camera, given the right one.
+    """The pose `(B, 4, 4)` of a rotation `(B, 3)` that was estimated with assumed intrinsics, for the given ones.
 
-    What was found are shifts of pixels in the middle of the picture; they stand for smaller turns of a camera with a
-    longer focal length.
+    The estimate is based on pixel shifts in the middle of the image; with a longer focal length these correspond to
+    smaller rotations.
     """
     ratio = assumed[:, 0, 0] / intrinsics[:, 0, 0].float()
     return turn_pose(turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1))
 
 
 def repeat(tensor: Tensor, count: int) -> Tensor:
-    """A batch so many times, one after another."""
+    """A batch, repeated `count` times along its first dimension."""
     return tensor.repeat(count, *[1] * (tensor.dim() - 1))
 
 
 def set_right(pose: Tensor, target: Tensor, source: Tensor, depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """The refined motion `(B, 4, 4)` towards a source, with the gradient of the motion that was refined.
+    """The refined motion `(B, 4, 4)` to a source, with the gradient of the motion before refinement.
 
-    What was refined is at the minimum of what it changes, so the loss hardly depends on it; the rest, such as where
-    the camera goes, is learned.
+    The refined components are at a minimum, so the loss hardly depends on them; the others, such as the direction of
+    translation, are trained.
     """
     given = pose.detach()
     refined = refine_motion(target, source, depth.detach(), intrinsics.detach(), given)
@@ -347,21 +347,21 @@ def set_right(pose: Tensor, target: Tensor, source: Tensor, depth: Tensor, intri
 
 
 def has_sigmoid(model: nn.Module) -> bool:
-    """Whether depth comes from a share of a range of disparities, as in Monodepth2."""
+    """Whether depth is computed from a sigmoid output within a range of disparities, as in Monodepth2."""
     return model.config.depth_type == "disparity" and not model.head.activates_depth
 
 
 @torch.no_grad()
 def start_far(model: nn.Module) -> None:
-    """Let new depth predictors begin with a scene that is far away.
+    """Initialise new depth predictors with a far scene.
 
-    The middle of the range, where a sigmoid begins, is near: half of the scene cannot be much nearer, and the other
-    picture of a stereo pair is looked up beyond its border. Then the unwarped one explains everything better, every
-    pixel is masked, and nothing is ever learned. From a far scene, warped and unwarped sources are alike, and
-    disparity grows where that helps.
+    The middle of the range, the default output of a sigmoid, is near, so the other image of a stereo pair is sampled
+    outside its border. The unwarped source then has a lower error everywhere, every pixel is masked, and training does
+    not converge. With an initially far scene, warped and unwarped sources are similar, and disparity increases where
+    that reduces the loss.
 
     Args:
-        model: `DepthSegForDepthEstimation`; of another depth type than `disparity` it stays as it is.
+        model: `DepthSegForDepthEstimation`; depth types other than `disparity` are not changed.
     """
     if not has_sigmoid(model):
         return
@@ -371,20 +371,20 @@ def start_far(model: nn.Module) -> None:
 
 
 def scale_anchor(disparity: Tensor) -> Tensor:
-    """Sum over the pictures of the squared log of how far their mean is from `FAR_DISPARITY`.
+    """Sum over the images of the squared log ratio of their mean disparity to `FAR_DISPARITY`.
 
-    No picture tells the scale of depth from a moving camera. As long as motion is not learned yet, every difference in
-    depth makes the loss worse, and the shortest way to none at all leads to the end of the sigmoid, from where no
-    gradient leads back.
+    Monocular video does not determine the scale of depth. Before the pose network has converged, every variation of
+    depth increases the loss, and without this term the output drifts to the saturated end of the sigmoid, where the
+    gradient vanishes.
 
     Args:
-        disparity: `(B, 1, h, w)`, shares of the range of disparities.
+        disparity: `(B, 1, h, w)`, as fractions of the range of disparities.
     """
     return (disparity.float().mean((1, 2, 3)) / FAR_DISPARITY).log().square().sum()
 
 
 def depth_inconsistency(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Sum over the pixels of `|a - b| / (a + b)`, mean over the pairs of depths; unseen pixels count 0."""
+    """Sum over the pixels of `|a - b| / (a + b)`, mean over the pairs of depths; unseen pixels count as 0."""
     sums = []
     for own, given, seen in pairs:
         own, given = torch.where(seen, own, 1.0), torch.where(seen, given, 1.0)

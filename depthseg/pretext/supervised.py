@@ -1,4 +1,4 @@
-"""Training on given labels or given depth."""
+"""Supervised training on class labels or ground-truth depth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class SupervisedObjective(nn.Module):
     """The loss that a task model computes from its labels.
 
-    Like every objective it owns the model, tells how many label pixels of a batch count, and turns a batch into a
-    loss. The training loop knows nothing else.
+    Like every objective it owns the model, counts the valid pixels of a batch, and computes the loss of a batch. The
+    training loop uses only these methods.
 
     Args:
         model: `DepthSegForSemanticSegmentation` or `DepthSegForDepthEstimation`.
-        depth_weight: Weight of the depth loss of a segmenter that keeps its depth predictor; 0 = labels alone.
+        depth_weight: Weight of the depth loss of a segmenter that keeps its depth predictor; 0 = labels only.
     """
 
     def __init__(self, model: nn.Module, depth_weight: float = 0.0) -> None:
@@ -32,7 +32,7 @@ class SupervisedObjective(nn.Module):
             model.train_depth_predictor()
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Number of pixels that enter the loss, int64 `(2,)`: of labels, and of depth beside labels."""
+        """Number of valid pixels in the loss, int64 `(2,)`: of labels, and of depth used together with labels."""
         labels = self.model.count_valid(batch["labels"])
         return torch.stack([labels, valid_depth(batch["depth"]).sum() if self.depth_weight else labels.new_zeros(())])
 
@@ -41,7 +41,7 @@ class SupervisedObjective(nn.Module):
 
         Args:
             batch: `pixel_values` float32 `(B, 3, H, W)`; `labels` int64 `(B, H, W)` class ids with 255 = ignored, or
-                float32 `(B, H, W)` metres with 0 = unknown; with `depth_weight` also `depth`, metres beside ids.
+                float32 `(B, H, W)` metres with 0 = unknown; with `depth_weight` also `depth` in metres.
             num_valid: `(2,)`; divide the sums over valid pixels by these, the counts of the whole optimiser step;
                 None = the counts of this batch.
 
@@ -52,6 +52,6 @@ class SupervisedObjective(nn.Module):
         inputs = {"pixel_values": batch["pixel_values"], "labels": batch["labels"], "num_valid": num_valid}
         if not self.depth_weight:
             return {"loss": self.model(**inputs).loss}
-        output = self.model(**inputs, depth_labels=batch["depth"], num_valid_depth=num_valid_depth)
+        output = self.model(**inputs, depth_target=batch["depth"], num_valid_depth=num_valid_depth)
         loss = output.loss + self.depth_weight * output.depth_loss
         return {"loss": loss, "label_loss": output.loss, "depth_loss": output.depth_loss}

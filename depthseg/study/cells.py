@@ -1,4 +1,4 @@
-"""Running one cell of a study, and what it writes down."""
+"""Running one cell of a study, and the record that it writes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ CURVE = ("step", "mean_iou", "train_loss")
 
 
 def record_path(out: Path, key: str) -> Path:
-    """Where the record of a cell lies once it has ended."""
+    """The path of the record that a cell writes when it ends."""
     return out / CELLS / f"{key}.json"
 
 
 def weights_path(out: Path, key: str) -> Path:
-    """Where the checkpoint of a pre-training lies once it has ended."""
+    """The path of the checkpoint that a pre-training writes when it ends."""
     return out / RUNS / key / "model"
 
 
@@ -68,18 +68,18 @@ def read_record(out: Path, key: str) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, and the cell runs again.") from error
+        raise ValueError(f"{path} is damaged ({error}). Remove it and run the study again to repeat it.") from error
 
 
 def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
-    """Run a cell, unless its record is there; one that was broken off goes on from its last checkpoint.
+    """Run a cell unless it has a record; an interrupted cell resumes from its last checkpoint.
 
-    The record is written last, so that what has a record is whole. Then everything that nobody needs any more is
-    removed: of a pre-training all but its weights, of a fine-tuning the run directory.
+    The record is written last, so a cell with a record is complete. Files that are no longer needed are then removed:
+    the checkpoints of a pre-training, the whole run directory of a fine-tuning.
 
     Args:
         study: The study.
-        cell: The cell; what it starts from has ended.
+        cell: The cell; the cell that it is initialised from has ended.
         out: Directory of the study.
 
     Returns:
@@ -116,20 +116,20 @@ def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
 
 
 def repeat_pretraining(cell: Cell, out: Path) -> None:
-    """Train a pre-training whose record is there, but whose weights are not. Its record stays as it is.
+    """Train a pre-training again whose record exists, but whose weights do not. The record is not changed.
 
-    Other hardware or other versions may give other numbers with the same seed; that is said as a warning, because
-    fine-tunings then start from weights that only nearly are those of the record.
+    Other hardware or other versions may give other scores with the same seed. A warning reports this, because
+    fine-tunings are then initialised with weights that differ slightly from those of the record.
 
     Args:
-        cell: The pre-training; what it starts from is there.
+        cell: The pre-training; the weights that it is initialised from exist.
         out: Directory of the study.
     """
     now = train(located(cell, out)).scores
     then = read_record(out, cell.key)["scores"]
-    differing = [f"{name} {then[name]} then, {now.get(name)} now" for name in then if then[name] != now.get(name)]
+    differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
     if differing:
-        logger.warning("cell %s was trained again and came out differently: %s", cell.key, "; ".join(differing))
+        logger.warning("Cell %s was trained again, and its scores differ: %s.", cell.key, "; ".join(differing))
     _remove_checkpoints(out / RUNS / cell.key)
 
 
@@ -138,7 +138,7 @@ def _remove_checkpoints(run_dir: Path) -> None:
 
 
 def located(cell: Cell, out: Path) -> RunConfig:
-    """The options of a cell with its folders in the directory of the study."""
+    """The options of a cell, with its folders in the output directory of the study."""
     config = replace(cell.config, run=replace(cell.config.run, output_dir=str(out / RUNS / cell.key)))
     if cell.parent is None:
         return config
@@ -146,15 +146,16 @@ def located(cell: Cell, out: Path) -> RunConfig:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The scored steps of a run."""
+    """The evaluated steps of a run."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [{name: line[name] for name in CURVE if name in line} for line in lines]
 
 
 def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
-    """Everything beside the scores that a fine-tuned model has to say; writes the confusion matrices beside `path`."""
+    """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
     _, test_set = build_datasets(cell.config.data)
-    model, processor = load_model(result.model_dir)
+    # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
+    model, processor = load_model(result.model_dir, device="cpu" if cell.config.run.cpu else None)
     predictions = predict_labels(model, processor, test_set)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
@@ -163,7 +164,7 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
-    # Runs at the fixed rate are there for their score alone.
+    # Runs at the fixed rate are used for their scores only.
     names = study.measures if cell.labels["role"] == "main" else ()
     measures = measure_model(model, processor, test_set, names, predictions) if names else {}
     return {
@@ -174,7 +175,7 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
 
 
 def confusion_per_image(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> np.ndarray:
-    """Confusion counts int64 `(N, K, K)`, rows = truth, columns = prediction, at the own size of every image."""
+    """Confusion counts int64 `(N, K, K)`, rows = truth, columns = prediction, at the original size of every image."""
     found = []
     for index, prediction in enumerate(predictions):
         matrix = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
@@ -184,14 +185,14 @@ def confusion_per_image(predictions: Sequence[np.ndarray], dataset: SampleDatase
 
 
 def blocks_of(names: Sequence[str], length: int) -> list[str]:
-    """The block of each image: so many images of a sequence that follow one another.
+    """The block of each image: a run of consecutive images of one sequence.
 
-    Names of a sequence lie in the same folder and differ in what follows their last underscore or, where they have
-    none, in the digits that they end with.
+    Images of a sequence are in the same folder. Their names differ after the last underscore or, without an
+    underscore, in the trailing digits.
 
     Args:
         names: Names of the images; their alphabetical order is that of the video.
-        length: Images of a block.
+        length: Images per block.
     """
     places: dict[str, int] = {}
     blocks: dict[str, str] = {}
@@ -206,10 +207,10 @@ def blocks_of(names: Sequence[str], length: int) -> list[str]:
 
 @lru_cache(maxsize=256)
 def baseline_scores(data: str) -> dict[str, float]:
-    """Mean IoU of what the labelled images tell without looking at the picture.
+    """Mean IoU of the baselines that use the training labels but not the test image.
 
     Args:
-        data: The options of the data as JSON; cells of all arms share them.
+        data: The data options as JSON; cells of all arms share them.
     """
     options = DataOptions(**json.loads(data))
     train_set, test_set = build_datasets(options)
@@ -221,7 +222,7 @@ def baseline_scores(data: str) -> dict[str, float]:
 
 
 def hardware() -> str:
-    """What a run was computed on."""
+    """The hardware of this machine, for the record."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,4 +1,4 @@
-"""Is one arm better than another, and how sure is that?"""
+"""Differences between arms, with confidence intervals and p-values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 LEAST_PRETRAINING_SEEDS = 2
 LEAST_RUNS = 6
-"""With fewer there is a spread, but neither interval nor p-value."""
+"""With fewer runs a spread is given, but no interval and no p-value."""
 LEAST_ALIKE = 3
-"""Arms from which the variance of seeds is estimated together."""
+"""Number of arms from which the variance over seeds is pooled."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Summary:
     """Mean IoU of one arm, in points (0 to 100).
 
     Attributes:
-        mean_iou: Mean over runs of the mean IoU of all test images together.
-        interval: 95 % confidence interval; None where `reason` says why.
+        mean_iou: Mean over runs of the mean IoU over all test images.
+        interval: 95 % confidence interval; None if `reason` is given.
         spread: Lowest and highest run.
-        variance_shares: Part of the variance that comes from `pretraining`, `finetuning` (both seeds; where there are
-            several pre-training seeds `pretraining` holds both) and `blocks`; empty without interval.
-        conditional_on: What the interval is over, what it assumes and what it is conditional on.
+        variance_shares: Fraction of the variance due to `pretraining`, `finetuning` (both seeds; with several
+            pre-training seeds `pretraining` includes both) and `blocks`; empty without interval.
+        conditional_on: Sources of variation, assumptions and conditions of the interval.
         reason: Why there is no interval; None if there is one.
     """
 
@@ -50,15 +50,15 @@ class Comparison:
 
     Attributes:
         difference: The estimate.
-        interval: 95 % confidence interval; None where `reason` says why.
-        interval_alone: The same from the seeds of these two arms alone, without `alike`.
-        p_value: Two-sided, against no difference; below 0.05 exactly where the interval leaves 0 out. Not adjusted
-            for several comparisons, see `depthseg.study.statistics.holm`. None without interval.
-        probability_a_beats_b: Share of bootstrap differences above 0; None without interval.
+        interval: 95 % confidence interval; None if `reason` is given.
+        interval_alone: The interval from the seeds of these two arms only, without `alike`.
+        p_value: Two-sided, against no difference; below 0.05 exactly if the interval excludes 0. Not adjusted for
+            multiple comparisons, see `depthseg.study.statistics.holm`. None without interval.
+        probability_a_beats_b: Fraction of bootstrap differences above 0; None without interval.
         spread: Lowest and highest difference: of runs with the same seeds if `paired`, else of any two runs.
         paired: Whether runs were compared seed by seed.
         variance_shares: As in `Summary`.
-        conditional_on: What the statement holds for.
+        conditional_on: As in `Summary`.
         reason: Why there is no interval and no p-value; None if there are.
     """
 
@@ -79,7 +79,7 @@ def summarise(arm: ArmResults, conditions: Sequence[str] = (), alike: Sequence[A
 
     Args:
         arm: Results.
-        conditions: What else is fixed, such as "one training set of 16 images".
+        conditions: Further conditions of the interval, such as "one training set of 16 images".
         alike: As in `compare`.
     """
     counts = BlockCounts(arm)
@@ -109,26 +109,26 @@ def compare(
 ) -> Comparison:
     """Compare two arms on the same test images.
 
-    The images are always paired: an image that is hard for both arms cancels. The interval and the p-value are those
-    of `depthseg.study.intervals`. The bootstrap draws seeds and blocks of both arms again, the same blocks for both;
-    its differences are then stretched about the estimate until 95 % of a normal distribution would fill the interval,
-    so that `probability_a_beats_b` does not claim more than the interval does.
+    The images are always paired, so the difficulty of an image cancels. The interval and the p-value are those of
+    `depthseg.study.intervals`. The bootstrap resamples seeds and blocks of both arms, with the same blocks for both.
+    Its differences are then scaled about the estimate so that the 95 % range of a normal distribution equals the
+    interval; `probability_a_beats_b` is therefore consistent with the interval.
 
     Args:
         a: One arm.
         b: The other.
         draws: Bootstrap draws.
-        generator: Source of their randomness; without one, a fixed seed.
-        paired_seeds: Seeds at the same place of both arms are the same numbers (common random numbers), which cancels
-            what they share. Where the arms have other numbers of seeds they are independent all the same, and the
-            result says so.
-        alike: Arms, `a` and `b` among them, that all have runs of the same seeds and whose scores are taken to vary
-            alike from seed to seed. With at least three, that variance is estimated from all of them together, which
-            a handful of seeds needs to tell anything; what a seed does to all arms cancels.
-        conditions: What else is fixed, such as "one training set of 16 images".
+        generator: Source of randomness; None = a fixed seed.
+        paired_seeds: Whether seeds at the same position of both arms are equal (common random numbers), so that
+            shared effects cancel. Arms with different numbers of seeds are treated as independent; `paired` of the
+            result is then False.
+        alike: Arms, including `a` and `b`, that all have runs of the same seeds and whose scores are assumed to have
+            the same variance over seeds. With at least three arms this variance is pooled, which gives usable
+            intervals from few seeds; the common effect of a seed on all arms cancels.
+        conditions: Further conditions of the interval, such as "one training set of 16 images".
 
     Raises:
-        ValueError: The images, their blocks or the classes are not the same.
+        ValueError: The images, their blocks or the classes differ.
     """
     _check_same_images(a, b)
     paired = paired_seeds and a.seeds == b.seeds
@@ -170,7 +170,7 @@ def _uncertainty(
     paired: bool = False,
     alike: Sequence[ArmResults] = (),
 ) -> tuple[Uncertainty | None, str | None]:
-    """Uncertainty of an arm or of the difference of two, or the reason why there is none."""
+    """Uncertainty of an arm or of the difference of two, or the reason for its absence."""
     reason = next((reason for arm in arms if (reason := _too_few(arm))), None)
     if reason is not None:
         return None, reason
@@ -184,12 +184,12 @@ def _uncertainty(
     else:
         uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
     if uncertainty.standard_error < TINY:
-        return None, "No interval: neither seeds nor blocks of images make a difference, so there is no spread."
+        return None, "No interval: the scores do not vary over seeds or blocks of images, so there is no spread."
     return uncertainty, None
 
 
 def _enough(alike: Sequence[ArmResults]) -> Sequence[ArmResults]:
-    """The arms whose seeds vary alike, or none where they are too few to tell how."""
+    """The arms whose variance over seeds is pooled, or none if they are too few."""
     several = any(arm.seeds[0] >= LEAST_PRETRAINING_SEEDS for arm in alike)
     return alike if several and len(alike) >= LEAST_ALIKE else ()
 
@@ -201,7 +201,7 @@ def _too_few(arm: ArmResults) -> str | None:
     if outer * inner < LEAST_RUNS:
         return f"No interval: {arm.name} has {_plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
     if arm.num_blocks < 2:
-        return "No interval: all test images lie in one block, and nothing tells how another one would differ."
+        return "No interval: all test images are in one block, so the variance between blocks cannot be estimated."
     return None
 
 
@@ -234,13 +234,14 @@ def _spread_of_differences(first: np.ndarray, second: np.ndarray, paired: bool) 
 def _check_same_images(a: ArmResults, b: ArmResults) -> None:
     if a.confusion.shape[2:] != b.confusion.shape[2:] or not np.array_equal(a.blocks, b.blocks):
         raise ValueError(
-            f"{a.name} and {b.name} were not scored on the same test images: {a.confusion.shape[2:]} and "
-            f"{b.confusion.shape[2:]} (images, classes, classes), or other blocks. Compare them on the same images in "
-            "the same order."
+            f"{a.name} and {b.name} were not evaluated on the same test images: {a.confusion.shape[2:]} and "
+            f"{b.confusion.shape[2:]} (images, classes, classes), or different blocks. Evaluate both on the same "
+            "images in the same order."
         )
     if not np.array_equal(a.confusion[0, 0].sum(-1), b.confusion[0, 0].sum(-1)):
         raise ValueError(
-            f"{a.name} and {b.name} did not see the same labels: their images differ or stand in another order."
+            f"{a.name} and {b.name} were not evaluated with the same labels: their images or the order of their "
+            "images differ."
         )
 
 
@@ -257,7 +258,7 @@ def _conditional_on(
     images = f"{_plural(arms[0].num_blocks, 'block')} of test images ({len(arms[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
     if alike:
-        lines.append(f"assuming that the scores of all {len(alike)} arms vary alike from seed to seed")
+        lines.append(f"assuming that the scores of all {len(alike)} arms have the same variance over seeds")
     if conditions:
         lines.append(f"conditional on {', '.join(conditions)}")
     return "; ".join(lines)
@@ -268,7 +269,7 @@ def _describe_seeds(arm: ArmResults) -> str:
     starts = {
         "seeds": _plural(outer, "pre-training seed"),
         "checkpoint": "one given checkpoint",
-        "none": "random start",
+        "none": "random initialisation",
     }
     each = " each" if outer > 1 else ""
     return f"{starts[arm.pretraining]}, {_plural(inner, 'fine-tuning seed')}{each}"

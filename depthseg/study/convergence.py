@@ -1,7 +1,7 @@
-"""How fast a run learns: what its curve of validation scores says.
+"""Convergence speed of a run, from its validation curve.
 
-A curve starts at step 0. If it was not evaluated there its value at step 0 is taken as 0, as if nothing were known
-before the first step, so that curves with another first evaluation can be compared.
+A curve starts at step 0. Without an evaluation at step 0 its value there is taken as 0, so that curves with different
+first evaluations can be compared.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 def steps_to_share(steps: Sequence[int], scores: Sequence[float], share: float = 0.95) -> float | None:
-    """Step at which a curve first reaches a share of its own final value.
+    """Step at which a curve first reaches a fraction of its own final value.
 
-    The final value is the last one. Between evaluations the curve is a straight line; that it may fall below the
-    target again later does not count.
+    The final value is the last one. The curve is interpolated linearly between evaluations. A later drop below the
+    target does not change the result.
 
     Args:
         steps: Steps of the evaluations, increasing.
         scores: Their scores, 0 or more.
-        share: In (0, 1].
+        share: The fraction, in (0, 1].
 
     Returns:
-        The step, or None if the final value is 0 and there is nothing to reach.
+        The step, or None if the final value is 0.
 
     Raises:
-        ValueError: The curve is empty, out of order or holds a number that is no score, or the share is out of range.
+        ValueError: The curve is empty, out of order or contains an invalid score, or the fraction is out of range.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"share={share} is out of range; it lies above 0 and goes up to 1.")
+        raise ValueError(f"share={share} is out of range; it must be above 0 and at most 1.")
     step, score = _curve(steps, scores)
     target = share * score[-1]
     if target == 0:
@@ -53,7 +53,7 @@ def area_under_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
         scores: Their scores, 0 or more.
 
     Raises:
-        ValueError: The curve is empty, ends at step 0, is out of order, or holds a number that is no score.
+        ValueError: The curve is empty, ends at step 0, is out of order or contains an invalid score.
     """
     step, score = _curve(steps, scores)
     if step[-1] == 0:

@@ -1,31 +1,30 @@
-"""How uncertain a mean over few seeds and few blocks of images is.
+"""Confidence intervals of a mean over few seeds and few blocks of images.
 
-The percentile bootstrap is too narrow here: with two seeds it finds half of their variance, and knows nothing of how
-badly two seeds tell a variance at all. So the variance of each level is estimated without bias, and each level is
-given the t distribution of its own degrees of freedom.
+The percentile bootstrap is too narrow here: with two seeds it finds half of their variance, and it ignores the
+uncertainty of a variance estimated from two seeds. The variance of each level is therefore estimated without bias, and
+each level has a t distribution with its own degrees of freedom.
 
-**Variance.** Runs and blocks are crossed: every run is scored on every block. The variance between the means of the
-runs (of all runs under one pre-training seed together, where there are several: what varies below is then contained)
-and that between the means of the blocks both contain the interplay of runs and blocks, which is therefore taken off
-once: `V = V_seeds + V_blocks - V_both`, and never less than the larger of the two.
+**Variance.** Runs and blocks are crossed: every run is evaluated on every block. The variance between the means of the
+runs (with several pre-training seeds, of all runs of one seed together, which includes the variance below) and the
+variance between the means of the blocks both include the interaction of runs and blocks. The interaction is therefore
+subtracted once: `V = V_seeds + V_blocks - V_both`, and never less than the larger of the two.
 
-**Interval.** The chance of a deviation beyond `x` standard errors is the mean of what the t distributions of the
-levels say, each weighted by its share in the variance: exact where one level dominates, and in between it leans on
-the level that is known worst. Satterthwaite's one t distribution with pooled degrees of freedom covers only 88 to 92 %
-in our simulations where one of the levels has a single degree of freedom (two pre-training seeds), because it judges
-the shares from the same noisy estimates; the Behrens-Fisher distribution covers 95 to
-99.9 %. Within one level the two arms are pooled by Satterthwaite's rule. Where neither seeds nor
-blocks differ and all variance is interplay the interval is too wide (coverage 99 %).
+**Interval.** The probability of a deviation beyond `x` standard errors is the mean of the tail probabilities of the t
+distributions of the levels, each weighted by its fraction of the variance. This is exact if one level dominates and
+conservative otherwise. Satterthwaite's single t distribution with pooled degrees of freedom covers only 88 to 92 % in
+our simulations if one of the levels has a single degree of freedom (two pre-training seeds), because its weights come
+from the same noisy estimates; the Behrens-Fisher distribution covers 95 to 99.9 %. Within one level the two arms are
+pooled by Satterthwaite's rule. If all variance is interaction, the interval is too wide (coverage 99 %).
 
-**Many arms, few seeds.** Two pre-training seeds of two arms say next to nothing of how seeds vary, those of eight arms
-do: `seeds_alike` takes one variance for all arms of a setting, with (arms - 1)(seeds - 1) degrees of freedom. In our
-simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to 91 % for two arms of eight
-whose standard deviation is twice that of the others.
+**Many arms, few seeds.** Two pre-training seeds of two arms give a poor estimate of the variance over seeds; those of
+eight arms give a good one. `seeds_alike` uses one variance for all arms of a setting, with (arms - 1)(seeds - 1)
+degrees of freedom. In our simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to
+91 % for two arms of eight whose standard deviation is twice that of the others.
 
 Source:
-    Variance of a crossed design: Searle, Casella and McCulloch 1992, chapter 4; the surplus of interplay: Owen 2007,
-    "The pigeonhole bootstrap". Satterthwaite 1946; Cochran and Cox 1957, section 4.14. That the weights are applied to
-    probabilities instead of quantiles was chosen by simulation (tests/study/test_statistics_coverage.py).
+    Variance of a crossed design: Searle, Casella and McCulloch 1992, chapter 4; the interaction term: Owen 2007, "The
+    pigeonhole bootstrap". Satterthwaite 1946; Cochran and Cox 1957, section 4.14. Weights on probabilities instead of
+    quantiles were chosen by simulation (tests/study/test_statistics_coverage.py).
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ if TYPE_CHECKING:
 
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(64)
 TINY = 1e-12
-"""A standard error below this is rounding: the numbers do not differ."""
+"""A standard error below this is due to rounding: the numbers do not differ."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Part of a variance that one level of resampling brings.
+    """Variance component of one level of resampling.
 
     Attributes:
         variance: Of the mean.
@@ -71,12 +70,12 @@ class Uncertainty:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Part of the variance that each level brings; they sum to 1."""
+        """Fraction of the variance due to each level; they sum to 1."""
         total = sum(level.variance for level in self.levels.values())
         return {name: level.variance / total for name, level in self.levels.items()}
 
     def p_value(self, deviation: float) -> float:
-        """Chance of a mean at least this far from the truth, on either side."""
+        """Probability of a mean at least this far from the truth, on either side."""
         x = abs(deviation) / self.standard_error
         return sum(share * two_sided(x, self.levels[name].freedom) for name, share in self.shares.items())
 
@@ -92,14 +91,14 @@ class Uncertainty:
 
 
 def two_sided(x: float, freedom: float) -> float:
-    """Chance that a variable with Student's t distribution lies outside -x..x.
+    """Probability that a variable with Student's t distribution is outside -x..x.
 
     With x = sqrt(freedom) tan(angle) the density becomes cos(angle) ** (freedom - 1), which is integrated by
     Gauss-Legendre quadrature.
 
     Args:
         x: Not negative.
-        freedom: Degrees of freedom, at least 1; need not be whole.
+        freedom: Degrees of freedom, at least 1; need not be an integer.
     """
     angle = math.atan(x / math.sqrt(freedom))
     log_constant = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
@@ -108,10 +107,10 @@ def two_sided(x: float, freedom: float) -> float:
 
 
 def seeds_alike(scores: np.ndarray) -> Level:
-    """What seeds bring to the difference of two arms, where those of all arms vary alike.
+    """Variance over seeds of the difference of two arms, if it is the same for all arms.
 
-    Two-way analysis of variance: what an arm and a seed have in common with the others is taken off, and what is left
-    is the same for any two arms. With few seeds this tells far more than the two arms alone.
+    Two-way analysis of variance: the effects of arms and of seeds are subtracted, and the residual variance is assumed
+    to be the same for any two arms. With few seeds this estimate is far better than that from two arms alone.
 
     Args:
         scores: `(A, P)`, mean of each of A arms under each of P pre-training seeds, at least three arms and two seeds.
@@ -126,11 +125,11 @@ def seeds_alike(scores: np.ndarray) -> Level:
 
 
 def seeds_alike_alone(scores: np.ndarray) -> Level:
-    """What seeds bring to the mean of a single arm, where those of all arms vary alike.
+    """Variance over seeds of the mean of a single arm, if it is the same for all arms.
 
-    What a seed does to all arms (runs of one seed learn from the same labelled images) does not cancel here, and only
-    the seeds tell how much that is, however many arms there are; so the two parts keep their own degrees of freedom
-    and are pooled by Satterthwaite's rule.
+    The common effect of a seed on all arms (runs of one seed use the same labelled images) does not cancel here. Its
+    variance can only be estimated from the seeds, regardless of the number of arms. The two components therefore keep
+    their own degrees of freedom and are pooled by Satterthwaite's rule.
 
     Args:
         scores: As for `seeds_alike`.
@@ -147,7 +146,7 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
     Args:
         parts: For each arm whose runs are independent of those of the others, pseudo-values `(P, F, B)`, with the
             sign that the arm has in the sum. The blocks are the same in all.
-        seeds_level: What seeds bring, if that is known from elsewhere; None = from these runs.
+        seeds_level: Variance over seeds from another estimate; None = from these runs.
 
     Raises:
         ValueError: There are fewer than two blocks, or a part has a single run.
@@ -173,7 +172,7 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
 
 
 def _independent_runs(part: np.ndarray) -> np.ndarray:
-    """Rows that are independent of one another, `(n, B)`: pre-training seeds where there are several."""
+    """Rows that are independent of one another, `(n, B)`: pre-training seeds if there are several."""
     return part.mean(1) if len(part) > 1 else part[0]
 
 

@@ -1,4 +1,4 @@
-"""From a study to its cells: each one an ordinary run, known by the hash of its options."""
+"""From a study to its cells: each cell is an ordinary run, identified by the hash of its options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .options import ArmOptions, StudyOptions
 
 KEY_LENGTH = 12
 SEEDS_APART = 1000
-"""Run seeds of the fine-tunings of one pre-training seed lie below the next multiple of this."""
+"""Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Cell:
 
     Attributes:
         kind: `pretrain` or `finetune`.
-        labels: Where it lies in the matrix: arm, architecture, seeds and so on, as its record shows them.
-        config: Options of the run; where its weights come from a cell, `model.pretrained` is still open.
-        parent: Key of the pre-training whose weights it starts from.
+        labels: Its position in the matrix: arm, architecture, seeds and so on, as in its record.
+        config: Options of the run; `model.pretrained` is not set if the weights come from another cell.
+        parent: Key of the pre-training whose weights initialise it.
         key: Hash of all this.
     """
 
@@ -44,7 +44,7 @@ class Cell:
 
 
 def make_cell(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: str | None) -> Cell:
-    """A cell with its key: equal for equal runs, whatever the folder, the machine or the order of the file."""
+    """A cell with its key: equal for equal runs, independent of folder, machine and order of the options."""
     counted = {
         section: {key: value for key, value in values.items() if f"{section}.{key}" not in MAY_CHANGE}
         if isinstance(values, dict)
@@ -56,7 +56,7 @@ def make_cell(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: s
 
 
 def pretraining_cells(study: StudyOptions) -> list[Cell]:
-    """Every pre-training; one that follows another comes after it."""
+    """Every pre-training, after the pre-training that it depends on."""
     order = sorted(study.arms, key=lambda name: study.arms[name].after is not None)
     cells: dict[tuple[str, str, int], Cell] = {}
     for architecture in study.architectures:
@@ -110,12 +110,12 @@ def main_cells(
     pretrained: Mapping[tuple[str, str, int], str],
     rates: Mapping[tuple[str, str, str], float],
 ) -> list[Cell]:
-    """The runs that a study reports, at the chosen rates, and at the fixed one where that is another.
+    """The runs that a study reports: at the chosen rates, and at the fixed rate if it differs.
 
     Args:
         study: The study.
         pretrained: Architecture, arm and seed -> key of the pre-training.
-        rates: Architecture, arm and mode -> the chosen rate; those that are missing get the fixed one.
+        rates: Architecture, arm and mode -> the chosen rate; the fixed rate is used for missing ones.
     """
     found = []
     composed: dict[tuple[str, ...], RunConfig] = {}
@@ -138,15 +138,14 @@ def _finetuning(
     pretrained: Mapping[tuple[str, str, int], str],
     composed: dict[tuple[str, ...], RunConfig],
 ) -> Cell:
-    """The fine-tuning at a place of the matrix.
+    """The fine-tuning at one position of the matrix.
 
     Args:
         study: The study.
-        labels: The place.
-        images: Sections that say what it learns from.
+        labels: The position.
+        images: Sections with the training and test images.
         pretrained: Architecture, arm and seed -> key of the pre-training.
-        composed: Options that cells have in common, filled here: putting them together takes far longer than a cell's
-            own few.
+        composed: Cache of the options that cells have in common, filled here; composing them is slow.
     """
     architecture, mode = labels["architecture"], labels["mode"]
     place = (architecture, mode, labels["benchmark"], labels["fold"])
@@ -162,7 +161,7 @@ def _finetuning(
     config = composed[place]
     seed = SEEDS_APART * labels["pretrain_seed"] + labels["finetune_seed"]
     if labels["role"] == "rate":
-        # Runs that choose a rate must not share their luck with those that are reported.
+        # Runs that choose a rate must be independent of the reported runs.
         seed += SEEDS_APART // 2
     config = replace(
         config,
@@ -185,10 +184,10 @@ def _started(config: RunConfig, arm: ArmOptions) -> RunConfig:
 
 
 def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]]:
-    """The arms, by architecture, that one of several machines works on.
+    """The arms, by architecture, that one of several machines runs.
 
-    Arms that need each other's pre-training stay together, so that no machine waits for another. Groups go one by one
-    to the shard with the least to do.
+    Arms that depend on the same pre-training are in the same shard, so that no machine waits for another. Each group
+    is assigned to the shard with the lowest load.
 
     Args:
         study: The study.
@@ -215,5 +214,5 @@ def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]
 
 
 def _load(study: StudyOptions, arms: list[str]) -> float:
-    """What a group costs, in pre-trainings: an arm without one is fine-tuned all the same."""
+    """Cost of a group, in pre-trainings; fine-tuning of an arm counts as one, too."""
     return sum(1.0 + (study.arms[arm].pretrain is not None) for arm in arms)

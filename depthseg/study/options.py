@@ -1,49 +1,65 @@
-"""The options of a study: which arms are compared, how, and how often."""
+"""The options of a study: its arms, settings and repetitions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from typing import Annotated, Any
 
 from ..choices import MEASURES, did_you_mean
+from ..engine.options import RunConfig
+from ..engine.rules import ALLOWED
+from ..reading import (
+    TypeReader,
+    Written,
+    built,
+    is_null,
+    merged,
+    no_problems,
+    read_override,
+    read_yaml,
+    shown,
+    written,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
+EXAMPLE = "seeds.finetune=6"
+"""An override for messages."""
+
+Sections = Annotated[dict[str, Any], RunConfig]
+"""Some of a run's options, by section."""
 
 
 @dataclass
 class ArmOptions:
-    """One initialisation, and how it is obtained: a checkpoint, a pre-training of the study, or neither.
+    """One initialisation and its source: a checkpoint, a pre-training of the study, or neither.
 
     Attributes:
-        title: What reports call it; empty = its key.
+        title: Its name in reports; empty = its key.
         checkpoint: Directory or Hub id of given weights.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
-        after: Arm whose pre-trained weights this pre-training begins with.
+        after: Arm whose pre-trained weights initialise this pre-training.
     """
 
     title: str = ""
     checkpoint: str | None = None
     revision: str | None = None
-    pretrain: dict[str, Any] | None = None
+    pretrain: Sections | None = None
     after: str | None = None
 
 
 @dataclass
 class SeedOptions:
-    """How often everything is repeated.
+    """Number of repetitions.
 
     Attributes:
         pretrain: Pre-trainings of each arm, numbered from 0.
-        finetune: Fine-tunings of each pre-training. Arms without pre-training are fine-tuned as often as the others
-            in all. A seed picks the labelled images, the new weights and the order of images, the same in all arms.
+        finetune: Fine-tunings of each pre-training. Arms without pre-training have the same total number of
+            fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
+            and is the same in all arms.
     """
 
     pretrain: int = 2
@@ -55,44 +71,45 @@ class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every arm.
 
     Attributes:
-        fixed: The rate that all arms are compared at, too.
-        grid: Rates to choose from; empty = the fixed one alone.
+        fixed: A common rate at which all arms are compared as well.
+        grid: Rates to choose from; empty = only the fixed one.
         seeds: Runs for each rate.
         budget: Labelled images of these runs.
-        data: Sections of a run's options for them, which must score on other images than the study does. They lie on
-            top of `finetune`, in the place of those of a fold.
+        data: Sections of a run's options for these runs, which must be evaluated on other images than the study. They
+            override those of `finetune`, in place of those of a fold.
     """
 
     fixed: float = 1e-3
     grid: list[float] = field(default_factory=list)
     seeds: int = 1
     budget: int = 0
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Sections = field(default_factory=dict)
 
 
 @dataclass
 class BenchmarkOptions:
-    """One way to train and test.
+    """One set of training and test images.
 
     Attributes:
         budgets: Numbers of labelled images; 0 = all.
-        folds: Sections of a run's options: other training and test images. A model is trained for each; their test
-            images together are those of the benchmark. Without any, those of `finetune` are the fold `test`.
+        folds: Sections of a run's options with the training and test images of each fold. A model is trained for each
+            fold; the test images of all folds together are those of the benchmark. Without folds, the images of
+            `finetune` are the fold `test`.
     """
 
     budgets: list[int] = field(default_factory=list)
-    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folds: dict[str, Sections] = field(default_factory=dict)
 
 
 @dataclass
 class ClaimOptions:
-    """A finding of others that a study puts to the test: that one arm is better than another.
+    """A published finding that a study tests: one arm is better than another.
 
     Attributes:
         text: The finding in words, with its source.
         better: The arm.
         than: The other arm.
-        mode: Mode that it was found in; empty = all.
+        mode: Mode of the finding; empty = all.
     """
 
     text: str = ""
@@ -106,31 +123,31 @@ class StudyOptions:
     """A study: arms x architectures x modes x benchmarks x budgets x seeds.
 
     Attributes:
-        name: Names the output directory.
-        summary: What the study asks, for its report.
+        name: Name of the output directory.
+        summary: The question of the study, for its report.
         arms: The initialisations, in the order of the report.
-        architectures: Sections of a run's options for pre-training and fine-tuning alike, such as the encoder.
-        modes: Sections for fine-tuning alone, such as a frozen encoder.
-        benchmarks: What they are trained and tested on.
+        architectures: Sections of a run's options for both pre-training and fine-tuning, such as the encoder.
+        modes: Sections for fine-tuning only, such as a frozen encoder.
+        benchmarks: Training and test images.
         seeds: Repetitions.
         rates: Learning rates of fine-tuning.
-        block_length: Test images that follow one another in a sequence (names that begin alike up to the last
-            underscore) are resampled together in blocks of this many.
-        measures: What is measured on every fine-tuned model beside its scores, see `depthseg.engine.measures`.
+        block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
+            resampled together in blocks of this many.
+        measures: Further measures of every fine-tuned model, see `depthseg.engine.measures`.
         reference_arm: The arm that all others are compared with.
         comparisons: Further pairs of arms.
-        claims: What others found, and which pair of arms shows it; these pairs are compared as well.
+        claims: Published findings and the pair of arms that tests each; these pairs are compared as well.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
-        scale: Which entry of `scales` lies on top.
+        scale: The entry of `scales` that is applied.
         scales: Changes of this file by name, such as a smoke test.
     """
 
     name: str = ""
     summary: str = ""
     arms: dict[str, ArmOptions] = field(default_factory=dict)
-    architectures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    modes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    architectures: dict[str, Sections] = field(default_factory=dict)
+    modes: dict[str, Sections] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkOptions] = field(default_factory=dict)
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
@@ -139,8 +156,8 @@ class StudyOptions:
     reference_arm: str = ""
     comparisons: list[list[str]] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
-    pretrain: dict[str, Any] = field(default_factory=dict)
-    finetune: dict[str, Any] = field(default_factory=dict)
+    pretrain: Sections = field(default_factory=dict)
+    finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -152,42 +169,32 @@ class StudyOptions:
 def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOptions:
     """Read a study.
 
-    A file may begin with `base: world` (a study that comes with depthseg, or a path relative to the file), and then
-    says only what it adds or changes. An arm, architecture, mode, benchmark or fold that is null is left
-    out, and with it the claims about it.
+    A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
+    changes. An arm, architecture, mode, benchmark or fold that is null is removed, together with its claims.
 
     Args:
-        name: A study that comes with depthseg, or the path of a YAML file.
+        name: A study of depthseg, or the path of a YAML file.
         scale: `full`, or an entry of the file's `scales`.
-        overrides: Such as `seeds.finetune=6` or `finetune.schedule.steps=20000`; later ones win.
+        overrides: Such as `seeds.finetune=6` or `finetune.schedule.steps=20000`; later ones take precedence.
 
     Raises:
         FileNotFoundError: No such study.
-        ValueError: Not YAML, an unknown option, a wrong type, or parts that do not go together.
+        ValueError: Not YAML, an unknown option, a wrong type, or inconsistent options.
     """
     path = study_path(name)
-    try:
-        merged = OmegaConf.merge(*_with_bases(path))
-        if scale != FULL_SCALE:
-            merged = OmegaConf.merge(merged, _scale_of(merged, scale, path), {"scale": scale})
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        if "claims" in merged:
-            merged.claims = _still_testable(merged)
-        for part in _MAY_BE_LEFT_OUT:
-            merged[part] = _without_null(merged.get(part))
-        for benchmark in filter(OmegaConf.is_dict, merged.benchmarks.values()):
-            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
-            benchmark.folds = _without_null(benchmark.folds) if "folds" in benchmark else {"test": {}}
-        merged = OmegaConf.merge(OmegaConf.structured(StudyOptions), merged)
-        # Not resolved: `${data.size}` means that of the run which the sections become part of.
-        plain = OmegaConf.to_container(merged, resolve=False, throw_on_missing=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} with its overrides cannot be read: {str(error).splitlines()[0]}") from error
-    arms = {key: ArmOptions(**arm) for key, arm in plain["arms"].items()}
-    benchmarks = {key: BenchmarkOptions(**benchmark) for key, benchmark in plain["benchmarks"].items()}
-    repeats = {"seeds": SeedOptions(**plain["seeds"]), "rates": RateOptions(**plain["rates"])}
-    claims = [ClaimOptions(**claim) for claim in plain["claims"]]
-    study = StudyOptions(**plain | {"arms": arms, "benchmarks": benchmarks, "claims": claims} | repeats)
+    layers = _with_bases(path)
+    given = _put_together(layers)
+    if scale != FULL_SCALE:
+        layers += [_scale_of(given, scale, path), written({"scale": scale}, "--scale")]
+    layers += [read_override(text, StudyOptions, EXAMPLE) for text in overrides]
+    reader = TypeReader(ALLOWED, StudyOptions)
+    for layer in layers:
+        # By itself, as what lies on top would hide its mistakes.
+        reader.read(_without_null(layer, _MAY_BE_LEFT_OUT), StudyOptions)
+    no_problems(reader.problems)
+    given = _completed(_put_together(layers))
+    # Nothing is put in: `${data.size}` means that of the run which the sections become part of.
+    study = built(StudyOptions, reader.read(given, StudyOptions))
     problems = broken_rules(study)
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
@@ -195,47 +202,85 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
 
 
 def study_path(name: str) -> Path:
-    """The file of a study that comes with depthseg, or a path as it is."""
+    """The file of a study of depthseg, or the given path."""
     known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
     if name in known:
         return known[name]
     if Path(name).is_file():
         return Path(name)
     hint = did_you_mean(name, known)
-    raise FileNotFoundError(f"There is no study {name!r}.{hint} Known: {', '.join(known)}; or give a YAML file.")
+    raise FileNotFoundError(f"There is no study {name!r}.{hint} Choose from {', '.join(known)}, or give a YAML file.")
 
 
-def _with_bases(path: Path) -> list[Any]:
-    """The file with those that it is based on, the lowest one first."""
-    files: list[Any] = []
+def _with_bases(path: Path) -> list[Written]:
+    """The file and its bases, the lowest base first."""
+    files: list[Written] = []
     seen = [path.resolve()]
     while True:
-        values = OmegaConf.load(path)
-        if not OmegaConf.is_dict(values):
-            raise ValueError(f"{path} holds no options; a study begins with lines such as 'name: mine'.")
-        base = values.pop("base", None)
+        values = read_yaml(path)
+        if not (isinstance(values.value, dict) and values.value):
+            raise ValueError(f"{path} contains no options; a study has lines such as 'name: mine'.")
+        base = values.value.pop("base", None)
         files.insert(0, values)
-        if base is None:
+        if base is None or is_null(base):
             return files
-        beside = path.parent / str(base)
-        path = beside if beside.is_file() else study_path(str(base))
+        if not isinstance(base.value, str):
+            raise ValueError(f"{base.place}: base must be the name or the path of one study, got {shown(base)}.")
+        beside = path.parent / base.value
+        path = beside if beside.is_file() else study_path(base.value)
         if path.resolve() in seen:
-            raise ValueError(f"{path} is based on itself, by way of {', '.join(map(str, seen))}.")
+            raise ValueError(f"{path} is its own base, through {', '.join(map(str, seen))}; remove one of the bases.")
         seen.append(path.resolve())
 
 
-def _still_testable(merged: Any) -> list[Any]:
-    """The claims about arms and modes that were not left out."""
-    gone = {name for part in ("arms", "modes") for name, entry in (merged.get(part) or {}).items() if entry is None}
-    return [claim for claim in merged.claims if gone.isdisjoint(claim.values())]
+def _put_together(layers: Sequence[Written]) -> Written:
+    given = Written({})
+    for layer in layers:
+        given = merged(given, layer)
+    return given
 
 
-def _without_null(entries: Any) -> dict[str, Any]:
-    return {name: entry for name, entry in (entries or {}).items() if entry is not None}
+def _completed(given: Written) -> Written:
+    """A study as it was written, without what is null and the claims about that."""
+    options = dict(given.value)
+    entries = [*_entries(options.get("arms")).items(), *_entries(options.get("modes")).items()]
+    gone = {name for name, entry in entries if is_null(entry)}
+    if "claims" in options:
+        claims = options["claims"]
+        still = [claim for claim in claims.value if gone.isdisjoint(each.value for each in claim.value.values())]
+        options["claims"] = replace(claims, value=still)
+    options = _without_null(replace(given, value=options), _MAY_BE_LEFT_OUT).value
+    for name, benchmark in _entries(options.get("benchmarks")).items():
+        if "folds" not in benchmark.value:
+            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
+            folds = {"folds": Written({"test": Written({})})}
+            options["benchmarks"].value[name] = replace(benchmark, value=benchmark.value | folds)
+    return replace(given, value=options)
 
 
-def _scale_of(merged: Any, scale: str, path: Path) -> Any:
-    scales = merged.get("scales") or {}
+def _without_null(given: Written, parts: Mapping[str, Any]) -> Written:
+    """The options without the entries of some maps that are null, and without such maps that are null themselves.
+
+    Args:
+        given: A map of options.
+        parts: Names of those maps -> such maps in each of their entries.
+    """
+    options = dict(given.value) if isinstance(given.value, dict) else {}
+    for part, below in parts.items():
+        if part in options and is_null(options[part]):
+            options[part] = Written({})
+        elif part in options and isinstance(options[part].value, dict):
+            left = {name: entry for name, entry in options[part].value.items() if not is_null(entry)}
+            options[part] = replace(options[part], value={name: _without_null(x, below) for name, x in left.items()})
+    return replace(given, value=options) if isinstance(given.value, dict) else given
+
+
+def _entries(given: Written | None) -> dict[str, Written]:
+    return given.value if given is not None and isinstance(given.value, dict) else {}
+
+
+def _scale_of(given: Written, scale: str, path: Path) -> Written:
+    scales = _entries(given.value.get("scales"))
     if scale not in scales:
         raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
     return scales[scale]
@@ -244,7 +289,7 @@ def _scale_of(merged: Any, scale: str, path: Path) -> Any:
 def broken_rules(study: StudyOptions) -> list[str]:
     """The sentence of every rule that a study breaks."""
     rules = [
-        *((not getattr(study, part), f"{part} is empty: name at least one.") for part in _NEEDED),
+        *((not getattr(study, part), f"{part} is empty: give at least one entry.") for part in _NEEDED),
         (study.reference_arm not in study.arms, _unknown_arm("reference_arm", study.reference_arm, study)),
         *(
             (arm not in study.arms, _unknown_arm("comparisons", arm, study))
@@ -259,31 +304,35 @@ def broken_rules(study: StudyOptions) -> list[str]:
         *(
             (
                 claim.mode not in ("", *study.modes),
-                f"claims names the mode {claim.mode!r}; modes are {_names(study.modes)}.",
+                f"claims refers to the mode {claim.mode!r}; modes are {_names(study.modes)}.",
             )
             for claim in study.claims
         ),
-        *((len(pair) != 2, f"comparisons holds {pair}: give pairs of arms.") for pair in study.comparisons),
+        *((len(pair) != 2, f"comparisons contains {pair}: give pairs of arms.") for pair in study.comparisons),
         *(rule for name, arm in study.arms.items() for rule in _arm_rules(name, arm, study)),
         *(
-            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} needs budgets and folds.")
+            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} requires budgets and folds.")
             for name, benchmark in study.benchmarks.items()
         ),
-        *((name not in MEASURES, f"measures: {name!r} is none of {', '.join(MEASURES)}.") for name in study.measures),
-        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune are at least 1."),
+        *(
+            (name not in MEASURES, f"measures contains {name!r}; choose from {', '.join(MEASURES)}.")
+            for name in study.measures
+        ),
+        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune must be at least 1."),
         (study.block_length < 1, f"block_length is {study.block_length}; it must be at least 1."),
-        (min([study.rates.fixed, *study.rates.grid]) <= 0, "Learning rates of rates must be above 0."),
+        (min([study.rates.fixed, *study.rates.grid]) <= 0, "rates.fixed and rates.grid must be above 0."),
         (bool(study.rates.grid) and study.rates.seeds < 1, "rates.seeds must be at least 1."),
         (
             bool(study.rates.grid) and not study.rates.data,
-            "rates.data is empty: rates must not be chosen on the images that the study is scored on. Name another "
-            "split there, such as {data: {val_split: val}}.",
+            "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
+            "such as {data: {val_split: val}}.",
         ),
     ]
     return [sentence for broken, sentence in rules if broken]
 
 
-_MAY_BE_LEFT_OUT = ("arms", "architectures", "modes", "benchmarks")
+_MAY_BE_LEFT_OUT = {"arms": {}, "architectures": {}, "modes": {}, "benchmarks": {"folds": {}}}
+"""Maps whose entries are left out where they are null -> such maps in each entry."""
 _NEEDED = ("name", "arms", "architectures", "modes", "benchmarks", "finetune")
 
 
@@ -292,18 +341,19 @@ def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> list[tuple[bo
     return [
         (
             arm.checkpoint is not None and arm.pretrain is not None,
-            f"arms.{name} has a checkpoint and a pretrain: give one, or make the checkpoint model.pretrained of it.",
+            f"arms.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
+            "model.pretrained within pretrain.",
         ),
-        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after, but no pretrain to follow it."),
+        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after but no pretrain; give both."),
         (
             arm.after is not None and (before is None or before.pretrain is None or before.after is not None),
-            f"arms.{name}.after is {arm.after!r}; it must be an arm with a pretrain of its own and no after.",
+            f"arms.{name}.after is {arm.after!r}; it must be an arm with its own pretrain and without after.",
         ),
     ]
 
 
 def _unknown_arm(option: str, name: str, study: StudyOptions) -> str:
-    return f"{option} names {name!r}, which is no arm; arms are {_names(study.arms)}."
+    return f"{option} refers to {name!r}, which is not an arm; arms are {_names(study.arms)}."
 
 
 def _names(entries: Mapping[str, Any]) -> str:

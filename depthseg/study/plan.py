@@ -1,4 +1,4 @@
-"""What a study will run and how long that takes, from a few steps of each kind of run."""
+"""The remaining cells of a study and their estimated time, measured with a few steps of each stage."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .options import StudyOptions
 from .runner import cells_in_order
 
 STEPS = 8
-"""Of each kind of run, to see how long one takes."""
+"""Measured steps per stage."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run of a kind costs on this machine.
+    """Time and memory of one cell on this machine.
 
     Attributes:
-        step: Seconds of an optimiser step.
-        rest: Seconds of setting up, scoring once and writing pictures.
-        memory: Most memory of the process, GiB.
+        step: Seconds per optimiser step.
+        rest: Seconds for set-up, one evaluation and the figures.
+        memory: Peak memory of the process, GiB.
     """
 
     step: float
@@ -42,21 +42,21 @@ class Cost:
     memory: float
 
     def seconds(self, config: RunConfig) -> float:
-        """Estimated time of a run; every scoring is taken to cost as much as the setting up."""
+        """Estimated time of a run; every evaluation is assumed to take as long as the set-up."""
         scorings = config.schedule.steps // config.run.eval_every if config.run.eval_every else 1
         return self.step * config.schedule.steps + self.rest * max(1, scorings)
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """Cells of one kind.
+    """The cells of one stage.
 
     Attributes:
-        what: The kind in words.
-        cells: How many there are.
-        done: How many have a record.
-        cost: What one costs.
-        seconds: Estimated time of those that are left.
+        what: The stage in words.
+        cells: Number of cells.
+        done: Number of cells with a record.
+        cost: Time and memory of one cell.
+        seconds: Estimated time of the remaining cells.
     """
 
     what: str
@@ -67,13 +67,13 @@ class PlanRow:
 
 
 def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> list[PlanRow]:
-    """Count the cells of a shard and estimate their time and memory from a few steps of each kind.
+    """Count the cells of a shard and estimate their time and memory from a few steps of each stage.
 
-    Nothing is written into the directory of the study.
+    Nothing is written to the output directory of the study.
 
     Args:
         study: The study.
-        out: Its directory, whose records count as done.
+        out: Its output directory; cells with a record there are done.
         shard: Number of the shard, from 1, and of all.
     """
     mine = shard_of(study, *shard)
@@ -90,16 +90,16 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
 
 
 def kind_of(cell: Cell) -> str:
-    """Cells of one kind cost the same."""
+    """The stage of a cell; cells of one stage have the same cost."""
     labels = cell.labels
     if cell.kind == "pretrain":
         return f"pre-training, {labels['arm']}, {labels['architecture']}"
-    role = "choice of the rate" if labels["role"] == "rate" else "fine-tuning"
+    role = "learning-rate selection" if labels["role"] == "rate" else "fine-tuning"
     return f"{role}, {labels['mode']}, {labels['architecture']}"
 
 
 def measure_cost(config: RunConfig) -> Cost:
-    """Train for a few steps in a process of its own, whose memory is its own, too."""
+    """Train for a few steps in a separate process, so that its memory is measured separately."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, config).result()
@@ -107,7 +107,7 @@ def measure_cost(config: RunConfig) -> Cost:
 
 def _measure(config: RunConfig) -> Cost:
     transformers_logging.disable_progress_bar()
-    build_datasets(config.data)  # what is rendered once is not part of every run
+    build_datasets(config.data)  # rendering happens once, not in every run
     ends = []
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def _measure(config: RunConfig) -> Cost:
         train(replace(config, run=replace(run, tensorboard=False), schedule=schedule))
         whole = time.perf_counter() - start
     hook.remove()
-    # The first step allocates; the second ends without that.
+    # The first step allocates memory, so time is measured from the end of the second.
     step = (ends[-1] - ends[1]) / (STEPS - 2)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20
@@ -126,8 +126,8 @@ def _measure(config: RunConfig) -> Cost:
 
 
 def plan_text(rows: Sequence[PlanRow]) -> str:
-    """The plan as a table of Markdown, and its sum."""
-    lines = ["| cells | done | each | memory | left | what |", "|---|---|---|---|---|---|"]
+    """The plan as a Markdown table, and its total."""
+    lines = ["| cells | done | per cell | memory | remaining | stage |", "|---|---|---|---|---|---|"]
     for row in rows:
         each = row.seconds / max(1, row.cells - row.done)
         lines.append(
@@ -136,7 +136,7 @@ def plan_text(rows: Sequence[PlanRow]) -> str:
         )
     left = sum(row.seconds for row in rows)
     cells = sum(row.cells - row.done for row in rows)
-    lines += ["", f"{cells} cells are left, about {_clock(left)} on this machine one after the other."]
+    lines += ["", f"{cells} cells remain, about {_clock(left)} on this machine if run one after another."]
     return "\n".join(lines)
 
 

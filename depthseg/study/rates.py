@@ -1,4 +1,4 @@
-"""Which learning rate an arm gets: the best of the same grid, with the same number of runs, for every arm."""
+"""Learning-rate selection: the best rate of one grid, with the same number of runs for every arm."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class RateChoice:
     Attributes:
         rate: The rate with the best mean.
         mean: Its mean validation score.
-        at_edge: Whether it is the lowest or highest of the grid, so that the best may lie outside.
-        sentence: The same for readers.
+        at_edge: Whether it is the lowest or highest of the grid, so that a better rate may be outside.
+        sentence: The choice in words.
     """
 
     rate: float
@@ -28,17 +28,17 @@ class RateChoice:
 
 
 def select_rate(table: Mapping[float, Sequence[float]]) -> RateChoice:
-    """Choose the learning rate with the best mean validation score; of equal ones the lowest.
+    """Choose the learning rate with the best mean validation score; the lowest of equal ones.
 
     Args:
-        table: Rate -> validation scores of its seeds. After successive halving the rates that went on have more
+        table: Rate -> validation scores of its seeds. After successive halving the rates that were kept have more
             scores than those that were dropped: only rates with the most scores can be chosen.
 
     Raises:
         ValueError: There is no rate, a rate has no score, or a score is not finite.
     """
     if not table or not all(table.values()):
-        raise ValueError("A learning rate is chosen from at least one rate with at least one validation score each.")
+        raise ValueError("Learning-rate selection requires at least one rate, and a validation score for each rate.")
     if not all(math.isfinite(score) for scores in table.values() for score in scores):
         raise ValueError("A validation score is not finite; a run that diverged scores 0.")
     most = max(map(len, table.values()))
@@ -49,15 +49,15 @@ def select_rate(table: Mapping[float, Sequence[float]]) -> RateChoice:
 
 
 def halving_rounds(rates: int, seeds: int, keep: float = 0.5) -> list[tuple[int, int]]:
-    """Plan successive halving: few seeds for all rates, more and more for the best of them.
+    """Plan successive halving: few seeds for all rates, and more seeds for the best of them.
 
     Args:
         rates: Number of rates in the grid.
-        seeds: Seeds that the last rate gets.
-        keep: Share of rates that goes on after each round, in (0, 1); the seeds grow by its inverse.
+        seeds: Seeds of the last rate.
+        keep: Fraction of rates that is kept after each round, in (0, 1); the number of seeds grows by its inverse.
 
     Returns:
-        For each round the number of rates, and the seeds that each of them has had at its end.
+        For each round the number of rates, and the number of seeds of each rate at the end of the round.
 
     Raises:
         ValueError: A number is out of range.
@@ -67,7 +67,10 @@ def halving_rounds(rates: int, seeds: int, keep: float = 0.5) -> list[tuple[int,
         seeds as the resource.
     """
     if rates < 1 or seeds < 1 or not 0 < keep < 1:
-        raise ValueError(f"rates={rates}, seeds={seeds}, keep={keep}: give at least 1, at least 1, between 0 and 1.")
+        raise ValueError(
+            f"rates={rates}, seeds={seeds}, keep={keep}: rates and seeds must be at least 1, and keep must be between "
+            "0 and 1."
+        )
     rounds = [(rates, 1 if rates > 1 else seeds)]
     while rounds[-1][0] > 1:
         left, had = rounds[-1]
@@ -80,5 +83,5 @@ def _sentence(best: float, grid: Sequence[float], at_edge: bool, seeds: int) -> 
     runs = f"{seeds} seed{'s' * (seeds > 1)} each"
     found = f"Best of {len(grid)} learning rates from {grid[0]:g} to {grid[-1]:g}, {runs}: {best:g}"
     if at_edge:
-        return f"{found}, at the end of the grid: the grid is too narrow, a better rate may lie outside."
+        return f"{found}, at the end of the grid: the grid is too narrow, and a better rate may be outside it."
     return f"{found}, inside the grid."

@@ -1,4 +1,4 @@
-"""What a study has found so far: its records put in order."""
+"""The results of a study so far, from its records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from ..reading import free_value, read_yaml
 from .cells import CELLS
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import ArmResults
@@ -23,7 +23,7 @@ STUDY_FIELDS = ("name", "arms", "modes", "architectures", "benchmarks", "seeds",
 
 @dataclass(frozen=True)
 class Setting:
-    """What the arms of one comparison have in common."""
+    """The options that the arms of one comparison have in common."""
 
     architecture: str
     mode: str
@@ -43,7 +43,7 @@ class StudyResults:
         out: Run directory of the study.
         study: The resolved `study.yaml`.
         records: Records of the study's arms.
-        strangers: Sentences on records that belong to nothing in `study.yaml`.
+        strangers: A sentence for each record that does not belong to `study.yaml`.
     """
 
     out: Path
@@ -79,12 +79,12 @@ class StudyResults:
 
     @property
     def planned_runs(self) -> list[Run]:
-        """Seeds that every arm runs in every setting."""
+        """Seeds of every arm in every setting."""
         seeds = self.study["seeds"]
         return list(itertools.product(range(seeds["pretrain"]), range(seeds["finetune"])))
 
     def start(self, arm: str) -> str:
-        """Where the weights of an arm come from: `seeds`, `checkpoint` or `none`, as in `ArmResults`."""
+        """The initialisation of an arm: `seeds`, `checkpoint` or `none`, as in `ArmResults`."""
         entry = self.arms[arm]
         return "seeds" if entry.get("pretrain") else "checkpoint" if entry.get("checkpoint") else "none"
 
@@ -93,7 +93,7 @@ class StudyResults:
 
         Args:
             arm: Its id.
-            setting: Where.
+            setting: The setting.
             role: `main` or `fixed`; a main run at the study's fixed rate counts as both.
         """
         found = dict(self._index.get((arm, setting, role), {}))
@@ -108,10 +108,10 @@ class StudyResults:
         }
 
     def used_runs(self, arms: Sequence[str], setting: Setting, role: str = "main") -> list[Run]:
-        """The runs that all these arms have finished, with equally many under each pre-training seed.
+        """The runs that all these arms have finished, with the same number under each pre-training seed.
 
-        Where some are missing, the largest choice that fits is taken; between equal ones the one with more
-        pre-training seeds. Arms without pre-training alone need no such order and keep all that they share.
+        If some are missing, the largest such subset is used; of equal ones the one with more pre-training seeds. If
+        no arm has a pre-training, all common runs are used.
         """
         common = set.intersection(*(set(self.runs(arm, setting, role)) for arm in arms))
         if all(self.start(arm) != "seeds" for arm in arms):
@@ -121,19 +121,19 @@ class StudyResults:
     def arm_results(
         self, arm: str, setting: Setting, role: str = "main", runs: Sequence[Run] | None = None
     ) -> ArmResults | None:
-        """Confusion matrices of an arm, the test images of all folds behind one another.
+        """Confusion matrices of an arm, with the test images of all folds concatenated.
 
         Args:
             arm: Its id.
-            setting: Where.
+            setting: The setting.
             role: `main` or `fixed`.
-            runs: Finished runs to take, see `used_runs`; None = as many as possible.
+            runs: Finished runs to use, see `used_runs`; None = as many as possible.
 
         Returns:
-            None where no run is finished.
+            None if no run is finished.
 
         Raises:
-            ValueError: An npz file cannot be read, or two runs were scored on other images.
+            ValueError: An npz file cannot be read, or two runs were evaluated on different images.
         """
         runs = self.used_runs([arm], setting, role) if runs is None else runs
         if not runs:
@@ -148,7 +148,7 @@ class StudyResults:
         return ArmResults(confusion.reshape(shape), blocks, start, str(self.arms[arm].get("title") or arm))
 
     def curves(self, arm: str, setting: Setting, role: str = "main") -> list[list[Mapping[str, float]]]:
-        """Curves of the used runs, one per record; a run that was scored once, at its end, has none."""
+        """Curves of the used runs, one per record; a run that was evaluated only at its end has none."""
         return [curve for record in self.used_records([arm], setting, role) if len(curve := record["curve"]) > 1]
 
     def measures(self, arm: str, setting: Setting, role: str = "main") -> list[Mapping[str, Any]]:
@@ -161,7 +161,7 @@ class StudyResults:
         return [record for arm in arms for run in runs for record in self.runs(arm, setting, role)[run]]
 
     def missing(self, arm: str, setting: Setting, role: str = "main") -> list[Run]:
-        """Planned runs that are not finished; for `fixed` only those whose main run is there and had another rate."""
+        """Planned runs that are not finished; for `fixed` only those whose main run is finished at another rate."""
         planned = self.planned_runs
         if role == "fixed":
             planned = [run for run in planned if run in self.runs(arm, setting)]
@@ -183,7 +183,7 @@ class StudyResults:
         return dict(sorted(found.items()))
 
     def rate_table(self, arm: str, setting: Setting) -> dict[float, list[float]]:
-        """Rate -> mean IoU on validation images of each seed, mean over folds; a run that diverged scores 0."""
+        """Rate -> mean IoU on validation images of each seed, mean over folds; 0 for a run that diverged."""
         table: dict[float, list[float]] = {}
         for rate, records in self.rate_records(arm, setting).items():
             seeds: dict[Run, list[float]] = {}
@@ -202,7 +202,7 @@ class StudyResults:
         if record["fold"] in folds:
             raise ValueError(
                 f"{folds[record['fold']].path} and {record.path} are records of the same run ({record['arm']}, "
-                f"{_setting_of(record)}, seeds {record.run}, fold {record['fold']}). Remove the outdated one."
+                f"{_setting_of(record)}, seeds {record.run}, fold {record['fold']}). Remove the older one."
             )
         folds[record["fold"]] = record
 
@@ -212,16 +212,13 @@ def load_results(out: str | Path) -> StudyResults:
 
     Raises:
         FileNotFoundError: There is no `study.yaml`.
-        ValueError: A file cannot be read, lacks fields, or two records claim the same run.
+        ValueError: A file cannot be read, lacks fields, or two records belong to the same run.
     """
     out = Path(out)
     path = out / STUDY_FILE
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the run directory of a study.")
-    try:
-        study = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The study {path} cannot be read: {error}") from None
+    study = free_value(read_yaml(path))
     check_fields(path, study, STUDY_FIELDS)
     records, strangers = [], []
     planned = planned_keys(out)
@@ -230,18 +227,18 @@ def load_results(out: str | Path) -> StudyResults:
         if stranger is None:
             records.append(record)
         else:
-            strangers.append(f"{CELLS}/{record.path.name} is left out: {stranger}.")
+            strangers.append(f"{CELLS}/{record.path.name} is not used: {stranger}.")
     return StudyResults(out, study, records, strangers)
 
 
 def planned_keys(out: Path) -> Collection[str] | None:
-    """Keys of the cells that belong to the study as it was last run; None before it was run to an end."""
+    """Keys of the cells of the study as last run; None if it was never run to completion."""
     path = out / PLAN_FILE
     return set(json.loads(path.read_text(encoding="utf-8"))["keys"]) if path.is_file() else None
 
 
 def is_rate(record: CellRecord) -> bool:
-    """Whether a record helped to choose a learning rate."""
+    """Whether a record belongs to the learning-rate selection."""
     return record["kind"] == "finetune" and record["role"] == "rate"
 
 
@@ -254,7 +251,7 @@ def _stranger(record: CellRecord, study: Mapping[str, Any], planned: Collection[
         if record[name] not in study[owner]:
             return f"study.yaml has no {name} {record[name]!r}"
     if planned is not None and record["key"] not in planned:
-        return "it was run with other options than those of study.yaml"
+        return "its options differ from those of study.yaml"
     return None
 
 
@@ -262,7 +259,7 @@ _BENCHMARK = {"benchmark": "benchmarks"}
 
 
 def _blocks(records: Sequence[CellRecord]) -> np.ndarray:
-    """Blocks of the test images of all folds behind one another; with several folds, none is in two of them."""
+    """Blocks of the test images of all folds, concatenated; no block spans two folds."""
     labels = [
         f"{record['fold']}/{block}" if len(records) > 1 else str(block)
         for record in records
@@ -293,6 +290,6 @@ def _check_same_names(runs: Sequence[Sequence[CellRecord]]) -> None:
         for first, other in zip(runs[0], records, strict=True):
             if not np.array_equal(first.arrays["names"], other.arrays["names"]):
                 raise ValueError(
-                    f"{first.path} and {other.path} are runs of one arm, but were scored on other images or in "
-                    "another order; remove the outdated one."
+                    f"{first.path} and {other.path} are runs of one arm, but were evaluated on different images or in "
+                    "a different order. Remove the older one."
                 )

@@ -1,4 +1,4 @@
-"""Running a study: what has a record is never run again, so it may be stopped and started at any time."""
+"""Running a study: a cell with a record is never run again, so a study can be interrupted and resumed at any time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from ..engine.atomic import atomic_path
 from ..engine.loop import StopRequest
 from ..engine.records import write_json
+from ..reading import write_yaml
 from .cells import read_record, record_path, repeat_pretraining, run_cell, weights_path
 from .matrix import Cell, main_cells, pretraining_cells, rate_cells, shard_of
 from .options import StudyOptions
@@ -25,16 +24,16 @@ PLAN_FILE = "plan.json"
 def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> None:
     """Run all cells of a shard that have no record yet.
 
-    Several shards may work in one directory at the same time. Where records were kept and weights were not, such as
-    in another checkout, a pre-training is repeated as soon as a fine-tuning that has no record starts from it.
+    Several shards can run in one directory at the same time. If the directory contains records but no weights, such
+    as in another checkout, a pre-training is repeated when a fine-tuning without a record requires its weights.
 
     Args:
         study: The study.
-        out: Its directory.
-        shard: Number of this shard, from 1, and of all.
+        out: Its output directory.
+        shard: Number of this shard, from 1, and number of shards.
 
     Raises:
-        SystemExit: It was asked to stop by SIGTERM or Ctrl-C; what was done is saved.
+        SystemExit: The study was stopped by SIGTERM or Ctrl-C; the finished cells are saved.
         ValueError: No such shard.
     """
     mine = shard_of(study, *shard)
@@ -50,33 +49,32 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
                 logger.info("cell %s: %s", cell.key, describe(cell))
                 run_cell(study, cell, out)
             if stop.received:
-                # It came when training was over, so that no run saw it.
-                raise SystemExit(f"Asked to stop after cell {cell.key}, which is done; the same command goes on.")
+                # The signal came after training, so no run handled it.
+                raise SystemExit(f"Stopped after cell {cell.key}, which is finished; the same command resumes.")
     write_json(out / PLAN_FILE, {"keys": list(cells)})
 
 
 def _bring_weights(cells: Mapping[str, Cell], cell: Cell, out: Path) -> None:
-    """Repeat the pre-trainings that a cell starts from, as far as their weights are gone."""
+    """Repeat the pre-trainings that a cell depends on and whose weights are missing."""
     if cell.parent is None or weights_path(out, cell.parent).is_dir():
         return
     parent = cells[cell.parent]
     _bring_weights(cells, parent, out)
-    logger.info("cell %s: once more, since its weights are gone: %s", parent.key, describe(parent))
+    logger.info("cell %s: repeated because its weights are missing: %s", parent.key, describe(parent))
     repeat_pretraining(parent, out)
 
 
 def save_study(study: StudyOptions, out: Path) -> None:
-    """Write the options down. Cells of a study that was changed since stay where they are, but do not count."""
+    """Save the options. Cells of an earlier version of the study are kept but not used."""
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / STUDY_FILE) as temporary:
-        OmegaConf.save(OmegaConf.structured(study), temporary)
+        write_yaml(temporary, study.to_dict())
 
 
 def cells_in_order(study: StudyOptions, out: Path) -> Iterator[Cell]:
-    """Every cell, after those it needs, one pre-training seed after another: what is broken off is a smaller study.
+    """Every cell, after those it depends on, by pre-training seed: an interrupted study is a smaller study.
 
-    Learning rates are chosen when the runs that choose them are done; as long as they are not, the fixed one stands
-    for the chosen one.
+    Learning rates are chosen when the runs of their selection are finished; until then the fixed rate is used.
     """
     pretraining = pretraining_cells(study)
     pretrained = keys_of(pretraining)
@@ -95,11 +93,11 @@ def keys_of(cells: list[Cell]) -> dict[tuple[str, str, int], str]:
 
 
 def chosen_rates(cells: Iterable[Cell], out: Path) -> dict[tuple[str, str, str], float]:
-    """The best rate of each architecture, arm and mode whose runs are all done.
+    """The best rate of each architecture, arm and mode whose runs are all finished.
 
     Args:
-        cells: The runs that choose rates.
-        out: Directory of the study.
+        cells: The runs of the learning-rate selection.
+        out: Output directory of the study.
     """
     scores: dict[tuple[str, str, str], dict[float, list[float]]] = {}
     unfinished = set()
@@ -114,6 +112,6 @@ def chosen_rates(cells: Iterable[Cell], out: Path) -> dict[tuple[str, str, str],
 
 
 def describe(cell: Cell) -> str:
-    """A cell in words, for progress."""
+    """A cell in words, for the log."""
     labels = ", ".join(f"{name} {value}" for name, value in cell.labels.items())
     return f"{cell.kind}, {labels}, {cell.steps} steps"

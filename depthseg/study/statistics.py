@@ -1,4 +1,4 @@
-"""Scores of an arm over seeds and test images, and what they become when seeds and images are drawn again.
+"""Scores of an arm over seeds and test images, and their resampling.
 
 Three levels are random: pre-training seeds, the fine-tuning seeds under each of them, and blocks of test images.
 """
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 LEVELS = ("pretraining", "finetuning", "blocks")
 PRETRAINING = ("seeds", "checkpoint", "none")
-"""Where the weights of an arm come from: pre-trained by the study once per seed, one given checkpoint (all statements
-then hold for this checkpoint alone), or a random start."""
+"""Initialisation of an arm: pre-trained by the study once per seed, one given checkpoint (all statements are then
+conditional on this checkpoint), or random."""
 
 
 def mean_iou(confusion: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def mean_iou(confusion: np.ndarray) -> np.ndarray:
         confusion: Counts `(..., K, K)`; rows = truth, columns = prediction.
 
     Returns:
-        `(...)`, in [0, 1]. Classes that neither the truth nor the prediction shows are left out of the mean.
+        `(...)`, in [0, 1]. Classes that are in neither the ground truth nor the prediction are excluded from the mean.
 
     Raises:
         ValueError: The matrices are not square, or one of them has no pixel.
@@ -36,19 +36,19 @@ def mean_iou(confusion: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ArmResults:
-    """What an arm of a study scored on the test images.
+    """Results of an arm of a study on the test images.
 
     Args:
         confusion: int64 `(P, F, N, K, K)`: P pre-training seeds, F fine-tuning seeds under each, N test images; rows =
-            truth, columns = prediction. The fine-tuning seeds are taken as nested: number f under one pre-training
-            seed has nothing in common with number f under another, so give each run a seed of its own.
-        blocks: `(N,)` labels; images of one block (a sequence or segment of a video) depend on one another.
+            truth, columns = prediction. The fine-tuning seeds are treated as nested: number f under one pre-training
+            seed is independent of number f under another, so give each run a different seed.
+        blocks: `(N,)` labels; images of one block (a sequence or segment of a video) are dependent.
         pretraining: One of `PRETRAINING`; P is 1 unless it is `seeds`.
-        name: Used in sentences.
+        name: Used in messages.
 
     Raises:
-        ValueError: Shapes do not fit, a count is negative or no integer, the runs saw different truths, a block has no
-            pixel, or P is not 1 where there is nothing to repeat.
+        ValueError: Shapes do not match, a count is negative or not an integer, the ground truth of the runs differs, a
+            block has no labelled pixel, or P is not 1 although `pretraining` is not `seeds`.
     """
 
     confusion: np.ndarray
@@ -76,10 +76,10 @@ class ArmResults:
 class BlockCounts:
     """Pixels in intersection and union of truth and prediction, summed over the images of each block.
 
-    The mean IoU of any choice of whole blocks follows from these sums, which makes resampling cheap.
+    The mean IoU of any multiset of blocks follows from these sums, which makes resampling fast.
 
     Args:
-        arm: Its images are summed.
+        arm: The arm whose images are summed.
 
     Attributes:
         intersection: float64 `(P, F, B, K)`, blocks in sorted order of their labels.
@@ -93,10 +93,10 @@ class BlockCounts:
         self.intersection, self.union = (np.einsum("pfnk,nb->pfbk", part, member) for part in parts)
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
-        """Mean IoU of each run on a choice of blocks.
+        """Mean IoU of each run on resampled blocks.
 
         Args:
-            weights: `(D, B)`, how often each block is taken.
+            weights: `(D, B)`, how often each block occurs.
 
         Returns:
             `(D, P, F)`.
@@ -105,10 +105,10 @@ class BlockCounts:
         return _mean_ratio(*parts)
 
     def pseudo_values(self) -> np.ndarray:
-        """Share of each block in the mean IoU of each run, `(P, F, B)`, by leaving one block out at a time.
+        """Jackknife pseudo-values of the mean IoU of each run, `(P, F, B)`, leaving out one block at a time.
 
-        Their mean over blocks is close to the mean IoU and their variance over blocks estimates that of single
-        blocks, although mean IoU itself is no mean over blocks.
+        Their mean over blocks is close to the mean IoU, and their variance over blocks estimates that of single
+        blocks, although mean IoU itself is not a mean over blocks.
 
         Source:
             Tukey 1958 (jackknife); Efron and Tibshirani 1993, chapter 11.
@@ -122,17 +122,17 @@ class BlockCounts:
 def bootstrap(
     arm: ArmResults, draws: int, generator: np.random.Generator, what: Collection[str] = LEVELS
 ) -> np.ndarray:
-    """Mean over seeds of the mean IoU of all images, each level drawn again with replacement.
+    """Mean over seeds of the mean IoU over all images, each level resampled with replacement.
 
-    A drawn pre-training seed gets as many fine-tuning seeds as it has, drawn among its own; a drawn block brings all
-    its images. The spread of these draws is too small where a level has few members (by (n - 1) / n, half of the
-    variance with two seeds): `compare` and `summarise` do not take intervals from it.
+    The fine-tuning seeds of a drawn pre-training seed are resampled among its own; a drawn block includes all its
+    images. The variance of these draws is too small if a level has few members (by (n - 1) / n, half of the variance
+    with two seeds): `compare` and `summarise` do not compute intervals from it.
 
     Args:
         arm: Results.
         draws: Number of draws D.
         generator: Source of randomness.
-        what: The levels that are drawn, of `LEVELS`; the others stay as they are.
+        what: The levels of `LEVELS` that are resampled; the others are fixed.
 
     Returns:
         `(D,)`, in [0, 1].
@@ -141,7 +141,7 @@ def bootstrap(
         ValueError: A level that does not exist.
     """
     if not set(what) <= set(LEVELS):
-        raise ValueError(f"what={sorted(what)} holds a level that does not exist; choose from {', '.join(LEVELS)}.")
+        raise ValueError(f"what={sorted(what)} contains a level that does not exist; choose from {', '.join(LEVELS)}.")
     blocks = draw_blocks(arm.num_blocks, draws, generator) if "blocks" in what else np.ones((draws, arm.num_blocks))
     return weighted_scores(BlockCounts(arm), blocks, draw_seeds(arm.seeds, draws, generator, what))
 
@@ -170,10 +170,10 @@ def weighted_scores(counts: BlockCounts, blocks: np.ndarray, seeds: np.ndarray) 
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of a family of comparisons, so that any false finding among them has at most their level.
+    """Adjust the p-values of a family of comparisons for the family-wise error rate.
 
     Args:
-        p_values: In [0, 1]; None where a comparison has none, which stays and does not count.
+        p_values: In [0, 1]; None for a comparison without p-value, which stays None and is not counted.
 
     Raises:
         ValueError: A p-value is out of range.
@@ -183,7 +183,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """
     known = [(p, place) for place, p in enumerate(p_values) if p is not None]
     if not all(0 <= p <= 1 for p, _ in known):
-        raise ValueError(f"p-values lie between 0 and 1; got {list(p_values)}.")
+        raise ValueError(f"p-values must be between 0 and 1; got {list(p_values)}.")
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, place) in enumerate(sorted(known)):
@@ -203,7 +203,7 @@ def _mean_ratio(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
     present = union > 0
     classes = present.sum(-1)
     if not np.all(classes):
-        raise ValueError("No labelled pixel was scored: a confusion matrix is empty.")
+        raise ValueError("No labelled pixel was evaluated: a confusion matrix is empty.")
     return np.sum(intersection / np.where(present, union, 1), axis=-1) / classes
 
 
@@ -212,29 +212,31 @@ def _check_shapes(arm: ArmResults) -> None:
     if len(shape) != 5 or shape[3] != shape[4] or 0 in shape:
         raise ValueError(
             f"The confusion matrices of {arm.name} have shape {shape}; expected (pre-training seeds, fine-tuning "
-            "seeds, images, K, K), none of them 0."
+            "seeds, images, K, K), all at least 1."
         )
     if arm.blocks.shape != shape[2:3]:
-        raise ValueError(f"{arm.name} has {shape[2]} images and blocks of shape {arm.blocks.shape}; give one each.")
+        raise ValueError(
+            f"{arm.name} has {shape[2]} images and blocks of shape {arm.blocks.shape}; give one block per image."
+        )
     if arm.pretraining not in PRETRAINING:
-        raise ValueError(f"pretraining={arm.pretraining!r} is not known; choose one of {', '.join(PRETRAINING)}.")
+        raise ValueError(f"pretraining={arm.pretraining!r} is unknown; choose one of {', '.join(PRETRAINING)}.")
     if arm.pretraining != "seeds" and shape[0] != 1:
         raise ValueError(
-            f"{arm.name} has {shape[0]} pre-training seeds, but pretraining={arm.pretraining!r} has none to repeat; "
-            "put all its runs under one, shape (1, F, N, K, K)."
+            f"{arm.name} has {shape[0]} pre-training seeds, but pretraining={arm.pretraining!r} allows only one; give "
+            "all its runs in shape (1, F, N, K, K)."
         )
 
 
 def _check_counts(arm: ArmResults) -> None:
     if arm.confusion.dtype.kind not in "iu" or arm.confusion.min() < 0:
-        raise ValueError(f"The confusion matrices of {arm.name} must hold counts, integers from 0.")
+        raise ValueError(f"The confusion matrices of {arm.name} must contain counts, integers from 0.")
     truth = arm.confusion.sum(-1)
     differs = np.any(truth != truth[:1, :1], axis=(0, 1, 3))
     if differs.any():
         raise ValueError(
-            f"The runs of {arm.name} did not see the same labels in test image {int(differs.argmax())}; give the same "
-            "images in the same order for every seed."
+            f"The runs of {arm.name} do not have the same labels in test image {int(differs.argmax())}; evaluate "
+            "every seed on the same images in the same order."
         )
     for block in np.unique(arm.blocks):
         if not truth[0, 0, arm.blocks == block].any():
-            raise ValueError(f"Block {block!s} has no labelled pixel in {arm.name}; leave its images out.")
+            raise ValueError(f"Block {block!s} has no labelled pixel in {arm.name}; remove its images.")

@@ -1,4 +1,4 @@
-"""The records that a study leaves in its run directory, as they lie on disk."""
+"""The records in the run directory of a study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Run = tuple[int, int]
-"""Number of the pre-training seed and of the fine-tuning seed under it; arms without pre-training have both too."""
+"""Number of the pre-training seed and of the fine-tuning seed under it; arms without pre-training also have both."""
 
 RECORD_FIELDS = {
     "pretrain": ("key", "arm", "pretrain_seed", "scores", "seconds"),
@@ -29,8 +29,8 @@ class CellRecord:
     """The record of one finished cell.
 
     Args:
-        path: The JSON file; the confusion matrices lie beside it under the same name with `.npz`.
-        content: What it holds.
+        path: The JSON file; the confusion matrices are next to it under the same name with `.npz`.
+        content: Its content.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class CellRecord:
         """`confusion` int64 `(N, K, K)`, `names` and `blocks` `(N,)`."""
         path = self.path.with_suffix(".npz")
         try:
-            with np.load(path) as file:
+            with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in ("confusion", "names", "blocks")}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"The confusion matrices {path} cannot be read ({error}). Remove it and {self.path.name} and run the "
-                "study again; it repeats this cell alone."
+                "study again to repeat this cell."
             ) from None
 
 
@@ -62,19 +62,18 @@ def read_records(folder: Path) -> Iterator[CellRecord]:
     """Read the records of a folder, in the order of their names.
 
     Raises:
-        ValueError: A file is no record.
+        ValueError: A file is not a record.
     """
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(
-                f"The record {path} cannot be read ({error}). Remove it and run the study again; it repeats this cell "
-                "alone."
+                f"The record {path} cannot be read ({error}). Remove it and run the study again to repeat this cell."
             ) from None
         kind = content.get("kind") if isinstance(content, dict) else None
         if kind not in RECORD_FIELDS:
-            raise ValueError(f"The record {path} is of kind {kind!r}; a study knows {' and '.join(RECORD_FIELDS)}.")
+            raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(RECORD_FIELDS)}.")
         check_fields(path, content, RECORD_FIELDS[kind])
         yield CellRecord(path, content)
 
@@ -83,4 +82,6 @@ def check_fields(path: Path, content: Any, fields: Sequence[str]) -> None:
     """Raise a ValueError if the content of a file lacks fields."""
     absent = [name for name in fields if name not in content] if isinstance(content, dict) else fields
     if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}; it was not written by a study, or by another version.")
+        raise ValueError(
+            f"{path} lacks {', '.join(absent)}; it was not written by a study, or was written by another version."
+        )

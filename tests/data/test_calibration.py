@@ -28,6 +28,7 @@ ROW = "700 0 600 0 0 710 180 0 0 0 1 0"
         ("k.txt", f"P0: {ROW}\nP1: 700.6 0 599.4 -350 0 709.5 180.5 0 0 0 1 0", 0.5),
         ("k.json", '{"fx": 700, "fy": 710, "cx": 600, "cy": 180.0, "baseline": 0.5}', 0.5),
         ("k.yaml", "fx: 700\nfy: 710\ncx: 600\ncy: 180\n", None),
+        ("k.yaml", "fx: 7.e2\nfy: 7.1e2\ncx: 6e2\ncy: 180\n", None),
     ],
 )
 def test_known_forms_give_one_camera(tmp_path, name, text, baseline):
@@ -51,7 +52,7 @@ def test_known_forms_give_one_camera(tmp_path, name, text, baseline):
         ("a.json", '{"fx": 1, "fy": 1, "cx": 1}', "must name fx, fy, cx and cy"),
         ("a.json", '{"fx": 1', "not valid JSON"),
         ("calib.txt", "{fx: 1, fy: 1, cx: 1, cy: 1}", "not valid JSON"),
-        ("a.yaml", "{fx: 1", "not valid JSON or YAML"),
+        ("a.yaml", "{fx: 1", "is not a YAML file that can be read"),
         (
             "a.json",
             '{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "width": NaN, "height": 2}',
@@ -65,7 +66,7 @@ def test_known_forms_give_one_camera(tmp_path, name, text, baseline):
         (
             "a.txt",
             f"P0: {ROW}\nP1: 700 0 630 -350 0 705 178 0 0 0 1 0",
-            r"differ in fy \(710 and 705\), cx \(600 and 630\), cy \(180 and 178\): rectify the pictures",
+            r"differ in fy \(710 and 705\), cx \(600 and 630\), cy \(180 and 178\): rectify the images",
         ),
         ("a.txt", "700 0 600 0 710 180 0 0 1\n700 5 600 0 710 180 0 0 1", r"differ in skew \(0 and 5\)"),
         ("a.yaml", "{fx: true, fy: 1, cx: 1, cy: 1}", "fx: True; it must be a number"),

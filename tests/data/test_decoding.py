@@ -150,7 +150,7 @@ def test_sound_alone_is_no_video(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(ValueError, match="a.mp4 has no pictures"):
+    with pytest.raises(ValueError, match="a.mp4 has no images"):
         VideoFrames(tmp_path / "a.mp4")
 
 

@@ -96,7 +96,8 @@ def test_a_drive_is_described(drive, camera):
     assert report.rotation == pytest.approx(expected, abs=0.15)
     assert report.static_share == report.lost_share == 0 and report.calibrated
     assert report.suggested_stride == 1 and report.exposure_jumps == [] and report.advice == []
-    assert "Nothing stands in the way" in str(report) and f"{report.rotation:.2f} degrees" in str(report)
+    assert "This video is suitable for training depth" in str(report)
+    assert f"{report.rotation:.2f} degrees" in str(report)
     assert json.loads(json.dumps(report.to_dict()))["suggested_stride"] == 1
 
 
@@ -109,7 +110,7 @@ def test_a_camera_that_stands_still_is_told(drive):
     report = examine_video(drive((0, 1), [0] * 8, grain))
     assert report.static_share == 1 and report.suggested_stride is None
     assert report.advice[0].startswith("The camera does not move")
-    assert "focal length cannot be learned from this video, give a calibration" in report.advice[1]
+    assert "focal length cannot be estimated from this video, give a calibration" in report.advice[1]
 
 
 def test_a_slow_video_gets_a_stride_at_which_it_is_not_slow(drive, camera):

@@ -48,7 +48,7 @@ class Echo(nn.Module):
         self.weight = nn.Parameter(torch.ones(()))
         id2label = dict(enumerate(SPACE.classes))
         self.config = SimpleNamespace(
-            num_labels=4, id2label=id2label, depth_type=depth_type, min_depth=0.5, max_depth=50.0
+            one_class=False, num_labels=4, id2label=id2label, depth_type=depth_type, min_depth=0.5, max_depth=50.0
         )
 
     @property

@@ -8,9 +8,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
-from depthseg.engine.checkpoint import Progress
 from depthseg.engine.loop import Training, train_step
 from depthseg.engine.options import RunConfig
+from depthseg.engine.state import Progress
 
 
 class Regression(nn.Module):

@@ -49,7 +49,7 @@ def test_numbers_out_of_range_do_not_wrap_around():
 @pytest.mark.parametrize(
     ("name", "shape", "words"),
     [
-        ("depth", (4, 6), "no picture of kind 'depth'; choose from target"),
+        ("depth", (4, 6), "no image of kind 'depth'; choose from target"),
         ("error", (2, 4, 6), r"'error' has shape \(2, 4, 6\); expected \(H, W\)"),
         ("warped/1", (1, 4, 6), r"'warped/1' has shape \(1, 4, 6\); expected \(3, H, W\)"),
         ("target", (2, 3, 4, 6), r"expected \(3, H, W\) of one image"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from rounding import SHARE, assert_same_training
 from safetensors.torch import load_file
 from torch import nn
 
@@ -26,12 +29,18 @@ OPTIONS = (
 
 def launch(script: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
     """Start a script with torchrun and nothing else set."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = torchrun(script, *arguments, processes=processes)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def torchrun(script: Path, *arguments: str, processes: int = 2) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [*command, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=300
-    )
+    return [*command, str(script), *arguments]
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +64,17 @@ def test_losses_and_scores_are_those_of_one_process(two_and_one):
     two, one = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in two_and_one)
     assert len(two) == len(one) == 4
     for ours, theirs in zip(two, one, strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=SHARE)
         # A pixel may change sides where two classes are equally likely; there are 6144 of them.
         assert ours["pixel_accuracy"] == pytest.approx(theirs["pixel_accuracy"], abs=5e-4)
 
 
 @pytest.mark.heavy
-def test_weights_and_statistics_are_those_of_one_process(two_and_one):
+def test_weights_and_statistics_are_those_of_one_process(two_and_one, tiny):
     step = Path("checkpoints", "step_4", "model.safetensors")
     two, one = (load_file(run / step) for run in two_and_one)
-    assert two.keys() == one.keys()
     assert any(name.endswith("running_var") for name in one)
-    for name, values in one.items():
-        torch.testing.assert_close(two[name], values, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    assert_same_training(two, one, tiny.tiny_start(*OPTIONS))
 
 
 @pytest.mark.heavy
@@ -76,6 +83,43 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(two_and_one, tiny, tmp_pat
     result = tiny.tiny_train(two, *OPTIONS, "run.resume=true")
     assert json.loads((two / "run.json").read_text())["launches"][-1]["first_step"] == 4
     assert result.scores["step"] in range(1, 5)
+
+
+@pytest.mark.heavy
+def test_two_processes_that_are_killed_and_damaged_end_bit_by_bit_as_if_nothing_had_been(tiny, tmp_path):
+    script = Path(tiny.__file__)
+    options = ("schedule.steps=30", "run.checkpoint_every=2", "run.eval_every=5", "data.crop_scale=[0.5,1]")
+    done = launch(script, "3", str(tmp_path / "whole"), *options)
+    assert done.returncode == 0, done.stderr
+    killed = subprocess.Popen(
+        torchrun(script, "3", str(tmp_path / "run"), *options),
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while len(list(checkpoints.glob("step_*"))) < 2:
+        assert killed.poll() is None
+        time.sleep(0.02)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    for number in (killed.pid, *map(int, workers)):
+        os.kill(number, signal.SIGKILL)
+    killed.wait()
+    assert len(workers) == 2
+    newest = max(checkpoints.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    os.truncate(newest / "optimizer.safetensors", 1000)
+    resumed = launch(script, "3", str(tmp_path / "run"), *options, "run.resume=true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count(f"{newest.name} cannot be resumed: optimizer.safetensors has 1000 bytes") == 1
+    for name in ("model.safetensors", "optimizer.safetensors", "random_states.json"):
+        ours, theirs = (tmp_path / run / "checkpoints" / "step_30" / name for run in ("run", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert len(json.loads(ours.read_text())) == 2
+    os.truncate(checkpoints / "step_28" / "manifest.json", 5)
+    os.truncate(checkpoints / "step_30" / "model.safetensors", 5)
+    refused = launch(script, "3", str(tmp_path / "run"), *options, "run.resume=true")
+    assert refused.returncode == 1
+    # Both processes raise it, though only the first one looked.
+    assert refused.stderr.count(f"ValueError: No checkpoint in {checkpoints} can be resumed. step_30: model.saf") == 2
 
 
 def test_conversion_keeps_tensors_keys_and_frozen_layers():

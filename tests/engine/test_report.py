@@ -50,7 +50,7 @@ def test_panel_has_a_legend_below_and_takes_pictures_of_several_sizes(tmp_path) 
     ("rows", "names", "sentence"),
     [
         ([], None, "at least one row"),
-        ([[plain(RED)]], None, "1 pictures for 2 titles"),
+        ([[plain(RED)]], None, "1 images for 2 titles"),
         ([[plain(RED), None]], ["a", "b"], "2 names"),
     ],
 )

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from accelerate.utils import set_seed
 
 from depthseg.data import LabelSpace, Sample
+from depthseg.engine.build import build_model
 from depthseg.engine.config import load_config
 from depthseg.engine.options import RunConfig
 from depthseg.engine.run import RunResult, train
@@ -73,6 +76,14 @@ def tiny_pretext_config(output_dir: object, task: str, *pretext: str, overrides:
 def tiny_train(output_dir: object, *overrides: str, scored: int = 3) -> RunResult:
     """Train on ten pictures, score on a few."""
     return train(tiny_config(output_dir, *overrides), Blocks(10), Blocks(scored, seed=1))
+
+
+def tiny_start(*overrides: str) -> dict[str, torch.Tensor]:
+    """Weights and statistics that `tiny_train` begins with, by their names in its checkpoints."""
+    config = tiny_config("unused", *overrides)
+    set_seed(config.run.seed)
+    model, _ = build_model(config, Blocks(10))
+    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
 
 
 if __name__ == "__main__":

@@ -62,13 +62,15 @@ def test_weights_that_a_program_brought_are_asked_for(tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps({"weight_lineage": lineage}))
     found = trace(load_config(None, ["data.name=synthetic", ENCODER]), tmp_path)
     assert found.stages[-1].start == "./weights/large"
-    with pytest.raises(ValueError, match=r"licence of the checkpoint \./weights/large is not known"):
+    with pytest.raises(ValueError, match=r"licence of the checkpoint \./weights/large is unknown"):
         checked_licence(record_of(found), Facts(licence="apache-2.0"))
 
 
 def test_a_start_that_is_gone_is_named(tmp_path):
     config = load_config(None, ["data.name=synthetic", "model.pretrained=runs/deep/model"])
-    with pytest.raises(FileNotFoundError, match=r"began with runs/deep/model, which is no folder here .* put it back"):
+    with pytest.raises(
+        FileNotFoundError, match=r"initialised from runs/deep/model, which is neither .* or restore the checkpoint"
+    ):
         trace(config, tmp_path)
 
 
@@ -93,11 +95,15 @@ def test_of_paths_only_names_travel():
         (
             ConnectionError("Network error: Request middleware error"),
             ConnectionError,
-            "goes on failing .Network error",
+            "failed repeatedly .Network error",
         ),
-        (RuntimeError("Data processing error: CAS service error"), ConnectionError, "the same command goes on"),
-        (TimeoutError("timed out"), ConnectionError, "goes on failing"),
-        (PermissionError("token expired"), PermissionError, "may not write to me/x on .*token expired"),
+        (
+            RuntimeError("Data processing error: CAS service error"),
+            ConnectionError,
+            "the same command resumes the upload",
+        ),
+        (TimeoutError("timed out"), ConnectionError, "failed repeatedly"),
+        (PermissionError("token expired"), PermissionError, "no write access to me/x on .*token expired"),
         (RuntimeError("a fault of our own"), RuntimeError, "^a fault of our own"),
     ],
 )

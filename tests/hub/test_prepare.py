@@ -103,10 +103,10 @@ def test_numbers_of_the_card_are_those_of_the_record(prepared, runs):
     for name, iou in line["per_class_iou"].items():
         assert rows[name][0] == ("absent" if iou is None else f"{100 * iou:.1f}")
     text = (prepared["segmentation"] / "README.md").read_text()
-    assert "The last stage saw 2 labelled images, drawn with seed 0." in text
+    assert "The last stage used 2 labelled images, sampled with seed 0." in text
     stages = [line.split(" | ") for line in text.splitlines() if line.endswith("| 4 | 2 | 0 |")]
     assert [stage[1:4] for stage in stages] == [
-        ["random weights", "depth", "true depth"],
+        ["random weights", "depth", "ground-truth depth"],
         ["`depth`", "segmentation", "labels"],
     ]
     depth = card_rows(prepared["depth"])
@@ -171,7 +171,7 @@ def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path)
     weights = load_file(run_dir / "model" / "model.safetensors")
     name = next(name for name in weights if name.startswith("classifier") and name.endswith("weight"))
     save_file(weights | {name: -weights[name]}, run_dir / "model" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"do not score what their run wrote down: .*mean_iou"):
+    with pytest.raises(ValueError, match=r"do not reproduce the scores that their run logged: .*mean_iou"):
         prepare(run_dir, "tester/tiny", FACTS, tmp_path / "out")
     assert not (tmp_path / "out" / MANIFEST).exists()
 
@@ -202,7 +202,7 @@ def test_a_rival_of_depth_is_scored_again(tmp_path):
     assert "3 images, resized to 32 x 64 pixels" in (tmp_path / "out" / "README.md").read_text()
     metrics = tmp_path / "run" / "metrics.jsonl"
     metrics.write_text(json.dumps(last_line(tmp_path / "run") | {"hole_l1": scores["hole_l1"] / 2}) + "\n")
-    with pytest.raises(ValueError, match="do not score what their run wrote down: hole_l1"):
+    with pytest.raises(ValueError, match="do not reproduce the scores that their run logged: hole_l1"):
         prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
 
 
@@ -216,8 +216,8 @@ def test_results_on_other_images_in_another_precision(runs, tmp_path):
     expected = evaluate_model(*load_model(tmp_path / "out"), world, "segmentation")
     assert card_rows(tmp_path / "out")["mIoU"][0] == f"{100 * expected['mean_iou']:.1f} %"
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "On split test of synthetic: 3 images" in text and "split: test" in text
-    with pytest.raises(ValueError, match="dtype is 'half'; weights are published as one of float32"):
+    assert "Split test of synthetic: 3 images" in text and "split: test" in text
+    with pytest.raises(ValueError, match="dtype is 'half'; choose one of float32"):
         prepare(runs["segmentation"], "tester/tiny", Facts(licence="mit", dtype="half"), tmp_path / "other")
 
 
@@ -244,7 +244,7 @@ def test_licences_that_are_refused(runs, tmp_path, facts, words):
 
 
 def test_what_is_no_finished_run_is_refused(runs, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no finished run: it has no config.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"not a finished run: it has no config.yaml"):
         read_run(tmp_path)
     run_dir = copy_of(runs["depth"], tmp_path / "run")
     lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -255,7 +255,7 @@ def test_what_is_no_finished_run_is_refused(runs, tmp_path):
 
 def test_a_folder_with_other_files_is_left_alone(runs, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other files"):
+    with pytest.raises(FileExistsError, match="contains other files"):
         prepare(runs["depth"], "tester/tiny", FACTS, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -280,8 +280,20 @@ def test_facts_are_read_or_refused(tmp_path):
     assert read_facts(path, licence="apache-2.0").licence == "apache-2.0"
     assert read_facts(path).limits == ["Small."]
     path.write_text("license: mit\n")
-    with pytest.raises(ValueError, match="cannot be read: .*license"):
+    with pytest.raises(ValueError, match=r"facts.yaml, line 1: unknown option 'license'. Did you mean 'licence'"):
         read_facts(path)
+    path.write_text("title: no\nlimits: [off, 010, 1e-3]\nlicences: {on: ~}\n")
+    with pytest.raises(ValueError, match=r"facts.yaml, line 3: licences.on must be text, got null\.$"):
+        read_facts(path)
+    path.write_text("title: no\nlimits: [off, 010, 1e-3]\nlicences: {on: 3.0}\ncommands: ['run ${HOME}']\nsummary:\n")
+    facts = read_facts(path, licences={"folder": "mit"})
+    assert (facts.title, facts.limits, facts.summary) == ("no", ["off", "010", "1e-3"], "")
+    assert (facts.licences, facts.commands) == ({"on": "3.0", "folder": "mit"}, ["run ${HOME}"])
+    path.write_text("limits: [Beware: it is small.]\n")
+    with pytest.raises(ValueError, match=r"limits\[0\] must be text, got \{Beware: .* in quotes"):
+        read_facts(path)
+    with pytest.raises(FileNotFoundError, match="no file of facts .*nowhere.yaml"):
+        read_facts(tmp_path / "nowhere.yaml")
 
 
 def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
@@ -312,7 +324,7 @@ def test_all_checkpoints_of_a_folder_of_facts(runs, tmp_path, capsys):
     with pytest.raises(SystemExit, match="holds no file of facts"):
         main(["publish", "--all", str(tmp_path)])
     (tmp_path / "cards" / "gone.yaml").write_text(yaml.safe_dump(facts | {"run": str(tmp_path / "gone")}))
-    with pytest.raises(SystemExit, match=r"1 of 2 were not published.\ngone: .*gone is no finished run"):
+    with pytest.raises(SystemExit, match=r"1 of 2 were not published.\ngone: .*gone is not a finished run"):
         main(["publish", "--all", str(tmp_path / "cards"), "--dry-run", "optim.batch_size=1"])
 
 
@@ -352,17 +364,17 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
             ],
         )
     )
-    with pytest.raises(ValueError, match=r"licence of the data set video is not known; state it with --licence-of"):
+    with pytest.raises(ValueError, match=r"licence of the data set video is unknown; state it with --licence-of"):
         prepare(tmp_path / "run", "tester/video", Facts(licence="mit"), tmp_path / "out")
     prepare(tmp_path / "run", "tester/video", Facts(licence="mit", licences={"video": "cc-by-4.0"}), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "they were not measured again." in card and "No interval" in card and "evaluation/" not in card
-    assert "It was trained on the same frames" in card
+    assert "the evaluation was not repeated." in card and "No interval" in card and "evaluation/" not in card
+    assert "The model was trained on the same frames" in card
     assert not (tmp_path / "out" / "evaluation").exists()
     assert (
         card_rows(tmp_path / "out")["photometric loss"][0] == f"{last_line(tmp_path / 'run')['photometric_loss']:.3f}"
     )
-    assert "| run | random weights | depth | video of one camera | video | cc-by-4.0 | 2 | 2 | 0 |" in card
+    assert "| run | random weights | depth | monocular video | video | cc-by-4.0 | 2 | 2 | 0 |" in card
 
 
 @pytest.mark.heavy

@@ -8,6 +8,7 @@ import pytest
 from hub.tiny_runs import tiny_runs
 from hub_server import Fault, LoopbackHub, run_client
 from huggingface_hub import ModelCard
+from rounding import assert_same_up_to_rounding
 
 from depthseg.hub.bundle import MANIFEST, hash_of, prepare
 from depthseg.hub.facts import Facts
@@ -70,7 +71,7 @@ def test_downloaded_logits_are_the_local_ones_where_depthseg_is_missing(hub, tmp
     with torch.no_grad():
         inputs = DepthSegImageProcessor.from_pretrained(run_dir / "model")(images=[image], return_tensors="pt")
         # Up to the order of summation, which depends on where weights lie in memory.
-        torch.testing.assert_close(torch.tensor(found["logits"]), model(**inputs).logits, rtol=1e-5, atol=1e-6)
+        assert_same_up_to_rounding(torch.tensor(found["logits"]), model(**inputs).logits)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_no_pixel_costs_more_than_its_share_of_the_uniform_code():
     [
         (lambda features, labels: features.pop(), "2 feature maps for 3 label maps"),
         (lambda features, labels: labels.__setitem__(0, labels[0][:5]), r"its labels \(5, 16\)"),
-        (lambda features, labels: features[1].fill_(math.nan), "not a finite number"),
+        (lambda features, labels: features[1].fill_(math.nan), "not finite"),
         (lambda features, labels: labels[2].fill_(4), r"ids \[4\]; allowed are 0 to 3"),
         (lambda features, labels: [ids.fill_(255) for ids in labels], "No pixel is labelled"),
     ],

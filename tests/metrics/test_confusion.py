@@ -92,10 +92,10 @@ def test_every_integer_type_and_read_only_arrays(dtype, recwarn):
 @pytest.mark.parametrize(
     ("prediction", "labels", "message"),
     [
-        ([0, 2], [0, 1], "predicted class ids outside the label space: 2. Allowed are 0 to 1"),
-        ([0, -1], [0, 1], "predicted class ids outside the label space: -1"),
-        ([0, 255], [0, 255], "predicted class ids outside the label space: 255"),
-        ([0, 1], [0, 7], "labelled class ids outside the label space: 7. Allowed are 0 to 1, and 255"),
+        ([0, 2], [0, 1], "predicted class ids are outside the label space: 2. Allowed are 0 to 1"),
+        ([0, -1], [0, 1], "predicted class ids are outside the label space: -1"),
+        ([0, 255], [0, 255], "predicted class ids are outside the label space: 255"),
+        ([0, 1], [0, 7], "labelled class ids are outside the label space: 7. Allowed are 0 to 1, and 255"),
         ([0, 1], [0, 1, 1], r"shape \(2,\), the labels \(3,\)"),
         ([0.5, 1.0], [0, 1], "give integer ids"),
     ],
@@ -110,7 +110,7 @@ def test_bad_input_is_named_and_not_counted(prediction, labels, message):
 def test_nothing_scored_is_an_error_and_not_nan():
     confusion = ConfusionMatrix(2)
     confusion.update(torch.tensor([0, 1]), torch.tensor([255, 255]))
-    with pytest.raises(ValueError, match="No labelled pixel was scored"):
+    with pytest.raises(ValueError, match="No labelled pixel was evaluated"):
         segmentation_scores(confusion.matrix, ["a", "b"])
-    with pytest.raises(ValueError, match="does not fit 3 class names"):
+    with pytest.raises(ValueError, match="does not match 3 class names"):
         segmentation_scores(confusion.matrix, ["a", "b", "c"])

@@ -78,7 +78,7 @@ def test_wrong_input_is_named():
         FlowErrors().update(torch.zeros(4, 5, 2), torch.zeros(4, 5, 2))
     with pytest.raises(ValueError, match=r"shape \(2, 4, 5\), the true flow \(2, 5, 4\)"):
         FlowErrors().update(torch.zeros(2, 4, 5), torch.zeros(2, 5, 4))
-    with pytest.raises(ValueError, match="not a finite number"):
+    with pytest.raises(ValueError, match="not finite"):
         FlowErrors().update(constant(math.nan, 0.0), constant(0.0, 0.0))
-    with pytest.raises(ValueError, match="1 images were seen, none has a true flow"):
+    with pytest.raises(ValueError, match="none of 1 images has a true flow"):
         scores_of((constant(0.0, 0.0), constant(math.nan, 0.0)))

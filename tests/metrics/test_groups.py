@@ -134,5 +134,5 @@ def test_what_does_not_fit_is_said():
         IouByDepth(2).update(ids, ids, depth.T)
     with pytest.raises(ValueError, match="outside the label space: 2"):
         RecallBySize(2).update(ids, ids + 2)
-    with pytest.raises(ValueError, match="each larger than the last"):
+    with pytest.raises(ValueError, match="in increasing order"):
         IouByDepth(2, edges=(0, 10, 10))

@@ -58,13 +58,13 @@ def test_images_weigh_the_same_and_states_add_up():
 
 def test_wrong_pictures_are_named():
     holes = torch.zeros(2, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"holes \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"the mask \(4, 2\)"):
         ReconstructionErrors().update(picture(0.0), picture(0.0), holes.T)
-    with pytest.raises(ValueError, match=r"the true one \(3, 2, 5\)"):
+    with pytest.raises(ValueError, match=r"the true image \(3, 2, 5\)"):
         ReconstructionErrors().update(picture(0.0), picture(0.0, width=5), holes)
-    with pytest.raises(ValueError, match="not a finite number"):
+    with pytest.raises(ValueError, match="not finite"):
         ReconstructionErrors().update(picture(math.nan), picture(0.0), holes)
-    with pytest.raises(ValueError, match="No image was scored"):
+    with pytest.raises(ValueError, match="No image was evaluated"):
         ReconstructionErrors().compute()
 
 
@@ -92,5 +92,5 @@ def test_category_states_add_up():
 def test_wrong_categories_are_named():
     with pytest.raises(ValueError, match="outside the label space: 3"):
         CategoryScores(3).update(torch.tensor([3]), torch.tensor([1]))
-    with pytest.raises(ValueError, match="No picture with a known class"):
+    with pytest.raises(ValueError, match="No image with a known class"):
         CategoryScores(3).compute()

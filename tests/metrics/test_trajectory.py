@@ -168,7 +168,7 @@ def test_snippets_are_aligned_one_by_one():
         (np.zeros((2, 3, 4)), np.zeros((2, 3, 4)), "scale", r"must be \(N, 4, 4\)"),
         (np.full((2, 4, 4), np.nan), np.zeros((2, 4, 4)), "scale", "The predicted trajectory"),
         (np.zeros((2, 4, 4)), np.full((2, 4, 4), np.inf), "scale", "The true trajectory"),
-        (np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), "sim3", "alignment='sim3' is not known"),
+        (np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), "sim3", "alignment='sim3' is unknown"),
     ],
 )
 def test_what_cannot_be_compared_is_named(predicted, truth, alignment, words):

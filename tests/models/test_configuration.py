@@ -7,6 +7,7 @@ import json
 import pickle
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from models.tiny_models import DINOV2, RESNET, VIT, tiny_config
 from transformers import AutoConfig, BertConfig
@@ -19,6 +20,7 @@ WRONG = {
     "encoder_config": ("resnet18", "encoder_config"),
     "head_type": ("unet", "head_type is 'unet'; allowed are monodepth2, dpt, "),
     "head_config": ({"scales": 3}, "head_config has no option scales for head_type 'monodepth2'"),
+    "one_class": ("yes", "one_class"),
     "semantic_loss_ignore_index": ("none", "semantic_loss_ignore_index"),
     "depth_type": ("metres", "depth_type"),
     "depth_loss": ("l2", "depth_loss"),
@@ -56,13 +58,16 @@ def test_a_wrong_value_of_any_option_is_refused(name):
         ({"encoder_config": BertConfig()}, "encoder_config.model_type is 'bert'; allowed are"),
         ({"encoder_config": RESNET | {"width": 2}}, "encoder_config has no option width; .* knows .*width_factor"),
         ({"encoder_config": RESNET | {"depth": 19}}, r"depth is 19; allowed are \[18, 34, 50, 101\]"),
-        ({"encoder_config": RESNET | {"width_factor": 0.01}}, "width_factor is 0.01; it must lie between"),
+        ({"encoder_config": RESNET | {"width_factor": 0.01}}, "width_factor is 0.01; it must be between"),
         ({"encoder_config": VIT | {"layers": 2}}, "encoder_config has no option layers"),
-        ({"head_config": {"decoder_channels": [8, 0]}}, r"decoder_channels is \[8, 0\]; each must be at least 1"),
-        ({"head_config": {"num_scales": 0}}, "num_scales is 0; it must be a whole number from 1 up"),
-        ({"head_type": "linear", "head_config": {"num_layers": 1.5}}, "num_layers is 1.5; it must be a whole number"),
+        (
+            {"head_config": {"decoder_channels": [8, 0]}},
+            r"decoder_channels is \[8, 0\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"head_config": {"num_scales": 0}}, "num_scales is 0; it must be an integer of at least 1"),
+        ({"head_type": "linear", "head_config": {"num_layers": 1.5}}, "num_layers is 1.5; it must be an integer"),
         ({"head_type": "dpt", "head_config": {"readout_type": "mean"}}, "readout_type is 'mean'; allowed are project"),
-        ({"head_type": "dpt", "head_config": {"neck_hidden_sizes": [8, 8]}}, "DPT needs exactly 4 entries"),
+        ({"head_type": "dpt", "head_config": {"neck_hidden_sizes": [8, 8]}}, "DPT requires exactly 4 entries"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_sentence(options, message):
@@ -149,6 +154,21 @@ def test_building_a_model_leaves_its_configuration_as_it_was(encoder):
     before = config.to_dict()
     DepthSegForSemanticSegmentation(config)
     assert config.to_dict() | {"dtype": None} == before
+
+
+def test_two_classes_are_the_default_and_are_not_in_the_file(tmp_path):
+    config = DepthSegConfig(encoder_config=RESNET)
+    assert (config.num_labels, config.id2label) == (2, {0: "LABEL_0", 1: "LABEL_1"})
+    model = DepthSegForSemanticSegmentation(config)
+    model.save_pretrained(tmp_path)
+    # As the files of version 0.1.0 are.
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({name: stored[name] for name in stored.keys() - {"id2label", "label2id", "one_class"}}))
+    loaded = DepthSegForSemanticSegmentation.from_pretrained(tmp_path)
+    assert loaded.config.id2label == config.id2label
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(

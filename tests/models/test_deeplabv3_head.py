@@ -6,6 +6,7 @@ import pytest
 import torch
 from models.feature_maps import SIZES, batch_norm, make_features, make_head, random_weights
 from models.tiny_models import tiny_config
+from rounding import assert_same_up_to_rounding
 from torch.nn import functional as F
 
 from depthseg.models import DepthSegConfig, DepthSegForSemanticSegmentation
@@ -62,7 +63,7 @@ def test_head_equals_a_forward_written_by_hand(image_norm, written_norm):
     (decoded,) = head(features)
     assert expected.std() > 0.1 and (vector > 0).any()
     assert (head.channels, head.strides) == ([7], (32.0,))
-    torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-5)
+    assert_same_up_to_rounding(decoded, expected)
 
 
 @torch.no_grad()
@@ -71,8 +72,8 @@ def test_the_image_level_sees_one_image_alone_in_training_as_in_evaluation():
     images = make_features(batch=3).maps[-1]
     together = level.train()(images)
     for index in range(3):
-        torch.testing.assert_close(level(images[index : index + 1]), together[index : index + 1])
-        torch.testing.assert_close(level.eval()(images)[index : index + 1], together[index : index + 1])
+        assert_same_up_to_rounding(level(images[index : index + 1]), together[index : index + 1])
+        assert_same_up_to_rounding(level.eval()(images)[index : index + 1], together[index : index + 1])
     assert together.std() > 0.1
 
 
@@ -103,11 +104,14 @@ def test_dilated_encoder_gives_logits_at_its_output_stride(output_stride):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"rates": []}, r"head_config.rates is \[\]; each must be at least 1, in a list of one or more whole numbers"),
-        ({"rates": [6, 1.5]}, r"head_config.rates is \[6, 1.5\]; each must be at least 1"),
-        ({"rates": 6}, "head_config.rates is 6; each must be at least 1, in a list"),
+        ({"rates": []}, r"head_config.rates is \[\]; it must be a list of one or more integers, each at least 1"),
+        (
+            {"rates": [6, 1.5]},
+            r"head_config.rates is \[6, 1.5\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"rates": 6}, "head_config.rates is 6; it must be a list of one or more integers"),
         ({"image_norm": "group"}, "head_config.image_norm is 'group'; allowed are layer, batch"),
-        ({"norm_momentum": 2}, "head_config.norm_momentum is 2; it must be a number from 0 to below 1"),
+        ({"norm_momentum": 2}, "head_config.norm_momentum is 2; it must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

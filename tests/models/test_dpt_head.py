@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from models.tiny_models import DINOV2, VIT, scramble, tiny_model
+from rounding import assert_same_up_to_rounding
 from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForDepthEstimation, DepthAnythingConfig, DPTConfig
 from transformers.models.dpt.modeling_dpt import DPTDepthEstimationHead, DPTNeck
@@ -60,7 +61,7 @@ def test_head_equals_the_neck_and_head_of_transformers_dpt(readout_type):
     features = EncoderFeatures(maps, [t[:, :1] for t in tokens], (16.0,) * 4, (64, 64), (64, 64))
     predicted = F.relu(ours.depth_predictor[0](ours.head(features)[0]))[:, 0]
     assert expected.std() > 1e-3
-    torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
+    assert_same_up_to_rounding(predicted, expected)
 
 
 @pytest.mark.parametrize("size", [(70, 98), (126, 42)])
@@ -92,7 +93,7 @@ def test_depth_network_on_dinov2_equals_depth_anything(size):
     image = torch.randn(1, 3, *size)
     expected = theirs(image).predicted_depth
     assert expected.std() > 1e-3
-    torch.testing.assert_close(ours(image).predicted_depth, expected, rtol=1e-5, atol=1e-5)
+    assert_same_up_to_rounding(ours(image).predicted_depth, expected)
 
 
 @torch.no_grad()
@@ -111,8 +112,8 @@ def test_vit_maps_are_the_hidden_states_after_the_chosen_layers():
     assert len(states) == 1 + VIT["num_hidden_layers"]
     for layer in range(4):
         patches = states[layer + 1][:, 1:].reshape(1, 2, 3, 16).permute(0, 3, 1, 2)
-        assert torch.equal(features.maps[layer], patches)
-        assert torch.equal(features.prefix_tokens[layer], states[layer + 1][:, :1])
+        assert_same_up_to_rounding(features.maps[layer], patches)
+        assert_same_up_to_rounding(features.prefix_tokens[layer], states[layer + 1][:, :1])
 
 
 @pytest.mark.parametrize(("layers", "chosen"), [(4, [1, 2, 3, 4]), (12, [3, 6, 9, 12]), (24, [6, 12, 18, 24])])

@@ -7,6 +7,7 @@ import torch
 from models import family_contract
 from models.family_contract import ENDINGS, check_depth, load, make_foreign
 from models.tiny_models import TASKS
+from rounding import assert_same_up_to_rounding, in_float64
 from torch.nn import functional as F
 from transformers import GLPNConfig, GLPNForDepthEstimation
 
@@ -43,10 +44,10 @@ def test_depth_equals_that_of_transformers(foreign, ours):
 
 @torch.no_grad()
 def test_an_odd_image_is_the_padded_one_cut_back(foreign, ours):
-    model, _ = foreign
-    image = torch.randn(1, 3, 57, 101)
+    model, ours = in_float64(foreign[0]), in_float64(ours)
+    image = torch.randn(1, 3, 57, 101, dtype=torch.float64)
     expected = model(F.pad(image, (0, 27, 0, 7), mode="replicate")).predicted_depth[:, :57, :101]
-    torch.testing.assert_close(ours(image).predicted_depth, expected, rtol=1e-5, atol=1e-5)
+    assert_same_up_to_rounding(ours(image).predicted_depth, expected)
     # Without the padding transformers' decoder cannot join its maps.
     with pytest.raises(RuntimeError):
         model(image)
@@ -66,7 +67,7 @@ def test_the_decoder_resizes_to_the_next_map(ours):
             level = stage.fusion(level, fused)
         fused = level
     expected = F.interpolate(fused, (46, 30), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(head.fuse(maps), expected)
+    assert_same_up_to_rounding(head.fuse(maps), expected)
 
 
 def test_metres_come_from_the_depth_model(ours):

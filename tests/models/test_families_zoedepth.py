@@ -8,6 +8,7 @@ import pytest
 import torch
 from models import family_contract
 from models.family_contract import ENDINGS, check_depth, load, make_foreign
+from rounding import assert_same_up_to_rounding, in_float64
 from transformers import ZoeDepthConfig, ZoeDepthForDepthEstimation
 from transformers.models.zoedepth.modeling_zoedepth import LogBinomialSoftmax as TheirLogBinomialSoftmax
 
@@ -121,12 +122,12 @@ def test_any_size_gives_labels_and_depth(two_domains, ours):
 @torch.no_grad()
 def test_each_image_gets_the_depth_of_its_own_domain(two_domains, ours):
     # In float64, because the sums of a batch of two are not those of one to the last bit.
-    model, ours, images = deepcopy(two_domains[0]).double(), deepcopy(ours).double(), two_domains[2].double()
+    model, ours, images = in_float64(two_domains[0]), in_float64(ours), two_domains[2].double()
     logits = torch.cat([model(image[None]).domain_logits for image in images])
     assert logits.argmax(dim=1).tolist() == [0, 1]
     alone = torch.cat([model(image[None]).predicted_depth for image in images])
-    torch.testing.assert_close(ours(images).predicted_depth, alone, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(ours(images.flip(0)).predicted_depth, alone.flip(0), rtol=1e-5, atol=1e-5)
+    assert_same_up_to_rounding(ours(images).predicted_depth, alone)
+    assert_same_up_to_rounding(ours(images.flip(0)).predicted_depth, alone.flip(0))
     # transformers lets the batch vote, so that one of its two images gets the other domain.
     assert (model(images).predicted_depth - alone).abs().amax(dim=(1, 2)).max() > 1e-2
 
@@ -192,8 +193,8 @@ def test_two_domains_are_saved_and_become_a_segmenter(ours, tmp_path):
     loaded = DepthSegForDepthEstimation.from_pretrained(tmp_path)
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in ours.parameters()]
     torch.testing.assert_close(loaded.state_dict(), ours.state_dict(), rtol=0, atol=0)
-    image = torch.randn(1, 3, 57, 101)
-    torch.testing.assert_close(loaded(image).predicted_depth, ours(image).predicted_depth)
+    image = torch.randn(1, 3, 57, 101, dtype=torch.float64)
+    assert_same_up_to_rounding(in_float64(loaded)(image).predicted_depth, in_float64(ours)(image).predicted_depth)
 
 
 def test_nothing_but_parameters_has_to_survive_loading(ours):
@@ -203,11 +204,12 @@ def test_nothing_but_parameters_has_to_survive_loading(ours):
 
 @pytest.mark.parametrize("n_bins", [12, 64])
 def test_the_weights_of_the_bins_are_those_of_transformers(n_bins):
-    probability = torch.rand(2, 5, 7)
+    # In float64, as the logarithm of a small probability is taken 64 times.
+    probability = torch.rand(2, 5, 7, dtype=torch.float64)
     probability[0, 0, :2] = torch.tensor([0.0, 1.0])
-    temperature = 0.02 + 50 * torch.rand(2, 1, 5, 7)
+    temperature = 0.02 + 50 * torch.rand(2, 1, 5, 7, dtype=torch.float64)
     expected = TheirLogBinomialSoftmax(n_bins)(probability, temperature)
-    torch.testing.assert_close(LogBinomialSoftmax(n_bins)(probability, temperature), expected, rtol=1e-6, atol=1e-7)
+    assert_same_up_to_rounding(LogBinomialSoftmax(n_bins)(probability, temperature), expected)
 
 
 def test_a_segmenter_without_depth_hands_on_the_one_map_it_reads(two_domains):
@@ -254,9 +256,9 @@ def test_the_head_works_on_convolutional_maps():
     [
         ({"bin_centers_type": "hybrid1"}, "bin_centers_type is 'hybrid1'; allowed are softplus, normed"),
         ({"attractor_kind": "max"}, "attractor_kind is 'max'; allowed are mean, sum"),
-        ({"num_attractors": (4, 2)}, "needs exactly 4 entries"),
-        ({"bin_configurations": ()}, "needs one entry with n_bins, min_depth, max_depth, or 2"),
-        ({"bin_configurations": ({"n_bins": 4},)}, "needs one entry with n_bins, min_depth, max_depth, or 2"),
+        ({"num_attractors": (4, 2)}, "requires exactly 4 entries"),
+        ({"bin_configurations": ()}, "requires one entry with n_bins, min_depth, max_depth, or 2"),
+        ({"bin_configurations": ({"n_bins": 4},)}, "requires one entry with n_bins, min_depth, max_depth, or 2"),
         ({"bin_configurations": tuple({k: v for k, v in d.items() if k != "name"} for d in DOMAINS)}, "have a name"),
     ],
 )
@@ -268,5 +270,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_a_readout_that_transformers_cannot_run_is_refused(tmp_path):
     config = ZoeDepthConfig(**ZOEDEPTH | {"readout_type": "ignore"})
     make_foreign(ZoeDepthForDepthEstimation, config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="readout_type is 'ignore'; transformers runs ZoeDepth with 'project' alone"):
+    with pytest.raises(
+        ValueError, match="readout_type is 'ignore'; transformers supports only 'project' for ZoeDepth"
+    ):
         load(tmp_path, "depth")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models.feature_maps import CHANNELS, SIZES, STRIDES, batch_norm, make_features, make_head, random_weights
 from models.tiny_models import tiny_model
+from rounding import assert_same_up_to_rounding
 from torch.nn import functional as F
 
 
@@ -17,7 +18,7 @@ def test_head_is_a_batch_norm_of_the_deepest_maps(num_layers):
     size = SIZES[-num_layers]
     maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in features.maps[-num_layers:]]
     (decoded,) = head(features)
-    torch.testing.assert_close(decoded, batch_norm(torch.cat(maps, dim=1), head.norm))
+    assert_same_up_to_rounding(decoded, batch_norm(torch.cat(maps, dim=1), head.norm))
     assert (head.channels, head.strides) == ([sum(CHANNELS[-num_layers:])], (STRIDES[-num_layers],))
     assert set(head.state_dict()) == {f"norm.{name}" for name in torch.nn.BatchNorm2d(1).state_dict()}
 
@@ -38,5 +39,5 @@ def test_the_whole_probe_is_linear_in_the_features():
 
 
 def test_more_layers_than_the_encoder_gives_are_refused():
-    with pytest.raises(ValueError, match="num_layers is 6 but the encoder gives 5 maps; lower it or choose more"):
+    with pytest.raises(ValueError, match="num_layers is 6, but the encoder returns 5 maps; lower it, or select more"):
         tiny_model("segmentation", head="linear", head_config={"num_layers": 6})

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models.feature_maps import CHANNELS, SIZES, STRIDES, copy_weights, make_features, make_head, random_weights
 from models.tiny_models import tiny_config
+from rounding import assert_same_up_to_rounding
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 RENAMES = {"linear_projections.": "projections.", ".proj.": ".", "linear_fuse.": "join.0.", "batch_norm.": "join.1."}
@@ -33,7 +34,7 @@ def test_head_equals_that_of_transformers(sizes):
     logits, expected = classifier(ours(features)[0]), theirs(features.maps)
     assert tuple(logits.shape) == (2, 5, *sizes[0]) and expected.std() > 0.1
     assert (ours.channels, ours.strides) == ([9], (4.0,))
-    torch.testing.assert_close(logits, expected)
+    assert_same_up_to_rounding(logits, expected)
 
 
 @torch.no_grad()
@@ -46,8 +47,8 @@ def test_fewer_than_four_maps_are_joined_as_well():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"channels": -8}, "head_config.channels is -8; it must be a whole number from 1 up"),
-        ({"classifier_dropout": "0.1"}, "head_config.classifier_dropout is '0.1'; it must be a number from 0"),
+        ({"channels": -8}, "head_config.channels is -8; it must be an integer of at least 1"),
+        ({"classifier_dropout": "0.1"}, "head_config.classifier_dropout is '0.1'; it must be a number of at least 0"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

@@ -167,7 +167,7 @@ def test_exactly_these_tensors_are_taken_new_and_left_over(case, checkpoints):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"head_init": "random"}, "head_init='random' asked for a new one"),
+        ({"head_init": "random"}, "head_init='random'"),
         ({"head_type": "linear"}, "head_type 'monodepth2' in the checkpoint, 'linear' here"),
         ({"head_config": OTHER_SCALES}, "head_config differs in num_scales"),
         ({}, "same head"),
@@ -183,16 +183,16 @@ def test_the_report_says_why_a_head_is_taken_or_new(arguments, why, checkpoints)
     [
         (
             *("flow", "segmentation", "head"),
-            "DepthSegForOpticalFlow keeps its decoder as pretext_head: it solves another task",
+            "the decoder of DepthSegForOpticalFlow, pretext_head, is for another task",
         ),
         (
             *("reconstruction", "depth", "head"),
-            "DepthSegForImageReconstruction keeps its decoder as pretext_head: it solves another task",
+            "the decoder of DepthSegForImageReconstruction, pretext_head, is for another task",
         ),
-        ("reconstruction", "depth", "pretext_head", "DepthSegForDepthEstimation has none"),
+        ("reconstruction", "depth", "pretext_head", "DepthSegForDepthEstimation has no such part"),
         ("classification", "segmentation", "head", "DepthSegForImageClassification has no decoder"),
-        ("reconstruction", "flow", "pretext_head", "DepthSegForImageReconstruction solves another task"),
-        ("depth", "flow", "pretext_head", "DepthSegForDepthEstimation has none"),
+        ("reconstruction", "flow", "pretext_head", "DepthSegForImageReconstruction is for another task"),
+        ("depth", "flow", "pretext_head", "DepthSegForDepthEstimation has no such part"),
     ],
 )
 def test_the_report_says_why_a_pretext_decoder_stays_behind(source, task, part, why, checkpoints):
@@ -215,7 +215,7 @@ def test_the_decoder_of_a_reconstruction_is_taken_on_request(source, task, check
     assert set(parts_with(report, "taken")) == {"encoder", "head"} and set(parts_with(report, "new")) == {last}
     predictor = [tensor.numel() for name, tensor in stored.items() if name.startswith("pretext_head.predictor.")]
     assert parts_with(report, "left over") == {"pretext_head.predictor": sum(predictor)}
-    assert "by transfer_head=True" in str(report)
+    assert "because of transfer_head=True" in str(report)
 
     model.save_pretrained(tmp_path / "first")
     assert b'transfer_head"' not in (tmp_path / "first" / "config.json").read_bytes()
@@ -229,11 +229,16 @@ def test_the_decoder_of_a_reconstruction_is_taken_on_request(source, task, check
 @pytest.mark.parametrize(
     ("source", "task", "arguments", "why"),
     [
-        ("flow", "segmentation", {}, "that of DepthSegForOpticalFlow reads the maps of two pictures"),
+        ("flow", "segmentation", {}, "the decoder of DepthSegForOpticalFlow reads the maps of two images"),
         ("classification", "depth", {}, "DepthSegForImageClassification has no decoder"),
-        ("depth", "segmentation", {}, "DepthSegForDepthEstimation has a head, which is handed on without it"),
+        (
+            "depth",
+            "segmentation",
+            {},
+            "DepthSegForDepthEstimation has a head, which is transferred without this argument",
+        ),
         ("reconstruction", "flow", {}, "DepthSegForOpticalFlow has no head"),
-        ("reconstruction", "depth", {"head_init": "random"}, "head_init='random' asks for a new one"),
+        ("reconstruction", "depth", {"head_init": "random"}, "head_init='random' initialises a new head"),
         (
             "reconstruction",
             "depth",
@@ -244,7 +249,7 @@ def test_the_decoder_of_a_reconstruction_is_taken_on_request(source, task, check
     ],
 )
 def test_a_decoder_that_cannot_be_taken_is_not_replaced_in_silence(source, task, arguments, why, checkpoints):
-    with pytest.raises(ValueError, match=re.escape(f"decoder of a reconstruction as head, but {why}")):
+    with pytest.raises(ValueError, match=re.escape(f"decoder of an inpainting model to head, but {why}")):
         TASKS[task].from_pretrained(checkpoints / source, transfer_head=True, **arguments)
 
 
@@ -301,7 +306,7 @@ def test_a_depth_encoder_is_taken_at_a_finer_output_stride(checkpoints):
 
 def test_another_encoder_is_refused(checkpoints):
     other = {"model_type": "depthseg_resnet", "depth": 34, "width_factor": 0.125}
-    with pytest.raises(ValueError, match="encoder_config differs from the checkpoint's in depth;"):
+    with pytest.raises(ValueError, match="encoder_config differs from that of the checkpoint in depth;"):
         TASKS["segmentation"].from_pretrained(checkpoints / "depth", encoder_config=other)
 
 
@@ -315,7 +320,9 @@ def test_a_damaged_checkpoint_is_refused(key, damage, ignore, checkpoints, tmp_p
         del stored[key]
     (tmp_path / "config.json").write_bytes((checkpoints / "depth" / "config.json").read_bytes())
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"1 tensors of 'encoder' are missing or of another shape, for example {key}"):
+    with pytest.raises(
+        ValueError, match=f"1 tensors of 'encoder' are missing or have another shape, for example {key}"
+    ):
         TASKS["segmentation"].from_pretrained(tmp_path, **ignore)
 
 
@@ -336,12 +343,13 @@ def test_the_report_reads_as_a_table_and_as_json(checkpoints):
     lines = str(report).splitlines()
     assert lines[0] == f"DepthSegForSemanticSegmentation from {checkpoints.name}/depth (DepthSegForDepthEstimation):"
     assert [line.split()[0] for line in lines[1:]] == ["encoder", "head", "classifier", "depth_predictor"]
-    assert [line.split()[1] for line in lines[1:]] == ["taken", "taken", "new", "left"]
+    assert [line.split()[1] for line in lines[1:]] == ["transferred", "transferred", "new", "not"]
+    assert all(" elements " in line for line in lines[1:])
     values = report.to_dict()
     assert values == json.loads(json.dumps(values))
     assert values["source_class"] == "DepthSegForDepthEstimation" and values["revision"] is None
     assert values["parts"][2] == {
-        **{"part": "classifier", "status": "new", "why": "DepthSegForDepthEstimation has none"},
+        **{"part": "classifier", "status": "new", "why": "DepthSegForDepthEstimation has no such part"},
         **{"tensors": 2, "parameters": NUM_LABELS * (8 * 9 + 1)},
     }
     assert TASKS["depth"](tiny_config()).transfer_report is None
@@ -353,12 +361,12 @@ def test_a_transfer_is_logged_and_a_reload_is_not(checkpoints, caplog):
     logging.getLogger("depthseg").addHandler(caplog.handler)
     try:
         TASKS["depth"].from_pretrained(checkpoints / "depth")
-        assert "left over" not in caplog.text
+        assert "transferred" not in caplog.text
         TASKS["segmentation"].from_pretrained(checkpoints / "depth")
     finally:
         library.removeHandler(caplog.handler)
         logging.getLogger("depthseg").removeHandler(caplog.handler)
-    assert "depth_predictor  left over" in caplog.text
+    assert "depth_predictor  not used" in caplog.text
     assert "LOAD REPORT" not in caplog.text, "transformers' own table says the same a second time"
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models.feature_maps import CHANNELS, SIZES, STRIDES, copy_weights, make_features, make_head, random_weights
 from models.tiny_models import tiny_config
+from rounding import assert_same_up_to_rounding
 from transformers.models.upernet.modeling_upernet import UperNetHead
 
 RENAMES = {
@@ -39,7 +40,7 @@ def test_head_equals_that_of_transformers(sizes):
     logits, expected = classifier(ours(features)[0]), theirs(features.maps)
     assert tuple(logits.shape) == (2, 5, *sizes[0]) and expected.std() > 0.1
     assert (ours.channels, ours.strides) == ([9], (4.0,))
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert_same_up_to_rounding(logits, expected)
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def test_the_mean_of_the_image_is_normalised_over_its_channels():
     expected = theirs(features.maps)
     classifier = ours.make_classifier(5).eval()
     classifier.load_state_dict(theirs.classifier.state_dict())
-    torch.testing.assert_close(classifier(ours(features)[0]), expected, rtol=1e-4, atol=1e-5)
+    assert_same_up_to_rounding(classifier(ours(features)[0]), expected)
 
 
 def test_one_image_trains_though_the_pool_has_a_single_cell():
@@ -72,9 +73,12 @@ def test_one_image_trains_though_the_pool_has_a_single_cell():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"pool_scales": [1, 0]}, r"head_config.pool_scales is \[1, 0\]; each must be at least 1"),
-        ({"channels": 1.5}, "head_config.channels is 1.5; it must be a whole number from 1 up"),
-        ({"classifier_dropout": -0.1}, "head_config.classifier_dropout is -0.1; it must be a number from 0"),
+        (
+            {"pool_scales": [1, 0]},
+            r"head_config.pool_scales is \[1, 0\]; it must be a list of one or more integers, each at least 1",
+        ),
+        ({"channels": 1.5}, "head_config.channels is 1.5; it must be an integer of at least 1"),
+        ({"classifier_dropout": -0.1}, "head_config.classifier_dropout is -0.1; it must be a number of at least 0"),
     ],
 )
 def test_bad_options_are_refused(options, sentence):

@@ -51,10 +51,10 @@ def test_exactly_the_trainable_parameters_get_a_gradient(frozen):
     [
         (
             torch.zeros(6, 37, 50, dtype=torch.int64),
-            r"labels has shape \(6, 37, 50\); expected \(6,\): one id a picture",
+            r"labels has shape \(6, 37, 50\); expected \(6,\): one id per image",
         ),
-        (torch.tensor([0, 1, 2, 3, 4, 5]), r"the ids \[0, 1, 2, 3, 4, 5\] but the model knows 0 to 4"),
-        (torch.tensor([0, 1, 2, 3, 4, -1]), r"the ids \[-1, 0, 1, 2, 3, 4\] but the model knows 0 to 4"),
+        (torch.tensor([0, 1, 2, 3, 4, 5]), r"the ids \[0, 1, 2, 3, 4, 5\], but the model has the ids 0 to 4"),
+        (torch.tensor([0, 1, 2, 3, 4, -1]), r"the ids \[-1, 0, 1, 2, 3, 4\], but the model has the ids 0 to 4"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, message):

@@ -244,7 +244,7 @@ def test_a_still_pair_has_a_finite_loss_and_gradient():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ssim_weight": 1.5}, "ssim_weight is 1.5; it must lie between 0 and 1"),
+        ({"ssim_weight": 1.5}, "ssim_weight is 1.5; it must be between 0 and 1"),
         ({"smoothness_weight": -1.0}, "smoothness_weight is -1.0; it must be a finite number of at least 0"),
         ({"smoothness_weight": float("nan")}, "smoothness_weight is nan"),
     ],

@@ -326,12 +326,12 @@ def test_not_a_number_is_not_hidden_by_the_minimum():
         ({"warped": [], "disparities": []}, "at least one"),
         ({"masks": [None, None]}, "1, 1 and 2 scales"),
         ({"sources": []}, "at least one source"),
-        ({"warped": [[torch.zeros(1, 3, 6, 8)] * 2]}, "one image for each"),
+        ({"warped": [[torch.zeros(1, 3, 6, 8)] * 2]}, "one image per source"),
         ({"warped": [[torch.zeros(1, 3, 3, 4)]]}, "equal shapes"),
         ({"disparities": [torch.zeros(1, 6, 8)]}, r"expected \(1, 1, h, w\)"),
         ({"masks": [[torch.ones(1, 1, 6, 8, dtype=torch.bool)]]}, r"expected torch.bool \(1, 6, 8\)"),
         ({"masks": [[torch.ones(1, 6, 8)]]}, "torch.float32"),
-        ({"num_valid": torch.tensor([48])}, "holds 1 counts; expected 2"),
+        ({"num_valid": torch.tensor([48])}, "contains 1 counts; expected the 2 of"),
     ],
 )
 def test_wrong_arguments_are_named(change, words):

@@ -106,5 +106,5 @@ def test_a_few_steps_fill_the_holes_of_one_picture():
 
 
 def test_unknown_scale_weights_are_refused():
-    with pytest.raises(ValueError, match="scale_weights is 'coarse'; allowed are fine, reversed"):
+    with pytest.raises(ValueError, match="scale_weights is 'coarse'; choose one of: fine, reversed"):
         ReconstructionObjective(torch.nn.Identity(), "coarse")

@@ -359,9 +359,9 @@ def test_a_new_network_begins_far_away():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"frames": ()}, "There is nothing to compare with"),
-        ({"camera": "one_camera", "stereo": True}, "Stereo pairs are rectified with a known one"),
-        ({"model": "relative_inverse"}, "nothing can be warped with it"),
+        ({"frames": ()}, "There are no source images"),
+        ({"camera": "one_camera", "stereo": True}, "Stereo pairs are rectified with known intrinsics"),
+        ({"model": "relative_inverse"}, "it cannot be used for warping"),
     ],
 )
 def test_parts_that_do_not_go_together(arguments, sentence):
@@ -372,5 +372,5 @@ def test_parts_that_do_not_go_together(arguments, sentence):
 
 
 def test_frames_need_a_pose_network():
-    with pytest.raises(ValueError, match="A pose network is needed with source_frames"):
+    with pytest.raises(ValueError, match="source_frames and pose_network must be given together"):
         SelfSupervisedObjective(tiny_model(), PhotometricLoss(), (-1, 1))

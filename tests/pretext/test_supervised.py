@@ -73,7 +73,7 @@ def test_only_what_learns_gets_a_gradient(model, batch):
 def test_depth_labels_need_a_kept_predictor(batch):
     config = DepthSegConfig(encoder_config={"model_type": "depthseg_resnet", "width_factor": 0.125}, num_labels=3)
     with pytest.raises(ValueError, match="keep_depth"):
-        DepthSegForSemanticSegmentation(config)(batch["pixel_values"], depth_labels=batch["depth"])
+        DepthSegForSemanticSegmentation(config)(batch["pixel_values"], depth_target=batch["depth"])
 
 
 def test_half_precision_weights_take_float32_images(model, batch, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rounding import GRADIENT_SHARE
 
 from depthseg.cli import main
 
@@ -19,7 +20,10 @@ CLIP = Path(os.environ.get("DEPTHSEG_DATA", "")) / "kitti_clip"
 FRAMES_A_SECOND = 10
 # Smaller than the recipe has it, for the sake of time.
 SMALL = ["data.size=[64,208]"]
-SHORT = [*SMALL, "schedule.steps=60", "schedule.warmup_steps=5", "run.log_every=1"]
+# Weights that hardly move: then losses compare what the networks are shown. Where training goes from there is decided
+# by the last bits within ten steps, and losses of two kernels, or of one and two threads, are a fifth apart. On the
+# CPU, as a GPU adds the gradients of warped pixels in an order of its own each time.
+STILL = [*SMALL, "optim.lr=1e-9", "schedule.steps=6", "schedule.warmup_steps=0", "run.cpu=true", "run.report=false"]
 
 pytestmark = [
     pytest.mark.heavy,
@@ -64,16 +68,16 @@ def write_video(path, codec, pixel_format, options):
     return path
 
 
-def test_a_lossless_video_gives_the_very_numbers_of_the_folder_and_a_lossy_one_nearly(tmp_path):
+def test_a_lossless_video_gives_the_numbers_of_the_folder_and_a_lossy_one_nearly(tmp_path):
     (tmp_path / "lossless").mkdir()
     (tmp_path / "lossy").mkdir()
     lossless = write_video(tmp_path / "lossless" / "clip.mp4", "libx264rgb", "rgb24", {"qp": "0"})
     lossy = write_video(tmp_path / "lossy" / "clip.mp4", "libx264", "yuv420p", {"crf": "18"})
     folder, exact, near = (
-        last_line(pretrain(video, tmp_path / f"run{number}", *SHORT))
+        last_line(pretrain(video, tmp_path / f"run{number}", *STILL))
         for number, video in enumerate((CLIP, lossless, lossy))
     )
     for name in ("train_loss", "photometric_loss", "smoothness_loss", "val_loss"):
-        assert exact[name] == folder[name], name
-    assert near["val_loss"] == pytest.approx(folder["val_loss"], rel=0.05)
-    assert near["val_loss"] != folder["val_loss"]
+        assert exact[name] == pytest.approx(folder[name], rel=GRADIENT_SHARE), name
+    # Pixels that are off by a grey level or two are told from rounding, and matter little.
+    assert GRADIENT_SHARE < abs(near["val_loss"] / folder["val_loss"] - 1) < 0.05

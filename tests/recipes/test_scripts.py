@@ -49,7 +49,8 @@ def _command(script, *arguments):
 
 
 def _environment():
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    # No GPU, as `run.cpu` has it: what is evaluated on another device is rounded in another way.
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _run(command, **options):

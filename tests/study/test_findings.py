@@ -28,14 +28,19 @@ def test_why_nothing_was_tested_is_said_once_for_all_that_it_holds_for():
     first, second = sentences(
         row("depth", 0.1, None, few), row("flow", -0.1, None, alone), row("video", 0.2, None, few)
     )
-    assert first.startswith("No p-value against the none arm for the depth arm (") and "; the video arm (" in first
+    beginning = "No p-value for the difference from the none arm: "
+    assert first.startswith(f"{beginning}the depth arm (") and "; the video arm (" in first
     assert first.endswith(f"). {few}") and first.count("too few") == 1 and "flow" not in first
-    assert second.startswith("No p-value against the none arm for the flow arm (") and second.endswith(f"). {alone}")
+    assert second.startswith(f"{beginning}the flow arm (") and second.endswith(f"). {alone}")
 
 
 def test_what_was_tested_is_better_worse_or_open():
     found = sentences(row("depth", 0.1, 0.01), row("flow", -0.1, 0.02), row("video", 0.001, 0.6))
-    beginnings = ("Better than the none arm: the depth", "Worse than the none arm: the flow", "No difference from")
+    beginnings = (
+        "Significantly better than the none arm: the depth",
+        "Significantly worse than the none arm: the flow",
+        "No significant difference from the none arm: the video",
+    )
     assert [sentence.startswith(start) for sentence, start in zip(found, beginnings, strict=True)] == [True] * 3
     assert "95 % interval" in found[0] and "the video arm" in found[2]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from study.made_up_study import BUDGETS, GRID, TITLES, pooled_iou, write_finetuning, write_study
 
-from depthseg.study.report import write_report
+from depthseg.study.report import figures, write_report
 from depthseg.study.report.detail_tables import rate_tables, start_tables
 from depthseg.study.report.tables import claim_tables
 from depthseg.study.report.text import MINUS, NOTHING
@@ -97,7 +97,7 @@ def test_claims_are_tested_in_their_direction_and_mode(whole):
         sign, found = (1 if b == "none" else -1), row["p_adjusted"] < 0.05
         assert cells[0] == ("Depth helps" if b == "none" else "Weights from elsewhere help more")
         assert cells[1:3] == [mode, str(budget)]
-        assert cells[3] == ("undecided" if not found else "holds" if b == "none" else "the opposite")
+        assert cells[3] == ("undecided" if not found else "supported" if b == "none" else "contradicted")
         assert float(cells[4].replace(MINUS, "-")) == pytest.approx(sign * row["difference"], abs=0.051)
 
 
@@ -131,7 +131,7 @@ def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path
     assert {(row["steps_to_95"], row["area_under_curve"]) for row in numbers["main"]} == {(None, None)}
     assert numbers["curves"] == []
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "steps until a run reaches" not in page and "Learning curves" not in page
+    assert "steps to 95 % of the final score" not in page and "Learning curves" not in page
 
 
 def test_what_each_start_has_seen(whole):
@@ -140,11 +140,11 @@ def test_what_each_start_has_seen(whole):
     shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in (row.cells for row in table.rows)}
     assert shown[TITLES["none"]] == ["random", *[NOTHING] * 6]
     assert shown[TITLES["hub"]] == ["a given checkpoint", *[NOTHING] * 6]
-    assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "taken over", "2000", "900", "8"]
+    assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "transferred", "2000", "900", "8"]
     assert "Fine-tuning: 100 steps of 4 images of 64x192 pixels." in path.read_text()
     flow = numbers["starts"][1] | {"task": "flow", "decoder": False}
     (table,) = start_tables(numbers | {"starts": [*numbers["starts"], flow]})
-    assert "a difference between them is one of both parts" in table.notes[-1]
+    assert "a difference between such arms includes the effect of the decoder" in table.notes[-1]
 
 
 def test_the_page_is_whole_and_needs_no_other_file(whole):
@@ -173,6 +173,20 @@ def test_markdown_and_figures_lie_beside_it(whole):
         with Image.open(path.parent / picture) as image:
             assert min(image.size) > 300
         assert (path.parent / picture).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_legends_are_inside_their_figures(whole, tmp_path, monkeypatch):
+    _, _, numbers = whole
+    titles = dict(zip(TITLES, ("random initialisation", "depth, monocular video, world", "m" * 40), strict=True))
+    drawn = []
+    monkeypatch.setattr(figures, "write_figure", lambda figure, folder, name: drawn.append(figure))
+    figures.write_figures(numbers | {"arms": {arm: {"title": title} for arm, title in titles.items()}}, tmp_path)
+    legends = [legend for figure in drawn for legend in figure.legends]
+    assert len(legends) >= 3
+    for legend in legends:
+        legend.figure.draw_without_rendering()
+        box, frame = legend.get_window_extent(), legend.figure.bbox
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1, legend.get_texts()
 
 
 def test_an_unfinished_study_says_what_is_missing_and_compares_what_both_have(tmp_path):
@@ -204,9 +218,7 @@ def test_cells_of_other_options_do_not_count(tmp_path):
     stale = write_finetuning(out, "depth", "full", 8, (0, 0), lr=0.1)
     (out / "plan.json").write_text(json.dumps({"keys": keys}))
     results = load_results(out)
-    assert results.strangers == [
-        f"cells/{stale}.json is left out: it was run with other options than those of study.yaml."
-    ]
+    assert results.strangers == [f"cells/{stale}.json is not used: its options differ from those of study.yaml."]
     assert len(results.used_records(["depth"], STREETS)) == 6
 
 
@@ -214,7 +226,7 @@ def test_a_study_without_records_is_said(tmp_path):
     out = write_study(tmp_path)
     for path in (out / "cells").glob("*.json"):
         path.unlink()
-    with pytest.raises(ValueError, match="holds no record of this study yet"):
+    with pytest.raises(ValueError, match="contains no record of this study"):
         write_report(out)
     with pytest.raises(FileNotFoundError, match=r"There is no .*study\.yaml"):
         load_results(tmp_path / "nowhere")

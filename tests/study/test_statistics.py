@@ -63,8 +63,8 @@ class TestArmResults:
         [
             ({"confusion": np.ones((2, 3, 8, 3), dtype=int)}, "have shape"),
             ({"blocks": np.arange(7)}, "8 images and blocks of shape"),
-            ({"pretraining": "some"}, "not known; choose one of seeds, checkpoint, none"),
-            ({"pretraining": "none"}, "none to repeat"),
+            ({"pretraining": "some"}, "unknown; choose one of seeds, checkpoint, none"),
+            ({"pretraining": "none"}, "allows only one"),
             ({"confusion": np.ones((2, 3, 8, 3, 3))}, "integers from 0"),
             ({"confusion": -np.ones((2, 3, 8, 3, 3), dtype=int)}, "integers from 0"),
         ],
@@ -255,7 +255,7 @@ class TestCompare:
         assert found.p_value is not None
         assert found.conditional_on.startswith(
             "over seeds and test images, from depth: 2 pre-training seeds, 3 fine-tuning seeds each; none: random "
-            "start, 6 fine-tuning seeds and 4 blocks"
+            "initialisation, 6 fine-tuning seeds and 4 blocks"
         )
 
     def test_what_it_is_conditional_on(self):
@@ -293,11 +293,11 @@ class TestCompare:
 
     def test_images_must_be_the_same(self):
         a, b = random_arm(1, name="a"), random_arm(2, name="b")
-        with pytest.raises(ValueError, match="a and b were not scored on the same test images"):
+        with pytest.raises(ValueError, match="a and b were not evaluated on the same test images"):
             compare(a, dataclasses.replace(b, blocks=np.arange(8)))
-        with pytest.raises(ValueError, match="not scored on the same test images"):
+        with pytest.raises(ValueError, match="not evaluated on the same test images"):
             compare(a, random_arm(2, images=9, name="b"))
-        with pytest.raises(ValueError, match="did not see the same labels"):
+        with pytest.raises(ValueError, match="not evaluated with the same labels"):
             compare(a, dataclasses.replace(b, confusion=b.confusion * 2))
 
 

@@ -29,7 +29,7 @@ class TestStepsToShare:
 
     @pytest.mark.parametrize("share", [0, 1.1, -0.5])
     def test_share_out_of_range(self, share):
-        with pytest.raises(ValueError, match="goes up to 1"):
+        with pytest.raises(ValueError, match="must be above 0 and at most 1"):
             steps_to_share([0, 1], [0, 1], share=share)
 
 

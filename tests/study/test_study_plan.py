@@ -29,7 +29,7 @@ def test_cells_are_counted_and_their_time_added_up(costs, tmp_path):
     assert {what: row.cells for what, row in rows.items()} == {
         "pre-training, depth, eighth": 1,
         "pre-training, deeper, eighth": 1,
-        "choice of the rate, frozen, eighth": 6,
+        "learning-rate selection, frozen, eighth": 6,
         "fine-tuning, frozen, eighth": 12,
     }
     # Two steps, and with eval_every=1 two scorings, each taken for as long as the rest of a run.
@@ -52,7 +52,8 @@ def test_the_table_says_what_is_left():
     rows = [PlanRow("a", 4, 1, Cost(1, 2, 0.5), 3 * 60.0), PlanRow("b", 2, 2, Cost(0, 0, 0), 0.0)]
     text = plan_text(rows)
     assert "| 4 | 1 | 1 min 00 s | 0.5 GiB | 3 min 00 s | a |" in text
-    assert text.endswith("3 cells are left, about 3 min 00 s on this machine one after the other.")
+    assert text.startswith("| cells | done | per cell | memory | remaining | stage |\n")
+    assert text.endswith("3 cells remain, about 3 min 00 s on this machine if run one after another.")
 
 
 def test_steps_are_told_from_the_rest(tmp_path, monkeypatch):

@@ -125,14 +125,14 @@ def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, m
 
     def then_terminate(*arguments):
         found = action(*arguments)
-        if name == "examine" or arguments[2] == 2:
+        if name == "examine" or arguments[3].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return found
 
     monkeypatch.setattr(owner, name, then_terminate)
     study = tiny_study(tmp_path, *SMALL, "rates.grid=[]", "arms={depth: null, deeper: null}")
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="which is done; the same command goes on"):
+    with pytest.raises(SystemExit, match="which is finished; the same command resumes"):
         run_study(study, tmp_path / "out")
     assert len(records(tmp_path / "out")) == 1
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -153,7 +153,7 @@ def test_lost_weights_are_trained_again_for_the_cells_that_need_them_and_for_no_
     run_study(study, out)
     keys = [pretrained["depth"], pretrained["deeper"], missing["key"]]
     assert trained == [str(out / "runs" / key) for key in keys]
-    assert "came out differently" not in caplog.text
+    assert "its scores differ" not in caplog.text
     again = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
     assert json.loads(again.pop(f"{missing['key']}.json"))["scores"] == missing["scores"]
     assert again == {name: text for name, text in before.items() if name in again} and len(again) == len(before) - 1
@@ -169,7 +169,7 @@ def test_weights_that_come_out_differently_the_second_time_are_told(done, tmp_pa
     (copy / "cells" / f"{cell.key}.json").write_text(json.dumps(record))
     shutil.rmtree(copy / "runs")
     cells_module.repeat_pretraining(cell, copy)
-    assert f"cell {cell.key} was trained again and came out differently: abs_rel 7.0 then, " in caplog.text
+    assert f"Cell {cell.key} was trained again, and its scores differ: abs_rel was 7.0, is " in caplog.text
 
 
 def test_one_pretraining_seed_comes_after_another(tmp_path):
@@ -183,7 +183,7 @@ def test_a_damaged_record_is_named(done, tmp_path):
     first = next(iter(cells_in_order(study, tmp_path)))
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / f"{first.key}.json").write_text("{")
-    with pytest.raises(ValueError, match=rf"{first.key}\.json is damaged .* remove it"):
+    with pytest.raises(ValueError, match=rf"{first.key}\.json is damaged .* Remove it and run the study again"):
         cells_module.run_cell(study, first, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A study of a few seconds on small pictures of the procedural world."""
+"""A study of a few seconds on small images of the procedural world."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXT = """
 name: tiny
 summary: Does anything happen?
 arms:
-  none: {{title: random start}}
+  none: {{title: random initialisation}}
   depth: {{pretrain: {{task: depth}}}}
   deeper: {{after: depth, pretrain: {{task: depth}}}}
 architectures:

@@ -1,8 +1,8 @@
-"""Time of the photometric loss against the plain transcription of `depthseg bench photometric`, at any size.
+"""Run time of the photometric loss and of the plain implementation of `depthseg bench photometric`, at any size.
 
     python training/benchmarks/photometric_loss.py
 
-Says beside the time how far the gradients of both lie apart.
+It also prints the difference of the gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from depthseg.bench.timing import relative_difference
 
 
 def main() -> None:
-    """Print both sides, their ratio, and how far their values and gradients lie apart."""
+    """Print both times, their ratio, and the differences of values and gradients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, nargs=2, default=(96, 320), metavar=("HEIGHT", "WIDTH"))

@@ -1,8 +1,8 @@
-"""How far the procedural world gives its classes away: what colour alone and place alone reach on unseen frames.
+"""Baselines on the procedural world: mIoU from colour only and from position only, on unseen frames.
 
     python training/benchmarks/world_baselines.py
 
-Depth has its own: the best constant depth.
+The baseline for depth is the best constant depth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from depthseg.metrics.baselines import (
 
 
 def main() -> None:
-    """Fit on frames of the train split, score on frames of the test split, print a line a baseline."""
+    """Fit on frames of the train split, evaluate on frames of the test split, print one line per baseline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data/world", help="where frames are rendered; default: %(default)s")
     parser.add_argument("--train-frames", type=int, default=1000)

@@ -27,7 +27,7 @@ from ..images import (
 from ..label_spaces import CAMVID11, LabelSpace
 from ..layout import misplaced_images, misplaced_maps
 from .depth import examine_unit
-from .labels import examine_classes, explain_ids, explain_sizes, id_names
+from .labels import examine_classes, explain_ids, explain_sizes
 from .report import DatasetReport
 from .scan import Finding, Scan, count
 
@@ -99,7 +99,7 @@ def _check_folder(
     space = report.label_space = _label_space(report)
     scan = Scan(
         report,
-        len(id_names(space)) if space else 0,
+        len(space.classes) if space else 0,
         partial(read_folder_labels, space=space) if space else None,
         read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
         depth_scale=None if focal_times_baseline else depth_scale,

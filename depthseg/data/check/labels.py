@@ -20,11 +20,6 @@ _MANY_IGNORED = 0.5
 _SHOWN_CLASSES = 8
 
 
-def id_names(space: LabelSpace) -> tuple[str, ...]:
-    """What each id means: where a single class is named, it has the id 1, and 0 is what does not belong to it."""
-    return ("background", *space.classes) if space.num_labels == 1 else space.classes
-
-
 def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount) -> None:
     """Report classes without pixels and many ignored pixels.
 
@@ -36,7 +31,7 @@ def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount)
     if not whole.labelled:
         return
     if _is_binary(whole.pixels, space):
-        report.problem(_BINARY.format(ignored=space.ignore_index, name=id_names(space)[1]))
+        report.problem(_BINARY.format(ignored=space.ignore_index, name=space.classes[1]))
     absent = {split: _absent(count.pixels) for split, count in report.splits.items() if count.labelled}
     never = _absent(whole.pixels)
     if never:
@@ -77,7 +72,7 @@ def _absent(pixels: np.ndarray) -> set[int]:
 
 def _classes(ids: Collection[int], space: LabelSpace) -> str:
     """The subject of a sentence and its verb: `Class 2 'tree' has`."""
-    names = id_names(space)
+    names = space.classes
     shown = name_some([f"{index} {names[index]!r}" for index in sorted(ids)], _SHOWN_CLASSES)
     return f"Class {shown} has" if len(ids) == 1 else f"{len(ids)} classes ({shown}) have"
 
@@ -96,7 +91,7 @@ def explain_ids(found: Collection[int], space: LabelSpace) -> str | None:
     Returns:
         A sentence on the likely reason and what to do; None if there is no likely one.
     """
-    count, names = len(id_names(space)), f"{space.num_labels} class names"
+    count, names = len(space.classes), f"{space.num_labels} class names"
     ids = sorted(set(found) - {space.ignore_index})
     if not ids or ids[-1] < count:
         return None

@@ -11,7 +11,6 @@ import numpy as np
 from ..faults import Fault, grouped
 from ..label_spaces import LabelSpace
 from .depth import QUANTILES, DepthRange
-from .labels import id_names
 
 
 @dataclass
@@ -22,7 +21,7 @@ class SplitCount:
         images: Number of images.
         labelled: Those with a label map that can be read.
         with_depth: Those with a depth map that can be read.
-        pixels: int64 `(K + 1,)`: labelled pixels of each id of `id_names`, ignored pixels last.
+        pixels: int64 `(K + 1,)`: labelled pixels of each id of the label space, ignored pixels last.
         depth: Range of all depth maps; None if there are none.
     """
 
@@ -100,7 +99,7 @@ class DatasetReport:
         labelled = {split: count.pixels for split, count in self.splits.items() if count.labelled}
         if self.label_space is None or not labelled:
             return []
-        names = [*id_names(self.label_space), "(ignored)"]
+        names = [*self.label_space.classes, "(ignored)"]
         ids = [*range(len(names) - 1), self.label_space.ignore_index]
         width = max(map(len, names))
         lines = [f"  {'id':>3}  {'class':<{width}}" + "".join(f"{split:>9}" for split in labelled) + "   % of pixels"]

@@ -122,6 +122,8 @@ def _write(path: Path, fill) -> None:
     try:
         with temporary.open("wb") as file:
             fill(file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -80,7 +80,7 @@ def rotation(heading: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def camera_at(path: Trajectory, size: tuple[int, int], time: float, view: str) -> Camera:
-    """The camera of `path` at `time` for pictures of `size` (height, width); the right view is one baseline aside."""
+    """The camera of `path` at `time` for images of `size` (height, width); the right view is one baseline aside."""
     height, width = size
     focal = path.focal * width
     intrinsics = np.array(

@@ -1,4 +1,4 @@
-"""Object-centred pictures with one class each, such as image classification is taught with."""
+"""Object-centred images with one class each, such as image classification is taught with."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CATEGORIES = ("Building", "Pole", "Tree", "SignSymbol", "Fence", "Car", "Pedestr
 
 _VERSION = f"{WORLD_VERSION}-crops-1"
 _SEARCH_SIZE = (64, 192)
-_LEAST_SIDE = 14  # pixels of the search picture
+_LEAST_SIDE = 14  # pixels of the search image
 _LEAST_SHARE = 0.07  # of the square: of others too much is hidden
 _CONTEXT = 1.15
 _SCENE_STRIDE = 10**6
 
 
 class SyntheticCrops:
-    """Square pictures of single objects of the procedural world: its stand-in for ImageNet.
+    """Square images of single objects of the procedural world: its stand-in for ImageNet.
 
-    Each picture is rendered anew, at its own resolution, through a square around what is visible of one object, with
+    Each image is rendered anew, at its own resolution, through a square around what is visible of one object, with
     some of its surroundings. The middle pixel shows the object. The scenes belong to no split of `SyntheticWorld`.
 
-    The classes take turns, so of `count` pictures each class has `count` / 8, up or down to the next whole number:
-    scenes are searched until one shows an object of the class well enough. How much of a picture its object takes is
+    The classes take turns, so of `count` images each class has `count` / 8, up or down to the next whole number:
+    scenes are searched until one shows an object of the class well enough. How much of an image its object takes is
     not balanced: 9 % on average for poles, about 20 % for people, 28 % for buildings, 38 % for signs.
 
     Attributes:
-        names: One name for each picture, `crop_train_00000` and so on.
-        label_space: None; classes belong to whole pictures.
+        names: One name for each image, `crop_train_00000` and so on.
+        label_space: None; classes belong to whole images.
         categories: Names of the eight classes, in the order of `Sample.category`.
         folder: Where the cache lies.
     """
@@ -61,9 +61,9 @@ class SyntheticCrops:
         """Open the cache, rendering first what it lacks.
 
         Args:
-            root: Cache folder, made when missing; pictures go into `root/crops_SPLIT_SIZExSIZE/`.
+            root: Cache folder, made when missing; images go into `root/crops_SPLIT_SIZExSIZE/`.
             split: "train", "val" or "test"; they share no scene.
-            count: Number of pictures.
+            count: Number of images.
             size: Height and width in pixels, which are equal.
             workers: Rendering processes; None for one per core, at most 8.
 
@@ -88,17 +88,17 @@ class SyntheticCrops:
         )
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        """Picture number `index` and its class."""
+        """Image number `index` and its class."""
         number = range(len(self))[index]
         return Sample(self.names[number], self._cache.read("image", number), category=number % len(CATEGORIES))
 
 
 def _render_crop(seed: int, size: int, index: int, outputs: Sequence[str]) -> dict[str, np.ndarray]:
-    """The picture `(size, size, 3)` of crop number `index`, under the name `image`."""
+    """The image `(size, size, 3)` of crop number `index`, under the name `image`."""
     scene, square = find_object(seed, index)
     view, pixels = crop_view(scene, square, size)
     return {"image": quantise(view.radiance(*view.cast(pixels))).reshape(size, size, 3)}
@@ -116,7 +116,7 @@ def find_object(seed: int, index: int) -> tuple[Scene, tuple[float, float, float
     """The object that crop number `index` shows, a pure function of the arguments.
 
     Returns:
-        The scene, and the square: x and y of its middle and half its side, in pixels of a picture of 64 x 192.
+        The scene, and the square: x and y of its middle and half its side, in pixels of an image of 64 x 192.
     """
     category = LABEL_SPACES["camvid11"].label2id[CATEGORIES[index % len(CATEGORIES)]]
     number = index

@@ -148,14 +148,14 @@ def _check_offsets(frames: Sequence[int]) -> tuple[int, ...]:
 
 
 def _frame_output(offset: int) -> str:
-    """Name in the cache of the picture `offset` frames later."""
+    """Name in the cache of the image `offset` frames later."""
     return f"frame{offset:+d}"
 
 
 def _render_outputs(
     variant: str, split: str, size: tuple[int, int], index: int, outputs: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Outputs of one scene, those of `render` and pictures from other moments and places."""
+    """Outputs of one scene, those of `render` and images from other moments and places."""
     world = VARIANTS[variant]
     own = [name for name in outputs if name in OUTPUTS]
     draw = partial(render, world.seeds[split], index, size, world=world.parameters)

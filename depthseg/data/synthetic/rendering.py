@@ -1,4 +1,4 @@
-"""Pictures of the world and everything that is exactly known about them."""
+"""Images of the world and everything that is exactly known about them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class View:
     """A scene at one moment from one camera; rays may be cast through any pixels, whole-numbered or not."""
 
     def __init__(self, scene: Scene, size: tuple[int, int], time: float, side: str) -> None:
-        """Place camera and objects for pictures of `size` (height, width)."""
+        """Place camera and objects for images of `size` (height, width)."""
         self.scene, self.size = scene, size
         self.camera: Camera = camera_at(scene.path, size, time, side)
         self.placed = PlacedParts(scene.parts, time)
@@ -106,7 +106,7 @@ def render(
     outputs: Sequence[str] = ("image", "depth", "labels"),
     world: WorldParameters = WORLD,
 ) -> dict[str, np.ndarray]:
-    """Picture number `index` of world `seed`: a pure function of its arguments.
+    """Image number `index` of world `seed`: a pure function of its arguments.
 
     Args:
         seed: World, an integer >= 0.
@@ -122,8 +122,8 @@ def render(
         depth: float32 `(H, W)`, metres along the optical axis; 0 = sky, which has none.
         labels: uint8 `(H, W)`, ids of "camvid11". moving: bool `(H, W)`, objects with a motion of their own.
         flow_next, flow_previous: float32 `(H, W, 2)`, pixels right and down that the surface point moves on its way
-        to the picture one frame later or earlier, by camera and own motion; 0 where it gets behind the camera.
-        visible_next, visible_previous: bool `(H, W)`, whether it is inside that picture and not hidden.
+        to the image one frame later or earlier, by camera and own motion; 0 where it gets behind the camera.
+        visible_next, visible_previous: bool `(H, W)`, whether it is inside that image and not hidden.
         intrinsics: float64 `(3, 3)` in pixels, pixel centres whole-numbered. pose: float64 `(4, 4)`, camera to world,
         metres, x right, y down, z forward. baseline: float64 `()`, metres from the left camera to the right one.
 
@@ -157,7 +157,7 @@ def render(
 
 
 def quantise(radiance: np.ndarray) -> np.ndarray:
-    """Radiance, 1 = white, as the uint8 of a picture."""
+    """Radiance, 1 = white, as the uint8 of an image."""
     return np.round(np.clip(radiance, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 

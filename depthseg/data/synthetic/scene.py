@@ -49,7 +49,7 @@ class GroundLook:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a picture of the scene depends on besides time, view and size."""
+    """Everything that an image of the scene depends on besides time, view and size."""
 
     world: WorldParameters
     road: Road

@@ -17,7 +17,7 @@ Colour = tuple[float, float, float]
 class WorldParameters:
     """Ranges that scenes are drawn from: metres, degrees, metres or degrees per frame, shares of one.
 
-    `revision` counts changes of the code that alter a picture without altering a number here.
+    `revision` counts changes of the code that alter an image without altering a number here.
     """
 
     revision: int = 1

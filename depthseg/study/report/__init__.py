@@ -20,8 +20,8 @@ def write_report(out: str | Path) -> Path:
     """Write the report of a study, finished or not, from its records.
 
     Args:
-        out: Run directory of the study. `report/` gets `index.html`, which needs no other file, the same as
-            `report.md`, `figures/` with PNG and PDF, and `results.json` with every number.
+        out: Run directory of the study. The folder `report/` contains `index.html`, a self-contained page, the same
+            text as `report.md`, `figures/` with PNG and PDF, and `results.json` with every number.
 
     Returns:
         The HTML file.
@@ -32,7 +32,9 @@ def write_report(out: str | Path) -> Path:
     """
     results = load_results(out)
     if not results.records:
-        raise ValueError(f"{Path(out) / 'cells'} holds no record of this study yet, so there is nothing to report.")
+        raise ValueError(
+            f"{Path(out) / 'cells'} contains no record of this study. Run the study first, then write its report."
+        )
     folder = Path(out) / FOLDER
     numbers = study_numbers(results)
     write_json(folder / "results.json", numbers)

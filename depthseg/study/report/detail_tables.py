@@ -14,13 +14,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class MeasureText:
-    """What readers are told about a measure.
+    """Title and unit of a measure in the report.
 
     Attributes:
         title: Its name.
         unit: Of its numbers.
-        factor: What its values are multiplied by.
-        digits: Shown after the point.
+        factor: Multiplier of its values.
+        digits: Digits after the decimal point.
     """
 
     title: str
@@ -31,18 +31,20 @@ class MeasureText:
 
 MEASURE_TEXTS = {
     "iou_by_depth": MeasureText("Mean IoU by depth", "points"),
-    "recall_by_scale": MeasureText("Recall by size of the object", "points"),
+    "recall_by_scale": MeasureText("Recall by object size", "points"),
     "boundary_iou": MeasureText("Boundary IoU", "points"),
-    "boundary_iou_by_edge": MeasureText("Boundary IoU by kind of edge", "points"),
+    "boundary_iou_by_edge": MeasureText("Boundary IoU by edge type", "points"),
     "cam_boundary_alignment": MeasureText(
         "Alignment of Grad-CAM with class boundaries", "AUROC, 0.5 = no relation", 1, 3
     ),
-    "code_length": MeasureText("Code length of the labels given the features", "bits per pixel, less is better", 1, 3),
+    "code_length": MeasureText(
+        "Code length of the labels given the features", "bits per pixel, lower is better", 1, 3
+    ),
 }
 
 
 def measure_text(name: str) -> MeasureText:
-    """The text of a measure; one that is not known is shown as it is."""
+    """Title and unit of a measure; an unknown one is shown under its own name."""
     return MEASURE_TEXTS.get(name) or MeasureText(name.replace("_", " ").capitalize(), "as measured", 1, 3)
 
 
@@ -53,14 +55,14 @@ def measure_names(numbers: Row) -> list[str]:
 
 
 def groups_of(numbers: Row, name: str) -> list[str]:
-    """The groups of a measure; one empty name for a measure without groups."""
+    """The groups of a measure; an empty name for a measure without groups."""
     rows = numbers["measures"]
     groups = dict.fromkeys(group for row in rows if _has_number(row, name) for group in row["values"][name])
     return list(groups)
 
 
 def rate_tables(numbers: Row) -> Iterator[Table]:
-    """Learning-rate sensitivity, and the chosen rate beside the fixed one."""
+    """Learning-rate sensitivity and the chosen rate."""
     rows = numbers["rates"]
     if not rows:
         return
@@ -87,9 +89,9 @@ def rate_tables(numbers: Row) -> Iterator[Table]:
             for row in rows
         ),
         notes=(
-            f"Runs of each mean: {', '.join(map(str, seeds))}, of other seeds than those above, on the first "
-            "pre-training. The choice holds for all numbers of labels and all seeds; that it might have been another "
-            "is in no interval.",
+            f"Runs per mean: {', '.join(map(str, seeds))}. They use the first pre-training and other seeds than the "
+            "tables above. The chosen rate is used for all numbers of labels and all seeds. The intervals do not "
+            "include the uncertainty of this choice.",
             *_rate_notes(rows, words),
         ),
     )
@@ -102,11 +104,11 @@ def _rate_notes(rows: Sequence[Row], words: Words) -> Iterator[str]:
             yield f"{where}: {row['sentence']}"
         if row["used"] and row["used"] != [row["chosen"]]:
             used = ", ".join(f"{rate:g}" for rate in row["used"])
-            yield f"{where}: the runs used {used}, but the best of the grid is {row['chosen']:g}."
+            yield f"{where}: the runs used {used}, but the best rate of the grid is {row['chosen']:g}."
 
 
 def fixed_rate_table(numbers: Row) -> Iterator[Table]:
-    """Scores at the chosen rate and at the fixed one, side by side."""
+    """Scores at the chosen rate and at the fixed rate, side by side."""
     fixed = {_place(row): row for row in numbers["fixed"]}
     pairs = [(row, fixed[_place(row)]) for row in numbers["main"] if _place(row) in fixed]
     if not pairs:
@@ -114,8 +116,16 @@ def fixed_rate_table(numbers: Row) -> Iterator[Table]:
     words = Words(numbers)
     yield Table(
         name="fixedrate",
-        caption=words.caption("Mean IoU in points on the test images, chosen rate beside the fixed one"),
-        columns=(*words.columns, "Chosen rate", "mIoU", "Runs", "Fixed rate", "mIoU at fixed rate", "Runs at it"),
+        caption=words.caption("Mean IoU in points on the test images, at the chosen and at the fixed learning rate"),
+        columns=(
+            *words.columns,
+            "Chosen rate",
+            "mIoU",
+            "Runs",
+            "Fixed rate",
+            "mIoU at fixed rate",
+            "Runs at fixed rate",
+        ),
         words=len(words.columns),
         rows=tuple(
             TableRow(
@@ -177,15 +187,15 @@ STARTS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not fi
 
 
 def start_tables(numbers: Row) -> Iterator[Table]:
-    """What each arm has seen before it is fine-tuned."""
+    """The initialisation of each arm."""
     rows = numbers["starts"]
     if not any(row.get("task") for row in rows):
         return
     brings = {row["decoder"] for row in rows if row.get("task")}
     yield Table(
         name="starts",
-        caption="What each start has seen before it is fine-tuned.",
-        columns=("Arm", "Task", "Learned from", "After", "Own decoder", "Samples", "Steps", "Batch"),
+        caption="Initialisation of each arm before fine-tuning.",
+        columns=("Arm", "Task", "Data and supervision", "After", "Decoder", "Samples", "Steps", "Batch size"),
         words=5,
         rows=tuple(
             TableRow(
@@ -194,7 +204,7 @@ def start_tables(numbers: Row) -> Iterator[Table]:
                     word(row.get("task") or STARTS[row["start"]]),
                     word(", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING),
                     word(numbers["arms"][row["after"]]["title"] if row["after"] else NOTHING),
-                    word(("taken over" if row["decoder"] else "left behind") if row.get("task") else NOTHING),
+                    word(("transferred" if row["decoder"] else "not transferred") if row.get("task") else NOTHING),
                     figure(row.get("samples"), 0),
                     figure(row.get("steps"), 0),
                     figure(row.get("batch_size"), 0),
@@ -204,9 +214,13 @@ def start_tables(numbers: Row) -> Iterator[Table]:
             for row in rows
         ),
         notes=(
-            "A decoder is taken over where the mode has one of its form; elsewhere it is new, as is the last layer.",
+            "A decoder is transferred if the mode has one of the same architecture; otherwise it is initialised "
+            "randomly, as is the last layer.",
             *(
-                ["Some starts bring their decoder and others do not: a difference between them is one of both parts."]
+                [
+                    "The decoder is transferred in some arms and not in others: a difference between such arms "
+                    "includes the effect of the decoder."
+                ]
                 if len(brings) > 1
                 else []
             ),
@@ -221,8 +235,8 @@ def pretraining_tables(numbers: Row) -> Iterator[Table]:
         names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
         yield Table(
             name="pretraining",
-            caption="Pre-training: scores on its own task, and time.",
-            columns=("Arm", "Depth aligned by", "Seed", *names, "Time"),
+            caption="Pre-training: scores on the pre-training task, and time.",
+            columns=("Arm", "Depth alignment", "Seed", *names, "Time"),
             words=2,
             rows=tuple(
                 TableRow(
@@ -251,20 +265,20 @@ def cost_table(numbers: Row) -> Table:
 
     return Table(
         name="cost",
-        caption="Finished cells and the time they took; fine-tuning with the runs that chose the learning rate.",
-        columns=("Arm", "Pre-training cells", "Time of pre-training", "Fine-tuning cells", "Time of fine-tuning"),
+        caption="Finished cells and their time; fine-tuning includes the runs of the learning-rate selection.",
+        columns=("Arm", "Pre-training cells", "Pre-training time", "Fine-tuning cells", "Fine-tuning time"),
         words=1,
         rows=tuple(TableRow(tuple(cells(row)), ()) for row in numbers["cost"]["arms"]),
     )
 
 
 def missing_tables(numbers: Row) -> Iterator[Table]:
-    """What is planned and not there."""
+    """Planned runs without a record."""
     rows = numbers["missing"]
     if rows:
         yield Table(
             name="missing",
-            caption="Planned runs that are not there (pre-training seed, or pre-training seed.fine-tuning seed).",
+            caption="Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed).",
             columns=("Arm", "Architecture", "Mode", "Benchmark", "Labels", "Kind", "Missing"),
             words=7,
             rows=tuple(

@@ -15,14 +15,14 @@ Row = dict[str, Any]
 
 NO_SCORES = ("step", "lr", "images", "images_without_depth", "images_without_flow", "images_with_holes")
 NO_SCORES += ("min_depth", "max_depth")
-"""What stands among the scores of a pre-training and says how it was scored."""
+"""Entries among the scores of a pre-training that describe the evaluation and are not scores."""
 
 BRING_A_DECODER = ("depth", "segmentation")
-"""Tasks whose decoder a segmenter takes over; the others solve theirs with a decoder that stays behind."""
+"""Tasks whose decoder is transferred to a segmenter; the decoders of other tasks are not transferred."""
 
 
 def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
-    """Learning-rate sensitivity of an arm, its choice, and what the runs at that rate and the fixed one scored."""
+    """Learning-rate sensitivity of an arm, the chosen rate and the rates that its runs used."""
     table = results.rate_table(arm, setting)
     if not table:
         return None
@@ -45,7 +45,7 @@ def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
 
 
 def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
-    """IoU of each class on all test images together, mean over runs; None where no run shows or predicts it."""
+    """IoU of each class over all test images, mean over runs; None for a class without any pixel."""
     found = results.arm_results(arm, setting)
     if found is None:
         return None
@@ -61,7 +61,7 @@ def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
 
 
 def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
-    """Mean and spread of each measure over the records (runs and folds) that have a number."""
+    """Mean and spread of each measure over the records (runs and folds) that have a value."""
     found = results.measures(arm, setting)
     if not any(found):
         return None
@@ -98,7 +98,7 @@ def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
 
 
 def starts(results: StudyResults) -> list[Row]:
-    """What each arm has seen before it is fine-tuned, by its first pre-training."""
+    """The initialisation of each arm, from the record of its first pre-training."""
     found = []
     for arm in results.arms:
         row: Row = {"arm": arm, "start": results.start(arm), "after": results.arms[arm].get("after"), "records": []}
@@ -119,7 +119,7 @@ def starts(results: StudyResults) -> list[Row]:
 
 
 def finetuning(results: StudyResults) -> list[Row]:
-    """Steps, batch and image size of the fine-tunings that are reported, each kind once."""
+    """Steps, batch size and image size of the reported fine-tunings, each combination once."""
     found = []
     for record in results.records:
         if record["kind"] == "finetune" and record["role"] == "main":
@@ -152,7 +152,7 @@ def pretraining(results: StudyResults) -> list[Row]:
 
 
 def cost(results: StudyResults) -> Row:
-    """Cells and seconds by arm and kind, and what they ran on."""
+    """Cells and seconds by arm and kind, with hardware and versions."""
     rows = []
     for arm in results.arms:
         row: Row = {"arm": arm}

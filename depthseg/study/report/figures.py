@@ -21,21 +21,26 @@ from .style import QUIET, SETTINGS, Looks, new_figure, tidy, write_figure
 Row = Mapping[str, Any]
 
 FRAME = (3.3, 2.5)
-"""Width and height of one frame in inches."""
+"""Width and height of one panel in inches."""
 
 COLUMNS = 3
 LEGEND_INCHES = 0.3
+"""Height of one line of the legend."""
+
+HANDLE_INCHES = 0.5
+LETTER_INCHES = 0.06
+"""Widths in a legend: of the line beside a name, and of a letter of the name."""
 
 
 def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[str, bytes]]:
-    """Draw all figures that have something to show.
+    """Draw all figures that have data.
 
     Args:
         numbers: See `study_numbers`.
-        folder: Gets a PNG and a PDF of each.
+        folder: Folder for a PNG and a PDF of each.
 
     Returns:
-        By name: what is said about each figure, and its PNG.
+        By name: the texts of each figure, and its PNG.
     """
     pictures, images = {}, {}
     with matplotlib.rc_context(SETTINGS):
@@ -49,14 +54,18 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
     if numbers["main"]:
         yield _hero_picture(numbers), hero(numbers, looks)
     if numbers["curves"]:
-        caption = "Learning curves: mean IoU on the test images; bands go from the lowest to the highest run."
-        picture = Picture("curves", caption, f"Learning curves of {_names(numbers)}. The table of scores has numbers.")
+        caption = "Learning curves: mean IoU on the test images; bands span the lowest to the highest run."
+        picture = Picture(
+            "curves", caption, f"Learning curves of {_names(numbers)}. The table of scores contains the numbers."
+        )
         yield picture, _grid(numbers["curves"], numbers, looks, _learning_curves)
     if numbers["rates"]:
-        caption = "Learning-rate sensitivity: mean IoU on validation images; rings: the chosen rate"
-        caption += "; dashed: the fixed rate." if numbers["fixed_rate"] else "."
+        caption = "Learning-rate sensitivity: mean IoU on validation images; circles: chosen rate"
+        caption += "; dashed line: fixed rate." if numbers["fixed_rate"] else "."
         picture = Picture(
-            "rates", caption, f"Score against learning rate of {_names(numbers)}; same numbers as below."
+            "rates",
+            caption,
+            f"Mean IoU over learning rate of {_names(numbers)}. The table below contains the numbers.",
         )
         places = {
             f"{row['architecture']}, {row['mode']}, {row['budget']} labels": {
@@ -67,20 +76,21 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
         yield picture, _grid(numbers["rates"], numbers, looks, _rate_drawer(numbers["fixed_rate"]), places)
     for place, name in enumerate(measure_names(numbers)):
         text = measure_text(name)
-        caption = f"{text.title} ({text.unit}); bars go from the lowest to the highest run."
+        caption = f"{text.title} ({text.unit}); bars span the lowest to the highest run."
         rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
-        picture = Picture(f"measure{place}", caption, f"{text.title} of {_names(numbers)}; same numbers as below.")
+        alt = f"{text.title} of {_names(numbers)}. The table below contains the numbers."
+        picture = Picture(f"measure{place}", caption, alt)
         yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups_of(numbers, name)))
 
 
 def _hero_picture(numbers: Row) -> Picture:
     rows = numbers["main"]
     several = len({row["budget"] for row in rows}) > 1
-    what = "Mean IoU against the number of labelled images" if several else "Mean IoU of the arms"
-    second = "Inset, for the most labels" if several else "Right"
+    what = "Mean IoU over the number of labelled images" if several else "Mean IoU of the arms"
+    second = "Inset, for the largest number of labels" if several else "Right"
     caption = f"{what}. {what_whiskers_are(rows)}."
     if any(row["steps_to_95"] is not None for row in rows):
-        caption += f" {second}: steps until a run reaches 95 % of its final score, mean, lowest and highest run."
+        caption += f" {second}: steps to 95 % of the final score of a run, mean, lowest and highest run."
     best = max(rows, key=lambda row: row["mean_iou"])
     place = Setting(**{name: best[name] for name in numbers["settings"][0]})
     best_arm = numbers["arms"][best["arm"]]["title"]
@@ -99,13 +109,14 @@ def _grid(
     draw: Callable[[Axes, Sequence[Row], Looks], None],
     places: Mapping[str, Row] | None = None,
 ) -> Figure:
-    """One frame for each place that has rows, one legend below; places are settings unless others are given."""
+    """One panel for each place that has rows, one legend below; places are settings unless others are given."""
     places = places or {str(Setting(**entry)): entry for entry in numbers["settings"] if rows_of(rows, entry)}
     columns = min(len(places), COLUMNS)
     lines = -(-len(places) // columns)
     width = max(FRAME[0] * columns, 4.6)
-    per_line = max(1, int(width / 1.5))
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
+    longest = max(len(numbers["arms"][arm]["title"]) for arm in arms)
+    per_line = max(1, int(width / (HANDLE_INCHES + LETTER_INCHES * longest)))
     figure = new_figure(width, FRAME[1] * lines + LEGEND_INCHES * -(-len(arms) // per_line))
     frames = figure.subplots(lines, columns, squeeze=False).ravel()
     for frame in frames[len(places) :]:

@@ -1,4 +1,4 @@
-"""What a study says, in sentences: no more than its comparisons carry."""
+"""The findings of a study in sentences, limited to what its comparisons support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..results import Setting
 from .text import between, number, p_equals, plural, signed
 
 LEVEL = 0.05
-"""Holm-adjusted p-values below it are findings."""
+"""A comparison with a Holm-adjusted p-value below this level is significant."""
 
 Row = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ class Findings:
     """Sentences on one setting.
 
     Attributes:
-        setting: Where they hold.
+        setting: The setting.
         sentences: One statement each.
     """
 
@@ -29,38 +29,38 @@ class Findings:
 
 
 def overview(numbers: Row) -> list[str]:
-    """Sentences on the whole study: whether it is finished, and how to read the others."""
+    """Sentences on the whole study: its progress, and how to read the other sentences."""
     lines = []
     lacking = sum(len(entry["runs"]) for entry in numbers["missing"])
     if lacking:
         lines.append(
             f"The study is not finished: {plural(lacking, 'planned run')} {'is' if lacking == 1 else 'are'} missing. "
-            "A comparison uses only the seeds that both arms have."
+            "Each comparison uses only the seeds that both arms have finished."
         )
     rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
     if not rows:
-        return [*lines, "Nothing can be compared yet: no two arms have a finished run with the same seeds."]
+        return [*lines, "No comparison is possible yet: no two arms have a finished run with the same seeds."]
     if any(row["p_adjusted"] is not None for row in rows):
         tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(
-            f"A difference counts as found where its p-value is below {LEVEL} after Holm's adjustment for all "
-            f"{plural(len(tested), 'comparison')} at the chosen learning rates; those at the fixed rate are adjusted "
-            f"among themselves. {_count_below('p_value', tested)} of the {len(tested)} p-values lie below {LEVEL} "
-            f"before adjustment, {_count_below('p_adjusted', tested)} after. Intervals are not adjusted: one may "
-            "leave 0 out although no difference counts as found."
+            f"A difference is significant if its p-value is below {LEVEL} after Holm's adjustment for all "
+            f"{plural(len(tested), 'comparison')} at the chosen learning rates; comparisons at the fixed rate are "
+            f"adjusted separately. {_count_below('p_value', tested)} of the {len(tested)} p-values are below {LEVEL} "
+            f"before adjustment, {_count_below('p_adjusted', tested)} after. Intervals are not adjusted: an interval "
+            "may exclude 0 although the difference is not significant."
         )
         halves = [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]
         if halves:
             lines.append(
-                "Where no difference is found, the arms have not been shown to be equal: the intervals reach "
-                f"{number(min(halves))} to {number(max(halves))} points to either side. What they are over and "
-                "conditional on stands below the tables that have them."
+                "A difference that is not significant does not show that the arms are equal: the half-widths of the "
+                f"intervals are {number(min(halves))} to {number(max(halves))} points. The notes below each table "
+                "describe its intervals and their conditions."
             )
     return lines
 
 
 def findings(numbers: Row) -> list[Findings]:
-    """What the comparisons at the chosen rates say, setting by setting."""
+    """Sentences on the comparisons at the chosen rates, setting by setting."""
     found = []
     for entry in numbers["settings"]:
         rows = rows_of(numbers["comparisons"], entry)
@@ -94,7 +94,7 @@ def turned(row: Row) -> Row:
 
 
 def claim_rows(claim: Row, numbers: Row) -> list[Row]:
-    """The comparisons that put a claim to the test, in the direction of the claim, setting by setting."""
+    """The comparisons that test a claim, in the direction of the claim, setting by setting."""
     wanted = (claim["better"], claim["than"])
     found = [row for row in numbers["comparisons"] if claim["mode"] in ("", row["mode"])]
     found = [turned(row) if (row["b"], row["a"]) == wanted else row for row in found]
@@ -104,15 +104,15 @@ def claim_rows(claim: Row, numbers: Row) -> list[Row]:
 def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     title = _titles(numbers)
     beginnings = {
-        "better": "Better than {b}: ",
-        "worse": "Worse than {b}: ",
-        "open": "No difference from {b} is found for ",
-        "untested": "No p-value against {b} for ",
+        "better": "Significantly better than {b}: ",
+        "worse": "Significantly worse than {b}: ",
+        "open": "No significant difference from {b}: ",
+        "untested": "No p-value for the difference from {b}: ",
     }
     for b in dict.fromkeys(row["b"] for row in rows):
         for kind, beginning in beginnings.items():
             chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
-            # Said once for all that it holds for; only what was not tested has a reason.
+            # One sentence for all arms with the same reason; only untested comparisons have a reason.
             for reason in dict.fromkeys(row["reason"] for row in chosen):
                 clauses = "; ".join(
                     f"{title[row['a']]} ({_evidence(row)})" for row in chosen if row["reason"] == reason
@@ -124,7 +124,7 @@ def _evidence(row: Row) -> str:
     difference = f"{signed(row['difference'])} points"
     if row["p_adjusted"] is None:
         low, high = row["spread"]
-        return f"{difference}, from {signed(low)} to {signed(high)} between runs"
+        return f"{difference}, {signed(low)} to {signed(high)} between runs"
     return f"{difference}, 95 % interval {between(row['interval'])}, adjusted {p_equals(row['p_adjusted'])}"
 
 
@@ -133,7 +133,7 @@ def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> 
     fixed = {(row["a"], row["b"]): row for row in others}
     for row in rows:
         other = fixed.get((row["a"], row["b"]))
-        # Where both arms chose the fixed rate the runs are the same, and only the seeds of other arms differ.
+        # If both arms chose the fixed rate, the runs are the same and only the seeds of other arms differ.
         if other and set(other["records"]) != set(row["records"]) and verdict(other) != verdict(row):
             yield (
                 f"{title[row['a']]} against {title[row['b']]} at the chosen learning rates: {_evidence(row)}; both at "

@@ -1,4 +1,4 @@
-"""The figure that people will cite: what each arm scores with how many labels, and how fast it learns."""
+"""The main figure: mean IoU of each arm over the number of labels, and its convergence speed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PANEL = (4.6, 4.2)
 
 ROW_INCHES = 0.34
 INSET_SHARE = 0.36
-"""Part of a panel's height, at its foot, that the inset has for itself."""
+"""Fraction of a panel's height, at its bottom, that is reserved for the inset."""
 
 PANEL_OF = ("architecture", "mode", "benchmark")
-"""Rows that agree in these share a panel."""
+"""Rows that are equal in these are in one panel."""
 
 
 def hero(numbers: Row, looks: Looks) -> Figure:
-    """Label-efficiency curves, a panel for each architecture, mode and benchmark; with one budget the arms as dots."""
+    """Label-efficiency curves, a panel for each architecture, mode and benchmark; with one budget a dot plot."""
     panels = [rows for rows in _panels(numbers) if rows]
     if len({row["budget"] for row in numbers["main"]}) > 1:
         return _curves(panels, numbers, looks)
@@ -34,18 +34,18 @@ def hero(numbers: Row, looks: Looks) -> Figure:
 
 
 def whiskers(row: Row) -> tuple[float, float]:
-    """The interval, or where there is none the lowest and highest run."""
+    """The interval or, without one, the lowest and highest run."""
     return tuple(row["interval"] or row["spread"])
 
 
 def what_whiskers_are(rows: Sequence[Row]) -> str:
-    """Words for a caption."""
+    """The meaning of the bars, for a caption."""
     kinds = {row["interval"] is not None for row in rows}
     if kinds == {True}:
         return "Bars are 95 % intervals"
     if kinds == {False}:
-        return "Bars go from the lowest to the highest run"
-    return "Bars are 95 % intervals; open marks: from the lowest to the highest run, where there is no interval"
+        return "Bars span the lowest to the highest run"
+    return "Bars are 95 % intervals; for open markers, which have no interval, they span the lowest to the highest run"
 
 
 def _panels(numbers: Row) -> list[list[Row]]:
@@ -73,7 +73,7 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
     for place, arm in enumerate(arms):
         own = [row for row in rows if row["arm"] == arm]
-        # Arms stand a little beside one another, or their bars would hide each other.
+        # Arms are shifted slightly, so that their bars do not overlap.
         budgets = [row["budget"] * 1.025 ** (place - (len(arms) - 1) / 2) for row in own]
         axes.plot(budgets, [row["mean_iou"] for row in own], **looks.line(arm))
         for budget, row in zip(budgets, own, strict=True):
@@ -84,7 +84,7 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
     axes.xaxis.set_major_locator(FixedLocator(budgets))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(budgets, [str(budget) for budget in budgets])
-    if len(budgets) == 1:  # the names stand beside the marks, in units of the axis
+    if len(budgets) == 1:  # the names are next to the markers, in units of the axis
         axes.set_xlim(budgets[0] / 1.5, budgets[0] * 1.15)
     axes.set_xlabel("labelled images")
     axes.set_ylabel("mean IoU, points")
@@ -141,7 +141,7 @@ def _step_dots(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
 
 
 def _dots(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
-    """One row of frames for each panel: mean IoU at the left, steps to 95 % at the right."""
+    """One row of plots for each panel: mean IoU on the left, steps to 95 % on the right."""
     tallest = max(map(len, panels))
     figure = new_figure(7.0, len(panels) * (tallest * ROW_INCHES + 1.0))
     grid = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.2, 1))

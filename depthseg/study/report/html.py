@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .sections import Section
 
 
 def to_html(numbers: Mapping[str, Any], sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
-    """The whole report; only its links to records and PDFs leave the file.
+    """The whole report; only links to records and PDFs refer to other files.
 
     Args:
         numbers: See `study_numbers`.
-        sections: What is shown.
-        images: PNG of each picture, by name.
+        sections: The sections.
+        images: PNG of each figure, by name.
     """
     environment = Environment(
         loader=PackageLoader(__package__, "."),

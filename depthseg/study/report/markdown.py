@@ -13,11 +13,11 @@ from .tables import Table, TableRow
 Row = Mapping[str, Any]
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]#|~])")
-"""Characters that Markdown would read as marks."""
+"""Characters with a meaning in Markdown."""
 
 
 def to_markdown(numbers: Row, sections: Sequence[Section]) -> str:
-    """The whole report; figures lie beside it in `figures/`, records in `../cells/`."""
+    """The whole report; figures are in `figures/`, records in `../cells/`."""
     blocks = [f"# {escape(numbers['name'])}"]
     blocks += [escape(text) for text in (numbers["summary"], _scale(numbers)) if text]
     for section in sections:
@@ -26,7 +26,7 @@ def to_markdown(numbers: Row, sections: Sequence[Section]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is shown as it stands, on one line."""
+    """Text with special characters escaped, on one line."""
     return SPECIAL.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 

@@ -1,6 +1,6 @@
-"""The numbers of a report, computed once: what `results.json` holds, and what tables and figures show.
+"""The numbers of a report, computed once for `results.json`, tables and figures.
 
-Scores are in points (0 to 100), rates and steps as they are. `records` are keys of cells.
+Scores are in points (0 to 100), rates and steps in their own units. `records` are keys of cells.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .details import cost, curves, finetuning, measures, per_class, pretraining,
 Row = dict[str, Any]
 
 HOW_RATES_WERE_FOUND = {
-    "main": "the learning rates that were chosen",
+    "main": "the chosen learning rates",
     "fixed": "one fixed learning rate for all arms",
 }
 
 
 LEAST_PAIRS = 3
-"""Pre-training seeds from which runs are compared seed by seed: two differences tell next to nothing of their spread,
-and in simulations such comparisons find too much."""
+"""Pre-training seeds from which runs are compared seed by seed: two differences give a poor estimate of their spread,
+and such comparisons have too many false positives in simulations."""
 
 
 def study_numbers(results: StudyResults) -> Row:
-    """Everything that a report says in numbers, as plain JSON types."""
+    """All numbers of a report, as plain JSON types."""
     study = results.study
     fixed_differs = any(
         record["kind"] == "finetune" and record["role"] == "main" and record["lr"] != study["rates"].get("fixed")
@@ -66,12 +66,12 @@ def study_numbers(results: StudyResults) -> Row:
 
 
 def title_of(results: StudyResults, arm: str) -> str:
-    """What readers call an arm."""
+    """The name of an arm in reports."""
     return str(results.arms[arm].get("title") or arm)
 
 
 def record_label(results: StudyResults, record: Any) -> str:
-    """Name of a record among those behind one number, such as "scratch 0.2"."""
+    """Short name of a record, such as "scratch 0.2"."""
     if record["kind"] == "pretrain":
         return f"{record['arm']} {record['pretrain_seed']}"
     if record["role"] == "rate":
@@ -82,7 +82,7 @@ def record_label(results: StudyResults, record: Any) -> str:
 
 
 def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main") -> Row | None:
-    """Mean IoU and convergence of an arm; None where no run is finished."""
+    """Mean IoU and convergence of an arm; None if no run is finished."""
     found = results.arm_results(arm, setting, role)
     if found is None:
         return None
@@ -163,8 +163,9 @@ def _arms_with(results: StudyResults, runs: Sequence[Run], setting: Setting, rol
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
     chosen = role == "main" and results.study["rates"]["grid"]
-    images = f"{setting.budget} labelled images (another draw for each fine-tuning seed, the same for all arms)"
-    return [images, HOW_RATES_WERE_FOUND["main" if chosen else "fixed"], "this data, network and number of steps"]
+    images = f"{setting.budget} labelled images (a new sample for each fine-tuning seed, the same for all arms)"
+    rates = HOW_RATES_WERE_FOUND["main" if chosen else "fixed"]
+    return [images, rates, "these data, this network and this number of steps"]
 
 
 def _plain(found: Summary | Comparison) -> Row:
@@ -176,7 +177,7 @@ def _points(curve: Sequence[Row]) -> tuple[list[int], list[float]]:
 
 
 def _baselines(results: StudyResults, setting: Setting) -> Row | None:
-    """Mean over the runs of one arm, the most complete: a baseline depends on the labels alone, not on the arm."""
+    """Mean over the runs of the most complete arm: a baseline depends only on the labels, not on the arm."""
     runs = max((results.runs(arm, setting) for arm in results.arms), key=len)
     records = [record for parts in runs.values() for record in parts if record["baselines"]]
     if not records:
@@ -190,7 +191,7 @@ def _baselines(results: StudyResults, setting: Setting) -> Row | None:
 
 
 def _chosen_once(settings: Sequence[Setting]) -> list[Setting]:
-    """One setting for each architecture and mode: a rate is chosen once, whatever the benchmark and budget."""
+    """One setting for each architecture and mode: a rate is chosen once for all benchmarks and budgets."""
     return list({(setting.architecture, setting.mode): setting for setting in reversed(settings)}.values())[::-1]
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Click on a heading: order the rows of its table by that column; again: the other way round. Empty places go last.
+// A click on a heading sorts the rows by that column, a second click reverses the order. Empty cells come last.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const headings = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];

@@ -1,4 +1,4 @@
-"""The report in order: what is said, which pictures, which tables."""
+"""The sections of the report in order: texts, figures and tables."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Picture:
 
     Attributes:
         name: Its files are `figures/NAME.png` and `figures/NAME.pdf`.
-        caption: What it shows.
-        alt: The same for those who do not see it.
+        caption: Its caption.
+        alt: Its alternative text.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Section:
     Attributes:
         name: Unique in the report.
         title: Its heading.
-        paragraphs: Sentences at its head.
+        paragraphs: Its first paragraphs.
         pictures: Figures.
         lists: Heading -> items.
         tables: Its tables.
@@ -61,11 +61,11 @@ class Section:
 
 
 def sections(numbers: Row, pictures: Mapping[str, Picture]) -> list[Section]:
-    """All sections that have something to show.
+    """All sections that have content.
 
     Args:
         numbers: See `study_numbers`.
-        pictures: The figures that were drawn, by name.
+        pictures: The figures, by name.
     """
     return [
         section
@@ -79,7 +79,7 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
         return tuple(pictures[name] for name in names if name in pictures)
 
     yield _statements(numbers, drawn("hero"))
-    yield Section("starts", "What was compared", _setup(numbers), tables=tuple(start_tables(numbers)))
+    yield Section("starts", "Set-up", _setup(numbers), tables=tuple(start_tables(numbers)))
     yield Section("scores", "Scores", HOW_TO_READ_SCORES, tables=tuple(score_tables(numbers)))
     found = tuple(comparison_tables(numbers))
     yield Section("comparisons", "Comparisons", HOW_TO_READ_COMPARISONS if found else (), tables=found)
@@ -96,19 +96,21 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[Section
         yield Section(table.name, table.caption.split(":")[0], pictures=drawn(table.name), tables=(table,))
     yield Section("pretraining", "Pre-training", tables=tuple(pretraining_tables(numbers)))
     yield _cost(numbers)
-    left_out = (("Records that were left out", tuple(numbers["left_out"])),) if numbers["left_out"] else ()
-    yield Section("missing", "Missing", lists=left_out, tables=tuple(missing_tables(numbers)))
+    left_out = (("Records that are not used", tuple(numbers["left_out"])),) if numbers["left_out"] else ()
+    yield Section("missing", "Missing runs", lists=left_out, tables=tuple(missing_tables(numbers)))
 
 
 HOW_TO_READ_SCORES = (
-    "Steps to 95 %: of each run's own final score, read off its evaluations on the test images; a run that ends low "
-    "may be there early. Area under curve: mean height of the learning curve over all steps, in points.",
+    "Steps to 95 %: the step at which a run reaches 95 % of its own final score, from its evaluations on the test "
+    "images; a run with a low final score may reach it early. Area under curve: mean of the learning curve over all "
+    "steps, in points.",
 )
 
 HOW_TO_READ_COMPARISONS = (
-    "Without other arms: the interval from the seeds of the two arms alone, where the other one takes the variance of "
-    "seeds from all arms; with two pre-training seeds it says next to nothing. P(first better): share of bootstrap "
-    "differences above 0, stretched to the interval, and like it not adjusted for the number of comparisons.",
+    "95 % interval: the variance over seeds is pooled over all arms. Interval from two arms: only the seeds of these "
+    "two arms are used; with two pre-training seeds it is very wide. P(first better): the fraction of bootstrap "
+    "differences above 0, with the differences scaled to the 95 % interval. Intervals and P(first better) are not "
+    "adjusted for the number of comparisons.",
 )
 
 
@@ -123,14 +125,14 @@ def _setup(numbers: Row) -> tuple[str, ...]:
 def _statements(numbers: Row, pictures: tuple[Picture, ...]) -> Section:
     lists = tuple((found.setting, found.sentences) for found in findings(numbers))
     tables = tuple(claim_tables(numbers))
-    return Section("findings", "What this study says", tuple(overview(numbers)), lists, pictures, tables)
+    return Section("findings", "Findings", tuple(overview(numbers)), lists, pictures, tables)
 
 
 def _cost(numbers: Row) -> Section:
     cost = numbers["cost"]
     versions = ", ".join(f"{name} {' and '.join(found)}" for name, found in cost["versions"].items())
-    lines = [f"{plural(cost['cells'], 'finished cell')} took {duration(cost['seconds'])} together."]
+    lines = [f"{plural(cost['cells'], 'finished cell')}, {duration(cost['seconds'])} in total."]
     lines += [f"Hardware: {'; '.join(cost['hardware'])}."] if cost["hardware"] else []
     lines += [f"Versions: {versions}."] if versions else []
-    lines += [f"Made by: {cost['command']}"] if cost["command"] else []
+    lines += [f"Command: {cost['command']}"] if cost["command"] else []
     return Section("cost", "Cost", tuple(lines), tables=(cost_table(numbers),))

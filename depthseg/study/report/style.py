@@ -1,4 +1,4 @@
-"""How figures look, and how they are written."""
+"""Style of the figures, and writing them to files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ...engine.atomic import atomic_path
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Those of Okabe and Ito (2008), for the colour-blind, with grey in place of yellow: names are written in them."""
+"""Colour-blind safe palette of Okabe and Ito (2008), with grey instead of yellow, which is illegible as text."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
@@ -28,13 +28,13 @@ SETTINGS = {
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
     "legend.fontsize": 7.5,
-    "pdf.fonttype": 42,  # letters stay letters in the PDF
-    "text.parse_math": False,  # a "$" in a title is a "$"
+    "pdf.fonttype": 42,  # text stays text in the PDF
+    "text.parse_math": False,  # a "$" in a title is shown as "$"
 }
 
 
 class Looks:
-    """One look for each arm, the same in all figures.
+    """Colour, marker and line style of each arm, the same in all figures.
 
     Args:
         arms: Their ids in the order of display.
@@ -55,21 +55,21 @@ class Looks:
         }
 
     def colour(self, arm: str) -> str:
-        """Its colour."""
+        """The colour of an arm."""
         return COLOURS[self._place[arm] % len(COLOURS)]
 
 
 def tidy(axes: Axes) -> None:
-    """Take off what carries nothing."""
+    """Remove the upper and right spine and add a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def spread_apart(heights: Sequence[float], distance: float) -> list[float]:
-    """Move labels up and down, as little as needed, until they are at least this far from one another.
+    """Move labels up and down, as little as needed, until they are at least this far apart.
 
-    The order stays. Labels that touch are laid out evenly about their common middle.
+    The order is kept. Overlapping labels are spaced evenly about their common centre.
     """
     order = sorted(range(len(heights)), key=heights.__getitem__)
     groups: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""The tables of a report, as text that HTML and Markdown show alike."""
+"""The tables of a report, as text for both HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .text import NOTHING, between, number, p_value, signed
 
 Row = Mapping[str, Any]
 
-VERDICTS = {"better": "holds", "worse": "the opposite", "open": "undecided", "untested": "not tested"}
+VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table.
+    """One cell of a table.
 
     Attributes:
-        text: What is shown.
-        sort: What rows are ordered by; None goes last.
+        text: Its text.
+        sort: Its value for sorting; None is last.
     """
 
     text: str
@@ -34,7 +34,7 @@ class TableRow:
 
     Attributes:
         cells: One for each column.
-        records: Keys of the cells that its numbers come from.
+        records: Keys of the run records of its numbers.
     """
 
     cells: tuple[Cell, ...]
@@ -47,11 +47,11 @@ class Table:
 
     Attributes:
         name: Unique in the report, letters and digits.
-        caption: What it shows.
-        columns: Their titles.
-        words: Number of columns at the left that hold words; the others hold numbers.
+        caption: Its caption.
+        columns: Titles of the columns.
+        words: Number of text columns on the left; the other columns contain numbers.
         rows: Its rows.
-        notes: What must be known to read it.
+        notes: Notes below it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Table:
 
 
 class Words:
-    """The columns at the left of a table: what of a setting varies in this study, and the arm.
+    """The left columns of a table: the parts of a setting that vary in this study, and the arm.
 
     Args:
         numbers: See `study_numbers`.
@@ -81,20 +81,20 @@ class Words:
         self.columns = (*self.places, "Arm")
 
     def place(self, row: Row) -> tuple[Cell, ...]:
-        """The cells that say where a row holds."""
+        """The cells with the setting of a row."""
         return tuple(Cell(str(row[name]), row[name]) for name in self._varies)
 
     def cells(self, row: Row) -> tuple[Cell, ...]:
-        """The cells of a row at the left."""
+        """The left cells of a row: setting and arm."""
         return (*self.place(row), word(self.title[row["arm"]]))
 
     def caption(self, text: str) -> str:
-        """A caption that names what does not vary."""
+        """A caption with the parts of the setting that do not vary."""
         return f"{text} ({self.everywhere})." if self.everywhere else f"{text}."
 
 
 def word(text: str) -> Cell:
-    """A cell of words."""
+    """A cell with text."""
     return Cell(text, text)
 
 
@@ -104,26 +104,26 @@ def figure(value: float | None, digits: int = 1, write: Callable[[float, int], s
 
 
 def bounds(pair: Sequence[float] | None, digits: int = 1) -> Cell:
-    """A cell with two numbers; ordered by the lower one."""
+    """A cell with two numbers; sorted by the lower one."""
     return Cell(between(pair, digits), None if pair is None else pair[0])
 
 
 def claim_tables(numbers: Row) -> Iterator[Table]:
-    """What others found, and what this study says of it; nothing if it names no claims."""
+    """Published findings and the result of this study; nothing if it has no claims."""
     words = Words(numbers)
     found = [(claim, row) for claim in numbers["claims"] for row in claim_rows(claim, numbers)]
     if found:
         yield Table(
             name="claims",
-            caption=words.caption("Findings of others, put to the test"),
-            columns=("Finding", *words.places, "Here", "Difference", "95 % interval", "Adjusted p"),
+            caption=words.caption("Published findings, tested in this study"),
+            columns=("Finding", *words.places, "Result", "Difference", "95 % interval", "Adjusted p"),
             words=2 + len(words.places),
             rows=tuple(_claim_row(claim, row, words) for claim, row in found),
             notes=(
-                "Holds, or the opposite: the difference of mean IoU in points is found in this direction or in the "
-                "other, at the chosen learning rates. Undecided: none is found, which does not refute the finding. "
-                "Not tested: too few runs for a p-value. What the intervals are over and conditional on stands below "
-                "the comparisons.",
+                "Supported: the difference of mean IoU (in points, at the chosen learning rates) is significant in "
+                "the direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: "
+                "it is not significant, which does not refute the finding. Not tested: too few runs for a p-value. "
+                "The notes below the comparisons describe the intervals and their conditions.",
             ),
         )
 
@@ -141,7 +141,7 @@ def _claim_row(claim: Row, row: Row, words: Words) -> TableRow:
 
 
 def score_tables(numbers: Row, rows: str = "main") -> Iterator[Table]:
-    """Mean IoU of the arms at their chosen rates (`main`) or at the fixed one (`fixed`), a table for each setting."""
+    """Mean IoU of the arms at their chosen rates (`main`) or at the fixed rate (`fixed`), a table for each setting."""
     columns = ("mIoU", "95 % interval", "Lowest to highest run", "Steps to 95 %", "Area under curve")
     for place, setting in enumerate(numbers["settings"]):
         found = rows_of(numbers[rows], setting)
@@ -182,7 +182,7 @@ def _baseline_rows(row: Row) -> Iterator[TableRow]:
 
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
-    """Comparisons at the chosen rates or at the fixed one (`comparisons_fixed`), a table for each setting."""
+    """Comparisons at the chosen rates or at the fixed rate (`comparisons_fixed`), a table for each setting."""
     for place, setting in enumerate(numbers["settings"]):
         found = rows_of(numbers[rows], setting)
         if found:
@@ -194,12 +194,12 @@ def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table
                     "Second arm",
                     "Difference",
                     "95 % interval",
-                    "Without other arms",
+                    "Interval from two arms",
                     "p",
                     "Adjusted p",
                     "P(first better)",
                 )
-                + ("Lowest to highest", "Runs each"),
+                + ("Lowest to highest", "Runs per arm"),
                 words=2,
                 rows=tuple(_comparison_row(row, numbers) for row in found),
                 notes=(
@@ -229,7 +229,7 @@ def _comparison_row(row: Row, numbers: Row) -> TableRow:
 
 def _family(rows: Iterable[Row]) -> list[str]:
     tested = sum(row["p_value"] is not None for row in rows)
-    return [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings together."] if tested else []
+    return [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
 
 
 def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
@@ -237,7 +237,7 @@ def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
 
 
 def _conditions(rows: Sequence[Row], numbers: Row) -> list[str]:
-    """What the intervals are over and conditional on; with the names of the rows where they differ."""
+    """Sources of variation and conditions of the intervals; with the names of the rows if they differ."""
     title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
     who: dict[str, list[str]] = {}
     for row in rows:

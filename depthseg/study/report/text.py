@@ -1,4 +1,4 @@
-"""How numbers are written."""
+"""Formatting of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a fixed number of digits; a dash for none."""
+    """A number with a fixed number of digits; a dash for None."""
     if value is None:
         return NOTHING
     return f"{value:.{digits}f}".replace("-", MINUS)
@@ -26,7 +26,7 @@ def between(bounds: Sequence[float] | None, digits: int = 1) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value; small ones as a bound."""
+    """A p-value; a small one as an upper bound."""
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -46,5 +46,5 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A number of things."""
+    """A count with its noun."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,180 @@
+"""The state of a run as tensors and JSON: no pickle is written, so none needs to be read."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+PROGRESS = "progress.json"
+RANDOM_STATES = "random_states.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is; saved with the weights, so that a resumed run continues where this one was.
+
+    Attributes:
+        step: Optimiser steps done.
+        loss_sum: Sum of the step losses since the last evaluation.
+        loss_steps: Number of the steps in `loss_sum`.
+        seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
+            it.
+        selected: Step, loss and scores of the weights in `model/`; empty before the first evaluation.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    selected: dict[str, Any] = field(default_factory=dict)
+
+
+def write_state(
+    folder: Path,
+    accelerator: Accelerator,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    random_states: Sequence[dict[str, Any]],
+) -> None:
+    """Write everything that a run needs to resume; called by the first process alone.
+
+    Args:
+        folder: An existing folder.
+        accelerator: Holds the gradient scaler of float16.
+        objective: The bare objective, with everything that is trained.
+        optimizer: Its optimiser. Groups are not stored: they are those of the options of the run.
+        progress: How far the run is.
+        random_states: `random_state()` of every process.
+    """
+    save_file(_separate(objective.state_dict()), folder / WEIGHTS)
+    save_file(_separate(_optimizer_tensors(objective, optimizer)), folder / OPTIMIZER)
+    scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
+    content = {"progress": asdict(progress), "gradient_scaler": scaler}
+    (folder / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / RANDOM_STATES).write_text(json.dumps(random_states) + "\n", encoding="utf-8")
+
+
+def read_state(
+    folder: Path,
+    accelerator: Accelerator,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Bring back what `write_state` wrote; called by all processes.
+
+    A process that was not there when the state was written takes the random state of one that was, as all processes
+    begin a run with the same one.
+
+    Raises:
+        ValueError: The state is that of another network.
+    """
+    weights = load_file(folder / WEIGHTS)
+    _require_same(folder / WEIGHTS, _kinds(weights), _kinds(objective.state_dict()))
+    objective.load_state_dict(weights)
+    _load_optimizer(folder / OPTIMIZER, objective, optimizer)
+    content = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(content["gradient_scaler"])
+    for name, value in content["progress"].items():
+        setattr(progress, name, value)
+    states = json.loads((folder / RANDOM_STATES).read_text(encoding="utf-8"))
+    set_random_state(states[accelerator.process_index % len(states)], accelerator.device)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The random states of this process, of Python, NumPy, torch and the device, ready for JSON."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, keys.tolist(), *rest],
+        "torch": bytes(torch.get_rng_state().numpy()).hex(),
+    }
+    if device.type != "cpu":
+        state[device.type] = bytes(torch.get_device_module(device).get_rng_state().cpu().numpy()).hex()
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Bring back what `random_state` returned; a device of another type keeps its own."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_bytes_tensor(state["torch"]))
+    if device.type in state:
+        torch.get_device_module(device).set_rng_state(_bytes_tensor(state[device.type]))
+
+
+def _bytes_tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU where needed, so that tensors are contiguous and no two share memory: safetensors asks it."""
+    separate, seen = {}, set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        separate[name] = plain.clone() if memory in seen else plain
+        seen.add(memory)
+    return separate
+
+
+def _optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of each parameter as `PARAMETER/NAME`, such as `model.classifier.weight/exp_avg`."""
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{entry}": value
+        for parameter, state in optimizer.state.items()
+        for entry, value in state.items()
+    }
+
+
+def _load_optimizer(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = {id(parameter): number for number, parameter in enumerate(trained)}
+    named = {name: p for name, p in objective.named_parameters() if id(p) in numbers}
+    state: dict[int, dict[str, Tensor]] = {}
+    tensors = load_file(path)
+    stored = {key.rpartition("/")[0] for key in tensors}
+    _require_same(path, dict.fromkeys(stored), dict.fromkeys(stored & named.keys()))
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("/")
+        parameter = named[name]
+        # In the parameter's own order in memory, as the optimiser makes it: fused kernels run over both at once.
+        like = parameter if value.shape == parameter.shape else value
+        copy = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
+        state.setdefault(numbers[id(parameter)], {})[entry] = copy
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def _require_same(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    different = sorted(dict(stored.items() ^ expected.items()))
+    if different:
+        raise ValueError(
+            f"{path} is of another network than the options of the run give now: {len(different)} tensors differ, for "
+            f"example {different[0]}. Resume with the version of depthseg and the Python code that the run began "
+            "with; or set run.overwrite=true to train anew, or another run.output_dir."
+        )

@@ -1,0 +1,31 @@
+"""Options as they are written, in YAML files and on the command line, become values of their declared types.
+
+A value is read in two steps. First it keeps its text, whatever YAML makes of it (`no`, `0016E5`, `1e-3`). Then the
+declared type of its option decides: text stays text, `no` is false where it may be true or false, `1e-3` is a number.
+Free maps, which declare no types, follow one rule: see `written.free_value`.
+"""
+
+from .declared import TypeReader, built, declared, no_problems
+from .interpolation import interpolated, literal
+from .overrides import read_override, read_pairs
+from .written import Written, free_value, is_null, merged, shown, written
+from .yaml_files import read_yaml, write_yaml
+
+__all__ = [
+    "TypeReader",
+    "Written",
+    "built",
+    "declared",
+    "free_value",
+    "interpolated",
+    "is_null",
+    "literal",
+    "merged",
+    "no_problems",
+    "read_override",
+    "read_pairs",
+    "read_yaml",
+    "shown",
+    "write_yaml",
+    "written",
+]

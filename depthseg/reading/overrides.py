@@ -1,0 +1,71 @@
+"""Options on the command line: `section.option=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .declared import declared, declared_at
+from .written import Written, free_value, merged
+from .yaml_files import read_value
+
+
+def read_override(text: str, hint: Any, example: str, kind: str = "override") -> Written:
+    """Read an override.
+
+    Where text is declared, all that follows `=` is the text, whatever it looks like to YAML; quotes around it are
+    taken off. Other values are YAML, such as `[96, 320]` or `{depth: 18}`.
+
+    Args:
+        text: Such as `optim.lr=1e-4`.
+        hint: The type in which the name is looked up, such as `RunConfig`.
+        example: An override for messages to show.
+        kind: What messages call it.
+
+    Returns:
+        Maps around the value, one for each part of the name.
+
+    Raises:
+        ValueError: There is no `=`, a part of the name is missing, or the value is not YAML.
+    """
+    place = f"{kind} {text!r}"
+    name, equals, value = text.partition("=")
+    names = [part.strip() for part in name.split(".")]
+    if not (equals and all(names)):
+        wrong = "has an empty name" if equals else "has no `=`"
+        form = example.partition("=")[0].count(".") * "section." + "option=value"
+        raise ValueError(f"{place} {wrong}: write `{form}`, such as `{example}`.")
+    given = _value(value.strip(), declared_at(hint, names), place)
+    for part in reversed(names):
+        given = Written({part: given}, place)
+    return given
+
+
+def read_pairs(texts: Iterable[str], kind: str, example: str) -> dict[str, Any]:
+    """Read `name=value` where no type is declared; later ones win.
+
+    Args:
+        texts: The pairs.
+        kind: What messages call one, such as `--option`.
+        example: A pair for messages to show.
+
+    Raises:
+        ValueError: There is no `=`, a name is missing, or a value is not YAML.
+    """
+    values = Written({})
+    for text in texts:
+        values = merged(values, read_override(text, Any, example, kind))
+    return free_value(values)
+
+
+def _value(text: str, hint: Any, place: str) -> Written:
+    if declared(hint).kind is not str:
+        return read_value(text, place)
+    if text[:1] in ("'", '"'):
+        try:
+            given = read_value(text, place)
+        except ValueError:
+            return Written(text, place, plain=True)
+        if isinstance(given.value, str):
+            return given
+    return Written(text, place, plain=True)

@@ -1,0 +1,46 @@
+"""How far the scores of a checkpoint may be from those of its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hub.tiny_runs import tiny_runs
+
+from depthseg.engine.config import load_config
+from depthseg.hub.proof import compare_scores, evaluate_checkpoint
+
+RECORDED = {
+    "mean_iou": 0.5,
+    "per_class_iou": {"road": 0.9, "pole": 0.2, "sky": 0.8, "kerb": 0.1},
+    "end_point_error": 3.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        # A pixel more in a class of a few hundred, as another device rounds.
+        ({"per_class_iou": {"pole": 0.2038}}, None),
+        ({"mean_iou": 0.5009}, None),
+        ({"end_point_error": 3.0029}, None),
+        ({"per_class_iou": {"pole": 0.2042}}, "per_class_iou.pole is 0.2042, not 0.2"),
+        ({"mean_iou": 0.5011}, "mean_iou is 0.5011, not 0.5"),
+        ({"end_point_error": 3.0031}, "end_point_error is 3.0031, not 3"),
+        ({"mean_iou": 0.49, "per_class_iou": {"road": 0.86}}, "mean_iou is 0.49, not 0.5; per_class_iou.road is 0.86"),
+    ],
+)
+def test_scores_may_differ_by_what_rounding_moves(changes, refused):
+    if refused is None:
+        compare_scores(changes, RECORDED, Path("there"))
+        return
+    with pytest.raises(ValueError, match=f"in there do not reproduce the scores that their run logged: {refused}"):
+        compare_scores(changes, RECORDED, Path("there"))
+
+
+def test_a_run_of_the_cpu_is_scored_again_on_the_cpu(tmp_path, monkeypatch):
+    run_dir = tiny_runs(tmp_path)["depth"]
+    # Without a GPU: whoever asks for it gets an error.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert evaluate_checkpoint(load_config(run_dir / "config.yaml"), run_dir / "model").scores["images"] == 12
