@@ -167,8 +167,7 @@ def test_commands_make_what_the_record_says(name):
     facts = yaml.safe_load((CARDS / f"{name}.yaml").read_text())
     words = next(words for words in map(shlex.split, reversed(facts["commands"])) if words[1] != "publish")
     assert words[:2] in (["depthseg", "pretrain"], ["depthseg", "finetune"])
-    path = ROOT / words[words.index("--config") + 1]
-    named = load_config(path, [word for word in words if "=" in word]).to_dict()
+    named = load_config(words[words.index("--config") + 1], [word for word in words if "=" in word]).to_dict()
     ran = load_config(CARDS / name / "training" / "config.yaml").to_dict()
     for options in (named, ran):
         options["run"] = {key: options["run"][key] for key in ("seed", "precision", "select")}

@@ -1,4 +1,4 @@
-"""depthseg as installed from a wheel: the README's commands from an empty folder, far from a checkout."""
+"""depthseg as installed from a wheel: the documented commands from an empty folder, far from a checkout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from depthseg.data.synthetic.rendering import render
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.name for path in (ROOT / "training" / "configs").glob("*.yaml"))
+PAGES = ("README.md", "training/README.md", "model_cards/README.md")
 # Small enough for a test; which network and which data stay those of the command.
 SHORT = ["schedule.steps=2", "schedule.warmup_steps=0", "run.eval_every=0", "optim.batch_size=2", "run.cpu=true"]
 SMALL = {
@@ -28,11 +29,10 @@ SMALL = {
     "pretrain_video_mono": ["data.size=[32,64]"],
     "folder_fewshot_resnet18": ["data.size=[32,64]"],
 }
-# Commands of the README that take longer than a test may, or that need the Hub; each has tests of its own.
+# Commands that take longer than a test may, or that need the Hub; each has tests of its own.
 LEFT_OUT = [
     r"depthseg quickstart",
-    r"depthseg study world$",
-    r"depthseg study mine\.yaml",
+    r"depthseg study ",
     r"depthseg publish (?!.*--dry-run)",
 ]
 
@@ -112,16 +112,16 @@ def test_commands_that_need_no_training(run, installed, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-def readme_commands() -> list[str]:
-    """Commands of the README in its order, as one types them anywhere: recipes by name."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def documented_commands() -> list[str]:
+    """Commands of the pages in their order, each once."""
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    commands = [line for line in lines if line.startswith("depthseg ")]
-    return [re.sub(r"--config training/configs/(\w+)\.yaml", r"--config \1", command) for command in commands]
+    return list(dict.fromkeys(line for line in lines if line.startswith("depthseg ")))
 
 
 def write_users_data(folder: Path) -> None:
-    """What the README's reader has: labelled images, a video, and a folder of frames with a calibration."""
+    """What a reader of the pages has: labelled images, a video, and a folder of frames with a calibration."""
     for part in ("my_data/images", "my_data/labels", "kitti_clip/image_2"):
         (folder / part).mkdir(parents=True)
     (folder / "my_data" / "classes.txt").write_text("ground\nsky\n")
@@ -143,10 +143,17 @@ def write_users_data(folder: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_every_command_of_the_readme_runs_from_an_empty_folder(run, tmp_path):
+def test_every_documented_command_runs_from_an_empty_folder(run, tmp_path):
     write_users_data(tmp_path)
-    commands = [line for line in readme_commands() if not any(re.match(pattern, line) for pattern in LEFT_OUT)]
-    assert {line.split()[1] for line in commands} >= {"datasets", "pretrain", "finetune", "predict"}
+    commands = [line for line in documented_commands() if not any(re.match(pattern, line) for pattern in LEFT_OUT)]
+    assert {line.split()[1] for line in commands} >= {
+        "datasets",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "predict",
+        "publish",
+    }
     for line in commands:
         words = shlex.split(line)
         if words[1] in ("pretrain", "finetune"):
@@ -154,7 +161,7 @@ def test_every_command_of_the_readme_runs_from_an_empty_folder(run, tmp_path):
         run(*words)
     assert (tmp_path / "runs" / "folder_fewshot" / "model" / "config.json").is_file()
     assert len(list((tmp_path / "predictions" / "labels").iterdir())) == 5
-    # Everything is under the folders that the README and the recipes name.
+    # Everything is under the folders that the pages and the recipes name.
     made = {path.name for path in tmp_path.iterdir()} - {"my_data", "my_drive.mp4", "kitti_clip"}
     assert made <= {"runs", "data", "predictions"}
 
@@ -168,4 +175,4 @@ def test_a_copied_recipe_trains_and_a_study_is_planned(run, tmp_path):
     run("depthseg", "finetune", "--config", "mine.yaml", model, *tiny, "data.subset_size=4")
     assert (tmp_path / "runs" / "finetune_synthetic_fewshot" / "model" / "config.json").is_file()
     planned = run("depthseg", "study", "world", "--dry-run", "--scale", "smoke")
-    assert "remaining" in planned.stdout or "left" in planned.stdout
+    assert "pre-training" in planned.stdout and not (tmp_path / "runs" / "study_world_smoke" / "cells").exists()

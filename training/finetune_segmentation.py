@@ -2,15 +2,15 @@
 
 16 labelled images of CamVid, from a depth checkpoint and from random weights:
 
-    python training/finetune_segmentation.py --config training/configs/camvid_fewshot_resnet18.yaml \
+    python training/finetune_segmentation.py --config camvid_fewshot_resnet18 \
         data.root=/path/to/camvid model.pretrained=runs/pretrain_synthetic/model
-    python training/finetune_segmentation.py --config training/configs/camvid_fewshot_resnet18.yaml \
+    python training/finetune_segmentation.py --config camvid_fewshot_resnet18 \
         data.root=/path/to/camvid
 
 The same in two CPU processes (`accelerate launch --cpu --num_processes 2` starts only one, without a warning):
 
     torchrun --standalone --nproc-per-node 2 training/finetune_segmentation.py \
-        --config training/configs/camvid_fewshot_resnet18.yaml data.root=/path/to/camvid
+        --config camvid_fewshot_resnet18 data.root=/path/to/camvid
 """
 
 from __future__ import annotations

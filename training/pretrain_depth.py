@@ -2,12 +2,12 @@
 
 On two CPU cores, a few minutes (frames are rendered once into data/world):
 
-    python training/pretrain_depth.py --config training/configs/pretrain_synthetic_supervised.yaml
+    python training/pretrain_depth.py --config pretrain_synthetic_supervised
 
 On all GPUs of a machine, at the width of the paper:
 
     torchrun --standalone --nproc-per-node gpu training/pretrain_depth.py \
-        --config training/configs/pretrain_synthetic_supervised.yaml \
+        --config pretrain_synthetic_supervised \
         model.encoder.width_factor=1.0 optim.batch_size=32 run.precision=bf16 data.num_workers=8
 """
 
