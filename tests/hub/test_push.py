@@ -105,7 +105,7 @@ def test_a_hub_that_goes_on_failing_has_nothing_by_halves(hub, tmp_path, folder,
     finally:
         hub.faults.clear()
     assert done["error"] == "ConnectionError"
-    assert "goes on failing" in done["sentence"] and "the same command goes on" in done["sentence"]
+    assert "failed repeatedly" in done["sentence"] and "the same command resumes" in done["sentence"]
     assert not [name for name in hub.files(f"models/{repo}")[1] if name != ".gitattributes"]
     assert "revision" in pushed(hub, tmp_path / "second", folder, repo)
     assert MANIFEST in hub.files(f"models/{repo}")[1]
