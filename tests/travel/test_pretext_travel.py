@@ -13,6 +13,7 @@ ROADS = [("flow", "folder"), ("flow", "hub"), ("reconstruction", "hub"), ("class
 # The image processor's file goes with an image processor.
 OURS = {path.name: path.read_text() for path in (ROOT / "depthseg" / "models").glob("*_depthseg.py")}
 del OURS["image_processing_depthseg.py"]
+del OURS["image_inputs_depthseg.py"]  # travels with the image processor
 HERE = """
 import numpy as np, torch
 from transformers import AutoModelForImageClassification, AutoModelForImageToImage, AutoModelForSemanticSegmentation
