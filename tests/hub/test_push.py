@@ -175,12 +175,13 @@ def test_a_folder_that_was_changed_is_not_sent(hub, tmp_path, folder):
     (folder / "config.json").unlink()
     done = pushed(hub, tmp_path, folder, "tester/changed")
     assert done["error"] == "ValueError"
-    assert "was changed since it was prepared: README.md, config.json" in done["sentence"]
+    assert "was changed after it was prepared: README.md, config.json" in done["sentence"]
     assert "models/tester/changed" not in hub.commits
 
 
 @pytest.mark.parametrize(
-    ("token", "words"), [("hf_wrong", "This token may not write to tester/token"), (None, "There is no token")]
+    ("token", "words"),
+    [("hf_wrong", "This token has no write access to tester/token"), (None, "No access token was found")],
 )
 def test_a_token_that_may_not_write(hub, tmp_path, folder, token, words):
     code = "import os; os.environ.pop('HF_TOKEN', None)\n" + PUSH
