@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 ALIGNMENTS = ("none", "median", "scale_shift", "scale_shift_inverse", "fixed")
 """`none`: metres against metres. `median`: times median(truth) / median(prediction) of the image.
@@ -23,15 +24,25 @@ column of the width, cut to whole pixels. `garg` is that of Garg et al. 2016, wi
 evaluate the Eigen split; `eigen` is what the authors of Monodepth found to reproduce the numbers of Eigen et al. 2014
 (mrharicot/monodepth, `utils/evaluate_kitti.py`)."""
 
-POSE_NETWORKS = ("separate", "shared", "posecnn")
+PoseNetworkName = Literal["separate", "shared", "posecnn"]
+POSE_NETWORKS = get_args(PoseNetworkName)
 
-PREDICTION_MEASURES = ("iou_by_depth", "recall_by_scale", "boundary_iou", "boundary_iou_by_edge")
+PredictionMeasure = Literal["iou_by_depth", "recall_by_scale", "boundary_iou", "boundary_iou_by_edge"]
+PREDICTION_MEASURES = get_args(PredictionMeasure)
 """What is read off predicted label maps; all of them cost one prediction an image."""
 
-MEASURES = (*PREDICTION_MEASURES, "cam_boundary_alignment", "code_length")
+Measure = Literal[PredictionMeasure, "cam_boundary_alignment", "code_length"]
+MEASURES = get_args(Measure)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most like a mistyped one, whatever its case; None where no known word is near."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return names[near[0]] if near else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'NEAREST'?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 
 from depthseg.engine.command import add_training_options, run_training, scores_text
-from depthseg.engine.rules import TASKS
+from depthseg.engine.options import TASKS
 
 
 def main() -> None:

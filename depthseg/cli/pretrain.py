@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train on any task."""
-    from ..engine.rules import TASKS
+    from ..engine.options import TASKS
 
     print_run(TASKS, options)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers import PreTrainedConfig
 
@@ -25,12 +27,15 @@ from ..models import (
     DepthSegImageProcessor,
     check_input_scaling,
 )
+from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
 from ..pretext import start_far
 from .download import check_available
 from .objectives import is_self_supervised
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import nn
 
     from ..data import Sample, SampleDataset
@@ -48,8 +53,6 @@ MODELS = {
 """Task -> model class."""
 
 LABEL_MAPS_EXAMINED = 64
-
-_DEPTH_OPTIONS = ("depth_type", "depth_loss", "min_depth", "max_depth")
 
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
@@ -108,6 +111,20 @@ def require_one_class(train_set: SampleDataset) -> None:
         )
 
 
+def model_config(options: ModelOptions, labels: Mapping[str, Any] | None = None) -> DepthSegConfig:
+    """Describe a network with random weights.
+
+    Args:
+        options: The `model` section.
+        labels: The classes, as arguments of `DepthSegConfig`.
+
+    Raises:
+        ValueError: The options describe no network.
+    """
+    with _sentences():
+        return DepthSegConfig(encoder_config=options.encoder, **_changes(options), **(labels or {}))
+
+
 def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module, Any]:
     """Make the model of a run, from a checkpoint or with new weights, and its image processor.
 
@@ -119,24 +136,20 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         The model (encoder frozen where the options say so) and the processor at the training size.
 
     Raises:
-        ValueError: Segmentation or classification without classes, a checkpoint that is no depth model, or images
-            that would be normalised twice.
+        ValueError: Options that describe no network, segmentation or classification without classes, a checkpoint that
+            is no depth model, or images that would be normalised twice.
         FileNotFoundError: The checkpoint has no image processor.
     """
-    options = config.model
-    changes = _label_arguments(config, train_set) | {
-        name: getattr(options, name)
-        for name in ("head_type", "head_config", *_DEPTH_OPTIONS)
-        if getattr(options, name) is not None
-    }
+    options, labels = config.model, _label_arguments(config, train_set)
     # Patches are cut, never resized, so that whole images are to be seen as they are, too.
     height, width = train_set[0].image.shape[:2] if config.data.crop_pixels else config.data.size
     size = {"height": height, "width": width}
     if options.pretrained is None:
-        model = MODELS[config.task](DepthSegConfig(encoder_config=options.encoder, **changes))
+        model = MODELS[config.task](model_config(options, labels))
         processor = DepthSegImageProcessor(size=size)
     else:
-        model = _start_model(config, changes)
+        with _sentences():
+            model = _start_model(config, _changes(options) | labels)
         _warn_of_dropped_head(model, options)
         processor = _load_processor(options, size)
     if is_self_supervised(config) and _is_new(model, "depth_predictor"):
@@ -190,6 +203,22 @@ def set_value_range(processor: DepthSegImageProcessor, train_set: SampleDataset,
             "data.options.value_range to change it.",
             *(found, kept),
         )
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Tell what a configuration refuses as a mistake in the options of a run."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(f"The options of `model` describe no network: {error.__cause__ or error}") from error
+
+
+def _changes(options: ModelOptions) -> dict[str, Any]:
+    """What the options say of `DepthSegConfig`, which checks it; what is null is the checkpoint's or the default."""
+    passed_on = {name: value for name, value in vars(options).items() if name in OWN_OPTIONS and value is not None}
+    passed_on.pop("keep_depth")  # for segmentation alone, see `_label_arguments`
+    return passed_on
 
 
 def _is_new(model: nn.Module, part: str) -> bool:

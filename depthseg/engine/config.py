@@ -21,7 +21,6 @@ from ..reading import (
 )
 from ..recipes import config_path
 from .options import RunConfig
-from .rules import ALLOWED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,7 +70,7 @@ def compose_config(layers: Sequence[tuple[str, Any]], overrides: Sequence[str] =
 
 def _composed(layers: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     given = written(RunConfig().to_dict(), "the default")
-    reader = TypeReader(ALLOWED, RunConfig, interpolates=True)
+    reader = TypeReader(interpolates=True)
     layers = [(layer, _TO_OPTIONS) for layer in layers]
     layers += [(read_override(text, RunConfig, EXAMPLE), float("inf")) for text in overrides]
     for layer, depth in layers:
@@ -80,7 +79,7 @@ def _composed(layers: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     no_problems(reader.problems)
     given = interpolated(given, reader.read(given, RunConfig), reader.problems)
     no_problems(reader.problems)
-    reader = TypeReader(ALLOWED, RunConfig)
+    reader = TypeReader()
     values = reader.read(given, RunConfig)
     no_problems(reader.problems)
     config = built(RunConfig, values)

@@ -5,11 +5,43 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from ..reading import TypeReader, literal, no_problems, write_yaml, written
+from ..choices import PoseNetworkName
+from ..reading import (
+    Allowed,
+    BelongsTo,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    TypeReader,
+    at_least,
+    literal,
+    no_problems,
+    write_yaml,
+    written,
+)
 from .atomic import atomic_path
-from .rules import ALLOWED, broken_rules
+from .rules import broken_rules
+
+Task = Literal["segmentation", "depth", "flow", "reconstruction", "classification"]
+TASKS = get_args(Task)
+
+StepInterval = Annotated[int, at_least(0, "after the last step alone")]
+
+_SIZE = Allowed("[height, width] in pixels, both at least 1", lambda size: len(size) == 2 and min(size) >= 1)
+_CROP_SCALE = Allowed(
+    "[smallest, largest] with 0 < smallest <= largest <= 1",
+    lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+)
+_NEIGHBOURS = Allowed("neighbours such as [-1, 1], never 0", lambda frames: bool(frames) and 0 not in frames)
+_HOLE_SHARE = Allowed(
+    "[least, most] with 0 <= least <= most <= 1 and most above 0",
+    lambda share: len(share) == 2 and 0 <= share[0] <= share[1] <= 1 and share[1] > 0,
+)
+_DECAY = Allowed("above 0 and at most 1 (1 = off)", lambda decay: 0 < decay <= 1)
+_BETAS = Allowed("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas))
 
 
 @dataclass
@@ -41,14 +73,14 @@ class ModelOptions:
 
     pretrained: str | None = None
     revision: str | None = None
-    encoder: dict[str, Any] | None = None
+    encoder: Annotated[dict[str, Any] | None, BelongsTo("encoder.model_type")] = None
     head_type: str | None = None
-    head_config: dict[str, Any] | None = None
-    head_init: str = "pretrained"
+    head_config: Annotated[dict[str, Any] | None, BelongsTo("head_type")] = None
+    head_init: Literal["pretrained", "random"] = "pretrained"
     freeze_encoder: bool = False
     gradient_checkpointing: bool = False
     keep_depth: bool = False
-    depth_weight: float = 0.0
+    depth_weight: NotNegative = 0.0
     depth_type: str | None = None
     depth_loss: str | None = None
     min_depth: float | None = None
@@ -83,17 +115,17 @@ class DataOptions:
     video: str | None = None
     train_split: str = "train"
     val_split: str = "val"
-    options: dict[str, Any] = field(default_factory=dict)
-    train_options: dict[str, Any] = field(default_factory=dict)
-    val_options: dict[str, Any] = field(default_factory=dict)
-    subset_size: int = 0
-    subset_seed: int = 0
-    size: list[int] = field(default_factory=lambda: [192, 640])
-    hflip: float = 0.5
-    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    options: Annotated[dict[str, Any], BelongsTo("name")] = field(default_factory=dict)
+    train_options: Annotated[dict[str, Any], BelongsTo("name")] = field(default_factory=dict)
+    val_options: Annotated[dict[str, Any], BelongsTo("name")] = field(default_factory=dict)
+    subset_size: Annotated[int, at_least(0, "all images")] = 0
+    subset_seed: Count = 0
+    size: Annotated[list[int], _SIZE] = field(default_factory=lambda: [192, 640])
+    hflip: Annotated[float, Allowed("a probability from 0 to 1", lambda share: 0 <= share <= 1)] = 0.5
+    crop_scale: Annotated[list[float], _CROP_SCALE] = field(default_factory=lambda: [1.0, 1.0])
     crop_pixels: bool = False
-    colour_jitter: float = 0.0
-    num_workers: int = 0
+    colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
+    num_workers: Count = 0
 
 
 @dataclass
@@ -125,20 +157,20 @@ class PretextOptions:
             code of Lao et al. does.
     """
 
-    supervision: str = "labels"
-    source_frames: list[int] = field(default_factory=lambda: [-1, 1])
-    pose_network: str = "separate"
+    supervision: Literal["labels", "mono", "stereo", "mono_stereo"] = "labels"
+    source_frames: Annotated[list[int], _NEIGHBOURS] = field(default_factory=lambda: [-1, 1])
+    pose_network: PoseNetworkName = "separate"
     pose_encoder: dict[str, Any] | None = None
-    intrinsics: str = "given"
-    ssim_weight: float = 0.85
-    smoothness_weight: float | None = None
+    intrinsics: Literal["given", "one_camera", "per_picture"] = "given"
+    ssim_weight: Annotated[float, Allowed("a number in [0, 1]", lambda share: 0 <= share <= 1)] = 0.85
+    smoothness_weight: NotNegative | None = None
     auto_mask: bool = True
-    scale_consistency_weight: float = 0.0
+    scale_consistency_weight: NotNegative = 0.0
     pyramid: bool = False
     align: bool = False
-    hole_share: list[float] = field(default_factory=lambda: [0.001, 0.01])
-    hole_size: int = 7
-    scale_weights: str = "fine"
+    hole_share: Annotated[list[float], _HOLE_SHARE] = field(default_factory=lambda: [0.001, 0.01])
+    hole_size: PositiveCount = 7
+    scale_weights: Literal["fine", "reversed"] = "fine"
 
 
 @dataclass
@@ -159,16 +191,16 @@ class OptimOptions:
         max_grad_norm: Clip the gradient to this length; 0 = never.
     """
 
-    name: str = "adamw"
-    lr: float = 1e-4
-    encoder_lr_factor: float = 1.0
-    layer_decay: float = 1.0
-    weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    momentum: float = 0.9
-    batch_size: int = 8
-    accumulation_steps: int = 1
-    max_grad_norm: float = 0.0
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Positive = 1e-4
+    encoder_lr_factor: NotNegative = 1.0
+    layer_decay: Annotated[float, _DECAY] = 1.0
+    weight_decay: NotNegative = 0.01
+    betas: Annotated[list[float], _BETAS] = field(default_factory=lambda: [0.9, 0.999])
+    momentum: NotNegative = 0.9
+    batch_size: PositiveCount = 8
+    accumulation_steps: PositiveCount = 1
+    max_grad_norm: NotNegative = 0.0
 
 
 @dataclass
@@ -182,10 +214,10 @@ class ScheduleOptions:
         power: Power of `poly`.
     """
 
-    name: str = "cosine"
-    steps: int = 1000
+    name: Literal["cosine", "poly", "constant"] = "cosine"
+    steps: PositiveCount = 1000
     warmup_steps: int = 0
-    power: float = 0.9
+    power: Positive = 0.9
 
 
 @dataclass
@@ -207,13 +239,13 @@ class RunOptions:
         cpu: Stay on the CPU even where there is a GPU.
     """
 
-    output_dir: str = "runs/default"
-    seed: int = 0
-    precision: str = "no"
-    eval_every: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 0
-    select: str = "best"
+    output_dir: Annotated[str, Allowed("the name of a directory", bool)] = "runs/default"
+    seed: Count = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    eval_every: StepInterval = 0
+    log_every: PositiveCount = 10
+    checkpoint_every: StepInterval = 0
+    select: Literal["best", "last"] = "best"
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = True
@@ -235,7 +267,7 @@ class RunConfig:
         run: Everything else.
     """
 
-    task: str = "segmentation"
+    task: Task = "segmentation"
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
     pretext: PretextOptions = field(default_factory=PretextOptions)
@@ -263,7 +295,7 @@ class RunConfig:
 
     def _typed(self) -> dict[str, Any]:
         """The options as their declared types; what a program gave may be a path, a tuple or a number of NumPy."""
-        reader = TypeReader(ALLOWED, RunConfig)
+        reader = TypeReader()
         values = reader.read(written(self.to_dict()), RunConfig)
         no_problems(reader.problems)
         return values

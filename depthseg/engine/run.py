@@ -17,7 +17,7 @@ from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import replace_folder
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model, require_one_class, set_value_range, source_of
+from .build import build_datasets, build_model, model_config, require_one_class, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
@@ -101,6 +101,8 @@ def train(
     checkpoint = _agreed_resume_point(config, run_dir, accelerator)
     # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
+    if model is None and config.model.pretrained is None:
+        model_config(config.model)  # data may take long to open or to render
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)

@@ -59,7 +59,7 @@ def read_facts(path: str | Path | None, **stated: Any) -> Facts:
     """
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"There is no file of facts {path}.")
-    reader = TypeReader(root=Facts)
+    reader = TypeReader()
     facts = merged(read_yaml(path) if path else Written({}), written(stated, "what is stated"))
     values = reader.read(facts, Facts)
     no_problems(reader.problems)

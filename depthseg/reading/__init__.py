@@ -5,6 +5,7 @@ declared type of its option decides: text stays text, `no` is false where it may
 Free maps, which declare no types, follow one rule: see `written.free_value`.
 """
 
+from .allowed import Allowed, BelongsTo, Count, NotNegative, Positive, PositiveCount, at_least
 from .declared import TypeReader, built, declared, no_problems
 from .interpolation import interpolated, literal
 from .overrides import read_override, read_pairs
@@ -12,8 +13,15 @@ from .written import Written, free_value, is_null, merged, shown, written
 from .yaml_files import read_yaml, write_yaml
 
 __all__ = [
+    "Allowed",
+    "BelongsTo",
+    "Count",
+    "NotNegative",
+    "Positive",
+    "PositiveCount",
     "TypeReader",
     "Written",
+    "at_least",
     "built",
     "declared",
     "free_value",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from ..choices import did_you_mean, nearest
+from .allowed import Allowed, BelongsTo
 from .interpolation import is_interpolation
 from .written import Written, free_value, is_null, number_of, shown
 
@@ -28,12 +29,16 @@ class Declared(NamedTuple):
         below: Type of the entries of a list or map.
         optional: Whether it may be None.
         partial: Whether it is a dataclass some of whose options are given, as a map that is no part of the whole.
+        allowed: The values that it may have, where not all of the kind.
+        belongs_to: The option that a map belongs to, see `BelongsTo`.
     """
 
     kind: Any
-    below: Any
-    optional: bool
-    partial: bool
+    below: Any = None
+    optional: bool = False
+    partial: bool = False
+    allowed: Allowed | None = None
+    belongs_to: str = ""
 
 
 @cache
@@ -41,22 +46,34 @@ def declared(hint: Any) -> Declared:
     """Take a type apart.
 
     Args:
-        hint: Such as `int`, `list[float] | None`, a dataclass, or `Annotated[dict[str, Any], RunConfig]`: a map of
-            some options of that dataclass. `Sequence[int]` reads like a list, `str | Path` like text, and what is
-            none of these like Any.
+        hint: Such as `int`, `list[float] | None`, `Literal["a", "b"]`, `Annotated[int, Allowed(...)]`, a dataclass, or
+            `Annotated[dict[str, Any], RunConfig]`: a map of some options of that dataclass. `Sequence[int]` reads like
+            a list, `str | Path` like text, and what is none of these like Any.
     """
-    optional = False
-    if get_origin(hint) in (Union, UnionType):
-        optional = NoneType in get_args(hint)
-        others = [kind for kind in get_args(hint) if kind not in (NoneType, Path)]
-        hint = others[0] if len(others) == 1 else Any
-    if get_origin(hint) is Annotated:
-        return Declared(hint.__metadata__[0], None, optional, partial=True)
-    kind = get_origin(hint) or hint
+    optional, notes = False, ()
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        if get_origin(hint) is Annotated:
+            notes += hint.__metadata__
+            hint = hint.__origin__
+        else:
+            optional |= NoneType in get_args(hint)
+            others = [kind for kind in get_args(hint) if kind not in (NoneType, Path)]
+            hint = others[0] if len(others) == 1 else Any
+    allowed = next((note for note in notes if isinstance(note, Allowed)), None)
+    belongs_to = next((note.option for note in notes if isinstance(note, BelongsTo)), "")
+    whole = next((note for note in notes if isinstance(note, type) and dataclasses.is_dataclass(note)), None)
+    if whole is not None:
+        return Declared(whole, optional=optional, partial=True)
+    kind, below = get_origin(hint) or hint, (get_args(hint) or (Any,))[-1]
+    if kind is Literal:
+        words = tuple(word for word in get_args(hint) if word is not None)
+        kind = type(words[0]) if len(set(map(type, words))) == 1 else Any
+        optional |= None in get_args(hint)
+        allowed = Allowed(f"one of {', '.join(map(str, words))}", words.__contains__, words)
     kind = list if kind in (Sequence, Iterable) else kind
     if not (kind in _KINDS or dataclasses.is_dataclass(kind)):
-        return Declared(Any, None, optional, partial=False)
-    return Declared(kind, (get_args(hint) or (Any,))[-1], optional, partial=False)
+        return Declared(Any, optional=optional)
+    return Declared(kind, below, optional, False, allowed, belongs_to)
 
 
 @cache
@@ -81,52 +98,55 @@ class TypeReader:
     """Reads values as their declared types and collects what is wrong with them.
 
     Attributes:
-        allowed: Name of an option -> what it may be, in words, where that is narrower than its type. Names begin at
-            the dataclass of a partial map, or at the top.
-        root: The dataclass in all of which the namesake of an unknown option is looked for.
         interpolates: Whether text such as `${data.size}` stands for a value that is put in later, so that it is left
             as it is. In partial maps it is.
         problems: One sentence for each value that does not fit; see `no_problems`.
+        root: The dataclass in all of which the namesake of an unknown option is looked for: the first one read.
     """
 
-    allowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    root: type | None = None
     interpolates: bool = False
     problems: list[str] = dataclasses.field(default_factory=list)
+    root: type | None = None
 
-    def read(self, given: Written, hint: Any, name: str = "", key: str = "") -> Any:
+    def read(self, given: Written, hint: Any, name: str = "") -> Any:
         """Read a value.
 
         Args:
             given: The value.
             hint: Its declared type, as of `declared`.
             name: What messages call it.
-            key: Its name in `allowed`.
 
         Returns:
             The value; a dictionary of the given options for a dataclass; None where there is a problem.
         """
-        kind, below, optional, partial = declared(hint)
+        kind, below, optional, partial, allowed, _ = declared(hint)
         if optional and is_null(given):
             return None
         if partial:
-            inside = dataclasses.replace(self, root=kind, interpolates=True)
-            return inside._read_options(given, kind, name, "")
+            return dataclasses.replace(self, root=kind, interpolates=True)._read_options(given, kind, name)
         if dataclasses.is_dataclass(kind):
-            return self._read_options(given, kind, name, key)
+            self.root = self.root or kind
+            return self._read_options(given, kind, name)
         if self.interpolates and is_interpolation(given.value):
             return given.value
         if kind is Any:
             return free_value(given)
-        if kind in (list, dict):
-            return self._read_entries(given, kind, below, name, key, hint)
+        before = len(self.problems)
         try:
-            return _SCALARS[kind](given)
+            value = _SCALARS[kind](given) if kind in _SCALARS else self._read_entries(given, kind, below, name)
         except ValueError:
-            self._refuse(given, hint, name, key)
-        return None
+            self._refuse(given, hint, name)
+            return None
+        if allowed and (len(self.problems) > before or not (self._is_open(value) or allowed.holds(value))):
+            del self.problems[before:]
+            self._refuse(Written(value, given.place) if kind is str else given, hint, name)
+        return value
 
-    def _read_options(self, given: Written, kind: type, name: str, key: str) -> dict[str, Any]:
+    def _is_open(self, value: Any) -> bool:
+        """Whether an entry of a list is put in later."""
+        return self.interpolates and isinstance(value, list) and any(map(is_interpolation, value))
+
+    def _read_options(self, given: Written, kind: type, name: str) -> dict[str, Any]:
         options, found = options_of(kind), {}
         if not isinstance(given.value, dict):
             self.problems.append(
@@ -136,38 +156,32 @@ class TypeReader:
             return found
         for option, value in given.value.items():
             if option in options:
-                found[option] = self.read(value, options[option], _dotted(name, option), _dotted(key, option))
+                found[option] = self.read(value, options[option], _dotted(name, option))
             else:
                 self.problems.append(_prefix(value) + self._unknown(option, name, options))
         return found
 
-    def _read_entries(self, given: Written, kind: type, below: Any, name: str, key: str, hint: Any) -> Any:
+    def _read_entries(self, given: Written, kind: type, below: Any, name: str) -> Any:
         if not isinstance(given.value, kind):
-            self._refuse(given, hint, name, key)
-            return None
+            raise ValueError
         if kind is dict:
             return {entry: self.read(value, below, _dotted(name, entry)) for entry, value in given.value.items()}
-        before = len(self.problems)
-        values = [self.read(value, below, f"{name}[{index}]") for index, value in enumerate(given.value)]
-        if len(self.problems) > before and key in self.allowed:
-            del self.problems[before:]
-            self._refuse(given, hint, name, key)
-        return values
+        return [self.read(value, below, f"{name}[{index}]") for index, value in enumerate(given.value)]
 
-    def _refuse(self, given: Written, hint: Any, name: str, key: str) -> None:
-        kind, _, optional, _ = declared(hint)
-        words = self.allowed.get(key) or _words(hint)
-        null = " or null" if optional else ""
+    def _refuse(self, given: Written, hint: Any, name: str) -> None:
+        kind, allowed = declared(hint).kind, declared(hint).allowed
         way_out = ""
-        if kind is str and not is_null(given):
+        if allowed and allowed.known:
+            way_out = did_you_mean(str(given.value), map(str, allowed.known))
+        elif kind is str and not is_null(given):
             way_out = " Write text that looks like something else in quotes."
         elif kind is list and not is_null(given) and not isinstance(given.value, list | dict):
             way_out = f" Write one entry as [{given.value}]."
-        self.problems.append(f"{_prefix(given)}{name} must be {words}{null}, got {shown(given)}.{way_out}")
+        self.problems.append(f"{_prefix(given)}{name} must be {words_of(hint)}, got {shown(given)}.{way_out}")
 
     def _unknown(self, option: str, name: str, options: Mapping[str, Any]) -> str:
-        near = difflib.get_close_matches(option, options, n=1, cutoff=0.5)
-        hints = [_dotted(name, found) for found in near] or self._namesakes(option)
+        near = nearest(option, options)
+        hints = [_dotted(name, near)] if near else self._namesakes(option)
         hint = f" Did you mean {hints[0]!r}?" if hints else ""
         return f"unknown option {_dotted(name, option)!r}.{hint} Known in {name or 'the file'}: {', '.join(options)}."
 
@@ -197,7 +211,7 @@ def built(hint: Any, value: Any) -> Any:
         hint: The declared type.
         value: What was read; of a dataclass all options without defaults.
     """
-    kind, below, _, partial = declared(hint)
+    kind, below, _, partial, *_ = declared(hint)
     if value is None or partial:
         return value
     if dataclasses.is_dataclass(kind):
@@ -257,13 +271,17 @@ _WORDS = {
 _PLURALS = {str: "texts", int: "whole numbers", float: "numbers", list: "lists", bool: "true or false"}
 
 
-def _words(hint: Any) -> str:
-    """What a type allows."""
-    kind, below, *_ = declared(hint)
-    if kind is list:
+def words_of(hint: Any) -> str:
+    """What a type allows, in words."""
+    kind, below, optional, _, allowed, _ = declared(hint)
+    if allowed:
+        words = allowed.words
+    elif kind is list:
         entries = _PLURALS.get(declared(below).kind)
-        return f"a list of {entries}" if entries else "a list"
-    return _WORDS[kind]
+        words = f"a list of {entries}" if entries else "a list"
+    else:
+        words = _WORDS[kind]
+    return words + (" or null" if optional else "")
 
 
 def _prefix(given: Written) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from ..choices import MEASURES, did_you_mean
 from ..engine.options import RunConfig
-from ..engine.rules import ALLOWED
 from ..reading import (
     TypeReader,
     Written,
@@ -187,7 +186,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     if scale != FULL_SCALE:
         layers += [_scale_of(given, scale, path), written({"scale": scale}, "--scale")]
     layers += [read_override(text, StudyOptions, EXAMPLE) for text in overrides]
-    reader = TypeReader(ALLOWED, StudyOptions)
+    reader = TypeReader()
     for layer in layers:
         # By itself, as what lies on top would hide its mistakes.
         reader.read(_without_null(layer, _MAY_BE_LEFT_OUT), StudyOptions)

@@ -1,0 +1,50 @@
+"""From the options of a run to its network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from depthseg.cli import main
+from depthseg.engine.build import model_config
+from depthseg.engine.config import load_config
+from depthseg.engine.options import ModelOptions
+
+ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}"
+REFUSED = [
+    ("model.min_depth=0", "min_depth is 0.0 and max_depth is 100.0; they must satisfy 0 < min_depth < max_depth"),
+    ("model={min_depth: 2, max_depth: 1}", "min_depth is 2.0 and max_depth is 1.0; they must satisfy"),
+    ("model.depth_type=metres", r"'depth_type' expected one of \('metric', 'disparity', .*\), got metres"),
+    ("model.depth_loss=l3", r"'depth_loss' expected one of \('l1', 'silog', 'ssi'\), got l3"),
+    ("model.encoder.depth=19", "depth is 19"),
+    ("model.head_type=dpd", "head_type is 'dpd'; allowed are monodepth2, dpt"),
+    ("model.head_config={channels: 3}", "head_config has no option channels for head_type 'monodepth2'"),
+]
+
+
+@pytest.mark.parametrize(("override", "words"), REFUSED)
+def test_what_the_network_refuses_ends_a_run_with_a_sentence_before_data_is_opened(tmp_path, override, words):
+    words_before = [
+        "finetune",
+        "--config",
+        "camvid_fewshot_resnet18",
+        ENCODER,
+        "model.head_config=null",
+        "run.cpu=true",
+    ]
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        main([*words_before, f"data.root={tmp_path}/none", f"run.output_dir={tmp_path}/run", override])
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_the_network_reach_its_configuration_and_null_leaves_its_defaults():
+    given = {"head_type": "linear", "head_config": {}, "depth_type": "metric", "depth_loss": "silog"}
+    given |= {"min_depth": 0.5, "max_depth": 9.0}
+    changed = dataclasses.replace(load_config(None, [ENCODER]).model, **given)
+    config, default = model_config(changed), model_config(ModelOptions())
+    assert {name: getattr(config, name) for name in given if name != "head_config"} == {
+        name: value for name, value in given.items() if name != "head_config"
+    }
+    assert config.encoder_config.width_factor == 0.125
+    assert (default.head_type, default.depth_type, default.min_depth) == ("monodepth2", "disparity", 0.1)
