@@ -6,14 +6,13 @@ which says in one line what it is for.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .choices import did_you_mean
+from .reading import Written, read_with_bases
 
 SUFFIXES = (".yaml", ".yml")
-BASE = re.compile(r"^base: (\S+?)(?:\.ya?ml)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Recipe:
 
     @property
     def text(self) -> str:
-        """The file; what it is based on is a name here, so that a copy works in any folder."""
-        return BASE.sub(r"base: \1", self.path.read_text(encoding="utf-8"))
+        """The file, a copy of which works in any folder."""
+        return self.path.read_text(encoding="utf-8")
 
     @property
     def summary(self) -> str:
@@ -41,8 +40,7 @@ class Recipe:
     @property
     def task(self) -> str:
         """What it trains: its own task, or that of the recipe that it is based on."""
-        own = re.search(r"^task: (\w+)", self.text, re.MULTILINE)
-        return own[1] if own else find_recipe(BASE.search(self.text)[1]).task
+        return next(layer.value["task"].value for layer in reversed(read_config(self.path)) if "task" in layer.value)
 
 
 def recipes() -> dict[str, Recipe]:
@@ -85,3 +83,16 @@ def config_path(config: str | Path, folder: str | Path = ".") -> Path:
         hint = f" Recipes go by their name alone: {name}." if name in recipes() else ""
         raise FileNotFoundError(f"There is no configuration file {path}.{hint}")
     return find_recipe(str(config)).path
+
+
+def read_config(config: str | Path) -> list[Written]:
+    """Read a configuration and the files that it is based on, the lowest one first.
+
+    Args:
+        config: As of `config_path`.
+
+    Raises:
+        FileNotFoundError: No such file or recipe.
+        ValueError: Not YAML, not a map of options, or a file that is its own base.
+    """
+    return read_with_bases(config_path(config), config_path, "`model:` and `data:`")

@@ -12,10 +12,10 @@ PACKAGE = ROOT / "depthseg"
 MAY_IMPORT = {
     "choices": set(),
     "auto_classes": set(),
-    "recipes": set(),
     "models": {"models"},
     "geometry": {"geometry"},
     "reading": {"reading"},
+    "recipes": {"reading"},
     "data": {"data", "reading"},
     "metrics": {"metrics", "data"},
     "pretext": {"pretext", "models", "geometry", "data", "metrics"},

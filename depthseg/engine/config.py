@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..reading import (
+    Change,
     TypeReader,
     Written,
     built,
     interpolated,
-    is_null,
+    layered,
     merged,
     no_problems,
     read_override,
-    read_yaml,
-    shown,
     written,
 )
-from ..recipes import config_path
+from ..recipes import read_config
 from .options import RunConfig
+from .rules import broken_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,16 +27,14 @@ if TYPE_CHECKING:
 EXAMPLE = "optim.lr=1e-4"
 """An override for messages."""
 
-_TO_OPTIONS = 2
-"""Levels of maps down to the options of a section."""
-
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply overrides, check everything.
 
     A file may begin with `base: OTHER.yaml`, a path relative to it, or with `base: RECIPE`, and then says only what it
-    changes there. A dictionary in a file (an encoder, options of a data set) takes the place of the one below it; one
-    in an override is merged into it key by key.
+    changes there. A dictionary (an encoder, options of a data set) takes the place of the one below it, in a file and
+    in an override such as `model.head_config={}`; `data.options.count=3` changes one entry. Where another decoder,
+    encoder or data set is named, the dictionary of the one below is dropped.
 
     Every value is read as the type of its option, without YAML's own idea of it: `run.precision=no` is text and
     `run.resume=no` is false, `optim.lr=1e-4` is a number, `schedule.steps=1e3` is 1000; `null`, `~` and nothing are
@@ -51,8 +48,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         FileNotFoundError: No such file or recipe.
         ValueError: Not YAML, an unknown option (the nearest known one is named), a wrong type or a wrong value.
     """
-    files = [] if path is None else _with_bases(config_path(path))
-    return _composed(files, overrides)
+    return _composed([] if path is None else read_config(path), overrides)
 
 
 def compose_config(layers: Sequence[tuple[str, Any]], overrides: Sequence[str] = ()) -> RunConfig:
@@ -68,22 +64,22 @@ def compose_config(layers: Sequence[tuple[str, Any]], overrides: Sequence[str] =
     return _composed([written(values, source) for source, values in layers], overrides)
 
 
-def _composed(layers: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
-    given = written(RunConfig().to_dict(), "the default")
+def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
+    layers = [[Change(file, depth=0)] for file in files]
+    layers.append([read_override(text, RunConfig, EXAMPLE) for text in overrides])
+    given = defaults = written(RunConfig().to_dict(), "the default")
     reader = TypeReader(interpolates=True)
-    layers = [(layer, _TO_OPTIONS) for layer in layers]
-    layers += [(read_override(text, RunConfig, EXAMPLE), float("inf")) for text in overrides]
-    for layer, depth in layers:
-        reader.read(layer, RunConfig)  # by itself, as what lies on top would hide its mistakes
-        given = merged(given, layer, depth)
+    for layer in layers:
+        for change in layer:
+            reader.read(change.given, RunConfig)  # by itself, as what is on top would hide its mistakes
+        given = layered(given, layer, RunConfig)
     no_problems(reader.problems)
+    given = merged(defaults, given, RunConfig, depth=0)
     given = interpolated(given, reader.read(given, RunConfig), reader.problems)
     no_problems(reader.problems)
     reader = TypeReader()
-    values = reader.read(given, RunConfig)
-    no_problems(reader.problems)
-    config = built(RunConfig, values)
-    config.validate()
+    config = built(RunConfig, reader.read(given, RunConfig))
+    no_problems([*reader.problems, *broken_rules(config)])
     return config
 
 
@@ -106,29 +102,3 @@ def _flatten(options: Mapping[str, Any]) -> dict[str, Any]:
         if section != "task":
             flat |= {f"{section}.{key}": value for key, value in values.items()}
     return flat
-
-
-def _with_bases(path: Path) -> list[Written]:
-    """A file with the files that it is based on, the lowest one first."""
-    chain: dict[str, Written] = {}
-    while path is not None:
-        path = Path(os.path.normpath(path))
-        if str(path) in chain:
-            raise ValueError(f"{path} is its own base, by way of {', '.join(chain)}.")
-        chain[str(path)] = _read_file(path)
-        base = chain[str(path)].value.pop("base", None)
-        if base is not None and not is_null(base) and not isinstance(base.value, str):
-            raise ValueError(
-                f"{base.place}: base must be the path of one YAML file or the name of a recipe, got {shown(base)}."
-            )
-        path = None if base is None or is_null(base) else config_path(base.value, path.parent)
-    return list(chain.values())[::-1]
-
-
-def _read_file(path: Path) -> Written:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no configuration file {path}.")
-    values = read_yaml(path)
-    if not isinstance(values.value, dict):
-        raise ValueError(f"{path} must hold sections such as `model:` and `data:`, not a list or a single value.")
-    return values

@@ -8,13 +8,15 @@ Free maps, which declare no types, follow one rule: see `written.free_value`.
 from .allowed import Allowed, BelongsTo, Count, NotNegative, Positive, PositiveCount, at_least
 from .declared import TypeReader, built, declared, no_problems
 from .interpolation import interpolated, literal
+from .layers import Change, layered, merged, read_with_bases
 from .overrides import read_override, read_pairs
-from .written import Written, free_value, is_null, merged, shown, written
+from .written import Written, free_value, is_null, shown, written
 from .yaml_files import read_yaml, write_yaml
 
 __all__ = [
     "Allowed",
     "BelongsTo",
+    "Change",
     "Count",
     "NotNegative",
     "Positive",
@@ -27,11 +29,13 @@ __all__ = [
     "free_value",
     "interpolated",
     "is_null",
+    "layered",
     "literal",
     "merged",
     "no_problems",
     "read_override",
     "read_pairs",
+    "read_with_bases",
     "read_yaml",
     "shown",
     "write_yaml",

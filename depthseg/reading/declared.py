@@ -82,15 +82,12 @@ def options_of(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def declared_at(hint: Any, names: Sequence[str]) -> Any:
-    """The type of the option that is found by going down these names; Any where none is declared."""
-    for name in names:
-        kind, below, *_ = declared(hint)
-        if dataclasses.is_dataclass(kind):
-            hint = options_of(kind).get(name, Any)
-        else:
-            hint = below if kind is dict else Any
-    return hint
+def type_below(hint: Any, name: str) -> Any:
+    """The type of an option of a dataclass or of an entry of a map; Any where none is declared."""
+    kind, entry, *_ = declared(hint)
+    if dataclasses.is_dataclass(kind):
+        return options_of(kind).get(name, Any)
+    return entry if kind is dict else Any
 
 
 @dataclasses.dataclass

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
 from .written import Written, written
 
@@ -35,63 +35,54 @@ def interpolated(given: Written, values: dict[str, Any], problems: list[str]) ->
     Args:
         given: A map of options as they were written.
         values: The same options as values; what is put in comes from here.
-        problems: Gets a sentence for each text that names no option, or itself.
+        problems: An empty list, which gets a sentence for each text that names no option, or itself.
     """
-    texts = list(_texts(given, ""))
-    malformed = [_sentence(leaf, name, "it is written `${section.option}`") for name, leaf in texts if _is_bad(leaf)]
-    problems += malformed
-    if malformed or not texts:
+    texts = dict(_texts(given, ()))
+    if not texts:
         return given
-    return _filled(given, OmegaConf.create(values, flags={"allow_objects": True}), "", problems)
+    # Here, as it takes long to import, and few need it.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
-
-def _texts(given: Written, name: str) -> Iterator[tuple[str, Written]]:
-    """Every text with another value in it, by name."""
-    if is_interpolation(given.value):
-        yield name, given
-    for key, below in _entries(given):
-        yield from _texts(below, f"{name}.{key}" if name else str(key))
-
-
-def _entries(given: Written) -> Iterable[tuple[Any, Written]]:
-    if isinstance(given.value, dict):
-        return given.value.items()
-    return enumerate(given.value) if isinstance(given.value, list) else ()
-
-
-def _is_bad(leaf: Written) -> bool:
-    try:
-        OmegaConf.create([leaf.value])
-    except GrammarParseError:
-        return True
-    return False
-
-
-def _filled(given: Written, values: Any, name: str, problems: list[str]) -> Written:
-    found = {}
-    for key, below in _entries(given):
-        here = f"{name}.{key}" if name else str(key)
-        if is_interpolation(below.value):
-            found[key] = _value_of(below, values, key, here, problems)
+    for names, leaf in texts.items():
+        try:
+            OmegaConf.create([leaf.value])
+        except GrammarParseError:
+            problems.append(_sentence(names, leaf, "it is written `${section.option}`"))
+    if problems:
+        return given
+    source = OmegaConf.create(values, flags={"allow_objects": True})
+    for names, leaf in texts.items():
+        try:
+            value = reduce(getitem, names, source)
+            value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except InterpolationKeyError:
+            problems.append(_sentence(names, leaf, "there is no such option"))
+        except OmegaConfBaseException as error:
+            problems.append(_sentence(names, leaf, str(error).splitlines()[0]))
         else:
-            found[key] = _filled(below, values[key], here, problems) if next(_texts(below, ""), None) else below
-    return replace(given, value=found if isinstance(given.value, dict) else list(found.values()))
+            given = _with(given, names, written(value, leaf.place))
+    return given
 
 
-def _value_of(leaf: Written, values: Any, key: Any, name: str, problems: list[str]) -> Written:
-    try:
-        value = values[key]
-        if OmegaConf.is_config(value):
-            value = OmegaConf.to_container(value, resolve=True)
-        return written(value, leaf.place)
-    except InterpolationKeyError:
-        reason = "there is no such option"
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-    problems.append(_sentence(leaf, name, reason))
-    return leaf
+def _texts(given: Written, names: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Written]]:
+    """Every text with another value in it, by the names that lead to it."""
+    value = given.value
+    if is_interpolation(value):
+        yield names, given
+    for name in value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0):
+        yield from _texts(value[name], (*names, name))
 
 
-def _sentence(leaf: Written, name: str, reason: str) -> str:
+def _with(given: Written, names: tuple[Any, ...], entry: Written) -> Written:
+    """The options with another entry at these names."""
+    if not names:
+        return entry
+    value = copy(given.value)
+    value[names[0]] = _with(value[names[0]], names[1:], entry)
+    return replace(given, value=value)
+
+
+def _sentence(names: tuple[Any, ...], leaf: Written, reason: str) -> str:
     place = f"{leaf.place}: " if leaf.place else ""
-    return f"{place}{name} is {leaf.value!r}, which stands for no value: {reason}."
+    return f"{place}{'.'.join(map(str, names))} is {leaf.value!r}, which stands for no value: {reason}."

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
-from .declared import declared, declared_at
-from .written import Written, free_value, merged
+from .declared import declared, type_below
+from .layers import Change, layered
+from .written import Written, free_value
 from .yaml_files import read_value
 
 
-def read_override(text: str, hint: Any, example: str, kind: str = "override") -> Written:
+def read_override(text: str, hint: Any, example: str, kind: str = "override") -> Change:
     """Read an override.
 
     Where text is declared, all that follows `=` is the text, whatever it looks like to YAML; quotes around it are
-    taken off. Other values are YAML, such as `[96, 320]` or `{depth: 18}`.
+    taken off. Other values are YAML, such as `[96, 320]` or `{depth: 18}`. A map takes the place of the one below it;
+    `encoder.depth=18` changes one entry.
 
     Args:
         text: Such as `optim.lr=1e-4`.
@@ -23,7 +26,7 @@ def read_override(text: str, hint: Any, example: str, kind: str = "override") ->
         kind: What messages call it.
 
     Returns:
-        Maps around the value, one for each part of the name.
+        Maps around the value, one for each part of the name, and their number.
 
     Raises:
         ValueError: There is no `=`, a part of the name is missing, or the value is not YAML.
@@ -35,10 +38,10 @@ def read_override(text: str, hint: Any, example: str, kind: str = "override") ->
         wrong = "has an empty name" if equals else "has no `=`"
         form = example.partition("=")[0].count(".") * "section." + "option=value"
         raise ValueError(f"{place} {wrong}: write `{form}`, such as `{example}`.")
-    given = _value(value.strip(), declared_at(hint, names), place)
+    given = _value(value.strip(), reduce(type_below, names, hint), place)
     for part in reversed(names):
         given = Written({part: given}, place)
-    return given
+    return Change(given, len(names))
 
 
 def read_pairs(texts: Iterable[str], kind: str, example: str) -> dict[str, Any]:
@@ -52,10 +55,8 @@ def read_pairs(texts: Iterable[str], kind: str, example: str) -> dict[str, Any]:
     Raises:
         ValueError: There is no `=`, a name is missing, or a value is not YAML.
     """
-    values = Written({})
-    for text in texts:
-        values = merged(values, read_override(text, Any, example, kind))
-    return free_value(values)
+    changes = [read_override(text, Any, example, kind) for text in texts]
+    return free_value(layered(Written({}), changes, Any))
 
 
 def _value(text: str, hint: Any, place: str) -> Written:

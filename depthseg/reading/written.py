@@ -85,22 +85,6 @@ def number_of(text: str) -> float:
     return float(re.sub(r"^([-+]?)\.(?=[a-zA-Z])", r"\1", text))
 
 
-def merged(below: Written, above: Written, depth: float = float("inf")) -> Written:
-    """One value on top of another: maps are put together name by name, anything else takes the other's place.
-
-    Args:
-        below: The lower one.
-        above: The upper one.
-        depth: Down to which level maps are put together; further down the upper one takes the other's place.
-    """
-    if depth < 1 or not (isinstance(above.value, dict) and isinstance(below.value, dict)):
-        return above
-    values = dict(below.value)
-    for name, value in above.value.items():
-        values[name] = merged(values[name], value, depth - 1) if name in values else value
-    return Written(values, above.place)
-
-
 def shown(given: Written) -> str:
     """The value as messages show it: text in quotes, unless it was a number, a boolean or null that was typed."""
     text = _shown(given)

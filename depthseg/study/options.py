@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 from ..choices import MEASURES, did_you_mean
 from ..engine.options import RunConfig
 from ..reading import (
+    Change,
     TypeReader,
     Written,
     built,
     is_null,
-    merged,
+    layered,
     no_problems,
     read_override,
-    read_yaml,
-    shown,
+    read_with_bases,
     written,
 )
 
@@ -181,15 +183,15 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         ValueError: Not YAML, an unknown option, a wrong type, or inconsistent options.
     """
     path = study_path(name)
-    layers = _with_bases(path)
-    given = _put_together(layers)
+    layers = [[Change(file)] for file in read_with_bases(path, study_path, "`name: mine`")]
     if scale != FULL_SCALE:
-        layers += [_scale_of(given, scale, path), written({"scale": scale}, "--scale")]
-    layers += [read_override(text, StudyOptions, EXAMPLE) for text in overrides]
+        chosen = _scale_of(_put_together(layers), scale, path)
+        layers.append([Change(chosen), Change(written({"scale": scale}, "--scale"))])
+    layers.append([read_override(text, StudyOptions, EXAMPLE) for text in overrides])
     reader = TypeReader()
-    for layer in layers:
-        # By itself, as what lies on top would hide its mistakes.
-        reader.read(_without_null(layer, _MAY_BE_LEFT_OUT), StudyOptions)
+    for change in chain.from_iterable(layers):
+        # By itself, as what is on top would hide its mistakes.
+        reader.read(_without_null(change.given, _MAY_BE_LEFT_OUT), StudyOptions)
     no_problems(reader.problems)
     given = _completed(_put_together(layers))
     # Nothing is put in: `${data.size}` means that of the run which the sections become part of.
@@ -200,43 +202,20 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     return study
 
 
-def study_path(name: str) -> Path:
-    """The file of a study of depthseg, or the given path."""
-    known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+def study_path(name: str, folder: str | Path = ".") -> Path:
+    """The file of the given path, from a folder on, or of a study of depthseg."""
+    path = Path(folder, name)
+    if path.is_file():
+        return path
+    known = {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
     if name in known:
         return known[name]
-    if Path(name).is_file():
-        return Path(name)
     hint = did_you_mean(name, known)
     raise FileNotFoundError(f"There is no study {name!r}.{hint} Choose from {', '.join(known)}, or give a YAML file.")
 
 
-def _with_bases(path: Path) -> list[Written]:
-    """The file and its bases, the lowest base first."""
-    files: list[Written] = []
-    seen = [path.resolve()]
-    while True:
-        values = read_yaml(path)
-        if not (isinstance(values.value, dict) and values.value):
-            raise ValueError(f"{path} contains no options; a study has lines such as 'name: mine'.")
-        base = values.value.pop("base", None)
-        files.insert(0, values)
-        if base is None or is_null(base):
-            return files
-        if not isinstance(base.value, str):
-            raise ValueError(f"{base.place}: base must be the name or the path of one study, got {shown(base)}.")
-        beside = path.parent / base.value
-        path = beside if beside.is_file() else study_path(base.value)
-        if path.resolve() in seen:
-            raise ValueError(f"{path} is its own base, through {', '.join(map(str, seen))}; remove one of the bases.")
-        seen.append(path.resolve())
-
-
-def _put_together(layers: Sequence[Written]) -> Written:
-    given = Written({})
-    for layer in layers:
-        given = merged(given, layer)
-    return given
+def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
+    return reduce(lambda given, layer: layered(given, layer, StudyOptions), layers, Written({}))
 
 
 def _completed(given: Written) -> Written:

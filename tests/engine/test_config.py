@@ -127,7 +127,7 @@ def test_keeping_depth_is_for_segmentation():
     [
         (None, FileNotFoundError, "no configuration file"),
         ("model: [", ValueError, "is not a YAML file"),
-        ("- 1", ValueError, "must hold sections"),
+        ("- 1", ValueError, "must hold options such as `model:` and `data:`"),
         ("optim: null", ValueError, "'optim' is a section"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_circle_by_way_of_other_folders_is_seen_and_a_base_is_one_file(tmp_pat
     with pytest.raises(ValueError, match="is its own base"):
         load_config(first)
     first.write_text("base: [x.yaml, y.yaml]\n")
-    with pytest.raises(ValueError, match="base must be the path of one YAML file"):
+    with pytest.raises(ValueError, match="first.yaml, line 1: base must be the path or the name of one file, got"):
         load_config(first)
 
 
@@ -478,3 +478,72 @@ def test_options_of_a_run_are_taken_as_they_are_where_overrides_lie_on_top():
     again = compose_config([("the run", literal(config.to_dict()))], ["run.precision=no", "optim.lr=1e-3"])
     assert (again.data, again.run) == (config.data, config.run)
     assert again.optim.lr == 1e-3
+
+
+@pytest.fixture
+def layers(tmp_path):
+    """A file with a decoder, an encoder and a data set, and all their options."""
+    path = tmp_path / "below.yaml"
+    path.write_text(
+        "model:\n  encoder: {model_type: depthseg_resnet, depth: 18}\n"
+        "  head_type: monodepth2\n  head_config: {num_scales: 4}\n"
+        "data:\n  name: synthetic\n  root: x\n"
+        "  options: {size: [8, 8]}\n  train_options: {count: 3}\n  val_options: {count: 2}\n"
+    )
+    return path
+
+
+def read_on_top(path, changes):
+    """The same changes as overrides and as a file that is based on another; both must give the same options."""
+    top = path.with_name("top.yaml")
+    sections = {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        section, option = name.split(".")
+        sections.setdefault(section, []).append(f"  {option}: {value}\n")
+    lines = [f"{section}:\n{''.join(options)}" for section, options in sections.items()]
+    top.write_text("base: below.yaml\n" + "".join(lines))
+    by_overrides = load_config(path, changes)
+    assert load_config(top) == by_overrides
+    return by_overrides
+
+
+def test_another_decoder_encoder_or_data_set_drops_the_options_of_the_one_below(layers):
+    assert read_on_top(layers, ["model.head_type=native"]).model.head_config is None
+    assert read_on_top(layers, ["model.head_type=native", "model.head_config={}"]).model.head_config == {}
+    assert read_on_top(layers, ["model.head_config={a: 1}", "model.head_type=fcn"]).model.head_config == {"a": 1}
+    assert read_on_top(layers, ["model.head_type=null"]).model.head_config is None
+    data = read_on_top(layers, ["data.name=folder", "data.train_options={split_by: x}"]).data
+    assert (data.options, data.train_options, data.val_options, data.root) == ({}, {"split_by": "x"}, {}, "x")
+    encoder = ["model.encoder.model_type=depthseg_vit", "model.encoder.hidden_size=8"]
+    assert load_config(layers, encoder).model.encoder == {"model_type": "depthseg_vit", "hidden_size": 8}
+    assert load_config(layers, encoder[::-1]).model.encoder == {"model_type": "depthseg_vit", "hidden_size": 8}
+
+
+def test_options_of_the_same_decoder_encoder_or_data_set_stay(layers):
+    same = ["model.head_type=monodepth2", "data.name=synthetic", "data.root=y", "model.head_init=random"]
+    assert read_on_top(layers, same).model.head_config == {"num_scales": 4}
+    config = load_config(layers, [*same, "model.encoder.model_type=depthseg_resnet", "data.options.count=3"])
+    assert config.model.encoder == {"model_type": "depthseg_resnet", "depth": 18}
+    assert config.data.options == {"size": [8, 8], "count": 3} and config.data.val_options == {"count": 2}
+    # What counts is the outcome of a layer, not what an override said on the way.
+    there_and_back = load_config(layers, ["model.head_type=native", "model.head_type=monodepth2"])
+    assert there_and_back.model.head_config == {"num_scales": 4}
+
+
+def test_a_map_takes_the_place_of_the_one_below_and_a_dotted_name_changes_one_entry(layers):
+    assert read_on_top(layers, ["model.head_config={}"]).model.head_config == {}
+    assert read_on_top(layers, ["data.options={count: 1}"]).data.options == {"count": 1}
+    assert load_config(layers, ["data.options={}", "data.options.a.b=1"]).data.options == {"a": {"b": 1}}
+    assert load_config(layers, ["data.options.a={b: 1, c: 2}", "data.options.a.b=3"]).data.options["a"] == {
+        "b": 3,
+        "c": 2,
+    }
+    # Sections are no maps of that kind: what is not named in them stays.
+    assert load_config(layers, ["model={head_init: random}"]).model.head_config == {"num_scales": 4}
+
+
+def test_sections_from_programs_follow_the_same_rule():
+    below = {"model": {"pretrained": "x", "head_type": "monodepth2", "head_config": {"num_scales": 4}}}
+    for top, left in (({"head_type": "segformer"}, None), ({"head_type": "monodepth2"}, {"num_scales": 4})):
+        assert compose_config([("below", below), ("top", {"model": top})]).model.head_config == left

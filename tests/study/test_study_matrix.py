@@ -152,7 +152,7 @@ def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
         "finetune.run.report=off",
         "finetune.optim.lr=1e-3",
         "finetune.schedule.steps=1e1",
-        "finetune.data.name=1e3",
+        "finetune.data.root=1e3",
         "finetune.data.train_options.exclude_sequences=[0016E5, 0006R0]",
         "benchmarks.world.budgets=[02, 1e1]",
         "arms.off={title: 010, checkpoint: no}",
@@ -162,7 +162,7 @@ def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
         **{"tensorboard": False, "cpu": True, "select": "last", "eval_every": 1, "precision": "no", "report": False},
         **{"batch_size": 2, "lr": 1e-3},
     }
-    assert (study.finetune["schedule"], study.finetune["data"]["name"]) == ({"steps": 10}, "1e3")
+    assert (study.finetune["schedule"], study.finetune["data"]["root"]) == ({"steps": 10}, "1e3")
     assert study.finetune["data"]["train_options"] == {"count": 4, "exclude_sequences": ["0016E5", "0006R0"]}
     assert study.benchmarks["world"].budgets == [2, 10]
     assert (study.arms["off"].title, study.arms["off"].checkpoint) == ("010", "no")
@@ -203,9 +203,9 @@ def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("base: ours.yaml\n", ValueError, "is its own base, through"),
+        ("base: ours.yaml\n", ValueError, "ours.yaml is its own base, by way of"),
         ("base: wrold\n", FileNotFoundError, "There is no study 'wrold'. Did you mean 'world'"),
-        ("- arms\n", ValueError, "contains no options"),
+        ("- arms\n", ValueError, "ours.yaml must hold options such as `name: mine`"),
     ],
 )
 def test_a_base_that_does_not_work(tmp_path, text, error, words):
@@ -292,3 +292,19 @@ def test_smoke_studies_take_a_handful_of_steps_and_frames_in_every_arm(name):
         assert cell.config.schedule.steps <= 8
         frames = [cell.config.data.train_options.get("count", 0), cell.config.data.val_options.get("count", 0)]
         assert max(frames) <= 16
+
+
+def test_another_decoder_or_data_set_drops_the_options_of_the_one_below(tmp_path):
+    """In the layers of a study, and where its sections become a run."""
+    head = "architectures.eighth.model.head_type"
+    first = tiny_study(
+        tmp_path, f"{head}=monodepth2", text=TEXT.replace("head_config", "head_type: dpt\n      head_config")
+    )
+    assert "head_config" not in first.architectures["eighth"]["model"]
+    same = tiny_study(tmp_path, f"{head}=dpt", text=TEXT.replace("head_config", "head_type: dpt\n      head_config"))
+    assert same.architectures["eighth"]["model"]["head_config"] == {"decoder_channels": [8, 8, 8, 16, 16]}
+    assert "options" not in tiny_study(tmp_path, "finetune.data.name=folder").finetune["data"]
+    assert tiny_study(tmp_path, "finetune.data.options={}").finetune["data"]["options"] == {}
+    study = tiny_study(tmp_path, f"{head}=monodepth2", "modes.frozen.model.head_type=linear")
+    heads = {cell.config.model.head_type: cell.config.model.head_config for cell in cells_of(study)}
+    assert heads == {"monodepth2": {"decoder_channels": [8, 8, 8, 16, 16]}, "linear": None}
