@@ -117,6 +117,7 @@ ANSWERS = [
     *[(("datasets", command, "--help"), "0") for command in ("list", "check", "doctor", "render")],
     (("recipes",), "0"),
     (("recipes", "pretrain_video_mono"), "0"),
+    (("recipes", "--options"), "0"),
     (("datasets", "list"), "0"),
     (("finetune",), "2"),
     (("evaluate", "--crop", "gard"), "2"),

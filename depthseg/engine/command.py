@@ -55,9 +55,17 @@ def show_progress() -> None:
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser `--config NAME|FILE` and overrides."""
     parser.add_argument(
-        "--config", required=True, metavar="NAME|FILE", help="recipe, see `depthseg recipes`, or YAML file of the run"
+        "--config",
+        required=True,
+        metavar="NAME|FILE",
+        help="recipe (`depthseg recipes` lists them, `depthseg recipes NAME` prints one), or YAML file of the run",
     )
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.OPTION=VALUE", help="such as optim.lr=1e-4")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="SECTION.OPTION=VALUE",
+        help="such as optim.lr=1e-4; `depthseg recipes --options` explains every option",
+    )
 
 
 def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResult:

@@ -68,7 +68,7 @@ def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     layers = [[Change(file, depth=0)] for file in files]
     layers.append([read_override(text, RunConfig, EXAMPLE) for text in overrides])
     given = defaults = written(RunConfig().to_dict(), "the default")
-    reader = TypeReader(interpolates=True)
+    reader = TypeReader(interpolates=True, help="`depthseg recipes --options` explains every option.")
     for layer in layers:
         for change in layer:
             reader.read(change.given, RunConfig)  # by itself, as what is on top would hide its mistakes

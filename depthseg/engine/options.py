@@ -55,7 +55,8 @@ class ModelOptions:
         revision: Commit, tag or branch of a Hub id.
         encoder: Encoder of a network with random weights, such as
             `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own.
-        head_type: Decoder; null = the one of the checkpoint, or the model's default.
+        head_type: Decoder, such as `monodepth2`, `dpt` or `linear`; null = the one of the checkpoint, or the model's
+            default.
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` initialises it randomly.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
@@ -92,7 +93,7 @@ class DataOptions:
     """What the network is trained and evaluated on.
 
     Attributes:
-        name: A data set of `depthseg.data.DATASETS`; may stay null where Python passes its own data sets.
+        name: A data set of `depthseg datasets list`; may stay null where Python passes its own data sets.
         root: Folder of the data.
         video: A video file or a folder of frames: short for `name=video` and `root`.
         train_split: Split to train on.
@@ -178,7 +179,7 @@ class OptimOptions:
     """How weights are updated.
 
     Attributes:
-        name: `adamw`, `adam` or `sgd`.
+        name: The optimiser.
         lr: Peak learning rate.
         encoder_lr_factor: The encoder learns at `lr` times this.
         layer_decay: Each layer of the encoder learns at this fraction of the rate of the layer above it, so that what
@@ -208,7 +209,7 @@ class ScheduleOptions:
     """How long, and how the learning rate moves; everything counts optimiser steps.
 
     Attributes:
-        name: `cosine`, `poly` or `constant`.
+        name: How the learning rate decays after its rise; `constant` = not at all.
         steps: Optimiser steps of the whole run.
         warmup_steps: Linear rise from zero over the first steps.
         power: Power of `poly`.
@@ -258,7 +259,7 @@ class RunConfig:
     """All options of one training run.
 
     Attributes:
-        task: `segmentation`, `depth`, or another pre-training task: `flow`, `reconstruction` or `classification`.
+        task: What is trained: segmentation, or a pre-training task.
         model: The network.
         data: The data.
         pretext: Supervision without labels.

@@ -10,6 +10,7 @@ from .declared import TypeReader, built, declared, no_problems
 from .interpolation import interpolated, literal
 from .layers import Change, layered, merged, read_with_bases
 from .overrides import read_override, read_pairs
+from .reference import reference
 from .written import Written, free_value, is_null, shown, written
 from .yaml_files import read_yaml, write_yaml
 
@@ -37,6 +38,7 @@ __all__ = [
     "read_pairs",
     "read_with_bases",
     "read_yaml",
+    "reference",
     "shown",
     "write_yaml",
     "written",

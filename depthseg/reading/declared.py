@@ -97,11 +97,13 @@ class TypeReader:
     Attributes:
         interpolates: Whether text such as `${data.size}` stands for a value that is put in later, so that it is left
             as it is. In partial maps it is.
+        help: A sentence for whoever writes an option that there is not.
         problems: One sentence for each value that does not fit; see `no_problems`.
         root: The dataclass in all of which the namesake of an unknown option is looked for: the first one read.
     """
 
     interpolates: bool = False
+    help: str = ""
     problems: list[str] = dataclasses.field(default_factory=list)
     root: type | None = None
 
@@ -180,7 +182,8 @@ class TypeReader:
         near = nearest(option, options)
         hints = [_dotted(name, near)] if near else self._namesakes(option)
         hint = f" Did you mean {hints[0]!r}?" if hints else ""
-        return f"unknown option {_dotted(name, option)!r}.{hint} Known in {name or 'the file'}: {', '.join(options)}."
+        known = f"Known in {name or 'the file'}: {', '.join(options)}."
+        return f"unknown option {_dotted(name, option)!r}.{hint} {known} {self.help}".rstrip()
 
     def _namesakes(self, option: str) -> list[str]:
         sections = options_of(self.root) if self.root else {}
