@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..choices import MEASURES, did_you_mean
+from ..choices import Measure, did_you_mean
 from ..engine.options import RunConfig
 from ..reading import (
+    Allowed,
     Change,
+    Count,
+    Positive,
+    PositiveCount,
     TypeReader,
     Written,
     built,
-    is_null,
     layered,
     no_problems,
     read_override,
@@ -31,6 +34,8 @@ EXAMPLE = "seeds.finetune=6"
 
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
+
+Pair = Annotated[list[str], Allowed("a pair of arms such as [depth, none]", lambda arms: len(arms) == 2)]
 
 
 @dataclass
@@ -63,8 +68,8 @@ class SeedOptions:
             and is the same in all arms.
     """
 
-    pretrain: int = 2
-    finetune: int = 3
+    pretrain: PositiveCount = 2
+    finetune: PositiveCount = 3
 
 
 @dataclass
@@ -80,10 +85,10 @@ class RateOptions:
             override those of `finetune`, in place of those of a fold.
     """
 
-    fixed: float = 1e-3
-    grid: list[float] = field(default_factory=list)
-    seeds: int = 1
-    budget: int = 0
+    fixed: Positive = 1e-3
+    grid: list[Positive] = field(default_factory=list)
+    seeds: PositiveCount = 1
+    budget: Count = 0
     data: Sections = field(default_factory=dict)
 
 
@@ -94,12 +99,12 @@ class BenchmarkOptions:
     Attributes:
         budgets: Numbers of labelled images; 0 = all.
         folds: Sections of a run's options with the training and test images of each fold. A model is trained for each
-            fold; the test images of all folds together are those of the benchmark. Without folds, the images of
-            `finetune` are the fold `test`.
+            fold; the test images of all folds together are those of the benchmark. Without folds (null), the images
+            of `finetune` are the fold `test`.
     """
 
-    budgets: list[int] = field(default_factory=list)
-    folds: dict[str, Sections] = field(default_factory=dict)
+    budgets: list[Count] = field(default_factory=list)
+    folds: dict[str, Sections | None] | None = None
 
 
 @dataclass
@@ -122,6 +127,8 @@ class ClaimOptions:
 @dataclass
 class StudyOptions:
     """A study: arms x architectures x modes x benchmarks x budgets x seeds.
+
+    In a file, an arm, architecture, mode, benchmark or fold of its base may be null; a study that was read has none.
 
     Attributes:
         name: Name of the output directory.
@@ -146,16 +153,16 @@ class StudyOptions:
 
     name: str = ""
     summary: str = ""
-    arms: dict[str, ArmOptions] = field(default_factory=dict)
-    architectures: dict[str, Sections] = field(default_factory=dict)
-    modes: dict[str, Sections] = field(default_factory=dict)
-    benchmarks: dict[str, BenchmarkOptions] = field(default_factory=dict)
+    arms: dict[str, ArmOptions | None] = field(default_factory=dict)
+    architectures: dict[str, Sections | None] = field(default_factory=dict)
+    modes: dict[str, Sections | None] = field(default_factory=dict)
+    benchmarks: dict[str, BenchmarkOptions | None] = field(default_factory=dict)
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
-    block_length: int = 1
-    measures: list[str] = field(default_factory=list)
+    block_length: PositiveCount = 1
+    measures: list[Measure] = field(default_factory=list)
     reference_arm: str = ""
-    comparisons: list[list[str]] = field(default_factory=list)
+    comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
@@ -185,18 +192,19 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     path = study_path(name)
     layers = [[Change(file)] for file in read_with_bases(path, study_path, "`name: mine`")]
     if scale != FULL_SCALE:
-        chosen = _scale_of(_put_together(layers), scale, path)
-        layers.append([Change(chosen), Change(written({"scale": scale}, "--scale"))])
+        scales = _put_together(layers).value.get("scales", Written({})).value
+        if scale not in scales:
+            raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
+        layers.append([Change(scales[scale]), Change(written({"scale": scale}, "--scale"))])
     layers.append([read_override(text, StudyOptions, EXAMPLE) for text in overrides])
     reader = TypeReader()
     for change in chain.from_iterable(layers):
         # By itself, as what is on top would hide its mistakes.
-        reader.read(_without_null(change.given, _MAY_BE_LEFT_OUT), StudyOptions)
+        reader.read(change.given, StudyOptions)
     no_problems(reader.problems)
-    given = _completed(_put_together(layers))
     # Nothing is put in: `${data.size}` means that of the run which the sections become part of.
-    study = built(StudyOptions, reader.read(given, StudyOptions))
-    problems = broken_rules(study)
+    study = _completed(built(StudyOptions, reader.read(_put_together(layers), StudyOptions)))
+    problems = list(broken_rules(study))
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
     return study
@@ -218,121 +226,60 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
     return reduce(lambda given, layer: layered(given, layer, StudyOptions), layers, Written({}))
 
 
-def _completed(given: Written) -> Written:
-    """A study as it was written, without what is null and the claims about that."""
-    options = dict(given.value)
-    entries = [*_entries(options.get("arms")).items(), *_entries(options.get("modes")).items()]
-    gone = {name for name, entry in entries if is_null(entry)}
-    if "claims" in options:
-        claims = options["claims"]
-        still = [claim for claim in claims.value if gone.isdisjoint(each.value for each in claim.value.values())]
-        options["claims"] = replace(claims, value=still)
-    options = _without_null(replace(given, value=options), _MAY_BE_LEFT_OUT).value
-    for name, benchmark in _entries(options.get("benchmarks")).items():
-        if "folds" not in benchmark.value:
-            # Not a default of the class: a study's own folds would lie on top of it, and `test` be one of them.
-            folds = {"folds": Written({"test": Written({})})}
-            options["benchmarks"].value[name] = replace(benchmark, value=benchmark.value | folds)
-    return replace(given, value=options)
+def _completed(study: StudyOptions) -> StudyOptions:
+    """A study without what is null and the claims about that, and with the fold of benchmarks without folds."""
+    gone = {name for entries in (study.arms, study.modes) for name, entry in entries.items() if entry is None}
+    claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
+    kept = {part: _without_null(getattr(study, part)) for part in ("arms", "architectures", "modes", "benchmarks")}
+    for name, benchmark in kept["benchmarks"].items():
+        folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
+        kept["benchmarks"][name] = replace(benchmark, folds=folds)
+    return replace(study, claims=claims, **kept)
 
 
-def _without_null(given: Written, parts: Mapping[str, Any]) -> Written:
-    """The options without the entries of some maps that are null, and without such maps that are null themselves.
-
-    Args:
-        given: A map of options.
-        parts: Names of those maps -> such maps in each of their entries.
-    """
-    options = dict(given.value) if isinstance(given.value, dict) else {}
-    for part, below in parts.items():
-        if part in options and is_null(options[part]):
-            options[part] = Written({})
-        elif part in options and isinstance(options[part].value, dict):
-            left = {name: entry for name, entry in options[part].value.items() if not is_null(entry)}
-            options[part] = replace(options[part], value={name: _without_null(x, below) for name, x in left.items()})
-    return replace(given, value=options) if isinstance(given.value, dict) else given
+def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def _entries(given: Written | None) -> dict[str, Written]:
-    return given.value if given is not None and isinstance(given.value, dict) else {}
-
-
-def _scale_of(given: Written, scale: str, path: Path) -> Written:
-    scales = _entries(given.value.get("scales"))
-    if scale not in scales:
-        raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
-    return scales[scale]
-
-
-def broken_rules(study: StudyOptions) -> list[str]:
-    """The sentence of every rule that a study breaks."""
-    rules = [
-        *((not getattr(study, part), f"{part} is empty: give at least one entry.") for part in _NEEDED),
-        (study.reference_arm not in study.arms, _unknown_arm("reference_arm", study.reference_arm, study)),
-        *(
-            (arm not in study.arms, _unknown_arm("comparisons", arm, study))
-            for pair in study.comparisons
-            for arm in pair
-        ),
-        *(
-            (arm not in study.arms, _unknown_arm("claims", arm, study))
-            for claim in study.claims
-            for arm in (claim.better, claim.than)
-        ),
-        *(
-            (
-                claim.mode not in ("", *study.modes),
-                f"claims refers to the mode {claim.mode!r}; modes are {_names(study.modes)}.",
-            )
-            for claim in study.claims
-        ),
-        *((len(pair) != 2, f"comparisons contains {pair}: give pairs of arms.") for pair in study.comparisons),
-        *(rule for name, arm in study.arms.items() for rule in _arm_rules(name, arm, study)),
-        *(
-            (not (benchmark.budgets and benchmark.folds), f"benchmarks.{name} requires budgets and folds.")
-            for name, benchmark in study.benchmarks.items()
-        ),
-        *(
-            (name not in MEASURES, f"measures contains {name!r}; choose from {', '.join(MEASURES)}.")
-            for name in study.measures
-        ),
-        (min(study.seeds.pretrain, study.seeds.finetune) < 1, "seeds.pretrain and seeds.finetune must be at least 1."),
-        (study.block_length < 1, f"block_length is {study.block_length}; it must be at least 1."),
-        (min([study.rates.fixed, *study.rates.grid]) <= 0, "rates.fixed and rates.grid must be above 0."),
-        (bool(study.rates.grid) and study.rates.seeds < 1, "rates.seeds must be at least 1."),
-        (
-            bool(study.rates.grid) and not study.rates.data,
+def broken_rules(study: StudyOptions) -> Iterator[str]:
+    """The sentence of every rule between options that a study breaks."""
+    for part in ("name", "arms", "architectures", "modes", "benchmarks", "finetune"):
+        if not getattr(study, part):
+            yield f"{part} is empty: give at least one entry."
+    yield from _unknown_names(study)
+    for name, arm in study.arms.items():
+        yield from _arm_rules(name, arm, study)
+    for name, benchmark in study.benchmarks.items():
+        if not (benchmark.budgets and benchmark.folds):
+            yield f"benchmarks.{name} requires budgets and folds."
+    if study.rates.grid and not study.rates.data:
+        yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
-            "such as {data: {val_split: val}}.",
-        ),
-    ]
-    return [sentence for broken, sentence in rules if broken]
+            "such as {data: {val_split: val}}."
+        )
 
 
-_MAY_BE_LEFT_OUT = {"arms": {}, "architectures": {}, "modes": {}, "benchmarks": {"folds": {}}}
-"""Maps whose entries are left out where they are null -> such maps in each entry."""
-_NEEDED = ("name", "arms", "architectures", "modes", "benchmarks", "finetune")
+def _unknown_names(study: StudyOptions) -> Iterator[str]:
+    compared = [("comparisons", arm) for pair in study.comparisons for arm in pair]
+    claimed = [("claims", arm) for claim in study.claims for arm in (claim.better, claim.than)]
+    for option, arm in [("reference_arm", study.reference_arm), *compared, *claimed]:
+        if arm not in study.arms:
+            yield f"{option} refers to {arm!r}, which is not an arm; arms are {', '.join(study.arms)}."
+    for claim in study.claims:
+        if claim.mode not in ("", *study.modes):
+            yield f"claims refers to the mode {claim.mode!r}; modes are {', '.join(study.modes)}."
 
 
-def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> list[tuple[bool, str]]:
-    before = study.arms.get(arm.after or "")
-    return [
-        (
-            arm.checkpoint is not None and arm.pretrain is not None,
+def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> Iterator[str]:
+    if arm.checkpoint is not None and arm.pretrain is not None:
+        yield (
             f"arms.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
-            "model.pretrained within pretrain.",
-        ),
-        (arm.after is not None and arm.pretrain is None, f"arms.{name} has after but no pretrain; give both."),
-        (
-            arm.after is not None and (before is None or before.pretrain is None or before.after is not None),
-            f"arms.{name}.after is {arm.after!r}; it must be an arm with its own pretrain and without after.",
-        ),
-    ]
-
-
-def _unknown_arm(option: str, name: str, study: StudyOptions) -> str:
-    return f"{option} refers to {name!r}, which is not an arm; arms are {_names(study.arms)}."
-
-
-def _names(entries: Mapping[str, Any]) -> str:
-    return ", ".join(entries)
+            "model.pretrained within pretrain."
+        )
+    if arm.after is None:
+        return
+    if arm.pretrain is None:
+        yield f"arms.{name} has after but no pretrain; give both."
+    before = study.arms.get(arm.after)
+    if before is None or before.pretrain is None or before.after is not None:
+        yield f"arms.{name}.after is {arm.after!r}; it must be an arm with its own pretrain and without after."

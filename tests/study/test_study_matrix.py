@@ -105,7 +105,7 @@ def test_a_scale_changes_what_it_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
-        (TEXT, ["seeds.finetune=0"], "seeds.pretrain and seeds.finetune must be at least 1"),
+        (TEXT, ["seeds.finetune=0"], "seeds.finetune must be a whole number of at least 1, got 0"),
         (TEXT, ["arms.deeper.after=none"], "arms.deeper.after is 'none'; it must be an arm with its own pretrain"),
         (TEXT, ["arms.depth.checkpoint=org/model"], "arms.depth has both checkpoint and pretrain: give one"),
         (
@@ -113,7 +113,11 @@ def test_a_scale_changes_what_it_names(tmp_path):
             ["reference_arm=nobody"],
             "reference_arm refers to 'nobody', which is not an arm; arms are none, depth, deeper",
         ),
-        (TEXT, ["comparisons=[[none,depth,deeper]]"], "give pairs of arms"),
+        (
+            TEXT,
+            ["comparisons=[[none,depth,deeper]]"],
+            r"comparisons\[0\] must be a pair of arms such as \[depth, none\], got \['none', 'depth', 'deeper'\]",
+        ),
         (
             TEXT.replace("data: {{data: {{val_split: val}}}}", "data: {{}}"),
             [],
@@ -125,14 +129,14 @@ def test_a_scale_changes_what_it_names(tmp_path):
             ["claims=[{better: depth, than: none, mode: full}]"],
             "claims refers to the mode 'full'; modes are frozen",
         ),
-        (TEXT, ["measures=[beauty]"], "measures contains 'beauty'; choose from iou_by_depth"),
+        (TEXT, ["measures=[beauty]"], r"measures\[0\] must be one of iou_by_depth, .*, got 'beauty'"),
         (TEXT, ["budget=3"], "'budget'"),
         ("arms: [", [], "tiny.yaml is not a YAML file that can be read: line 1: "),
         (TEXT, ["arm.depth=null"], "'arm'. Did you mean 'arms'"),
         (TEXT, ["arms.depth.titel=x"], "'arms.depth.titel'. Did you mean 'arms.depth.title'"),
         (TEXT, ["arms.depth.pretrain.optim.lear=1"], "'arms.depth.pretrain.optim.lear'. Did you mean"),
-        (TEXT, ["seeds.finetune=many"], "seeds.finetune must be a whole number, got 'many'"),
-        (TEXT, ["seeds.finetune=${seeds.pretrain}"], "seeds.finetune must be a whole number, got '"),
+        (TEXT, ["seeds.finetune=many"], "seeds.finetune must be a whole number of at least 1, got 'many'"),
+        (TEXT, ["seeds.finetune=${seeds.pretrain}"], "seeds.finetune must be a whole number of at least 1, got '"),
         (TEXT, ["benchmarks.world=8"], "'benchmarks.world' is a section with options of its own, got 8"),
         (TEXT, ["finetune.data.subset_size=null"], r"data.subset_size must be .*\(0 = all images\), got null"),
         (TEXT.replace("steps: 2", "steps: two"), [], r"tiny.yaml, line \d+: pretrain.schedule.steps must be .*'two'"),
