@@ -15,6 +15,7 @@ from ..reading import (
     merged,
     no_problems,
     read_override,
+    typed,
     written,
 )
 from ..recipes import read_config
@@ -77,9 +78,8 @@ def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     given = merged(defaults, given, RunConfig, depth=0)
     given = interpolated(given, reader.read(given, RunConfig), reader.problems)
     no_problems(reader.problems)
-    reader = TypeReader()
-    config = built(RunConfig, reader.read(given, RunConfig))
-    no_problems([*reader.problems, *broken_rules(config)])
+    config = built(RunConfig, typed(given, RunConfig))
+    no_problems(broken_rules(config))
     return config
 
 

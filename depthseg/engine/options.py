@@ -15,10 +15,10 @@ from ..reading import (
     NotNegative,
     Positive,
     PositiveCount,
-    TypeReader,
     at_least,
     literal,
     no_problems,
+    typed,
     write_yaml,
     written,
 )
@@ -282,7 +282,7 @@ class RunConfig:
         Raises:
             ValueError: One sentence per wrong option, all of them together; of a wrong type, these alone.
         """
-        self._typed()
+        typed(written(self.to_dict()), RunConfig)
         no_problems(broken_rules(self))
 
     def to_dict(self) -> dict[str, Any]:
@@ -292,11 +292,5 @@ class RunConfig:
     def save(self, path: str | Path) -> None:
         """Write the options as one complete YAML file, which `load_config` reads back to the same values."""
         with atomic_path(path) as temporary:
-            write_yaml(temporary, literal(self._typed()))
-
-    def _typed(self) -> dict[str, Any]:
-        """The options as their declared types; what a program gave may be a path, a tuple or a number of NumPy."""
-        reader = TypeReader()
-        values = reader.read(written(self.to_dict()), RunConfig)
-        no_problems(reader.problems)
-        return values
+            # What a program gave may be a path, a tuple or a number of NumPy.
+            write_yaml(temporary, literal(typed(written(self.to_dict()), RunConfig)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..reading import TypeReader, Written, built, merged, no_problems, read_yaml, written
+from ..reading import Written, built, merged, read_yaml, typed, written
 
 
 @dataclass
@@ -59,8 +59,5 @@ def read_facts(path: str | Path | None, **stated: Any) -> Facts:
     """
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"There is no file of facts {path}.")
-    reader = TypeReader()
     facts = merged(read_yaml(path) if path else Written({}), written(stated, "what is stated"))
-    values = reader.read(facts, Facts)
-    no_problems(reader.problems)
-    return built(Facts, values)
+    return built(Facts, typed(facts, Facts))

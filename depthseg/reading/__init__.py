@@ -6,7 +6,7 @@ Free maps, which declare no types, follow one rule: see `written.free_value`.
 """
 
 from .allowed import Allowed, BelongsTo, Count, NotNegative, Positive, PositiveCount, at_least
-from .declared import TypeReader, built, declared, no_problems
+from .declared import TypeReader, built, declared, no_problems, typed
 from .interpolation import interpolated, literal
 from .layers import Change, layered, merged, read_with_bases
 from .overrides import read_override, read_pairs
@@ -40,6 +40,7 @@ __all__ = [
     "read_yaml",
     "reference",
     "shown",
+    "typed",
     "write_yaml",
     "written",
 ]

@@ -204,6 +204,18 @@ def no_problems(problems: Sequence[str]) -> None:
         raise ValueError("\n".join(problems))
 
 
+def typed(given: Written, hint: Any) -> Any:
+    """Read a value as its declared type.
+
+    Raises:
+        ValueError: What does not fit.
+    """
+    reader = TypeReader()
+    value = reader.read(given, hint)
+    no_problems(reader.problems)
+    return value
+
+
 def built(hint: Any, value: Any) -> Any:
     """Make dataclasses of the dictionaries that `TypeReader.read` gives for them.
 

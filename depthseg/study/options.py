@@ -24,6 +24,7 @@ from ..reading import (
     no_problems,
     read_override,
     read_with_bases,
+    typed,
     written,
 )
 
@@ -203,7 +204,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         reader.read(change.given, StudyOptions)
     no_problems(reader.problems)
     # Nothing is put in: `${data.size}` means that of the run which the sections become part of.
-    study = _completed(built(StudyOptions, reader.read(_put_together(layers), StudyOptions)))
+    study = _completed(built(StudyOptions, typed(_put_together(layers), StudyOptions)))
     problems = list(broken_rules(study))
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
