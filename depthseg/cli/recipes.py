@@ -66,6 +66,7 @@ def options_text() -> str:
 
 On the command line write section.option=value, such as optim.lr=1e-4 or data.size=[96,320], and an
 entry of a map as model.encoder.depth=18. In a YAML file write sections; `base: NAME|FILE` begins with
-the options of a recipe or of another file.
+the options of a recipe or of another file. A map takes the place of the one below it, and another
+decoder, encoder or data set drops the map of options of the one below.
 
 {reference(RunConfig)}"""

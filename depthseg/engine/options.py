@@ -161,7 +161,7 @@ class PretextOptions:
     supervision: Literal["labels", "mono", "stereo", "mono_stereo"] = "labels"
     source_frames: Annotated[list[int], _NEIGHBOURS] = field(default_factory=lambda: [-1, 1])
     pose_network: PoseNetworkName = "separate"
-    pose_encoder: dict[str, Any] | None = None
+    pose_encoder: Annotated[dict[str, Any] | None, BelongsTo("pose_network")] = None
     intrinsics: Literal["given", "one_camera", "per_picture"] = "given"
     ssim_weight: Annotated[float, Allowed("a number in [0, 1]", lambda share: 0 <= share <= 1)] = 0.85
     smoothness_weight: NotNegative | None = None
