@@ -217,7 +217,7 @@ class ScheduleOptions:
 
     name: Literal["cosine", "poly", "constant"] = "cosine"
     steps: PositiveCount = 1000
-    warmup_steps: int = 0
+    warmup_steps: Count = 0
     power: Positive = 0.9
 
 

@@ -21,8 +21,8 @@ def broken_rules(config: RunConfig) -> list[str]:
         *_data_rules(config.data),
         *_pretext_rules(config.task, config.pretext, config.data),
         (
-            not 0 <= schedule.warmup_steps < schedule.steps,
-            f"schedule.warmup_steps must be at least 0 and below schedule.steps ({schedule.steps}), "
+            schedule.warmup_steps >= schedule.steps,
+            f"schedule.warmup_steps must be below schedule.steps ({schedule.steps}), "
             f"got {schedule.warmup_steps}. For a short trial set schedule.warmup_steps=0 as well.",
         ),
         (run.resume and run.overwrite, "run.resume and run.overwrite exclude each other: keep the run or remove it."),

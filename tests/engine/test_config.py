@@ -524,6 +524,7 @@ def test_another_decoder_encoder_or_data_set_drops_the_options_of_the_one_below(
     encoder = ["model.encoder.model_type=depthseg_vit", "model.encoder.hidden_size=8"]
     assert load_config(layers, encoder).model.encoder == {"model_type": "depthseg_vit", "hidden_size": 8}
     assert load_config(layers, encoder[::-1]).model.encoder == {"model_type": "depthseg_vit", "hidden_size": 8}
+    assert load_config("pretrain_synthetic_mono", ["pretext.pose_network=posecnn"]).pretext.pose_encoder is None
 
 
 def test_options_of_the_same_decoder_encoder_or_data_set_stay(layers):
