@@ -104,15 +104,17 @@ def test_options_arrive_as_their_declared_types(monkeypatch):
         share=1,
         on="off",
         calibration=Path("c"),
-        mode=3,
+        mode="b",
         own=mine,
     )
     assert received == {
         **{"names": ["16", "0016"], "sizes": [1000, 2], "share": 1.0, "on": False, "calibration": Path("c")},
-        **{"mode": 3, "own": mine},
+        **{"mode": "b", "own": mine},
     }
     load_dataset("mine", "x", "train", names=mine, sizes=None)
     assert received["names"] is mine and received["sizes"] is None
+    with pytest.raises(ValueError, match="^Data set 'mine': option mode must be one of a, b, got 'c'"):
+        load_dataset("mine", "x", "train", mode="c")
 
 
 def test_options_reach_the_data_set(tmp_path):
