@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-
-from ..choices import did_you_mean
 
 OWN_TERMS = "other"
 """The Hub's identifier of every licence that has no identifier of its own."""
@@ -213,9 +212,11 @@ def parse_licence(text: str) -> Licence:
         return replace(known, link=link) if known.id == OWN_TERMS else known
     if text.strip().lower() in LICENCES:
         return LICENCES[text.strip().lower()]
+    near = difflib.get_close_matches(text.strip().lower(), LICENCES, n=3)
+    hint = f" Did you mean {_either(near)}?" if near else ""
     raise ValueError(
-        f"Unknown licence: {text!r}.{did_you_mean(text.strip(), LICENCES)} Known licences: {', '.join(LICENCES)}. "
-        "Give any other licence as other:NAME:LINK."
+        f"Unknown licence: {text!r}.{hint} Known licences: {', '.join(LICENCES)}. Give any other licence as "
+        "other:NAME:LINK."
     )
 
 

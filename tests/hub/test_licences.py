@@ -254,9 +254,9 @@ def test_a_known_name_keeps_its_rules():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("apachy-2.0", r"Unknown licence: 'apachy-2.0'. Did you mean 'apache-2.0'\?"),
-        ("cc-by-nc-5.0", r"Did you mean 'cc-by-nc-4.0'"),
-        ("dinov3", r"Did you mean 'dinov3-license'\?"),
+        ("apachy-2.0", r"Unknown licence: 'apachy-2.0'. Did you mean apache-2.0\?"),
+        ("cc-by-nc-5.0", r"Did you mean cc-by-nc-4.0"),
+        ("dinov3", r"Did you mean dinov3-license\?"),
         (
             "quite new",
             r"Unknown licence: 'quite new'. Known licences: apache-2.0, mit, .*nvidia-segformer. .*other:NAME:LINK",
