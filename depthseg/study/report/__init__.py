@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
@@ -14,6 +15,8 @@ from .numbers import study_numbers
 from .sections import sections
 
 FOLDER = "report"
+DIGITS = 10
+"""Significant digits in `results.json`."""
 
 
 def write_report(out: str | Path) -> Path:
@@ -37,10 +40,19 @@ def write_report(out: str | Path) -> Path:
         )
     folder = Path(out) / FOLDER
     numbers = study_numbers(results)
-    write_json(folder / "results.json", numbers)
+    write_json(folder / "results.json", rounded(numbers))
     pictures, images = write_figures(numbers, folder / "figures")
     shown = sections(numbers, pictures)
     for name, text in (("report.md", to_markdown(numbers, shown)), ("index.html", to_html(numbers, shown, images))):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return folder / "index.html"
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to `DIGITS` significant digits: further ones depend on the processor and on the order of records."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

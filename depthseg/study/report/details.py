@@ -161,6 +161,8 @@ def cost(results: StudyResults) -> Row:
             row[kind] = {"cells": len(cells), "seconds": sum(record["seconds"] for record in cells)}
         rows.append(row)
     contents = [record.content for record in results.records]
+    # Of this study: pre-trainings may come from another one.
+    own = [content.get("command") for content in contents if content.get("study") == results.study["name"]]
     versions: dict[str, list[str]] = {}
     for content in contents:
         for name, version in (content.get("versions") or {}).items():
@@ -173,7 +175,7 @@ def cost(results: StudyResults) -> Row:
         "seconds": sum(content["seconds"] for content in contents),
         "hardware": _different(content.get("hardware") for content in contents),
         "versions": versions,
-        "command": next((content["command"] for content in contents if content.get("command")), None),
+        "command": next(filter(None, own), None),
     }
 
 
