@@ -102,7 +102,7 @@ class TransferMixin:
         if head_init not in HEAD_INITS:
             raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        source = cls._source_config(pretrained_model_name_or_path, hub_arguments)
+        source, source_class = cls._source(pretrained_model_name_or_path, hub_arguments)
         if config is None:
             # The dtype of the weights to load is not an option of the configuration, where "auto" has no meaning.
             kept = {name: kwargs.pop(name) for name in ("dtype", "torch_dtype") if name in kwargs}
@@ -110,7 +110,6 @@ class TransferMixin:
                 pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
             )
             kwargs = hub_arguments | kept | kwargs
-        source_class = task_class((source.architectures or ["an unknown class"])[0])
         plan = plan_transfer(source, config, source_class, cls, head_init, transfer_head)
         # Tensors with other shapes are accepted here and checked by part below.
         kwargs["ignore_mismatched_sizes"] = True
@@ -126,14 +125,14 @@ class TransferMixin:
         if transfer_head:
             take_pretext_body(model, source_class, pretrained_model_name_or_path, hub_arguments)
         model.freeze_unused_parameters()
-        revision = source_revision(pretrained_model_name_or_path, hub_arguments)
-        model.transfer_report = make_report(model, plan, source, source_class, pretrained_model_name_or_path, revision)
+        name, revision = pretrained_model_name_or_path, source_revision(pretrained_model_name_or_path, hub_arguments)
+        model.transfer_report = make_report(model, plan, source, source_class, name, revision)
         model.record_lineage()
         return (model, info) if output_loading_info else model
 
     @classmethod
-    def _source_config(cls, path: Any, hub_arguments: dict[str, Any]) -> Any:
-        """Read the checkpoint's own configuration; other model types are refused."""
+    def _source(cls, path: Any, hub_arguments: dict[str, Any]) -> tuple[Any, type[TransferMixin]]:
+        """Read the checkpoint's own configuration and class; other model types are refused."""
         values, _ = cls.config_class.get_config_dict(path, **hub_arguments)
         model_type = values.get("model_type")
         if model_type != cls.config_class.model_type:
@@ -141,7 +140,8 @@ class TransferMixin:
                 f"{path} contains a checkpoint of model type {model_type!r}, not of "
                 f"{cls.config_class.model_type!r}; load it with the class that saved it."
             )
-        return cls.config_class.from_dict(values)
+        source = cls.config_class.from_dict(values)
+        return source, task_class((source.architectures or ["an unknown class"])[0])
 
     @staticmethod
     def _refuse_partial(parts: set[str], info: dict[str, Any], path: Any) -> None:
