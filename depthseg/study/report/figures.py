@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..results import Setting
-from .detail_tables import groups_of, measure_names, measure_text
 from .findings import rows_of
 from .hero import hero, what_whiskers_are
-from .sections import Picture
-from .style import QUIET, SETTINGS, Looks, new_figure, tidy, write_figure
+from .style import QUIET, SETTINGS, Looks, panels, tidy, write_figure
+from .tables import measure_groups, measure_text
 
 Row = Mapping[str, Any]
 
@@ -32,7 +32,22 @@ LETTER_INCHES = 0.06
 """Widths in a legend: of the line beside a name, and of a letter of the name."""
 
 
-def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[str, bytes]]:
+@dataclass(frozen=True)
+class Picture:
+    """The texts of one figure.
+
+    Attributes:
+        name: Its files are `figures/NAME.png` and `figures/NAME.pdf`.
+        caption: Its caption.
+        alt: Its alternative text.
+    """
+
+    name: str
+    caption: str
+    alt: str
+
+
+def write_figures(numbers: Row, folder: Path) -> dict[str, Picture]:
     """Draw all figures that have data.
 
     Args:
@@ -40,50 +55,47 @@ def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[
         folder: Folder for a PNG and a PDF of each.
 
     Returns:
-        By name: the texts of each figure, and its PNG.
+        The texts of each figure, by name.
     """
-    pictures, images = {}, {}
+    pictures = {}
     with matplotlib.rc_context(SETTINGS):
         for picture, figure in _figures(numbers, Looks(numbers["arms"])):
             pictures[picture.name] = picture
-            images[picture.name] = write_figure(figure, folder, picture.name)
-    return pictures, images
+            write_figure(figure, folder, picture.name)
+    return pictures
 
 
 def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
+    names = "; ".join(entry["title"] for entry in numbers["arms"].values())
     if numbers["main"]:
-        yield _hero_picture(numbers), hero(numbers, looks)
+        yield _hero_picture(numbers, names), hero(numbers, looks)
     if numbers["curves"]:
         caption = "Learning curves: mean IoU on the test images; bands span the lowest to the highest run."
-        picture = Picture(
-            "curves", caption, f"Learning curves of {_names(numbers)}. The table of scores contains the numbers."
-        )
+        picture = Picture("curves", caption, f"Learning curves of {names}. The table of scores contains the numbers.")
         yield picture, _grid(numbers["curves"], numbers, looks, _learning_curves)
     if numbers["rates"]:
         caption = "Learning-rate sensitivity: mean IoU on validation images; circles: chosen rate"
         caption += "; dashed line: fixed rate." if numbers["fixed_rate"] else "."
-        picture = Picture(
-            "rates",
-            caption,
-            f"Mean IoU over learning rate of {_names(numbers)}. The table below contains the numbers.",
-        )
+        alt = f"Mean IoU over learning rate of {names}. The table below contains the numbers."
         places = {
             f"{row['architecture']}, {row['mode']}, {row['budget']} labels": {
                 name: row[name] for name in ("architecture", "mode")
             }
             for row in numbers["rates"]
         }
-        yield picture, _grid(numbers["rates"], numbers, looks, _rate_drawer(numbers["fixed_rate"]), places)
-    for place, name in enumerate(measure_names(numbers)):
+        drawer = _rate_drawer(numbers["fixed_rate"])
+        yield Picture("rates", caption, alt), _grid(numbers["rates"], numbers, looks, drawer, places)
+    for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         text = measure_text(name)
         caption = f"{text.title} ({text.unit}); bars span the lowest to the highest run."
         rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
-        alt = f"{text.title} of {_names(numbers)}. The table below contains the numbers."
-        picture = Picture(f"measure{place}", caption, alt)
-        yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups_of(numbers, name)))
+        picture = Picture(
+            f"measure{place}", caption, f"{text.title} of {names}. The table below contains the numbers."
+        )
+        yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups))
 
 
-def _hero_picture(numbers: Row) -> Picture:
+def _hero_picture(numbers: Row, names: str) -> Picture:
     rows = numbers["main"]
     several = len({row["budget"] for row in rows}) > 1
     what = "Mean IoU over the number of labelled images" if several else "Mean IoU of the arms"
@@ -94,12 +106,8 @@ def _hero_picture(numbers: Row) -> Picture:
     best = max(rows, key=lambda row: row["mean_iou"])
     place = Setting(**{name: best[name] for name in numbers["settings"][0]})
     best_arm = numbers["arms"][best["arm"]]["title"]
-    alt = f"{what}, for {_names(numbers)}. Highest: {best_arm} ({place}), {best['mean_iou']:.1f}."
+    alt = f"{what}, for {names}. Highest: {best_arm} ({place}), {best['mean_iou']:.1f}."
     return Picture("hero", caption, alt)
-
-
-def _names(numbers: Row) -> str:
-    return "; ".join(entry["title"] for entry in numbers["arms"].values())
 
 
 def _grid(
@@ -112,16 +120,13 @@ def _grid(
     """One panel for each place that has rows, one legend below; places are settings unless others are given."""
     places = places or {str(Setting(**entry)): entry for entry in numbers["settings"] if rows_of(rows, entry)}
     columns = min(len(places), COLUMNS)
-    lines = -(-len(places) // columns)
     width = max(FRAME[0] * columns, 4.6)
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
     longest = max(len(numbers["arms"][arm]["title"]) for arm in arms)
     per_line = max(1, int(width / (HANDLE_INCHES + LETTER_INCHES * longest)))
-    figure = new_figure(width, FRAME[1] * lines + LEGEND_INCHES * -(-len(arms) // per_line))
-    frames = figure.subplots(lines, columns, squeeze=False).ravel()
-    for frame in frames[len(places) :]:
-        frame.set_visible(False)
-    for axes, (title, entry) in zip(frames, places.items(), strict=False):
+    legend_inches = LEGEND_INCHES * -(-len(arms) // per_line)
+    figure, frames = panels(len(places), columns, (width / columns, FRAME[1]), legend_inches)
+    for axes, (title, entry) in zip(frames, places.items(), strict=True):
         draw(axes, rows_of(rows, entry), looks)
         axes.set_title(title, loc="left", fontweight="bold")
         tidy(axes)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from .findings import rows_of
-from .style import QUIET, Looks, new_figure, spread_apart, tidy
+from .style import QUIET, Looks, panels, spread_apart, tidy
 
 Row = Mapping[str, Any]
 
@@ -27,10 +27,10 @@ PANEL_OF = ("architecture", "mode", "benchmark")
 
 def hero(numbers: Row, looks: Looks) -> Figure:
     """Label-efficiency curves, a panel for each architecture, mode and benchmark; with one budget a dot plot."""
-    panels = [rows for rows in _panels(numbers) if rows]
-    if len({row["budget"] for row in numbers["main"]}) > 1:
-        return _curves(panels, numbers, looks)
-    return _dots(panels, numbers, looks)
+    places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
+    groups = [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
+    draw = _curves if len({row["budget"] for row in numbers["main"]}) > 1 else _dots
+    return draw([rows for rows in groups if rows], numbers, looks)
 
 
 def whiskers(row: Row) -> tuple[float, float]:
@@ -48,23 +48,13 @@ def what_whiskers_are(rows: Sequence[Row]) -> str:
     return "Bars are 95 % intervals; for open markers, which have no interval, they span the lowest to the highest run"
 
 
-def _panels(numbers: Row) -> list[list[Row]]:
-    places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
-    return [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
-
-
 def _title(row: Row) -> str:
     return ", ".join(row[name] for name in PANEL_OF)
 
 
-def _curves(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
-    columns = min(len(panels), 2)
-    lines = -(-len(panels) // columns)
-    figure = new_figure(PANEL[0] * columns, PANEL[1] * lines)
-    frames = figure.subplots(lines, columns, squeeze=False).ravel()
-    for frame in frames[len(panels) :]:
-        frame.set_visible(False)
-    for axes, rows in zip(frames, panels, strict=False):
+def _curves(groups: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
+    figure, frames = panels(len(groups), min(len(groups), 2), PANEL)
+    for axes, rows in zip(frames, groups, strict=True):
         _label_curves(axes, rows, numbers, looks)
     return figure
 
@@ -140,12 +130,11 @@ def _step_dots(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     tidy(axes)
 
 
-def _dots(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
+def _dots(groups: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
     """One row of plots for each panel: mean IoU on the left, steps to 95 % on the right."""
-    tallest = max(map(len, panels))
-    figure = new_figure(7.0, len(panels) * (tallest * ROW_INCHES + 1.0))
-    grid = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.2, 1))
-    for (left, right), rows in zip(grid, panels, strict=True):
+    size = (3.5, max(map(len, groups)) * ROW_INCHES + 1.0)
+    figure, frames = panels(2 * len(groups), 2, size, width_ratios=(2.2, 1))
+    for left, right, rows in zip(frames[::2], frames[1::2], groups, strict=True):
         for place, row in enumerate(rows):
             _bar(left, whiskers(row), (-place, -place), looks.colour(row["arm"]))
             left.plot(row["mean_iou"], -place, **looks.line(row["arm"]) | {"linestyle": ""})

@@ -1,33 +1,68 @@
-"""The report as one self-contained HTML file."""
+"""The report as one HTML page, rendered from its Markdown."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+import html
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from ...engine.atomic import atomic_path
+from .markdown import anchor
 
-from .sections import Section
+try:
+    from markdown_it import MarkdownIt
+except ImportError as error:
+    raise ImportError(
+        'Rendering a report as HTML needs markdown-it-py: python -m pip install "markdown-it-py>=3"'
+    ) from error
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}: results of a study</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}</main>
+</body>
+</html>
+"""
 
 
-def to_html(numbers: Mapping[str, Any], sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
-    """The whole report; only links to records and PDFs refer to other files.
+def write_page(report: Path) -> Path:
+    """Write `index.html` beside a report.
 
     Args:
-        numbers: See `study_numbers`.
-        sections: The sections.
-        images: PNG of each figure, by name.
+        report: The Markdown file; its figures become part of the page, which refers to other files only by links.
+
+    Returns:
+        The page.
     """
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("page.html.jinja").render(
-        numbers=numbers,
-        sections=sections,
-        images={name: base64.b64encode(image).decode() for name, image in images.items()},
-    )
+    reader = MarkdownIt("commonmark").enable("table")
+    # Tables may be wider than the screen; they scroll on their own, with the keyboard as well.
+    reader.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
+    reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = reader.parse(report.read_text(encoding="utf-8"))
+    for token, content in zip(tokens, tokens[1:], strict=False):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor("".join(child.content for child in content.children)))
+        for child in token.children or ():
+            if child.type == "image":
+                image = (report.parent / child.attrGet("src")).read_bytes()
+                child.attrSet("src", f"data:image/png;base64,{base64.b64encode(image).decode()}")
+    page = report.with_name("index.html")
+    with atomic_path(page) as temporary:
+        temporary.write_text(
+            PAGE.format(
+                title=html.escape("".join(child.content for child in tokens[1].children)),
+                style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+                body=reader.renderer.render(tokens, reader.options, {}),
+            ),
+            encoding="utf-8",
+        )
+    return page

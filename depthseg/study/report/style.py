@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -94,20 +94,29 @@ def _ends(group: Sequence[int], heights: Sequence[float], distance: float) -> tu
     return middle - half, middle + half
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def panels(
+    count: int, columns: int, size: tuple[float, float], below: float = 0.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of empty panels, row by row.
+
+    Args:
+        count: Number of panels.
+        columns: Panels of a row.
+        size: Width and height of a panel in inches.
+        below: Height of what is below them in inches.
+        options: Of `Figure.subplots`.
+    """
+    lines = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * lines + below), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    frames = figure.subplots(lines, columns, squeeze=False, **options).ravel()
+    for frame in frames[count:]:
+        frame.set_visible(False)
+    return figure, list(frames[:count])
 
 
-def write_figure(figure: Figure, folder: Path, name: str) -> bytes:
-    """Write `NAME.png` and `NAME.pdf`; return the PNG."""
-    image = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(image, format="png", dpi=DOTS_PER_INCH, facecolor="white")
-        with atomic_path(folder / f"{name}.pdf") as temporary:
-            figure.savefig(temporary, format="pdf", facecolor="white", metadata={"CreationDate": None})
-    with atomic_path(folder / f"{name}.png") as temporary:
-        temporary.write_bytes(image.getvalue())
-    return image.getvalue()
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write `NAME.png` and `NAME.pdf`."""
+    for options in ({"format": "png", "dpi": DOTS_PER_INCH}, {"format": "pdf", "metadata": {"CreationDate": None}}):
+        with matplotlib.rc_context(SETTINGS), atomic_path(folder / f"{name}.{options['format']}") as temporary:
+            figure.savefig(temporary, facecolor="white", **options)
