@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from depthseg.cli import main
 from depthseg.study.convergence import Convergence, summarise_curves
 from depthseg.study.report import figures, tables, write_report
 from depthseg.study.report.html import write_page
+from depthseg.study.report.markdown import to_markdown
 from depthseg.study.report.tables import claim_tables, rate_tables, start_tables
 from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
@@ -242,6 +244,17 @@ def test_what_is_written_and_where_is_logged_once_before_it_is_computed(tmp_path
     records = len(list((out / "cells").glob("*.json")))
     assert message == f"writing report.md, results.json and figures of {records} records to {out / 'report'}"
     assert not (out / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["camvid", "world"])
+def test_the_committed_reports_are_rendered_from_the_committed_numbers(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "write_figure", lambda *_: None)
+    report = Path(__file__).parents[2] / "training" / "studies" / "results" / name / "report"
+    numbers = json.loads((report / "results.json").read_text())
+    text = to_markdown(numbers, figures.write_figures(numbers, tmp_path))
+    assert text == (report / "report.md").read_text()
+    named = set(re.findall(r"\]\((figures/[^)]*)\)", text))
+    assert named == {f"figures/{path.name}" for path in (report / "figures").iterdir()}
 
 
 @pytest.mark.usefixtures("without_figures")
