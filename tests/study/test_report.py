@@ -19,7 +19,7 @@ from depthseg.study.convergence import Convergence, summarise_curves
 from depthseg.study.report import figures, tables, write_report
 from depthseg.study.report.html import write_page
 from depthseg.study.report.markdown import to_markdown
-from depthseg.study.report.tables import claim_tables, rate_tables, start_tables
+from depthseg.study.report.tables import claim_table, fixed_rate_table, rate_table, start_table
 from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
 
@@ -118,7 +118,7 @@ def test_differences_are_those_of_the_means(whole):
 def test_claims_are_tested_in_their_direction_and_mode(whole):
     _, _, numbers = whole
     assert not [row for row in numbers["comparisons"] if (row["a"], row["b"]) == ("hub", "depth")]
-    (table,) = claim_tables(numbers)
+    table = claim_table(numbers)
     shown = texts(table)
     places = [("full", 8), ("full", 32), ("frozen", 8), ("frozen", 32)]
     expected = [("depth", "none", place) for place in places[2:]] + [("depth", "hub", place) for place in places]
@@ -148,7 +148,7 @@ def test_rates_are_told_with_the_labels_that_they_were_chosen_with(whole):
     """Four labels, which no setting of the study has."""
     _, _, numbers = whole
     assert {row["budget"] for row in numbers["rates"]} == {4} and {row["budget"] for row in numbers["main"]} == {8, 32}
-    table, beside = rate_tables(numbers)
+    table, beside = rate_table(numbers), fixed_rate_table(numbers)
     assert table.caption.startswith("Mean IoU in points on validation images for each learning rate, with 4 labels")
     assert [column.title for column in table.columns[:2]] == ["Mode", "Arm"] and len(table.rows) == len(TITLES) * 2
     chosen = only(numbers["main"], arm="depth", mode="frozen", budget=32)
@@ -171,14 +171,14 @@ def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path
 
 def test_what_each_start_has_seen(whole):
     _, path, numbers = whole
-    (table,) = start_tables(numbers)
+    table = start_table(numbers)
     shown = {first: rest for first, *rest in texts(table)}
     assert shown[TITLES["none"]] == ["random", *[NOTHING] * 6]
     assert shown[TITLES["hub"]] == ["a given checkpoint", *[NOTHING] * 6]
     assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "transferred", "2000", "900", "8"]
     assert "Fine-tuning: 100 steps of 4 images of 64x192 pixels." in path.read_text()
     flow = numbers["starts"][1] | {"task": "flow", "decoder": False}
-    (table,) = start_tables(numbers | {"starts": [*numbers["starts"], flow]})
+    table = start_table(numbers | {"starts": [*numbers["starts"], flow]})
     assert "a difference between such arms includes the effect of the decoder" in table.notes[-1]
 
 

@@ -96,13 +96,11 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
 
 
 def _hero_picture(numbers: Row, names: str) -> Picture:
-    rows = numbers["main"]
-    several = len({row["budget"] for row in rows}) > 1
-    what = "Mean IoU over the number of labelled images" if several else "Mean IoU of the arms"
-    second = "Inset, for the largest number of labels" if several else "Right"
+    rows, what = numbers["main"], "Mean IoU over the number of labelled images"
     caption = f"{what}. {what_whiskers_are(rows)}."
     if any(row["steps_to_95"] is not None for row in rows):
-        caption += f" {second}: steps to 95 % of the final score of a run, mean, lowest and highest run."
+        caption += " Inset, for the largest number of labels: steps to 95 % of the final score of a run, mean, lowest "
+        caption += "and highest run."
     best = max(rows, key=lambda row: row["mean_iou"])
     place = Setting(**{name: best[name] for name in numbers["settings"][0]})
     best_arm = numbers["arms"][best["arm"]]["title"]

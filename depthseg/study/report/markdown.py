@@ -7,23 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from . import tables as made
 from .figures import Picture
 from .findings import findings, overview
-from .tables import (
-    Table,
-    claim_tables,
-    class_tables,
-    comparison_tables,
-    cost_table,
-    measure_groups,
-    measure_table,
-    measure_text,
-    missing_tables,
-    pretraining_tables,
-    rate_tables,
-    score_tables,
-    start_tables,
-)
+from .tables import Table, measure_groups, measure_text
 from .text import duration, plural
 
 Row = Mapping[str, Any]
@@ -52,7 +39,7 @@ def to_markdown(numbers: Row, pictures: Mapping[str, Picture]) -> str:
         numbers: See `study_numbers`.
         pictures: The figures, by name.
     """
-    parts = [(title, blocks) for title, found in _sections(numbers, pictures) if (blocks := list(found))]
+    parts = [(title, found) for title, found in _sections(numbers, pictures) if found]
     scale = f"Scale: {numbers['scale']}." if numbers["scale"] else ""
     contents = " · ".join(f"[{escape(title)}](#{anchor(title)})" for title, _ in parts)
     blocks = [f"# {escape(numbers['name'])}", *map(escape, filter(None, (numbers["summary"], scale))), contents]
@@ -71,7 +58,7 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[str, Iterable[str]]]:
+def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[str, list[str]]]:
     """Title and blocks of each section; one without blocks is left out."""
 
     def drawn(name: str) -> Iterator[str]:
@@ -79,28 +66,29 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[s
             yield f"![{escape(pictures[name].alt)}](figures/{name}.png)"
             yield f"{escape(pictures[name].caption)} ([PDF](figures/{name}.pdf))"
 
-    def shown(*tables: Table) -> Iterator[str]:
-        for table in tables:
+    def shown(*tables: Table, before: str = "") -> Iterator[str]:
+        filled = [table for table in tables if table.rows]
+        yield from [before] if filled and before else []
+        for table in filled:
             yield from table_blocks(table, numbers["labels"])
 
-    yield (
-        "Findings",
-        (*map(escape, overview(numbers)), *drawn("hero"), *_findings(numbers), *shown(*claim_tables(numbers))),
-    )
-    yield "Set-up", (*_setup(numbers), *shown(*start_tables(numbers)))
-    yield "Scores", (HOW_TO_READ_SCORES, *shown(*score_tables(numbers)))
-    compared = list(shown(*comparison_tables(numbers)))
-    yield "Comparisons", [HOW_TO_READ_COMPARISONS, *compared] if compared else []
-    yield "Learning curves", drawn("curves")
-    at_fixed_rate = comparison_tables(numbers, "comparisons_fixed")
-    yield "Learning rates", (*drawn("rates"), *shown(*rate_tables(numbers), *at_fixed_rate))
-    yield "Classes", shown(*class_tables(numbers))
+    statements = [block for item in findings(numbers).items() for block in _list(*item)]
+    claims = shown(made.claim_table(numbers))
+    yield "Findings", [*map(escape, overview(numbers)), *drawn("hero"), *statements, *claims]
+    yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.start_table(numbers))]
+    yield "Scores", [*shown(*made.score_tables(numbers), before=HOW_TO_READ_SCORES)]
+    yield "Comparisons", [*shown(*made.comparison_tables(numbers), before=HOW_TO_READ_COMPARISONS)]
+    yield "Learning curves", [*drawn("curves")]
+    at_fixed_rate = (made.fixed_rate_table(numbers), *made.comparison_tables(numbers, "comparisons_fixed"))
+    yield "Learning rates", [*drawn("rates"), *shown(made.rate_table(numbers), *at_fixed_rate)]
+    yield "Classes", [*shown(made.class_table(numbers))]
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
-        yield measure_text(name).title, (*drawn(f"measure{place}"), *shown(measure_table(numbers, name, groups)))
-    yield "Pre-training", shown(*pretraining_tables(numbers))
-    yield "Cost", (*map(escape, _cost(numbers["cost"])), *shown(cost_table(numbers)))
+        table = made.measure_table(numbers, name, groups)
+        yield measure_text(name).title, [*drawn(f"measure{place}"), *shown(table)]
+    yield "Pre-training", [*shown(made.pretraining_table(numbers))]
+    yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]
     left_out = _list("Records that are not used", numbers["left_out"])
-    yield "Missing runs", (*left_out, *shown(*missing_tables(numbers)))
+    yield "Missing runs", [*left_out, *shown(made.missing_table(numbers))]
 
 
 def _list(heading: str, items: Sequence[str]) -> list[str]:
@@ -111,18 +99,12 @@ def _points(items: Iterable[str]) -> str:
     return "\n".join(f"- {escape(item)}" for item in items)
 
 
-def _findings(numbers: Row) -> Iterator[str]:
-    for found in findings(numbers):
-        yield from _list(found.setting, found.sentences)
-
-
-def _setup(numbers: Row) -> Iterator[str]:
+def _setup(finetuning: Sequence[Row]) -> list[str]:
     kinds = [
         f"{row['steps']} steps of {plural(row['batch_size'], 'image')} of {'x'.join(map(str, row['size']))} pixels"
-        for row in numbers["finetuning"]
+        for row in finetuning
     ]
-    if kinds:
-        yield f"Fine-tuning: {'; '.join(kinds)}."
+    return [f"Fine-tuning: {'; '.join(kinds)}."] if kinds else []
 
 
 def _cost(cost: Row) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -69,29 +70,16 @@ def tidy(axes: Axes) -> None:
 def spread_apart(heights: Sequence[float], distance: float) -> list[float]:
     """Move labels up and down, as little as needed, until they are at least this far apart.
 
-    The order is kept. Overlapping labels are spaced evenly about their common centre.
+    The order is kept. Less their distances, the places are the isotonic regression of the heights, by its min-max
+    formula (Robertson, Wright and Dykstra 1988).
     """
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    groups: list[list[int]] = []
-    for place in order:
-        groups.append([place])
-        while len(groups) > 1 and _ends(groups[-2], heights, distance)[1] + distance > (
-            _ends(groups[-1], heights, distance)[0] + 1e-12
-        ):
-            last = groups.pop()
-            groups[-1] += last
+    free = np.array([heights[place] - rank * distance for rank, place in enumerate(order)])
     placed = list(heights)
-    for group in groups:
-        low, _ = _ends(group, heights, distance)
-        for rank, place in enumerate(group):
-            placed[place] = low + rank * distance
+    for rank, place in enumerate(order):
+        means = [[free[first : last + 1].mean() for last in range(rank, len(free))] for first in range(rank + 1)]
+        placed[place] = float(max(map(min, means))) + rank * distance
     return placed
-
-
-def _ends(group: Sequence[int], heights: Sequence[float], distance: float) -> tuple[float, float]:
-    middle = sum(heights[place] for place in group) / len(group)
-    half = (len(group) - 1) * distance / 2
-    return middle - half, middle + half
 
 
 def panels(

@@ -61,7 +61,8 @@ class Table:
     Attributes:
         caption: Its caption.
         columns: Its columns.
-        rows: The numbers of each row; `records` are the keys of the run records that they are from.
+        rows: The numbers of each row; `records` are the keys of the run records that they are from. A table without
+            rows is left out.
         notes: Notes below it.
     """
 
@@ -135,6 +136,41 @@ CLAIM_COLUMNS = (
     Column("Adjusted p", "p_adjusted", p_value),
 )
 
+START_COLUMNS = (
+    Column("Task", "task", str, words=True),
+    Column("Data and supervision", "source", str, words=True),
+)
+
+DECODER_COLUMNS = (
+    Column("Decoder", "decoder", {True: "transferred", False: "not transferred"}.get, words=True),
+    Column("Samples", "samples", whole),
+    Column("Steps", "steps", whole),
+    Column("Batch size", "batch_size", whole),
+)
+
+BOTH_RATES_COLUMNS = (
+    Column("Chosen rate", "rates", rates),
+    Column("mIoU", "mean_iou"),
+    Column("Runs", "runs", whole),
+    Column("Fixed rate", ("fixed", "rates"), rates),
+    Column("mIoU at fixed rate", ("fixed", "mean_iou")),
+    Column("Runs at fixed rate", ("fixed", "runs"), whole),
+)
+
+COST_COLUMNS = (
+    Column("Pre-training cells", ("pretrain", "cells"), whole),
+    Column("Pre-training time", ("pretrain", "seconds"), duration),
+    Column("Fine-tuning cells", ("finetune", "cells"), whole),
+    Column("Fine-tuning time", ("finetune", "seconds"), duration),
+)
+
+MISSING_COLUMNS = (
+    *(Column(name.capitalize(), name, str, words=True) for name in PLACE[:3]),
+    Column("Labels", "budget", str, words=True),
+    Column("Kind", "role", str, words=True),
+    Column("Missing", "runs", ", ".join, words=True),
+)
+
 
 def arm_column(numbers: Row, title: str = "Arm", key: str = "arm") -> Column:
     """The title of an arm."""
@@ -161,49 +197,42 @@ def caption(numbers: Row, text: str, names: Sequence[str] = PLACE) -> str:
     return f"{text} ({', '.join(values)})." if values else f"{text}."
 
 
-def claim_tables(numbers: Row) -> Iterator[Table]:
-    """Published findings and the result of this study; nothing if it has no claims."""
-    rows = [
-        row | {"text": claim["text"], "verdict": verdict(row)}
-        for claim in numbers["claims"]
-        for row in claim_rows(claim, numbers)
-    ]
-    if rows:
-        yield Table(
-            caption(numbers, "Published findings, tested in this study"),
-            (Column("Finding", "text", str, words=True), *place_columns(numbers, arm=False), *CLAIM_COLUMNS),
-            rows,
-            (
-                "Supported: the difference of mean IoU (in points, at the chosen learning rates) is significant in "
-                "the direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: "
-                "it is not significant, which does not refute the finding. Not tested: too few runs for a p-value. "
-                "The notes below the comparisons describe the intervals and their conditions.",
-            ),
-        )
+def claim_table(numbers: Row) -> Table:
+    """Published findings and the result of this study."""
+    return Table(
+        caption(numbers, "Published findings, tested in this study"),
+        (Column("Finding", "text", str, words=True), *place_columns(numbers, arm=False), *CLAIM_COLUMNS),
+        [
+            row | {"text": claim["text"], "verdict": verdict(row)}
+            for claim in numbers["claims"]
+            for row in claim_rows(claim, numbers)
+        ],
+        (
+            "Supported: the difference of mean IoU (in points, at the chosen learning rates) is significant in the "
+            "direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: it is "
+            "not significant, which does not refute the finding. Not tested: too few runs for a p-value. The notes "
+            "below the comparisons describe the intervals and their conditions.",
+        ),
+    )
 
 
-def start_tables(numbers: Row) -> Iterator[Table]:
-    """The initialisation of each arm."""
-    rows = [row | {"task": row.get("task") or STARTS[row["start"]]} for row in numbers["starts"]]
-    brings = {row["decoder"] for row in rows if "decoder" in row}
-    if brings:
-        for row in rows:
-            row["source"] = ", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING
-        yield Table(
-            "Initialisation of each arm before fine-tuning.",
-            (
-                arm_column(numbers),
-                Column("Task", "task", str, words=True),
-                Column("Data and supervision", "source", str, words=True),
-                arm_column(numbers, "After", "after"),
-                Column("Decoder", "decoder", {True: "transferred", False: "not transferred"}.get, words=True),
-                Column("Samples", "samples", whole),
-                Column("Steps", "steps", whole),
-                Column("Batch size", "batch_size", whole),
-            ),
-            rows,
-            DECODER_NOTES if len(brings) > 1 else DECODER_NOTES[:1],
-        )
+def start_table(numbers: Row) -> Table:
+    """The initialisation of each arm; nothing before the first pre-training."""
+    transferred = {row["decoder"] for row in numbers["starts"] if "decoder" in row}
+    return Table(
+        "Initialisation of each arm before fine-tuning.",
+        (arm_column(numbers), *START_COLUMNS, arm_column(numbers, "After", "after"), *DECODER_COLUMNS),
+        [
+            row
+            | {
+                "task": row.get("task") or STARTS[row["start"]],
+                "source": ", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING,
+            }
+            for row in numbers["starts"]
+            if transferred
+        ],
+        DECODER_NOTES if len(transferred) > 1 else DECODER_NOTES[:1],
+    )
 
 
 def score_tables(numbers: Row) -> Iterator[Table]:
@@ -216,12 +245,8 @@ def score_tables(numbers: Row) -> Iterator[Table]:
                 for row in rows_of(numbers["baselines"], setting)
                 for name, score in row["mean_iou"].items()
             ]
-            yield Table(
-                f"{Setting(**setting)}: mean IoU in points on the test images.",
-                columns,
-                [*found, *baselines],
-                _interval_notes(found, numbers),
-            )
+            text = f"{Setting(**setting)}: mean IoU in points on the test images."
+            yield Table(text, columns, [*found, *baselines], _interval_notes(found, numbers))
 
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
@@ -231,13 +256,9 @@ def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table
     tested = sum(row["p_value"] is not None for row in numbers[rows])
     family = [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
     for setting in numbers["settings"]:
-        if found := rows_of(numbers[rows], setting):
-            yield Table(
-                f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second.",
-                columns,
-                found,
-                [*family, *_interval_notes(found, numbers)],
-            )
+        found = rows_of(numbers[rows], setting)
+        text = f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second."
+        yield Table(text, columns, found, [*family, *_interval_notes(found, numbers)])
 
 
 def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
@@ -253,49 +274,28 @@ def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
     ]
 
 
-def rate_tables(numbers: Row) -> Iterator[Table]:
-    """Learning-rate sensitivity and the chosen rate; scores at the chosen and at the fixed rate, side by side."""
+def rate_table(numbers: Row) -> Table:
+    """Learning-rate sensitivity and the chosen rate."""
     rows, names = numbers["rates"], PLACE[:2]
-    if rows:
-        grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
-        seeds = sorted({count for row in rows for count in row["seeds"].values()})
-        text = f"Mean IoU in points on validation images for each learning rate, with {rows[0]['budget']} labels"
-        yield Table(
-            caption(numbers, text, names),
-            (
-                *place_columns(numbers, names),
-                *(Column(rate, ("scores", rate)) for rate in grid),
-                Column("Chosen", "chosen", "{:g}".format),
-                Column("At the end of the grid", "at_edge", {True: "yes", False: "no"}.get),
-            ),
-            rows,
-            (
-                f"Runs per mean: {', '.join(map(str, seeds))}. They use the first pre-training and other seeds than "
-                "the tables above. The chosen rate is used for all numbers of labels and all seeds. The intervals do "
-                "not include the uncertainty of this choice.",
-                *_rate_notes(rows, numbers),
-            ),
-        )
-    fixed = {_place(row): row for row in numbers["fixed"]}
-    both = [
-        row | {"fixed": other, "records": list(dict.fromkeys([*row["records"], *other["records"]]))}
-        for row in numbers["main"]
-        if (other := fixed.get(_place(row)))
-    ]
-    if both:
-        yield Table(
-            caption(numbers, "Mean IoU in points on the test images, at the chosen and at the fixed learning rate"),
-            (
-                *place_columns(numbers),
-                Column("Chosen rate", "rates", rates),
-                Column("mIoU", "mean_iou"),
-                Column("Runs", "runs", whole),
-                Column("Fixed rate", ("fixed", "rates"), rates),
-                Column("mIoU at fixed rate", ("fixed", "mean_iou")),
-                Column("Runs at fixed rate", ("fixed", "runs"), whole),
-            ),
-            both,
-        )
+    grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+    budgets, seeds = {row["budget"] for row in rows}, {count for row in rows for count in row["seeds"].values()}
+    text = "Mean IoU in points on validation images for each learning rate, with "
+    return Table(
+        caption(numbers, f"{text}{', '.join(map(str, budgets))} labels", names),
+        (
+            *place_columns(numbers, names),
+            *(Column(rate, ("scores", rate)) for rate in grid),
+            Column("Chosen", "chosen", "{:g}".format),
+            Column("At the end of the grid", "at_edge", {True: "yes", False: "no"}.get),
+        ),
+        rows,
+        (
+            f"Runs per mean: {', '.join(map(str, sorted(seeds)))}. They use the first pre-training and other seeds "
+            "than the tables above. The chosen rate is used for all numbers of labels and all seeds. The intervals do "
+            "not include the uncertainty of this choice.",
+            *_rate_notes(rows, numbers),
+        ),
+    )
 
 
 def _rate_notes(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
@@ -307,19 +307,30 @@ def _rate_notes(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
             yield (f"{where}: the runs used {rates(row['used'])}, but the best rate of the grid is {row['chosen']:g}.")
 
 
-def _place(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in (*PLACE, "arm"))
+def fixed_rate_table(numbers: Row) -> Table:
+    """Scores at the chosen rate and at the fixed rate, side by side."""
+
+    def place(row: Row) -> list[Any]:
+        return [row[name] for name in (*PLACE, "arm")]
+
+    return Table(
+        caption(numbers, "Mean IoU in points on the test images, at the chosen and at the fixed learning rate"),
+        (*place_columns(numbers), *BOTH_RATES_COLUMNS),
+        [
+            row | {"fixed": other, "records": list(dict.fromkeys([*row["records"], *other["records"]]))}
+            for row in numbers["main"]
+            for other in numbers["fixed"]
+            if place(row) == place(other)
+        ],
+    )
 
 
-def class_tables(numbers: Row) -> Iterator[Table]:
+def class_table(numbers: Row) -> Table:
     """IoU of each class."""
-    if rows := numbers["per_class"]:
-        classes = dict.fromkeys(name for row in rows for name in row["iou"])
-        yield Table(
-            caption(numbers, "IoU of each class in points, mean over runs"),
-            (*place_columns(numbers), *(Column(name, ("iou", name)) for name in classes)),
-            rows,
-        )
+    rows = numbers["per_class"]
+    classes = dict.fromkeys(name for row in rows for name in row["iou"])
+    columns = (*place_columns(numbers), *(Column(name, ("iou", name)) for name in classes))
+    return Table(caption(numbers, "IoU of each class in points, mean over runs"), columns, rows)
 
 
 def measure_text(name: str) -> MeasureText:
@@ -350,48 +361,30 @@ def measure_table(numbers: Row, name: str, groups: Sequence[str]) -> Table:
     )
 
 
-def pretraining_tables(numbers: Row) -> Iterator[Table]:
+def pretraining_table(numbers: Row) -> Table:
     """Scores and time of each pre-training cell."""
-    if rows := numbers["pretraining"]:
-        names = dict.fromkeys(name for row in rows for name in row["scores"])
-        yield Table(
-            "Pre-training: scores on the pre-training task, and time.",
-            (
-                arm_column(numbers),
-                Column("Depth alignment", "alignment", lambda text: text or NOTHING, words=True),
-                Column("Seed", "pretrain_seed", whole),
-                *(Column(name, ("scores", name), partial(number, digits=4)) for name in names),
-                Column("Time", "seconds", duration),
-            ),
-            rows,
-        )
+    rows = numbers["pretraining"]
+    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    return Table(
+        "Pre-training: scores on the pre-training task, and time.",
+        (
+            arm_column(numbers),
+            Column("Depth alignment", "alignment", lambda text: text or NOTHING, words=True),
+            Column("Seed", "pretrain_seed", whole),
+            *(Column(name, ("scores", name), partial(number, digits=4)) for name in names),
+            Column("Time", "seconds", duration),
+        ),
+        rows,
+    )
 
 
 def cost_table(numbers: Row) -> Table:
     """Cells and time by arm."""
-    return Table(
-        "Finished cells and their time; fine-tuning includes the runs of the learning-rate selection.",
-        (
-            arm_column(numbers),
-            Column("Pre-training cells", ("pretrain", "cells"), whole),
-            Column("Pre-training time", ("pretrain", "seconds"), duration),
-            Column("Fine-tuning cells", ("finetune", "cells"), whole),
-            Column("Fine-tuning time", ("finetune", "seconds"), duration),
-        ),
-        numbers["cost"]["arms"],
-    )
+    text = "Finished cells and their time; fine-tuning includes the runs of the learning-rate selection."
+    return Table(text, (arm_column(numbers), *COST_COLUMNS), numbers["cost"]["arms"])
 
 
-def missing_tables(numbers: Row) -> Iterator[Table]:
+def missing_table(numbers: Row) -> Table:
     """Planned runs without a record."""
-    if rows := numbers["missing"]:
-        parts = {"Architecture": "architecture", "Mode": "mode", "Benchmark": "benchmark", "Labels": "budget"}
-        yield Table(
-            "Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed).",
-            (
-                arm_column(numbers),
-                *(Column(title, key, str, words=True) for title, key in (parts | {"Kind": "role"}).items()),
-                Column("Missing", "runs", ", ".join, words=True),
-            ),
-            rows,
-        )
+    text = "Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed)."
+    return Table(text, (arm_column(numbers), *MISSING_COLUMNS), numbers["missing"])
