@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from study.made_up_study import BUDGETS, GRID, TITLES, pooled_iou, write_finetuning, write_study
+from study.made_up_study import BUDGETS, GRID, MODES, TITLES, pooled_iou, write_finetuning, write_study
 
 from depthseg.cli import main
 from depthseg.study.convergence import Convergence, summarise_curves
 from depthseg.study.report import figures, tables, write_report
+from depthseg.study.report.hero import hero
 from depthseg.study.report.html import write_page
 from depthseg.study.report.markdown import to_markdown
+from depthseg.study.report.style import looks_of, spread_apart
 from depthseg.study.report.tables import claim_table, fixed_rate_table, rate_table, start_table
 from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
@@ -313,6 +315,34 @@ def test_legends_are_inside_their_figures(whole, tmp_path, monkeypatch):
         legend.figure.draw_without_rendering()
         box, frame = legend.get_window_extent(), legend.figure.bbox
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1, legend.get_texts()
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([3.0, 1.0, 2.0], [3.0, 1.0, 2.0]),
+        ([1.0, 1.0, 5.0], [0.5, 1.5, 5.0]),
+        # The third label is pushed by the first two and all three are about their mean.
+        ([2.0, 2.2, 2.7], [1.3, 2.3, 3.3]),
+        ([0.0, 10.0, 10.2, 0.6], [-0.2, 9.6, 10.6, 0.8]),
+        ([], []),
+    ],
+)
+def test_labels_are_moved_as_little_as_needed(heights, expected):
+    assert spread_apart(heights, 1.0) == pytest.approx(expected)
+
+
+def test_the_main_figure_of_a_study_with_one_number_of_labels_names_every_arm(whole):
+    numbers = whole[2]
+    settings = [setting for setting in numbers["settings"] if setting["budget"] == 8]
+    rows = [row for row in numbers["main"] if row["budget"] == 8]
+    figure = hero(numbers | {"settings": settings, "main": rows}, looks_of(TITLES))
+    figure.draw_without_rendering()
+    first, second = figure.axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == [f"resnet18, {mode}, streets" for mode in MODES]
+    for axes in (first, second):
+        assert {text.get_text() for text in axes.texts} == set(TITLES.values())
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["8"]
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from ..results import Setting
 from .findings import rows_of
 from .hero import hero, what_whiskers_are
-from .style import QUIET, SETTINGS, Looks, panels, tidy, write_figure
+from .style import QUIET, SETTINGS, Looks, looks_of, panels, tidy, write_figure
 from .tables import measure_groups, measure_text
 
 Row = Mapping[str, Any]
@@ -59,7 +60,7 @@ def write_figures(numbers: Row, folder: Path) -> dict[str, Picture]:
     """
     pictures = {}
     with matplotlib.rc_context(SETTINGS):
-        for picture, figure in _figures(numbers, Looks(numbers["arms"])):
+        for picture, figure in _figures(numbers, looks_of(numbers["arms"])):
             pictures[picture.name] = picture
             write_figure(figure, folder, picture.name)
     return pictures
@@ -83,8 +84,8 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
             }
             for row in numbers["rates"]
         }
-        drawer = _rate_drawer(numbers["fixed_rate"])
-        yield Picture("rates", caption, alt), _grid(numbers["rates"], numbers, looks, drawer, places)
+        draw = partial(_rate_curves, fixed_rate=numbers["fixed_rate"])
+        yield Picture("rates", caption, alt), _grid(numbers["rates"], numbers, looks, draw, places)
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         text = measure_text(name)
         caption = f"{text.title} ({text.unit}); bars span the lowest to the highest run."
@@ -92,7 +93,7 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
         picture = Picture(
             f"measure{place}", caption, f"{text.title} of {names}. The table below contains the numbers."
         )
-        yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups))
+        yield picture, _grid(rows, numbers, looks, partial(_measured, name=name, groups=groups))
 
 
 def _hero_picture(numbers: Row, names: str) -> Picture:
@@ -128,7 +129,7 @@ def _grid(
         draw(axes, rows_of(rows, entry), looks)
         axes.set_title(title, loc="left", fontweight="bold")
         tidy(axes)
-    handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks.line(arm))[0] for arm in arms]
+    handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks[arm])[0] for arm in arms]
     figure.legend(handles=handles, loc="outside lower center", ncols=per_line, frameon=False)
     return figure
 
@@ -136,48 +137,41 @@ def _grid(
 def _learning_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     for row in rows:
         marks = {} if len(row["steps"]) <= 15 else {"marker": ""}
-        axes.plot(row["steps"], row["mean"], **looks.line(row["arm"]) | marks)
-        colour = looks.colour(row["arm"])
+        axes.plot(row["steps"], row["mean"], **looks[row["arm"]] | marks)
+        colour = looks[row["arm"]]["color"]
         axes.fill_between(row["steps"], row["lowest"], row["highest"], color=colour, alpha=0.12, linewidth=0)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("mean IoU, points")
     axes.set_xlim(left=0)
 
 
-def _rate_drawer(fixed_rate: float | None) -> Callable[[Axes, Sequence[Row], Looks], None]:
-    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-        if fixed_rate is not None:
-            axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
-        for row in rows:
-            axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks.line(row["arm"]))
-            ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
-            axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks.line(row["arm"]) | ring)
-        rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks([float(rate) for rate in rates], rates)
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("mean IoU, points")
-
-    return draw
+def _rate_curves(axes: Axes, rows: Sequence[Row], looks: Looks, fixed_rate: float | None) -> None:
+    if fixed_rate is not None:
+        axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
+    ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
+    for row in rows:
+        axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks[row["arm"]])
+        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks[row["arm"]] | ring)
+    rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([float(rate) for rate in rates], rates)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("mean IoU, points")
 
 
-def _measure_drawer(name: str, groups: Sequence[str]) -> Callable[[Axes, Sequence[Row], Looks], None]:
+def _measured(axes: Axes, rows: Sequence[Row], looks: Looks, name: str, groups: Sequence[str]) -> None:
     text = measure_text(name)
-
-    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-        for place, row in enumerate(rows):
-            found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
-            beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
-            places = [at + beside for at, _ in found]
-            for at, (_, entry) in zip(places, found, strict=True):
-                ends = [text.factor * end for end in entry["spread"]]
-                axes.plot((at, at), ends, color=looks.colour(row["arm"]), linewidth=1.0, alpha=0.75)
-            means = [text.factor * entry["mean"] for _, entry in found]
-            axes.plot(places, means, **looks.line(row["arm"]) | {"linestyle": ""})
-        axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
-        axes.set_xlim(-0.5, len(groups) - 0.5)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_ylabel(text.unit.split(",")[0])
-
-    return draw
+    for place, row in enumerate(rows):
+        found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
+        beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
+        places = [at + beside for at, _ in found]
+        for at, (_, entry) in zip(places, found, strict=True):
+            ends = [text.factor * end for end in entry["spread"]]
+            axes.plot((at, at), ends, color=looks[row["arm"]]["color"], linewidth=1.0, alpha=0.75)
+        means = [text.factor * entry["mean"] for _, entry in found]
+        axes.plot(places, means, **looks[row["arm"]] | {"linestyle": ""})
+    axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylabel(text.unit.split(",")[0])

@@ -51,11 +51,11 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
         own = [row for row in rows if row["arm"] == arm]
         # Arms are shifted slightly, so that their bars do not overlap.
         budgets = [row["budget"] * 1.025 ** (place - (len(arms) - 1) / 2) for row in own]
-        axes.plot(budgets, [row["mean_iou"] for row in own], **looks.line(arm))
+        axes.plot(budgets, [row["mean_iou"] for row in own], **looks[arm])
         for budget, row in zip(budgets, own, strict=True):
-            _bar(axes, (budget, budget), row["interval"] or row["spread"], looks.colour(arm))
+            _bar(axes, (budget, budget), row["interval"] or row["spread"], looks[arm]["color"])
             if row["interval"] is None:
-                axes.plot(budget, row["mean_iou"], **looks.line(arm) | {"markerfacecolor": "white", "linestyle": ""})
+                axes.plot(budget, row["mean_iou"], **looks[arm] | {"markerfacecolor": "white", "linestyle": ""})
     budgets = sorted({row["budget"] for row in rows})
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(budgets))
@@ -87,11 +87,11 @@ def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: R
             numbers["arms"][arm]["title"],
             (row["budget"] * 1.1, row["mean_iou"]),
             (right * 1.05, height),
-            color=looks.colour(arm),
+            color=looks[arm]["color"],
             fontsize=7.5,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": looks.colour(arm), "linewidth": 0.5, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": looks[arm]["color"], "linewidth": 0.5, "alpha": 0.6},
         )
 
 
@@ -99,8 +99,8 @@ def _inset(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     """Steps to 95 % of the final score, an arm below the other."""
     inset = axes.inset_axes((0.1, 0.09, 0.86, INSET_SHARE - 0.15))
     for place, row in enumerate(rows):
-        _bar(inset, row["steps_spread"], (-place, -place), looks.colour(row["arm"]))
-        inset.plot(row["steps_to_95"], -place, **looks.line(row["arm"]) | {"linestyle": ""})
+        _bar(inset, row["steps_spread"], (-place, -place), looks[row["arm"]]["color"])
+        inset.plot(row["steps_to_95"], -place, **looks[row["arm"]] | {"linestyle": ""})
     inset.set_ylim(-len(rows) + 0.4, 0.6)
     inset.set_xlim(left=0)
     tidy(inset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,22 @@ SETTINGS = {
 }
 
 
-class Looks:
-    """Colour, marker and line style of each arm, the same in all figures.
+Looks = Mapping[str, dict[str, Any]]
+"""Arm -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
 
-    Args:
-        arms: Their ids in the order of display.
-    """
 
-    def __init__(self, arms: Iterable[str]) -> None:
-        self._place = {arm: place for place, arm in enumerate(arms)}
-
-    def line(self, arm: str) -> dict[str, object]:
-        """Keywords of `Axes.plot`."""
-        place = self._place[arm]
-        return {
-            "color": self.colour(arm),
+def looks_of(arms: Iterable[str]) -> Looks:
+    """The looks of arms, given in the order of display."""
+    return {
+        arm: {
+            "color": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
             "markersize": 4,
             "linewidth": 1.4,
         }
-
-    def colour(self, arm: str) -> str:
-        """The colour of an arm."""
-        return COLOURS[self._place[arm] % len(COLOURS)]
+        for place, arm in enumerate(arms)
+    }
 
 
 def tidy(axes: Axes) -> None:
