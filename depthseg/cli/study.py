@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from ..engine.command import one_sentence_errors, show_progress
 from ..study.options import FULL_SCALE, PRESETS, load_study
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,4 +57,7 @@ def run(options: argparse.Namespace) -> None:
         if not options.report:
             run_study(study, out, options.shard)
         report = write_report(out)
-        print(write_page(report) if options.html else report)
+        page = write_page(report) if options.html else report.with_name("index.html")
+        if not options.html and page.is_file():
+            logger.warning("%s is of an earlier report; --html renders it again", page)
+        print(page if options.html else report)

@@ -37,7 +37,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.wrong, self.resources, self.links = [], [], [], []
-        self.tags, self.ids, self.alternatives, self.rows = [], [], [], []
+        self.tags, self.ids, self.alternatives, self.names, self.rows = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -45,6 +45,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.ids += [values["id"]] if "id" in values else []
         self.alternatives += [values["alt"]] if tag == "img" else []
+        self.names += [values["aria-label"]] if "aria-label" in values else []
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -203,6 +204,8 @@ def test_the_page_has_every_heading_table_cell_figure_and_link_of_the_markdown(w
         assert len(cells) == len(re.split(r"(?<!\\)\|", line)) - 2
     assert sum(tag == "img" for tag in shown.tags) == text.count("![") >= 4
     assert all(alternative for alternative in shown.alternatives)
+    captions = re.findall(r"^\*\*(.*)\*\*\n\n\|", text, re.MULTILINE)
+    assert [name.replace("\\", "") for name in captions] == [re.sub("&", "&amp;", name) for name in shown.names]
     assert sum(tag == "h2" for tag in shown.tags) == len(re.findall("^## ", text, re.MULTILINE))
     assert shown.links == re.findall(r"\]\(((?:#|\.\./cells|figures/[^)]*pdf)[^)]*)\)", text)
     row = only(whole[2]["main"], arm="depth", mode="full", budget=8)
@@ -281,7 +284,7 @@ def test_a_new_number_is_a_field_of_its_measure_and_a_column(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_the_command_renders_the_page_when_asked_for(tmp_path, capsys):
+def test_the_command_renders_the_page_when_asked_for(tmp_path, capsys, caplog):
     folder = write_study(tmp_path) / "report"
     command = ["study", "world", "--output-dir", str(tmp_path)]
     for options, name in ((["--report"], "report.md"), (["--report", "--html"], "index.html")):
@@ -291,6 +294,10 @@ def test_the_command_renders_the_page_when_asked_for(tmp_path, capsys):
         assert end.value.code is None
         assert capsys.readouterr().out.split() == [str(folder / name)]
     assert '<h1 id="made-up">made-up</h1>' in (folder / "index.html").read_text()
+    assert "earlier report" not in caplog.text
+    with pytest.raises(SystemExit):
+        main([*command, "--report"])
+    assert f"{folder / 'index.html'} is of an earlier report; --html renders it again" in caplog.text
     with pytest.raises(SystemExit, match="--dry-run writes no report; leave out --html"):
         main([*command, "--dry-run", "--html"])
 

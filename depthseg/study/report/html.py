@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...engine.atomic import atomic_path
 from .markdown import anchor
@@ -15,6 +18,10 @@ except ImportError as error:
     raise ImportError(
         'Rendering a report as HTML needs markdown-it-py: python -m pip install "markdown-it-py>=3"'
     ) from error
+
+if TYPE_CHECKING:
+    from markdown_it.renderer import RendererHTML
+    from markdown_it.token import Token
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -44,25 +51,30 @@ def write_page(report: Path) -> Path:
         The page.
     """
     reader = MarkdownIt("commonmark").enable("table")
-    # Tables may be wider than the screen; they scroll on their own, with the keyboard as well.
-    reader.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
+    reader.add_render_rule("table_open", _open_table)
     reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = reader.parse(report.read_text(encoding="utf-8"))
-    for token, content in zip(tokens, tokens[1:], strict=False):
+    for token, content in pairwise(tokens):
         if token.type == "heading_open":
-            token.attrSet("id", anchor("".join(child.content for child in content.children)))
+            token.attrSet("id", anchor(_plain(content)))
         for child in token.children or ():
             if child.type == "image":
                 image = (report.parent / child.attrGet("src")).read_bytes()
                 child.attrSet("src", f"data:image/png;base64,{base64.b64encode(image).decode()}")
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    body = reader.renderer.render(tokens, reader.options, {})
     page = report.with_name("index.html")
     with atomic_path(page) as temporary:
-        temporary.write_text(
-            PAGE.format(
-                title=html.escape("".join(child.content for child in tokens[1].children)),
-                style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
-                body=reader.renderer.render(tokens, reader.options, {}),
-            ),
-            encoding="utf-8",
-        )
+        text = PAGE.format(title=html.escape(_plain(tokens[1])), style=style, body=body)
+        temporary.write_text(text, encoding="utf-8")
     return page
+
+
+def _open_table(self: RendererHTML, tokens: Sequence[Token], place: int, *_: Any) -> str:
+    """A table may be wider than the screen and scrolls on its own; its caption is the paragraph before it."""
+    caption = html.escape(_plain(tokens[place - 2]))
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table>\n'
+
+
+def _plain(token: Token) -> str:
+    return "".join(child.content for child in token.children)
