@@ -3,8 +3,8 @@
 `import depthseg` alone makes `AutoModelForSemanticSegmentation.from_pretrained(FOLDER)` find our classes. Importing
 `depthseg.models` registers them, but it imports torch, which takes seconds. Whatever the Auto classes load, they begin
 with one of the methods in `ENTRANCES`: a model class asks `AutoConfig` first. Each of these methods is made to import
-`depthseg.models` before it does its own work. Where transformers is not imported yet, that happens as soon as somebody
-imports the module of the method.
+`depthseg.models` before it does its own work. Where transformers is not imported yet, that happens when the module
+of the method is imported.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class _AutoModuleFinder(MetaPathFinder):
     """Finds the modules of `ENTRANCES` as Python does, and changes them when they have been executed."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the module's own specification, whose loader also changes the module; None for other modules."""
         spec = PathFinder.find_spec(fullname, path, target) if fullname in ENTRANCES else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

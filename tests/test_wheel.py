@@ -92,7 +92,8 @@ def test_both_distributions_hold_the_recipes_and_what_the_package_reads(built, t
         assert {name for name in tracked.stdout.split() if (ROOT / name).is_file()} <= set(names)
     assert {name.split("/")[0] for name in names} == {"depthseg", f"depthseg-{__version__}.dist-info"}
     with tarfile.open(source) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 has no argument for it
+        archive.extractall(tmp_path)
     (unpacked,) = tmp_path.iterdir()
     parts = {path.name for path in unpacked.iterdir()}
     assert parts == {"depthseg", "training", "pyproject.toml", "README.md", "LICENSE", "PKG-INFO", ".gitignore"}

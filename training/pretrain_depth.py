@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 
 from depthseg.engine.command import add_training_options, run_training, scores_text
-from depthseg.engine.options import TASKS
+from depthseg.engine.options import TASK_NAMES
 
 
 def main() -> None:
     """Parse, train, print the scores of the selected weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
-    result = run_training(TASKS, parser.parse_args())
+    result = run_training(TASK_NAMES, parser.parse_args())
     if result.is_main_process:
         print(f"{result.model_dir}\n{scores_text(result.scores)}")
 

@@ -16,9 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train on any task."""
-    from ..engine.options import TASKS
+    from ..engine.options import TASK_NAMES
 
-    print_run(TASKS, options)
+    print_run(TASK_NAMES, options)
 
 
 def print_run(tasks: Sequence[str], options: argparse.Namespace) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from ..engine.command import one_sentence_errors, show_progress
 from ..study.options import FULL_SCALE, PRESETS, load_study
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say what would run, and how long that takes")
     what.add_argument("--report", action="store_true", help="write the report of what is done, and run nothing")
+    parser.add_argument("--html", action="store_true", help="also write the report as one HTML page")
     parser.set_defaults(run=run)
 
 
@@ -35,11 +39,15 @@ def read_shard(text: str) -> tuple[int, int]:
 def run(options: argparse.Namespace) -> None:
     """Plan a study, or run what is missing and write the report."""
     with one_sentence_errors():
+        if options.dry_run and options.html:
+            raise ValueError("--dry-run writes no report; leave out --html.")
         study = load_study(options.name, options.scale, options.overrides)
         from ..study.plan import plan_study, plan_text
         from ..study.report import write_report
         from ..study.runner import run_study
 
+        if options.html:  # a package that is missing is said before the runs
+            from ..study.report.html import write_page
         show_progress()
         scale = "" if study.scale == FULL_SCALE else f"_{study.scale}"
         out = options.output_dir or Path("runs") / f"study_{study.name}{scale}"
@@ -48,4 +56,8 @@ def run(options: argparse.Namespace) -> None:
             return
         if not options.report:
             run_study(study, out, options.shard)
-        print(write_report(out))
+        report = write_report(out)
+        page = write_page(report) if options.html else report.with_name("index.html")
+        if not options.html and page.is_file():
+            logger.warning("%s is of an earlier report; --html renders it again", page)
+        print(page if options.html else report)

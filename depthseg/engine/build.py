@@ -19,11 +19,6 @@ from ..models import (
     DEPTH_FAMILIES,
     ENCODERS,
     DepthSegConfig,
-    DepthSegForDepthEstimation,
-    DepthSegForImageClassification,
-    DepthSegForImageReconstruction,
-    DepthSegForOpticalFlow,
-    DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
     check_input_scaling,
 )
@@ -31,7 +26,7 @@ from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
 from ..pretext import start_far
 from .download import check_available
-from .objectives import is_self_supervised
+from .tasks import is_self_supervised, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,17 +37,6 @@ if TYPE_CHECKING:
     from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
-
-MODELS = {
-    "segmentation": DepthSegForSemanticSegmentation,
-    "depth": DepthSegForDepthEstimation,
-    "flow": DepthSegForOpticalFlow,
-    "reconstruction": DepthSegForImageReconstruction,
-    "classification": DepthSegForImageClassification,
-}
-"""Task -> model class."""
-
-LABEL_MAPS_EXAMINED = 64
 
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
@@ -89,28 +73,6 @@ def build_datasets(
     return train_set, val_set
 
 
-def require_one_class(train_set: SampleDataset) -> None:
-    """Refuse to train one class against a background where no label map shows it.
-
-    At most `LABEL_MAPS_EXAMINED` label maps, evenly spread over the training set, are read.
-
-    Raises:
-        ValueError: None of them has a pixel of the class.
-    """
-    space = train_set.label_space
-    if space is None or not space.one_class:
-        return
-    count = min(len(train_set), LABEL_MAPS_EXAMINED)
-    chosen = np.linspace(0, len(train_set) - 1, count).round().astype(int)
-    label_maps = (train_set[int(index)].labels for index in chosen)
-    if not any(labels is not None and (labels == 1).any() for labels in label_maps):
-        raise ValueError(
-            f"None of {count} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
-            f"often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. `depthseg "
-            "datasets check` prints a command that does it."
-        )
-
-
 def model_config(options: ModelOptions, labels: Mapping[str, Any] | None = None) -> DepthSegConfig:
     """Describe a network with random weights.
 
@@ -140,12 +102,12 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
             is no depth model, or images that would be normalised twice.
         FileNotFoundError: The checkpoint has no image processor.
     """
-    options, labels = config.model, _label_arguments(config, train_set)
+    options, labels = config.model, task_of(config).model_options(config, train_set)
     # Patches are cut, never resized, so that whole images are to be seen as they are, too.
     height, width = train_set[0].image.shape[:2] if config.data.crop_pixels else config.data.size
     size = {"height": height, "width": width}
     if options.pretrained is None:
-        model = MODELS[config.task](model_config(options, labels))
+        model = task_of(config).model_class(model_config(options, labels))
         processor = DepthSegImageProcessor(size=size)
     else:
         with _sentences():
@@ -217,7 +179,7 @@ def _sentences() -> Iterator[None]:
 def _changes(options: ModelOptions) -> dict[str, Any]:
     """What the options say of `DepthSegConfig`, which checks it; what is null is the checkpoint's or the default."""
     passed_on = {name: value for name, value in vars(options).items() if name in OWN_OPTIONS and value is not None}
-    passed_on.pop("keep_depth")  # for segmentation alone, see `_label_arguments`
+    passed_on.pop("keep_depth")  # for segmentation alone, see `Task.model_options`
     return passed_on
 
 
@@ -229,7 +191,7 @@ def _is_new(model: nn.Module, part: str) -> bool:
 
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     """The model of a run that is initialised from a depth network, of depthseg or transformers, or a bare encoder."""
-    options, model_class = config.model, MODELS[config.task]
+    options, model_class = config.model, task_of(config).model_class
     check_available(options.pretrained, options.revision)
     values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
@@ -263,24 +225,3 @@ def _load_processor(options: ModelOptions, size: dict[str, int]) -> DepthSegImag
             f"{options.pretrained} has a model but no preprocessor_config.json, so it is not known how its images are "
             "normalised; save its image processor into the same folder."
         ) from error
-
-
-def _label_arguments(config: RunConfig, train_set: SampleDataset) -> dict[str, Any]:
-    if config.task == "classification":
-        names = getattr(train_set, "categories", None)
-        if not names:
-            raise ValueError("The training set names no categories, so it cannot train classification.")
-        ids = dict(enumerate(names))
-        return {"num_labels": len(ids), "id2label": ids, "label2id": {name: index for index, name in ids.items()}}
-    if config.task != "segmentation":
-        return {}
-    label_space = train_set.label_space
-    if label_space is None:
-        raise ValueError("The training set names no classes (label_space is None), so it cannot train segmentation.")
-    return {
-        "num_labels": label_space.num_labels,
-        "id2label": label_space.id2label,
-        "label2id": label_space.label2id,
-        "semantic_loss_ignore_index": label_space.ignore_index,
-        "keep_depth": config.model.keep_depth,
-    }

@@ -83,6 +83,21 @@ def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     return config
 
 
+def own_options(config: RunConfig, ignored: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the options that differ from their defaults, by dotted name.
+
+    Args:
+        config: The options.
+        ignored: Dotted names that do not count.
+    """
+    defaults = _flatten(type(config)().to_dict())
+    return {
+        name: value
+        for name, value in _flatten(config.to_dict()).items()
+        if name not in ignored and value != defaults[name]
+    }
+
+
 def changed_options(old: RunConfig, new: RunConfig, ignored: Iterable[str] = ()) -> list[str]:
     """List the options whose values differ, as `section.option: old -> new`.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .options import RunConfig
     from .records import RunLog
     from .state import Progress
+    from .tasks import Score
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Training:
         progress: How far the run is.
         log: Where numbers go.
         score: Scores the weights as they are now; called by all processes together.
-        selection: The score that picks the best weights, and which of two is the better one.
+        selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
     """
@@ -59,7 +60,7 @@ class Training:
     progress: Progress
     log: RunLog
     score: Callable[[], dict[str, Any]]
-    selection: tuple[str, Callable]
+    selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
 
@@ -215,7 +216,7 @@ def _score(training: Training, lr: float) -> None:
     training.log.scores(line)
     if training.accelerator.is_main_process and config.run.tensorboard:
         training.log.pictures(progress.step, training.show())
-    name, better = training.selection
+    name, better = training.selection.name, training.selection.better
     best_before = progress.selected.get(name, line[name])
     if config.run.select == "last" or line[name] == better(line[name], best_before):
         progress.selected = line

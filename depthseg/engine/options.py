@@ -26,7 +26,7 @@ from .atomic import atomic_path
 from .rules import broken_rules
 
 Task = Literal["segmentation", "depth", "flow", "reconstruction", "classification"]
-TASKS = get_args(Task)
+TASK_NAMES = get_args(Task)
 
 StepInterval = Annotated[int, at_least(0, "after the last step alone")]
 

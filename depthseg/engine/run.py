@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,12 @@ from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import replace_folder
 from .batches import Collate, StreamDataset, micro_batches
-from .build import build_datasets, build_model, model_config, require_one_class, set_value_range, source_of
+from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
 from .motion import write_motion_report
-from .objectives import batch_content, build_objective
 from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
@@ -31,9 +30,10 @@ from .predict import load_model
 from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
 from .sampling import MicroBatches
-from .scoring import Scorer, hole_options
+from .scoring import Scorer
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
+from .tasks import task_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,6 +96,7 @@ def train(
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
+    task = task_of(config)
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
     checkpoint = _agreed_resume_point(config, run_dir, accelerator)
@@ -106,29 +107,22 @@ def train(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     train_set, val_set = build_datasets(config.data, train_set, val_set)
-    if config.task == "segmentation":
-        require_one_class(train_set)
     first = train_set[0]
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
         set_value_range(processor, train_set, first)
-    objective = build_objective(config, model, train_set).train()
+    objective = task.objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
     scorer.batch_of(first)  # what samples lack is found here, too
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
-    plan = MicroBatches(
-        first_step=training.progress.step,
-        last_step=config.schedule.steps,
-        batch_size=plan.batch_size,
-        accumulation_steps=plan.accumulation_steps,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
+    plan = replace(
+        plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
     )
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed)
-    collate = Collate(processor, batch_content(config))
+    collate = Collate(processor, task.batch(config))
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
     finally:
@@ -163,7 +157,7 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
         data.colour_jitter,
         crop_pixels=data.crop_pixels,
         to_rgb=getattr(processor, "to_rgb", None),
-        **hole_options(config),
+        **task_of(config).transform_options(config),
     )
 
 
@@ -176,7 +170,7 @@ def write_report(
     """
     folder = run_dir / "report"
     write_curves(folder / "curves.png", run_dir / METRICS_FILE)
-    if config.task in ("segmentation", "depth"):
+    if task_of(config).predicts_maps:
         model, processor = load_model(run_dir / "model", device=str(device))
         write_prediction_panel(folder / "panel.png", model, processor, val_set)
     if scorer.sees_motion:

@@ -7,50 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import transformers
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..data import DATASETS, OWN_TERMS
 from ..engine.build import source_of
+from ..engine.tasks import TASKS, task_of
 from .record import JOINT
 
 if TYPE_CHECKING:
+    from ..engine.tasks import Task
     from .facts import Facts
     from .licences import Licence, Source
     from .proof import Evaluation
     from .record import Lineage, RunRecord, Stage
 
-PIPELINES = {
-    "segmentation": "image-segmentation",
-    "depth": "depth-estimation",
-    "classification": "image-classification",
-    "reconstruction": "image-to-image",
-}
-"""Task -> task of the Hub, which has none for optical flow."""
-
-TAGS = {"segmentation": ["semantic-segmentation"], "depth": ["monocular-depth-estimation"], "flow": ["optical-flow"]}
-
-SCORES: dict[str, tuple[tuple[str, str, float, str], ...]] = {
-    "segmentation": (
-        ("mean_iou", "mIoU", 100, " %"),
-        ("pixel_accuracy", "pixel accuracy", 100, " %"),
-        ("mean_accuracy", "mean class accuracy", 100, " %"),
-        ("abs_rel", "depth AbsRel", 1, ""),
-        ("delta1", "depth delta < 1.25", 100, " %"),
-    ),
-    "depth": (
-        ("abs_rel", "AbsRel", 1, ""),
-        ("rmse", "RMSE", 1, " m"),
-        ("delta1", "delta < 1.25", 100, " %"),
-        ("photometric_loss", "photometric loss", 1, ""),
-    ),
-    "flow": (("end_point_error", "end-point error", 1, " px"), ("photometric_loss", "photometric loss", 1, "")),
-    "reconstruction": (("hole_l1", "L1 error on masked pixels", 1, ""),),
-    "classification": (("accuracy", "accuracy", 100, " %"),),
-}
-"""Task -> score, its name in the card, factor and unit. A segmenter that also predicts depth is evaluated on both."""
-
-DEPTH_SCORES = tuple(name for name, *_ in SCORES["depth"])
+DEPTH_SCORES = tuple(score.name for score in TASKS["depth"].scores)
 
 SUPERVISIONS = {
     "labels": "labels",
@@ -106,11 +79,12 @@ def metadata(
     sources: Sequence[Source],
 ) -> ModelCardData:
     """Metadata for the Hub: licence, task, base models, scores. See `render_card`."""
-    task, data = record.config.task, data_of(record, evaluation)
+    task, data = task_of(record.config), data_of(record, evaluation)
     datasets = [facts.hub_datasets[name] for name in data_names(record) if name in facts.hub_datasets]
     results = [
         EvalResult(
-            task_type=PIPELINES.get("depth" if task == "segmentation" and name in DEPTH_SCORES else task, "other"),
+            # The depth scores of a segmenter are those of a depth model.
+            task_type=(TASKS["depth"] if name in DEPTH_SCORES and task.needs_labels else task).pipeline or "other",
             dataset_type=facts.hub_datasets.get(data, data),
             dataset_name=data,
             dataset_split=split_of(record, evaluation),
@@ -125,8 +99,8 @@ def metadata(
         license_name=licence.name or None,
         license_link=licence.link or None,
         library_name="transformers",
-        pipeline_tag=PIPELINES.get(task),
-        tags=["depthseg", *TAGS.get(task, [])],
+        pipeline_tag=task.pipeline,
+        tags=["depthseg", *task.tags],
         base_model=record.lineage.base_model,
         datasets=datasets or None,
         metrics=[result.metric_type for result in results],
@@ -142,7 +116,7 @@ def eval_entries(
     dataset = facts.hub_datasets.get(data_of(record, evaluation))
     if dataset is None:
         return []
-    name, _, value = scored(record.config.task, scores_of(record, evaluation))[0]
+    name, _, value = scored(task_of(record.config), scores_of(record, evaluation))[0]
     return [
         EvalResultEntry(
             dataset_id=dataset,
@@ -171,9 +145,11 @@ def split_of(record: RunRecord, evaluation: Evaluation | None) -> str:
     return record.config.data.val_split if evaluation is None else evaluation.split
 
 
-def scored(task: str, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
+def scored(task: Task, scores: dict[str, Any]) -> list[tuple[str, str, float]]:
     """Score, its name in the card and its value, for all available scores."""
-    return [(name, label, scores[name]) for name, label, _, _ in SCORES[task] if scores.get(name) is not None]
+    return [
+        (score.name, score.label, scores[score.name]) for score in task.scores if scores.get(score.name) is not None
+    ]
 
 
 def data_names(record: RunRecord) -> list[str]:
@@ -190,7 +166,7 @@ def card_values(
     sources: Sequence[Source],
 ) -> dict[str, Any]:
     """Values of the template; see `render_card`."""
-    task = record.config.task
+    task = task_of(record.config)
     stored = json.loads((record.model_dir / "config.json").read_text())
     scores = scores_of(record, evaluation)
     architecture = stored["architectures"][0]
@@ -199,10 +175,12 @@ def card_values(
         "title": facts.title or repo_id.rpartition("/")[2],
         "summary": facts.summary or _summary(record, stored),
         "repo_id": repo_id,
-        "task": task,
-        "auto_class": auto_class,
+        "shows_classes": task is TASKS["segmentation"],
+        "predicts_depth": "abs_rel" in scores or task is TASKS["depth"],
+        "auto_class": auto_class if hasattr(transformers, auto_class) else None,
+        "example": task.example,
         "code": stored["auto_map"][auto_class],
-        "gives_depth": task == "segmentation" and "abs_rel" in scores,
+        "depth_example": TASKS["depth"].example if task is TASKS["segmentation"] and "abs_rel" in scores else None,
         "classes": list(stored.get("id2label", {}).values()),
         "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
         "intended_use": facts.intended_use or "The author has not stated an intended use.",
@@ -232,16 +210,10 @@ def card_values(
 
 
 def _summary(record: RunRecord, stored: dict[str, Any]) -> str:
-    what = {
-        "segmentation": f"semantic segmentation with {len(stored.get('id2label', {}))} classes",
-        "depth": "monocular depth estimation",
-        "flow": "optical flow between two images",
-        "reconstruction": "inpainting of masked regions",
-        "classification": f"image classification with {len(stored.get('id2label', {}))} classes",
-    }
+    purpose = task_of(record.config).purpose.format(classes=len(stored.get("id2label", {})))
     before = [stage.task for stage in record.lineage.stages[:-1]]
     history = f", after pre-training for {' and then '.join(before)}" if before else ""
-    return f"A model for {what[record.config.task]}, trained with depthseg{history}."
+    return f"A model for {purpose}, trained with depthseg{history}."
 
 
 def _results_sentence(record: RunRecord, evaluation: Evaluation | None, facts: Facts) -> str:
@@ -263,7 +235,7 @@ def _images_sentence(record: RunRecord, evaluation: Evaluation | None) -> str:
         return f"{where}, as logged by the run; the evaluation was not repeated."
     height, width = evaluation.size
     size = f"evaluated at their original size (the first has {height} x {width} pixels)"
-    if record.config.task not in ("segmentation", "depth"):
+    if not task_of(record.config).predicts_maps:
         height, width = record.config.data.size
         size = f"resized to {height} x {width} pixels"
     return f"{where}: {len(evaluation.names)} images, {size}."
@@ -297,18 +269,17 @@ def _trained_on_them(record: RunRecord, evaluation: Evaluation | None) -> bool:
     return not divided and _of_the_run(record, evaluation)
 
 
-def _rows(task: str, scores: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> list[dict[str, str]]:
+def _rows(task: Task, scores: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> list[dict[str, str]]:
     rows = []
-    for name, label, factor, unit in SCORES[task]:
-        if scores.get(name) is None:
+    for score in task.scores:
+        if scores.get(score.name) is None:
             continue
-        digits = 1 if factor == 100 else 3
-        ends = intervals.get(name)
+        ends = intervals.get(score.name)
         rows.append(
             {
-                "name": label,
-                "value": f"{factor * scores[name]:.{digits}f}{unit}",
-                "interval": f"{factor * ends[0]:.{digits}f} to {factor * ends[1]:.{digits}f}{unit}" if ends else "",
+                "name": score.label,
+                "value": f"{score.text(scores[score.name])}{score.unit}",
+                "interval": f"{score.text(ends[0])} to {score.text(ends[1])}{score.unit}" if ends else "",
             }
         )
     return rows

@@ -20,10 +20,10 @@ from .. import models
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
 from ..engine.measures import predict_labels
-from ..engine.objectives import build_objective
 from ..engine.predict import load_model, predict_maps
 from ..engine.records import write_json
 from ..engine.scoring import Scorer
+from ..engine.tasks import task_of
 from ..metrics import DepthErrors
 from ..study.cells import blocks_of, confusion_per_image
 from ..study.statistics import ArmResults, bootstrap, draw_blocks
@@ -124,7 +124,7 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         model_dir: The weights.
         alignment: Of depth; None = the default of its depth type.
     """
-    if config.task not in ("segmentation", "depth"):
+    if not task_of(config).predicts_maps:
         return _evaluate_rival(config, model_dir)
     _, dataset = build_datasets(config.data)
     model, processor = load_model(model_dir, device="cpu" if config.run.cpu else None)
@@ -159,7 +159,7 @@ def _evaluate_rival(config: RunConfig, model_dir: Path) -> Evaluation:
     train_set, dataset = build_datasets(config.data)
     model = model_of(model_dir).to(memory_format=torch.channels_last)
     processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
-    objective = build_objective(config, model, train_set).eval()
+    objective = task_of(config).objective(config, model, train_set).eval()
     scores = Scorer(config, objective, processor, dataset, Accelerator(cpu=True))()
     size = dataset[0].image.shape[:2]
     data, split = source_of(config.data)[0], config.data.val_split

@@ -22,7 +22,7 @@ from ..engine.config import load_config
 from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
 from ..engine.records import METRICS_FILE, RUN_RECORD
-from ..engine.scoring import SELECTION, WITHOUT_TRUTH
+from ..engine.tasks import WITHOUT_TRUTH, task_of
 from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
 
 LINEAGE_FILE = "training/lineage.json"
@@ -33,9 +33,6 @@ LOCAL = "./"
 
 JOINT = "labels_and_depth"
 """Supervision of a segmenter that also predicts depth."""
-
-UNLABELLED = ("flow", "reconstruction")
-"""Tasks that need no labels."""
 
 UNNAMED = "unnamed"
 """Data that a program passed to `train`."""
@@ -257,7 +254,7 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
 
 
 def _supervision(config: RunConfig) -> str:
-    if config.task in UNLABELLED:
+    if not task_of(config).needs_labels:
         return "pictures"
     joint = config.task == "segmentation" and config.model.keep_depth and config.model.depth_weight > 0
     return JOINT if joint else config.pretext.supervision
@@ -325,11 +322,11 @@ def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:
     """The evaluation of the weights that a run keeps; of equal ones the later."""
     if config.run.select == "last":
         return curve[-1]
-    name, better = SELECTION[config.task]
-    if name not in curve[-1]:
-        name, better = WITHOUT_TRUTH
-    best = better(line[name] for line in curve)
-    return [line for line in curve if line[name] == best][-1]
+    score = task_of(config).scores[0]
+    if score.name not in curve[-1]:
+        score = WITHOUT_TRUTH
+    best = score.better(line[score.name] for line in curve)
+    return [line for line in curve if line[score.name] == best][-1]
 
 
 def _seconds(curve: list[dict[str, Any]], launches: list[dict[str, Any]]) -> float | None:

@@ -3,14 +3,8 @@
 The files whose names end in `_depthseg` are saved with every model; this one is not.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForDepthEstimation,
-    AutoModelForImageClassification,
-    AutoModelForImageToImage,
-    AutoModelForSemanticSegmentation,
-)
+import transformers
+from transformers import AutoConfig, AutoImageProcessor
 
 from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
@@ -18,6 +12,7 @@ from .encoders_depthseg import ENCODERS
 from .encoders_resnet_depthseg import DepthSegResNet, DepthSegResNetConfig
 from .heads_depthseg import HEADS
 from .image_processing_depthseg import DepthSegImageProcessor, check_input_scaling
+from .loading_depthseg import TASK_CLASSES
 from .losses_depthseg import valid_depth
 from .modeling_depthseg import (
     DepthSegDepthOutput,
@@ -63,15 +58,10 @@ __all__ = [
 
 # Locally, the Auto classes use the installed classes; a saved model contains its own code.
 AutoConfig.register(DepthSegConfig.model_type, DepthSegConfig)
-AutoModelForDepthEstimation.register(DepthSegConfig, DepthSegForDepthEstimation)
-AutoModelForImageClassification.register(DepthSegConfig, DepthSegForImageClassification)
-AutoModelForImageToImage.register(DepthSegConfig, DepthSegForImageReconstruction)
-AutoModelForSemanticSegmentation.register(DepthSegConfig, DepthSegForSemanticSegmentation)
-AutoImageProcessor.register(DepthSegConfig, slow_image_processor_class=DepthSegImageProcessor)
-
 DepthSegConfig.register_for_auto_class()
-DepthSegForDepthEstimation.register_for_auto_class("AutoModelForDepthEstimation")
-DepthSegForImageClassification.register_for_auto_class("AutoModelForImageClassification")
-DepthSegForImageReconstruction.register_for_auto_class("AutoModelForImageToImage")
-DepthSegForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+AutoImageProcessor.register(DepthSegConfig, slow_image_processor_class=DepthSegImageProcessor)
 DepthSegImageProcessor.register_for_auto_class("AutoImageProcessor")
+for task_class in TASK_CLASSES.values():
+    if hasattr(transformers, task_class.auto_class):
+        getattr(transformers, task_class.auto_class).register(DepthSegConfig, task_class)
+        task_class.register_for_auto_class(task_class.auto_class)

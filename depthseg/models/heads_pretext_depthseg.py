@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,26 +41,3 @@ class PretextHead(nn.Module):
         if features.input_size == features.padded_size:
             return predicted
         return [features.to_input(scale) for scale in predicted]
-
-
-def flow_head(encoder: Any, config: Any) -> nn.Module:
-    """From the maps of two images to optical flow, right and down."""
-    return PretextHead(encoder, config, pictures=2, channels=2)
-
-
-def reconstruction_head(encoder: Any, config: Any) -> nn.Module:
-    """From the maps of an image to RGB values."""
-    return PretextHead(encoder, config, pictures=1, channels=3)
-
-
-def classification_head(encoder: Any, config: Any) -> nn.Module:
-    """From the mean of the deepest map to class logits."""
-    return nn.Linear(encoder.channels[-1], config.num_labels)
-
-
-PRETEXT_HEADS: dict[str, Callable[[Any, Any], nn.Module]] = {
-    "DepthSegForOpticalFlow": flow_head,
-    "DepthSegForImageReconstruction": reconstruction_head,
-    "DepthSegForImageClassification": classification_head,
-}
-"""Model class -> class of its `pretext_head`."""

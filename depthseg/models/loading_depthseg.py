@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from .heads_depthseg import build_head_on
-from .heads_pretext_depthseg import PRETEXT_HEADS
-from .transfer_depthseg import PartTransfer, TransferReport, parts_of, plan_transfer, source_name
+from .transfer_depthseg import PartTransfer, TransferReport, compare_heads, plan_transfer, source_name
 
 logger = logging.get_logger(__name__)
 
@@ -25,13 +24,49 @@ HEAD_INITS = ("pretrained", "random")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
+TASK_CLASSES: dict[str, type[TransferMixin]] = {}
+"""Name -> model class, filled as the classes are defined."""
+
+
 class TransferMixin:
     """Loads a checkpoint of any depthseg task into any depthseg class.
 
+    A class states here what a checkpoint of it can give to others.
+
     Attributes:
+        parts (`tuple[str, ...]`): Names of its parts that are transferred completely or not at all.
         transfer_report ([`TransferReport`] or `None`): The parts that `from_pretrained` transferred; `None` for a
             model that was built from a configuration.
     """
+
+    parts = ("encoder",)
+
+    @classmethod
+    def parts_of(cls, config: Any) -> tuple[str, ...]:
+        """Return the parts of a model with a configuration."""
+        return cls.parts
+
+    @classmethod
+    def why_no_head(cls) -> str:
+        """Return the reason why a checkpoint of this class has no decoder body for depth or segmentation."""
+        if "pretext_head" in cls.parts:
+            return f"the decoder of {cls.__name__}, pretext_head, is for another task"
+        return f"{cls.__name__} is unknown, except for its encoder"
+
+    @classmethod
+    def why_other_body(cls) -> str:
+        """Return the reason why the body of `pretext_head` cannot become a `head`; an empty string if it can."""
+        return cls.why_no_head()
+
+    @classmethod
+    def compare_decoders(cls, source: Any, target: Any) -> str:
+        """Return the difference of the decoders of two configurations of this class; an empty string if none."""
+        return compare_heads(source, target)
+
+    @classmethod
+    def build_pretext_head(cls, encoder: Any, config: Any) -> nn.Module:
+        """Build the part `pretext_head` on an encoder."""
+        raise NotImplementedError(f"{cls.__name__} has no pretext_head.")
 
     @classmethod
     def from_pretrained(
@@ -67,7 +102,7 @@ class TransferMixin:
         if head_init not in HEAD_INITS:
             raise ValueError(f"head_init is {head_init!r}; allowed are {', '.join(HEAD_INITS)}.")
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        source = cls._source_config(pretrained_model_name_or_path, hub_arguments)
+        source, source_class = cls._source(pretrained_model_name_or_path, hub_arguments)
         if config is None:
             # The dtype of the weights to load is not an option of the configuration, where "auto" has no meaning.
             kept = {name: kwargs.pop(name) for name in ("dtype", "torch_dtype") if name in kwargs}
@@ -75,7 +110,7 @@ class TransferMixin:
                 pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
             )
             kwargs = hub_arguments | kept | kwargs
-        plan = plan_transfer(source, config, cls.__name__, head_init, transfer_head)
+        plan = plan_transfer(source, config, source_class, cls, head_init, transfer_head)
         # Tensors with other shapes are accepted here and checked by part below.
         kwargs["ignore_mismatched_sizes"] = True
         with one_report():
@@ -88,16 +123,16 @@ class TransferMixin:
             if not taken:
                 initialise_anew(model, part)
         if transfer_head:
-            take_reconstruction_body(model, pretrained_model_name_or_path, hub_arguments)
+            take_pretext_body(model, source_class, pretrained_model_name_or_path, hub_arguments)
         model.freeze_unused_parameters()
-        revision = source_revision(pretrained_model_name_or_path, hub_arguments)
-        model.transfer_report = make_report(model, plan, source, pretrained_model_name_or_path, revision)
+        name, revision = pretrained_model_name_or_path, source_revision(pretrained_model_name_or_path, hub_arguments)
+        model.transfer_report = make_report(model, plan, source, source_class, name, revision)
         model.record_lineage()
         return (model, info) if output_loading_info else model
 
     @classmethod
-    def _source_config(cls, path: Any, hub_arguments: dict[str, Any]) -> Any:
-        """Read the checkpoint's own configuration; other model types are refused."""
+    def _source(cls, path: Any, hub_arguments: dict[str, Any]) -> tuple[Any, type[TransferMixin]]:
+        """Read the checkpoint's own configuration and class; other model types are refused."""
         values, _ = cls.config_class.get_config_dict(path, **hub_arguments)
         model_type = values.get("model_type")
         if model_type != cls.config_class.model_type:
@@ -105,7 +140,8 @@ class TransferMixin:
                 f"{path} contains a checkpoint of model type {model_type!r}, not of "
                 f"{cls.config_class.model_type!r}; load it with the class that saved it."
             )
-        return cls.config_class.from_dict(values)
+        source = cls.config_class.from_dict(values)
+        return source, task_class((source.architectures or ["an unknown class"])[0])
 
     @staticmethod
     def _refuse_partial(parts: set[str], info: dict[str, Any], path: Any) -> None:
@@ -155,13 +191,18 @@ def initialise_anew(model: PreTrainedModel, part: str) -> None:
         model._initialize_weights(module)
 
 
-def take_reconstruction_body(model: PreTrainedModel, name: Any, hub_arguments: dict[str, Any]) -> None:
-    """Copy the decoder body of an inpainting checkpoint to `head`."""
+def task_class(name: str) -> type[TransferMixin]:
+    """Return the model class of a name; for an unknown one a class of which only the encoder is known."""
     # Imported here, because that file imports this one. The circular import makes transformers, which copies the files
     # that the file of a class imports, save all files with a model of any task.
-    from .modeling_pretext_depthseg import DepthSegForImageReconstruction
+    from .modeling_pretext_depthseg import DepthSegForOpticalFlow  # noqa: F401
 
-    source = DepthSegForImageReconstruction.from_pretrained(name, dtype=model.dtype, **hub_arguments)
+    return TASK_CLASSES.get(name) or type(name, (TransferMixin,), {})
+
+
+def take_pretext_body(model: PreTrainedModel, source_class: Any, name: Any, hub_arguments: dict[str, Any]) -> None:
+    """Copy the body of the `pretext_head` of a checkpoint to `head`."""
+    source = source_class.from_pretrained(name, dtype=model.dtype, **hub_arguments)
     model.head.load_state_dict(source.pretext_head.body.state_dict())
 
 
@@ -177,14 +218,19 @@ def source_revision(name: Any, hub_arguments: dict[str, Any]) -> str | None:
 
 
 def make_report(
-    model: PreTrainedModel, plan: dict[str, tuple[bool, str]], source: Any, name: Any, revision: str | None
+    model: PreTrainedModel,
+    plan: dict[str, tuple[bool, str]],
+    source: Any,
+    source_class: type[TransferMixin],
+    name: Any,
+    revision: str | None,
 ) -> TransferReport:
     """Count the tensors of each part of a loaded model, and of each part of the checkpoint that was not used."""
     parts = []
     for part, (taken, why) in plan.items():
         status = "taken" if taken else "new"
         parts.append(PartTransfer(part, status, why, *count_tensors(model.get_submodule(part))))
-    source_parts = build_source_parts(model, source)
+    source_parts = build_source_parts(model, source, source_class)
     if "pretext_head" in source_parts and plan.get("head", (False, ""))[0]:
         source_parts = {"pretext_head.predictor": source_parts["pretext_head"].predictor}
     for part, module in source_parts.items():
@@ -194,21 +240,20 @@ def make_report(
     return TransferReport(
         source=source_name(name),
         revision=revision,
-        source_class=(source.architectures or ["an unknown class"])[0],
+        source_class=source_class.__name__,
         target_class=type(model).__name__,
         parts=tuple(parts),
     )
 
 
-def build_source_parts(model: PreTrainedModel, source: Any) -> dict[str, nn.Module]:
+def build_source_parts(model: PreTrainedModel, source: Any, source_class: type[TransferMixin]) -> dict[str, nn.Module]:
     """Build the checkpoint's parts other than the encoder on the meta device, for counting."""
-    source_class = (source.architectures or [""])[0]
-    names = parts_of(source_class, source)
+    names = source_class.parts_of(source)
     if names == ("encoder",):
         return {}
     with torch.device("meta"):
         if "pretext_head" in names:
-            return {"pretext_head": PRETEXT_HEADS[source_class](model.encoder, source)}
+            return {"pretext_head": source_class.build_pretext_head(model.encoder, source)}
         head = build_head_on(model.encoder, source)
         modules = {"head": head}
         if "depth_predictor" in names:

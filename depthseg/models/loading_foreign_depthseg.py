@@ -11,7 +11,15 @@ from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConf
 
 from .encoders_depthseg import encoder_entry
 from .heads_native_depthseg import canonical_head
-from .loading_depthseg import HEAD_INITS, HUB_ARGUMENTS, count_tensors, make_report, one_report, source_revision
+from .loading_depthseg import (
+    HEAD_INITS,
+    HUB_ARGUMENTS,
+    count_tensors,
+    make_report,
+    one_report,
+    source_revision,
+    task_class,
+)
 from .transfer_depthseg import PartTransfer, TransferReport, plan_transfer, source_name
 from .transfer_families_depthseg import DEPTH_FAMILIES, DepthFamily, convert_config, depth_family, rename
 
@@ -64,13 +72,13 @@ class ForeignMixin:
         network = load_depth_network(pretrained_model_name_or_path, family, foreign, dtype, hub_arguments)
         values = convert_config(foreign)
         source = cls.config_class(**values)
-        source.architectures = ["DepthSegForDepthEstimation"]
         config = cls.config_class(**(values | choose_head(source, head_type, head_config) | kwargs))
-        plan = plan_transfer(source, config, cls.__name__, head_init)
+        depth_class = task_class("DepthSegForDepthEstimation")
+        plan = plan_transfer(source, config, depth_class, cls, head_init)
         model = cls(config).to(network.dtype).eval()
         left_over = take_parts(model, network, family, plan)
         revision = source_revision(pretrained_model_name_or_path, hub_arguments)
-        report = make_report(model, plan, source, pretrained_model_name_or_path, revision)
+        report = make_report(model, plan, source, depth_class, pretrained_model_name_or_path, revision)
         model.transfer_report = replace(report, source_class=type(network).__name__, parts=(*report.parts, *left_over))
         model.record_lineage()
         return model

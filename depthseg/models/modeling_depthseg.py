@@ -21,41 +21,11 @@ from .encoders_base_depthseg import EncoderFeatures
 from .encoders_depthseg import encoder_entry
 from .heads_base_depthseg import DepthSegHead
 from .heads_depthseg import build_head_on
-from .loading_depthseg import TransferMixin
+from .loading_depthseg import TASK_CLASSES, TransferMixin, task_class
 from .loading_foreign_depthseg import ForeignMixin
 from .losses_depthseg import depth_loss, segmentation_loss, valid_depth
 
 logger = logging.get_logger(__name__)
-
-AUTO_MAP = {
-    "AutoConfig": "configuration_depthseg.DepthSegConfig",
-    "AutoModelForDepthEstimation": "modeling_depthseg.DepthSegForDepthEstimation",
-    "AutoModelForImageClassification": "modeling_pretext_depthseg.DepthSegForImageClassification",
-    "AutoModelForImageToImage": "modeling_pretext_depthseg.DepthSegForImageReconstruction",
-    # transformers has no such class, and passes over the entry; see `DepthSegForOpticalFlow`.
-    "AutoModelForOpticalFlow": "modeling_pretext_depthseg.DepthSegForOpticalFlow",
-    "AutoModelForSemanticSegmentation": "modeling_depthseg.DepthSegForSemanticSegmentation",
-}
-
-
-PIPELINE_CLASSES = {
-    "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES": "DepthSegForDepthEstimation",
-    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "DepthSegForImageClassification",
-    "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES": "DepthSegForSemanticSegmentation",
-}
-
-
-def introduce_to_pipelines() -> None:
-    """Add the classes to the names that transformers' pipelines know.
-
-    Registration with the Auto classes does not reach these tables, and a pipeline reports a model that is not in them
-    as not supported before it runs it.
-    """
-    for table, name in PIPELINE_CLASSES.items():
-        getattr(modeling_auto, table, {}).setdefault("depthseg", name)
-
-
-introduce_to_pipelines()
 
 
 @dataclass
@@ -94,8 +64,14 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
     """The encoder, under the same name in every task, so that pre-training and fine-tuning are one load apart.
 
     Depth and labels share the name `head` of their decoder, too; other pre-trainings call theirs `pretext_head`.
+
+    Attributes:
+        auto_class (`str`): Name of the Auto class that loads a class from a repository with code.
+        pipeline_table (`str`): transformers' table of the models that the pipeline of the task knows; empty = none.
     """
 
+    auto_class = ""
+    pipeline_table = ""
     config: DepthSegConfig
     config_class = DepthSegConfig
     main_input_name = "pixel_values"
@@ -110,6 +86,14 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
     _supports_attention_backend = True
     # The transfer report says what is left over, and why.
     _keys_to_ignore_on_load_unexpected = [r"^head\.", r"^depth_predictor\.", r"^classifier\.", r"^pretext_head\."]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "auto_class" in vars(cls):
+            TASK_CLASSES[cls.__name__] = cls
+            # Registration with the Auto classes does not reach these tables, and a pipeline reports a model that is
+            # not in them as not supported before it runs it.
+            getattr(modeling_auto, cls.pipeline_table, {}).setdefault("depthseg", cls.__name__)
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
@@ -191,10 +175,17 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
 
         Every task class is named in `auto_map`: a depth folder loads as a segmenter too, and the other way round.
         """
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = auto_map()
         # transformers writes the model's dtype only; what it hands down on loading must already be in the file.
         self.config.encoder_config.dtype = self.dtype
         super().save_pretrained(save_directory, **kwargs)
+
+
+def auto_map() -> dict[str, str]:
+    """Return Auto class -> file and class of every task."""
+    task_class("")  # the classes of all files are defined
+    files = {"AutoConfig": DepthSegConfig} | {cls.auto_class: cls for cls in TASK_CLASSES.values()}
+    return {name: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for name, cls in sorted(files.items())}
 
 
 class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
@@ -206,6 +197,10 @@ class DepthSegForDepthEstimation(DepthSegPreTrainedModel):
     Source: Godard et al. 2019, https://huggingface.co/papers/1806.01260, with the Monodepth2 head; Ranftl et al. 2021,
     https://huggingface.co/papers/2103.13413, with the DPT head.
     """
+
+    auto_class = "AutoModelForDepthEstimation"
+    pipeline_table = "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES"
+    parts = ("encoder", "head", "depth_predictor")
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
@@ -260,6 +255,15 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
     Args:
         config ([`DepthSegConfig`]): The architecture; `keep_depth` keeps the depth predictor.
     """
+
+    auto_class = "AutoModelForSemanticSegmentation"
+    pipeline_table = "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES"
+    parts = ("encoder", "head", "classifier")
+
+    @classmethod
+    def parts_of(cls, config: DepthSegConfig) -> tuple[str, ...]:
+        """Return the parts of a model with a configuration."""
+        return (*cls.parts, "depth_predictor") if config.keep_depth else cls.parts
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)

@@ -11,17 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput, ModelOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_depthseg import DepthSegConfig
-from .encoders_base_depthseg import EncoderFeatures
+from .encoders_base_depthseg import DepthSegEncoder, EncoderFeatures
 from .heads_base_depthseg import DepthSegHead
-from .heads_pretext_depthseg import classification_head, flow_head, reconstruction_head
+from .heads_pretext_depthseg import PretextHead
 from .losses_depthseg import classification_loss
 from .modeling_depthseg import DepthSegPreTrainedModel
+from .transfer_depthseg import compare_classes
 
 
 @dataclass
@@ -79,12 +80,33 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987, ablation of pre-training tasks.
     """
 
+    # transformers has no such Auto class, and passes over the entry in `auto_map`.
+    auto_class = "AutoModelForOpticalFlow"
     # What transformers notes when a class is registered for an Auto class; without one no code is saved.
-    _auto_class = "AutoModelForOpticalFlow"
+    _auto_class = auto_class
+    parts = ("encoder", "pretext_head")
+
+    @classmethod
+    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> PretextHead:
+        """From the maps of two images to optical flow, right and down."""
+        return PretextHead(encoder, config, pictures=2, channels=2)
+
+    @classmethod
+    def why_other_body(cls) -> str:
+        """Return the reason why the body of `pretext_head` cannot become a `head`."""
+        return f"the decoder of {cls.__name__} reads the maps of two images and has other channels"
+
+    @classmethod
+    def compare_decoders(cls, source: DepthSegConfig, target: DepthSegConfig) -> str:
+        """Return the difference of the decoders of two configurations; an empty string if there is none."""
+        difference = super().compare_decoders(source, target)
+        if not difference and source.flow_range != target.flow_range:
+            difference = f"flow_range {source.flow_range} in the checkpoint, {target.flow_range} here"
+        return difference
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
-        self.pretext_head = flow_head(self.encoder, config)
+        self.pretext_head = self.build_pretext_head(self.encoder, config)
         self.finish_init()
 
     @property
@@ -136,9 +158,22 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987, ablation of pre-training tasks.
     """
 
+    auto_class = "AutoModelForImageToImage"
+    parts = ("encoder", "pretext_head")
+
+    @classmethod
+    def why_other_body(cls) -> str:
+        """Return an empty string: the body of `pretext_head` can become a `head`."""
+        return ""
+
+    @classmethod
+    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> PretextHead:
+        """From the maps of an image to RGB values."""
+        return PretextHead(encoder, config, pictures=1, channels=3)
+
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
-        self.pretext_head = reconstruction_head(self.encoder, config)
+        self.pretext_head = self.build_pretext_head(self.encoder, config)
         self.finish_init()
 
     @property
@@ -178,6 +213,25 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
         ValueError: If there is one class only, as every image would be of it.
     """
 
+    auto_class = "AutoModelForImageClassification"
+    pipeline_table = "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES"
+    parts = ("encoder", "pretext_head")
+
+    @classmethod
+    def why_no_head(cls) -> str:
+        """Return the reason why a checkpoint of this class has no decoder body for depth or segmentation."""
+        return f"{cls.__name__} has no decoder"
+
+    @classmethod
+    def compare_decoders(cls, source: DepthSegConfig, target: DepthSegConfig) -> str:
+        """Return the difference of the last layers of two configurations; an empty string if there is none."""
+        return compare_classes(source, target)
+
+    @classmethod
+    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> nn.Linear:
+        """From the mean of the deepest map to class logits."""
+        return nn.Linear(encoder.channels[-1], config.num_labels)
+
     def __init__(self, config: DepthSegConfig):
         if config.num_labels == 1:
             raise ValueError(
@@ -185,7 +239,7 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
                 "something from images without it, give num_labels=2."
             )
         super().__init__(config)
-        self.pretext_head = classification_head(self.encoder, config)
+        self.pretext_head = self.build_pretext_head(self.encoder, config)
         self.finish_init()
 
     def freeze_unused_parameters(self) -> None:

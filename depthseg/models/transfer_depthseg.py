@@ -14,13 +14,6 @@ from typing import Any
 
 from .heads_native_depthseg import canonical_head
 
-PARTS_OF_TASK = {
-    "DepthSegForDepthEstimation": ("encoder", "head", "depth_predictor"),
-    "DepthSegForSemanticSegmentation": ("encoder", "head", "classifier"),
-    "DepthSegForOpticalFlow": ("encoder", "pretext_head"),
-    "DepthSegForImageReconstruction": ("encoder", "pretext_head"),
-    "DepthSegForImageClassification": ("encoder", "pretext_head"),
-}
 # Fields of an encoder's configuration that do not change the meaning of its weights.
 ENCODER_CIRCUMSTANCES = frozenset(
     {
@@ -107,14 +100,15 @@ def structure(encoder_config: Any) -> dict[str, Any]:
 
 
 def plan_transfer(
-    source: Any, target: Any, target_class: str, head_init: str, transfer_head: bool = False
+    source: Any, target: Any, source_class: Any, target_class: Any, head_init: str, transfer_head: bool = False
 ) -> dict[str, tuple[bool, str]]:
     """Decide for each part of the target whether it is transferred from the checkpoint.
 
     Args:
-        source ([`DepthSegConfig`]): Configuration of the checkpoint; its `architectures` contains the class.
+        source ([`DepthSegConfig`]): Configuration of the checkpoint.
         target ([`DepthSegConfig`]): Configuration of the model to load.
-        target_class (`str`): Name of the class to load.
+        source_class (`type`): Class that saved the checkpoint.
+        target_class (`type`): Class to load.
         head_init (`str`): `"pretrained"` or `"random"`.
         transfer_head (`bool`, *optional*, defaults to `False`): Whether to transfer an inpainting decoder.
 
@@ -124,7 +118,6 @@ def plan_transfer(
     Raises:
         ValueError: If the encoders differ, so that nothing can be transferred. If `transfer_head` is not possible.
     """
-    source_class = (source.architectures or ["an unknown class"])[0]
     changed = sorted(
         name
         for name in structure(source.encoder_config).keys() | structure(target.encoder_config).keys()
@@ -137,45 +130,28 @@ def plan_transfer(
             "configuration for random initialisation."
         )
     plan = {"encoder": (True, "same encoder")}
-    if "pretext_head" in parts_of(target_class, target):
+    parts, source_parts = target_class.parts_of(target), source_class.parts_of(source)
+    if "pretext_head" in parts:
         plan["pretext_head"] = plan_pretext_head(source, target, source_class, target_class, head_init)
     else:
         plan["head"] = plan_head(source, target, source_class, head_init)
     if transfer_head:
         refuse_transfer_head(source, target, source_class, target_class, head_init)
         plan["head"] = (True, "body of pretext_head, because of transfer_head=True")
-    source_parts = parts_of(source_class, source)
     for part in ("depth_predictor", "classifier"):
-        if part in parts_of(target_class, target):
-            plan[part] = plan_last_layer(part, source, target, source_parts, source_class, plan["head"])
+        if part in parts:
+            plan[part] = plan_last_layer(part, source, target, source_parts, source_class.__name__, plan["head"])
     return plan
 
 
-def parts_of(class_name: str, config: Any) -> tuple[str, ...]:
-    """Return the parts that a model class has under a configuration; none for a class of another task."""
-    parts = PARTS_OF_TASK.get(class_name, ("encoder",))
-    if class_name == "DepthSegForSemanticSegmentation" and config.keep_depth:
-        parts += ("depth_predictor",)
-    return parts
-
-
-def plan_head(source: Any, target: Any, source_class: str, head_init: str) -> tuple[bool, str]:
+def plan_head(source: Any, target: Any, source_class: Any, head_init: str) -> tuple[bool, str]:
     """Decide on the decoder body."""
-    if "head" not in parts_of(source_class, source):
-        return False, why_no_head(source_class)
+    if "head" not in source_class.parts_of(source):
+        return False, source_class.why_no_head()
     if head_init == "random":
         return False, "head_init='random'"
     difference = compare_heads(source, target)
     return (False, difference) if difference else (True, "same head")
-
-
-def why_no_head(source_class: str) -> str:
-    """Return the reason why a checkpoint has no decoder body for depth or segmentation."""
-    if source_class not in PARTS_OF_TASK:
-        return f"{source_class} is unknown, except for its encoder"
-    if source_class == "DepthSegForImageClassification":
-        return f"{source_class} has no decoder"
-    return f"the decoder of {source_class}, pretext_head, is for another task"
 
 
 def compare_heads(source: Any, target: Any) -> str:
@@ -189,38 +165,29 @@ def compare_heads(source: Any, target: Any) -> str:
 
 
 def plan_pretext_head(
-    source: Any, target: Any, source_class: str, target_class: str, head_init: str
+    source: Any, target: Any, source_class: Any, target_class: Any, head_init: str
 ) -> tuple[bool, str]:
     """Decide on the decoder of another pre-training task, including its last layer."""
-    if "pretext_head" not in parts_of(source_class, source):
-        return False, f"{source_class} has no such part"
-    if source_class != target_class:
-        return False, f"{source_class} is for another task"
+    if "pretext_head" not in source_class.parts_of(source):
+        return False, f"{source_class.__name__} has no such part"
+    if source_class.__name__ != target_class.__name__:
+        return False, f"{source_class.__name__} is for another task"
     if head_init == "random":
         return False, "head_init='random'"
-    if target_class == "DepthSegForImageClassification":
-        difference = compare_classes(source, target)
-    else:
-        difference = compare_heads(source, target)
-    if not difference and target_class == "DepthSegForOpticalFlow" and source.flow_range != target.flow_range:
-        difference = f"flow_range {source.flow_range} in the checkpoint, {target.flow_range} here"
+    difference = target_class.compare_decoders(source, target)
     return (False, difference) if difference else (True, "same task")
 
 
-def refuse_transfer_head(source: Any, target: Any, source_class: str, target_class: str, head_init: str) -> None:
+def refuse_transfer_head(source: Any, target: Any, source_class: Any, target_class: Any, head_init: str) -> None:
     """Raise unless the decoder of an inpainting model can become `head`, instead of initialising a new one."""
-    if "head" not in parts_of(target_class, target):
-        why = f"{target_class} has no head"
+    if "head" not in target_class.parts_of(target):
+        why = f"{target_class.__name__} has no head"
     elif head_init == "random":
         why = "head_init='random' initialises a new head"
-    elif "head" in parts_of(source_class, source):
-        why = f"{source_class} has a head, which is transferred without this argument"
-    elif source_class == "DepthSegForOpticalFlow":
-        why = f"the decoder of {source_class} reads the maps of two images and has other channels"
-    elif source_class != "DepthSegForImageReconstruction":
-        why = why_no_head(source_class)
+    elif "head" in source_class.parts_of(source):
+        why = f"{source_class.__name__} has a head, which is transferred without this argument"
     else:
-        why = compare_heads(source, target)
+        why = source_class.why_other_body() or compare_heads(source, target)
     if why:
         raise ValueError(f"transfer_head=True transfers the decoder of an inpainting model to head, but {why}.")
 

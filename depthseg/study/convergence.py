@@ -6,12 +6,44 @@ first evaluations can be compared.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Convergence speed of the runs of an arm; None where no run has a value.
+
+    Attributes:
+        steps_to_95: Step at which a run reaches 95 % of its own final score, mean over runs.
+        steps_spread: Lowest and highest run.
+        area_under_curve: Mean height of a curve, mean over runs, in points (0 to 100).
+    """
+
+    steps_to_95: float | None
+    steps_spread: tuple[float, float] | None
+    area_under_curve: float | None
+
+
+def summarise_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> Convergence:
+    """Convergence speed of runs.
+
+    Args:
+        curves: Evaluations of each run, with `step` and `mean_iou` (0 to 1).
+    """
+    points = [([point["step"] for point in curve], [point["mean_iou"] for point in curve]) for curve in curves]
+    steps = [step for curve in points if (step := steps_to_share(*curve)) is not None]
+    areas = [area_under_curve(*curve) for curve in points]
+    return Convergence(
+        steps_to_95=sum(steps) / len(steps) if steps else None,
+        steps_spread=(min(steps), max(steps)) if steps else None,
+        area_under_curve=100 * sum(areas) / len(areas) if areas else None,
+    )
 
 
 def steps_to_share(steps: Sequence[int], scores: Sequence[float], share: float = 0.95) -> float | None:

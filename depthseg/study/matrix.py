@@ -9,12 +9,22 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from ..engine.config import compose_config
+from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run import MAY_CHANGE
 from .options import ArmOptions, StudyOptions
 
 KEY_LENGTH = 12
+
+POSITION = {
+    "pretrain": ("arm", "architecture", "pretrain_seed"),
+    "finetune": (
+        *("arm", "architecture", "mode", "benchmark", "fold", "budget", "role", "lr"),
+        *("pretrain_seed", "finetune_seed"),
+    ),
+}
+"""Kind of a cell -> its labels."""
+
 SEEDS_APART = 1000
 """Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
 
@@ -44,13 +54,11 @@ class Cell:
 
 
 def make_cell(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: str | None) -> Cell:
-    """A cell with its key: equal for equal runs, independent of folder, machine and order of the options."""
-    counted = {
-        section: {key: value for key, value in values.items() if f"{section}.{key}" not in MAY_CHANGE}
-        if isinstance(values, dict)
-        else values
-        for section, values in config.to_dict().items()
-    }
+    """A cell with its key: equal for equal runs, independent of folder, machine and order of the options.
+
+    Only options that differ from their defaults count, so a new option does not change the keys of finished runs.
+    """
+    counted = own_options(config, MAY_CHANGE)
     text = json.dumps({"kind": kind, "labels": dict(labels), "config": counted, "parent": parent}, sort_keys=True)
     return Cell(kind, labels, config, parent, hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH])
 

@@ -8,9 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..engine.config import compose_config
+
+if TYPE_CHECKING:
+    from ..engine.options import RunConfig
 
 Run = tuple[int, int]
 """Number of the pre-training seed and of the fine-tuning seed under it; arms without pre-training also have both."""
@@ -76,6 +81,15 @@ def read_records(folder: Path) -> Iterator[CellRecord]:
             raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(RECORD_FIELDS)}.")
         check_fields(path, content, RECORD_FIELDS[kind])
         yield CellRecord(path, content)
+
+
+def config_of(record: CellRecord) -> RunConfig:
+    """The options of a finished run.
+
+    Raises:
+        ValueError: They are not options of this version.
+    """
+    return compose_config([(str(record.path), record["config"])])
 
 
 def check_fields(path: Path, content: Any, fields: Sequence[str]) -> None:

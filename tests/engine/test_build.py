@@ -9,7 +9,8 @@ import pytest
 from depthseg.cli import main
 from depthseg.engine.build import model_config
 from depthseg.engine.config import load_config
-from depthseg.engine.options import ModelOptions
+from depthseg.engine.options import TASK_NAMES, ModelOptions
+from depthseg.engine.tasks import TASKS
 
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}"
 REFUSED = [
@@ -48,3 +49,7 @@ def test_options_of_the_network_reach_its_configuration_and_null_leaves_its_defa
     }
     assert config.encoder_config.width_factor == 0.125
     assert (default.head_type, default.depth_type, default.min_depth) == ("monodepth2", "disparity", 0.1)
+
+
+def test_every_task_that_the_options_name_has_its_row():
+    assert tuple(TASKS) == TASK_NAMES

@@ -18,9 +18,9 @@ def sentences(*rows, fixed=()):
     titles = {name: {"title": f"the {name} arm"} for name in ("none", "depth", "flow", "video")}
     numbers = {"settings": [PLACE], "comparisons": rows, "comparisons_fixed": fixed, "arms": titles}
     numbers |= {"fixed_rate": 0.001}
-    (found,) = findings(numbers)
-    assert found.setting == "resnet18, full, streets, 8 labels"
-    return found.sentences
+    found = findings(numbers)
+    assert list(found) == ["resnet18, full, streets, 8 labels"]
+    return found["resnet18, full, streets, 8 labels"]
 
 
 def test_why_nothing_was_tested_is_said_once_for_all_that_it_holds_for():

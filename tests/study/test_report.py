@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from study.made_up_study import BUDGETS, GRID, TITLES, pooled_iou, write_finetuning, write_study
+from study.made_up_study import BUDGETS, GRID, MODES, TITLES, pooled_iou, write_finetuning, write_study
 
-from depthseg.study.report import figures, write_report
-from depthseg.study.report.detail_tables import rate_tables, start_tables
-from depthseg.study.report.tables import claim_tables
-from depthseg.study.report.text import MINUS, NOTHING
+from depthseg.cli import main
+from depthseg.study.convergence import Convergence, summarise_curves
+from depthseg.study.report import figures, tables, write_report
+from depthseg.study.report.hero import hero
+from depthseg.study.report.html import write_page
+from depthseg.study.report.markdown import to_markdown
+from depthseg.study.report.style import looks_of, spread_apart
+from depthseg.study.report.tables import claim_table, fixed_rate_table, rate_table, start_table
+from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
 
 RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
@@ -28,11 +36,20 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.wrong, self.resources, self.links, self.text = [], [], [], [], []
+        self.open, self.wrong, self.resources, self.links = [], [], [], []
+        self.tags, self.ids, self.alternatives, self.names, self.rows = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.alternatives += [values["alt"]] if tag == "img" else []
+        self.names += [values["aria-label"]] if "aria-label" in values else []
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
         if tag in ("script", "img", "link"):
             self.resources += [values[name] for name in ("src", "href") if name in values]
         if tag == "a":
@@ -45,14 +62,31 @@ class Page(HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        self.text.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = write_study(tmp_path_factory.mktemp("whole"))
-    page = write_report(out)
-    return out, page, json.loads((out / "report" / "results.json").read_text())
+    report = write_report(out)
+    return out, report, json.loads((out / "report" / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    return write_page(whole[1])
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports take a tenth of the time."""
+    monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
+
+
+def texts(table):
+    """The text of every cell, row by row."""
+    return [[column.text(row) for column in table.columns] for row in table.rows]
 
 
 def only(rows, **place):
@@ -87,8 +121,8 @@ def test_differences_are_those_of_the_means(whole):
 def test_claims_are_tested_in_their_direction_and_mode(whole):
     _, _, numbers = whole
     assert not [row for row in numbers["comparisons"] if (row["a"], row["b"]) == ("hub", "depth")]
-    (table,) = claim_tables(numbers)
-    shown = [[cell.text for cell in row.cells] for row in table.rows]
+    table = claim_table(numbers)
+    shown = texts(table)
     places = [("full", 8), ("full", 32), ("frozen", 8), ("frozen", 32)]
     expected = [("depth", "none", place) for place in places[2:]] + [("depth", "hub", place) for place in places]
     assert len(shown) == len(expected)
@@ -117,9 +151,13 @@ def test_rates_are_told_with_the_labels_that_they_were_chosen_with(whole):
     """Four labels, which no setting of the study has."""
     _, _, numbers = whole
     assert {row["budget"] for row in numbers["rates"]} == {4} and {row["budget"] for row in numbers["main"]} == {8, 32}
-    (table,) = rate_tables(numbers)
+    table, beside = rate_table(numbers), fixed_rate_table(numbers)
     assert table.caption.startswith("Mean IoU in points on validation images for each learning rate, with 4 labels")
-    assert table.columns[:2] == ("Mode", "Arm") and len(table.rows) == len(TITLES) * 2
+    assert [column.title for column in table.columns[:2]] == ["Mode", "Arm"] and len(table.rows) == len(TITLES) * 2
+    chosen = only(numbers["main"], arm="depth", mode="frozen", budget=32)
+    fixed = only(numbers["fixed"], arm="depth", mode="frozen", budget=32)
+    (row,) = [cells for cells in texts(beside) if cells[:3] == ["frozen", "32", TITLES["depth"]]]
+    assert row[3:] == ["0.0003", f"{chosen['mean_iou']:.1f}", "6", "0.001", f"{fixed['mean_iou']:.1f}", "6"]
 
 
 def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path):
@@ -136,43 +174,140 @@ def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path
 
 def test_what_each_start_has_seen(whole):
     _, path, numbers = whole
-    (table,) = start_tables(numbers)
-    shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in (row.cells for row in table.rows)}
+    table = start_table(numbers)
+    shown = {first: rest for first, *rest in texts(table)}
     assert shown[TITLES["none"]] == ["random", *[NOTHING] * 6]
     assert shown[TITLES["hub"]] == ["a given checkpoint", *[NOTHING] * 6]
     assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "transferred", "2000", "900", "8"]
     assert "Fine-tuning: 100 steps of 4 images of 64x192 pixels." in path.read_text()
     flow = numbers["starts"][1] | {"task": "flow", "decoder": False}
-    (table,) = start_tables(numbers | {"starts": [*numbers["starts"], flow]})
+    table = start_table(numbers | {"starts": [*numbers["starts"], flow]})
     assert "a difference between such arms includes the effect of the decoder" in table.notes[-1]
 
 
-def test_the_page_is_whole_and_needs_no_other_file(whole):
-    out, path, _ = whole
-    page = Page(path.read_text())
-    assert not page.wrong and not page.open
-    assert page.resources and all(source.startswith("data:") for source in page.resources)
-    files = [link for link in page.links if not link.startswith("#")]
-    assert len(files) > 100 and all((path.parent / link).is_file() for link in files)
-    assert "@import" not in path.read_text() and "url(http" not in path.read_text()
+def test_the_page_is_whole_and_needs_no_other_file(whole, page):
+    text = page.read_text()
+    shown = Page(text)
+    assert not shown.wrong and not shown.open
+    assert shown.resources and all(source.startswith("data:") for source in shown.resources)
+    files = [link for link in shown.links if not link.startswith("#")]
+    assert len(files) > 100 and all((page.parent / link).is_file() for link in files)
+    assert "<script" not in text and "@import" not in text and "url(" not in text
 
 
-def test_titles_are_shown_as_they_are(whole):
-    _, path, _ = whole
-    text = path.read_text()
+def test_the_page_has_every_heading_table_cell_figure_and_link_of_the_markdown(whole, page):
+    text, shown = whole[1].read_text(), Page(page.read_text())
+    tables = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    assert len(shown.rows) == len(tables) > 40
+    for cells, line in zip(shown.rows, tables, strict=True):
+        # A pipe within a cell is escaped.
+        assert len(cells) == len(re.split(r"(?<!\\)\|", line)) - 2
+    assert sum(tag == "img" for tag in shown.tags) == text.count("![") >= 4
+    assert all(alternative for alternative in shown.alternatives)
+    captions = re.findall(r"^\*\*(.*)\*\*\n\n\|", text, re.MULTILINE)
+    assert [name.replace("\\", "") for name in captions] == [re.sub("&", "&amp;", name) for name in shown.names]
+    assert sum(tag == "h2" for tag in shown.tags) == len(re.findall("^## ", text, re.MULTILINE))
+    assert shown.links == re.findall(r"\]\(((?:#|\.\./cells|figures/[^)]*pdf)[^)]*)\)", text)
+    row = only(whole[2]["main"], arm="depth", mode="full", budget=8)
+    expected = [TITLES["depth"], f"{row['mean_iou']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
+    assert expected in [cells[:3] for cells in shown.rows]
+
+
+def test_titles_are_shown_as_they_are(whole, page):
+    text = page.read_text()
     assert "Random &lt;start&gt; &amp; nothing" in text and "<start>" not in text
-    assert any(TITLES["none"] in part for part in Page(text).text)
+    shown = [cells[0] for cells in Page(text).rows]
+    assert set(TITLES.values()) <= set(shown)
 
 
-def test_markdown_and_figures_lie_beside_it(whole):
-    out, path, _ = whole
-    text = (path.parent / "report.md").read_text()
-    pictures = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", text)
+def test_contents_lead_to_the_headings(whole, page):
+    text, shown = whole[1].read_text(), Page(page.read_text())
+    titles = re.findall("^## (.*)$", text, re.MULTILINE)
+    # The anchors of GitHub.
+    anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+    assert {"Findings", "Set-up", "Mean IoU by depth", "Cost"} <= set(titles)
+    assert re.findall(r"\]\(#(.*?)\)", text) == anchors
+    assert set(anchors) <= set(shown.ids) and len(shown.ids) == len(set(shown.ids))
+
+
+def test_figures_are_beside_the_markdown(whole):
+    _, path, _ = whole
+    pictures = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", path.read_text())
     assert "figures/hero.png" in pictures and len(pictures) >= 4
     for picture in pictures:
         with Image.open(path.parent / picture) as image:
             assert min(image.size) > 300
         assert (path.parent / picture).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_what_is_written_and_where_is_logged_once_before_it_is_computed(tmp_path, caplog):
+    out = write_study(tmp_path)
+    with caplog.at_level("INFO", logger="depthseg"):
+        write_report(out)
+    (message,) = caplog.messages
+    records = len(list((out / "cells").glob("*.json")))
+    assert message == f"writing report.md, results.json and figures of {records} records to {out / 'report'}"
+    assert not (out / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["camvid", "world"])
+def test_the_committed_reports_are_rendered_from_the_committed_numbers(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "write_figure", lambda *_: None)
+    report = Path(__file__).parents[2] / "training" / "studies" / "results" / name / "report"
+    numbers = json.loads((report / "results.json").read_text())
+    text = to_markdown(numbers, figures.write_figures(numbers, tmp_path))
+    assert text == (report / "report.md").read_text()
+    named = set(re.findall(r"\]\((figures/[^)]*)\)", text))
+    assert named == {f"figures/{path.name}" for path in (report / "figures").iterdir()}
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_new_number_is_a_field_of_its_measure_and_a_column(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class More(Convergence):
+        last_step: float
+
+    def measured(curves):
+        return More(**asdict(summarise_curves(curves)), last_step=max(point["step"] for point in curves[0]))
+
+    monkeypatch.setattr("depthseg.study.report.numbers.summarise_curves", measured)
+    columns = (*tables.SCORE_COLUMNS, tables.Column("Last step", "last_step", number))
+    monkeypatch.setattr(tables, "SCORE_COLUMNS", columns)
+    report = write_report(write_study(tmp_path))
+    numbers = json.loads((report.parent / "results.json").read_text())
+    assert {row["last_step"] for row in numbers["main"]} == {100}
+    heading, _, *rows = report.read_text().split("## Scores")[1].split("\n\n")[3].splitlines()
+    place = heading.split(" | ").index("Last step")
+    shown = [re.split(r"(?<!\\) \| ", row)[place] for row in rows]
+    assert shown == ["100.0"] * len(TITLES) + [NOTHING] * 2  # the baselines have no curve
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_command_renders_the_page_when_asked_for(tmp_path, capsys, caplog):
+    folder = write_study(tmp_path) / "report"
+    command = ["study", "world", "--output-dir", str(tmp_path)]
+    for options, name in ((["--report"], "report.md"), (["--report", "--html"], "index.html")):
+        assert not (folder / name).exists()
+        with pytest.raises(SystemExit) as end:
+            main([*command, *options])
+        assert end.value.code is None
+        assert capsys.readouterr().out.split() == [str(folder / name)]
+    assert '<h1 id="made-up">made-up</h1>' in (folder / "index.html").read_text()
+    assert "earlier report" not in caplog.text
+    with pytest.raises(SystemExit):
+        main([*command, "--report"])
+    assert f"{folder / 'index.html'} is of an earlier report; --html renders it again" in caplog.text
+    with pytest.raises(SystemExit, match="--dry-run writes no report; leave out --html"):
+        main([*command, "--dry-run", "--html"])
+
+
+def test_a_page_that_cannot_be_rendered_is_said_before_the_runs(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "depthseg.study.report.html")
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    monkeypatch.setattr("depthseg.study.runner.run_study", lambda *_: pytest.fail("It ran."))
+    with pytest.raises(SystemExit, match='needs markdown-it-py: python -m pip install "markdown-it-py>=3"'):
+        main(["study", "world", "--output-dir", str(tmp_path), "--html"])
 
 
 def test_legends_are_inside_their_figures(whole, tmp_path, monkeypatch):
@@ -189,6 +324,35 @@ def test_legends_are_inside_their_figures(whole, tmp_path, monkeypatch):
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1, legend.get_texts()
 
 
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([3.0, 1.0, 2.0], [3.0, 1.0, 2.0]),
+        ([1.0, 1.0, 5.0], [0.5, 1.5, 5.0]),
+        # The third label is pushed by the first two and all three are about their mean.
+        ([2.0, 2.2, 2.7], [1.3, 2.3, 3.3]),
+        ([0.0, 10.0, 10.2, 0.6], [-0.2, 9.6, 10.6, 0.8]),
+        ([], []),
+    ],
+)
+def test_labels_are_moved_as_little_as_needed(heights, expected):
+    assert spread_apart(heights, 1.0) == pytest.approx(expected)
+
+
+def test_the_main_figure_of_a_study_with_one_number_of_labels_names_every_arm(whole):
+    numbers = whole[2]
+    settings = [setting for setting in numbers["settings"] if setting["budget"] == 8]
+    rows = [row for row in numbers["main"] if row["budget"] == 8]
+    figure = hero(numbers | {"settings": settings, "main": rows}, looks_of(TITLES))
+    figure.draw_without_rendering()
+    first, second = figure.axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == [f"resnet18, {mode}, streets" for mode in MODES]
+    for axes in (first, second):
+        assert {text.get_text() for text in axes.texts} == set(TITLES.values())
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["8"]
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_an_unfinished_study_says_what_is_missing_and_compares_what_both_have(tmp_path):
     out = write_study(tmp_path, without=[("depth", "full", 8, (1, 2))])
     write_report(out)
@@ -203,6 +367,7 @@ def test_an_unfinished_study_says_what_is_missing_and_compares_what_both_have(tm
     assert "The study is not finished: 1 planned run is missing" in (out / "report" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_pretraining_seed_gives_a_spread_and_no_interval(tmp_path):
     out = write_study(tmp_path, seeds={"pretrain": 1, "finetune": 3})
     write_report(out)

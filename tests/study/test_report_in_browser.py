@@ -8,6 +8,7 @@ import pytest
 from study.made_up_study import write_study
 
 from depthseg.study.report import write_report
+from depthseg.study.report.html import write_page
 
 pytestmark = pytest.mark.heavy
 
@@ -31,7 +32,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    return write_report(write_study(tmp_path_factory.mktemp("study")))
+    return write_page(write_report(write_study(tmp_path_factory.mktemp("study"))))
 
 
 def open_page(browser, report, device):
@@ -64,7 +65,8 @@ def test_the_page_opens_without_complaint_and_without_a_network(browser, report,
 @pytest.mark.parametrize("device", WIDTHS)
 def test_every_link_of_the_contents_leads_somewhere(browser, report, device):
     page, _, _ = open_page(browser, report, device)
-    links = page.locator("nav a")
+    links = page.locator("a[href^='#']")
+    assert links.count() == page.locator("h2").count() > 5
     for number in range(links.count()):
         target = links.nth(number).get_attribute("href")
         links.nth(number).click()
@@ -72,34 +74,34 @@ def test_every_link_of_the_contents_leads_somewhere(browser, report, device):
     page.close()
 
 
-def test_a_click_orders_a_table_and_another_one_turns_it_round(browser, report):
-    page, complaints, _ = open_page(browser, report, "desktop")
-    table = page.locator("table[data-sortable]").first
-    column = table.locator("thead th").evaluate_all("all => all.findIndex(one => 'number' in one.dataset)")
-    button = table.locator("thead th").nth(column).locator("button")
-
-    def values():
-        cells = table.locator("tbody tr").evaluate_all(
-            "(rows, column) => rows.map(row => row.cells[column].dataset.sort)", column
-        )
-        return [float(cell) for cell in cells if cell is not None]
-
-    button.click()
-    assert len(values()) > 1 and values() == sorted(values())
-    button.click()
-    assert values() == sorted(values(), reverse=True)
+@pytest.mark.parametrize("device", WIDTHS)
+def test_a_wide_table_scrolls_with_the_keyboard_to_its_last_column(browser, report, device):
+    page, complaints, _ = open_page(browser, report, device)
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].findIndex(one => one.scrollWidth > one.clientWidth)"
+    )
+    assert wide >= 0
+    table = page.locator(".scroll").nth(wide)
+    table.focus()
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    reach = "box => box.scrollLeft + box.clientWidth >= box.scrollWidth - 1"
+    page.wait_for_function(reach, arg=table.element_handle())
+    last = table.locator("th").last.bounding_box()
+    assert last["x"] + last["width"] <= WIDTHS[device][0]
     assert complaints == []
     page.close()
 
 
-def test_a_number_opens_the_records_it_comes_from(browser, report):
-    page, _, _ = open_page(browser, report, "desktop")
-    button = page.locator("td button[popovertarget]").first
-    records = page.locator(f"#{button.get_attribute('popovertarget')}")
-    assert not records.is_visible()
-    button.click()
-    assert records.is_visible()
-    for link in records.locator("a").all():
-        target = report.parent / link.get_attribute("href")
-        assert target.resolve().is_file()
+@pytest.mark.parametrize("device", WIDTHS)
+def test_a_row_opens_the_records_it_comes_from(browser, report, device):
+    page, _, _ = open_page(browser, report, device)
+    records = page.locator("td details").first
+    links = records.locator("a")
+    assert not links.first.is_visible()
+    records.locator("summary").click()
+    assert links.first.is_visible() and links.count() == int(records.locator("summary").inner_text().split()[0]) > 1
+    for link in links.all():
+        assert (report.parent / link.get_attribute("href")).resolve().is_file()
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[device][0]
     page.close()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
 from study.tiny_study import TEXT, tiny_study
 
 from depthseg.engine.config import load_config
-from depthseg.study.matrix import main_cells, pretraining_cells, rate_cells, shard_of
+from depthseg.engine.options import OptimOptions, RunConfig
+from depthseg.study.matrix import POSITION, main_cells, make_cell, pretraining_cells, rate_cells, shard_of
 from depthseg.study.options import PRESETS, load_study
 from depthseg.study.runner import cells_in_order, keys_of, save_study
+from depthseg.study.stored import config_of, read_records
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+RESULTS = Path(__file__).parents[2] / "training" / "studies" / "results"
 
 
 def cells_of(study):
@@ -70,6 +74,33 @@ def test_keys_tell_runs_apart_by_what_their_numbers_depend_on(tmp_path):
     other = tiny_study(tmp_path, "arms.deeper.pretrain.schedule.steps=3")
     changed = {cell.labels["arm"] for cell in cells_of(other) if cell.key not in keys}
     assert changed == {"deeper"}
+
+
+def test_a_new_option_with_a_default_keeps_all_keys(tmp_path):
+    @dataclass
+    class MoreOptim(OptimOptions):
+        foreach: bool = False
+
+    @dataclass
+    class MoreOptions(RunConfig):
+        optim: MoreOptim = field(default_factory=MoreOptim)
+
+    for cell in cells_of(tiny_study(tmp_path)):
+        values = {part.name: getattr(cell.config, part.name) for part in fields(RunConfig)}
+        grown = MoreOptions(**{**values, "optim": MoreOptim(**asdict(cell.config.optim))})
+        assert make_cell(cell.kind, cell.labels, grown, cell.parent).key == cell.key
+        other = replace(grown, optim=replace(grown.optim, foreach=True))
+        assert make_cell(cell.kind, cell.labels, other, cell.parent).key != cell.key
+
+
+@pytest.mark.parametrize("name", ["world", "camvid"])
+def test_finished_runs_have_the_keys_that_their_options_give(name):
+    records = list(read_records(RESULTS / name / "cells"))
+    assert len({record["key"] for record in records}) == len(records) > 200
+    for record in records[::20]:
+        labels = {label: record[label] for label in POSITION[record["kind"]]}
+        parent = record["parent_key" if record["kind"] == "pretrain" else "pretrain_key"]
+        assert make_cell(record["kind"], labels, config_of(record), parent).key == record["key"] == record.path.stem
 
 
 def test_a_rate_other_than_the_fixed_one_adds_the_runs_at_the_fixed_one(tmp_path):

@@ -50,8 +50,8 @@ def records(out):
 def check_report(out, name):
     keys = json.loads((out / "plan.json").read_text())["keys"]
     assert {path.stem for path in (out / "cells").glob("*.json")} == set(keys)
-    page = (out / "report" / "index.html").read_text()
-    assert f"<h1>{name}</h1>" in page and "Scale: smoke." in page
+    report = (out / "report" / "report.md").read_text()
+    assert report.startswith(f"# {name}\n") and "Scale: smoke." in report
     numbers = json.loads((out / "report" / "results.json").read_text())
     assert numbers["missing"] == []
     assert all(0 < row["mean_iou"] < 100 for row in numbers["main"])

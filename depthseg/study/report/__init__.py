@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
 from ..results import load_results
 from .figures import write_figures
-from .html import to_html
 from .markdown import to_markdown
 from .numbers import study_numbers
-from .sections import sections
 
 FOLDER = "report"
+DIGITS = 10
+"""Significant digits in `results.json`."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_report(out: str | Path) -> Path:
     """Write the report of a study, finished or not, from its records.
 
     Args:
-        out: Run directory of the study. The folder `report/` contains `index.html`, a self-contained page, the same
-            text as `report.md`, `figures/` with PNG and PDF, and `results.json` with every number.
+        out: Run directory of the study. The folder `report/` contains `report.md`, `figures/` with PNG and PDF, and
+            `results.json` with every number; `depthseg.study.report.html` makes a page of it.
 
     Returns:
-        The HTML file.
+        The Markdown file.
 
     Raises:
         FileNotFoundError: There is no `study.yaml`.
@@ -36,11 +40,20 @@ def write_report(out: str | Path) -> Path:
             f"{Path(out) / 'cells'} contains no record of this study. Run the study first, then write its report."
         )
     folder = Path(out) / FOLDER
+    report = folder / "report.md"
+    logger.info("writing report.md, results.json and figures of %d records to %s", len(results.records), folder)
     numbers = study_numbers(results)
-    write_json(folder / "results.json", numbers)
-    pictures, images = write_figures(numbers, folder / "figures")
-    shown = sections(numbers, pictures)
-    for name, text in (("report.md", to_markdown(numbers, shown)), ("index.html", to_html(numbers, shown, images))):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return folder / "index.html"
+    write_json(folder / "results.json", rounded(numbers))
+    pictures = write_figures(numbers, folder / "figures")
+    with atomic_path(report) as temporary:
+        temporary.write_text(to_markdown(numbers, pictures), encoding="utf-8")
+    return report
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to `DIGITS` significant digits: further ones depend on the processor and on the order of records."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..rates import select_rate
 from ..results import Setting, StudyResults
+from ..stored import CellRecord
 
 Row = dict[str, Any]
 
@@ -27,8 +28,6 @@ def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     if not table:
         return None
     choice = select_rate(table)
-    records = results.rate_records(arm, setting)
-    used = {record["lr"] for parts in results.runs(arm, setting).values() for record in parts}
     return {
         "architecture": setting.architecture,
         "mode": setting.mode,
@@ -39,8 +38,8 @@ def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
         "chosen": choice.rate,
         "at_edge": choice.at_edge,
         "sentence": choice.sentence,
-        "used": sorted(used),
-        "records": [record["key"] for parts in records.values() for record in parts],
+        "used": sorted({record["lr"] for parts in results.runs(arm, setting).values() for record in parts}),
+        "records": keys_of(record for parts in results.rate_records(arm, setting).values() for record in parts),
     }
 
 
@@ -57,7 +56,7 @@ def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     for place, name in enumerate(records[0]["classes"]):
         shown = union[:, place] > 0
         iou[name] = 100 * float((right[shown, place] / union[shown, place]).mean()) if shown.any() else None
-    return {**asdict(setting), "arm": arm, "iou": iou, "records": [record["key"] for record in records]}
+    return {**asdict(setting), "arm": arm, "iou": iou, "records": keys_of(records)}
 
 
 def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
@@ -75,8 +74,7 @@ def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
         if len(groups) > 1:  # one record without any number does not make a group of its own
             groups.pop("", None)
         values[name] = {group: _summary(numbers) for group, numbers in groups.items()}
-    records = results.used_records([arm], setting)
-    return {**asdict(setting), "arm": arm, "values": values, "records": [record["key"] for record in records]}
+    return {**asdict(setting), "arm": arm, "values": values, "records": keys_of(results.used_records([arm], setting))}
 
 
 def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
@@ -93,7 +91,7 @@ def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
         "mean": heights.mean(0).tolist(),
         "lowest": heights.min(0).tolist(),
         "highest": heights.max(0).tolist(),
-        "records": [record["key"] for record in results.used_records([arm], setting)],
+        "records": keys_of(results.used_records([arm], setting)),
     }
 
 
@@ -161,20 +159,25 @@ def cost(results: StudyResults) -> Row:
             row[kind] = {"cells": len(cells), "seconds": sum(record["seconds"] for record in cells)}
         rows.append(row)
     contents = [record.content for record in results.records]
-    versions: dict[str, list[str]] = {}
+    # Of this study: pre-trainings may come from another one.
+    own = [content.get("command") for content in contents if content.get("study") == results.study["name"]]
+    versions: dict[str, dict[str, None]] = {}
     for content in contents:
         for name, version in (content.get("versions") or {}).items():
-            versions.setdefault(name, [])
-            if str(version) not in versions[name]:
-                versions[name].append(str(version))
+            versions.setdefault(name, {})[str(version)] = None
     return {
         "arms": rows,
         "cells": len(contents),
         "seconds": sum(content["seconds"] for content in contents),
-        "hardware": _different(content.get("hardware") for content in contents),
-        "versions": versions,
-        "command": next((content["command"] for content in contents if content.get("command")), None),
+        "hardware": list(dict.fromkeys(filter(None, (content.get("hardware") for content in contents)))),
+        "versions": {name: list(found) for name, found in versions.items()},
+        "command": next(filter(None, own), None),
     }
+
+
+def keys_of(records: Iterable[CellRecord]) -> list[str]:
+    """The keys of records."""
+    return [record["key"] for record in records]
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -185,7 +188,3 @@ def _summary(numbers: Sequence[float]) -> Row | None:
     if not numbers:
         return None
     return {"mean": _mean(numbers), "spread": (min(numbers), max(numbers)), "count": len(numbers)}
-
-
-def _different(texts: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(text for text in texts if text))

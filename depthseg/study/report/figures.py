@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..results import Setting
-from .detail_tables import groups_of, measure_names, measure_text
 from .findings import rows_of
 from .hero import hero, what_whiskers_are
-from .sections import Picture
-from .style import QUIET, SETTINGS, Looks, new_figure, tidy, write_figure
+from .style import QUIET, SETTINGS, Looks, looks_of, panels, tidy, write_figure
+from .tables import measure_groups, measure_text
 
 Row = Mapping[str, Any]
 
@@ -32,7 +33,22 @@ LETTER_INCHES = 0.06
 """Widths in a legend: of the line beside a name, and of a letter of the name."""
 
 
-def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[str, bytes]]:
+@dataclass(frozen=True)
+class Picture:
+    """The texts of one figure.
+
+    Attributes:
+        name: Its files are `figures/NAME.png` and `figures/NAME.pdf`.
+        caption: Its caption.
+        alt: Its alternative text.
+    """
+
+    name: str
+    caption: str
+    alt: str
+
+
+def write_figures(numbers: Row, folder: Path) -> dict[str, Picture]:
     """Draw all figures that have data.
 
     Args:
@@ -40,66 +56,57 @@ def write_figures(numbers: Row, folder: Path) -> tuple[dict[str, Picture], dict[
         folder: Folder for a PNG and a PDF of each.
 
     Returns:
-        By name: the texts of each figure, and its PNG.
+        The texts of each figure, by name.
     """
-    pictures, images = {}, {}
+    pictures = {}
     with matplotlib.rc_context(SETTINGS):
-        for picture, figure in _figures(numbers, Looks(numbers["arms"])):
+        for picture, figure in _figures(numbers, looks_of(numbers["arms"])):
             pictures[picture.name] = picture
-            images[picture.name] = write_figure(figure, folder, picture.name)
-    return pictures, images
+            write_figure(figure, folder, picture.name)
+    return pictures
 
 
 def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
+    names = "; ".join(entry["title"] for entry in numbers["arms"].values())
     if numbers["main"]:
-        yield _hero_picture(numbers), hero(numbers, looks)
+        yield _hero_picture(numbers, names), hero(numbers, looks)
     if numbers["curves"]:
         caption = "Learning curves: mean IoU on the test images; bands span the lowest to the highest run."
-        picture = Picture(
-            "curves", caption, f"Learning curves of {_names(numbers)}. The table of scores contains the numbers."
-        )
+        picture = Picture("curves", caption, f"Learning curves of {names}. The table of scores contains the numbers.")
         yield picture, _grid(numbers["curves"], numbers, looks, _learning_curves)
     if numbers["rates"]:
         caption = "Learning-rate sensitivity: mean IoU on validation images; circles: chosen rate"
         caption += "; dashed line: fixed rate." if numbers["fixed_rate"] else "."
-        picture = Picture(
-            "rates",
-            caption,
-            f"Mean IoU over learning rate of {_names(numbers)}. The table below contains the numbers.",
-        )
+        alt = f"Mean IoU over learning rate of {names}. The table below contains the numbers."
         places = {
             f"{row['architecture']}, {row['mode']}, {row['budget']} labels": {
                 name: row[name] for name in ("architecture", "mode")
             }
             for row in numbers["rates"]
         }
-        yield picture, _grid(numbers["rates"], numbers, looks, _rate_drawer(numbers["fixed_rate"]), places)
-    for place, name in enumerate(measure_names(numbers)):
+        draw = partial(_rate_curves, fixed_rate=numbers["fixed_rate"])
+        yield Picture("rates", caption, alt), _grid(numbers["rates"], numbers, looks, draw, places)
+    for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         text = measure_text(name)
         caption = f"{text.title} ({text.unit}); bars span the lowest to the highest run."
         rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
-        alt = f"{text.title} of {_names(numbers)}. The table below contains the numbers."
-        picture = Picture(f"measure{place}", caption, alt)
-        yield picture, _grid(rows, numbers, looks, _measure_drawer(name, groups_of(numbers, name)))
+        picture = Picture(
+            f"measure{place}", caption, f"{text.title} of {names}. The table below contains the numbers."
+        )
+        yield picture, _grid(rows, numbers, looks, partial(_measured, name=name, groups=groups))
 
 
-def _hero_picture(numbers: Row) -> Picture:
-    rows = numbers["main"]
-    several = len({row["budget"] for row in rows}) > 1
-    what = "Mean IoU over the number of labelled images" if several else "Mean IoU of the arms"
-    second = "Inset, for the largest number of labels" if several else "Right"
+def _hero_picture(numbers: Row, names: str) -> Picture:
+    rows, what = numbers["main"], "Mean IoU over the number of labelled images"
     caption = f"{what}. {what_whiskers_are(rows)}."
     if any(row["steps_to_95"] is not None for row in rows):
-        caption += f" {second}: steps to 95 % of the final score of a run, mean, lowest and highest run."
+        caption += " Inset, for the largest number of labels: steps to 95 % of the final score of a run, mean, lowest "
+        caption += "and highest run."
     best = max(rows, key=lambda row: row["mean_iou"])
     place = Setting(**{name: best[name] for name in numbers["settings"][0]})
     best_arm = numbers["arms"][best["arm"]]["title"]
-    alt = f"{what}, for {_names(numbers)}. Highest: {best_arm} ({place}), {best['mean_iou']:.1f}."
+    alt = f"{what}, for {names}. Highest: {best_arm} ({place}), {best['mean_iou']:.1f}."
     return Picture("hero", caption, alt)
-
-
-def _names(numbers: Row) -> str:
-    return "; ".join(entry["title"] for entry in numbers["arms"].values())
 
 
 def _grid(
@@ -112,20 +119,17 @@ def _grid(
     """One panel for each place that has rows, one legend below; places are settings unless others are given."""
     places = places or {str(Setting(**entry)): entry for entry in numbers["settings"] if rows_of(rows, entry)}
     columns = min(len(places), COLUMNS)
-    lines = -(-len(places) // columns)
     width = max(FRAME[0] * columns, 4.6)
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
     longest = max(len(numbers["arms"][arm]["title"]) for arm in arms)
     per_line = max(1, int(width / (HANDLE_INCHES + LETTER_INCHES * longest)))
-    figure = new_figure(width, FRAME[1] * lines + LEGEND_INCHES * -(-len(arms) // per_line))
-    frames = figure.subplots(lines, columns, squeeze=False).ravel()
-    for frame in frames[len(places) :]:
-        frame.set_visible(False)
-    for axes, (title, entry) in zip(frames, places.items(), strict=False):
+    legend_inches = LEGEND_INCHES * -(-len(arms) // per_line)
+    figure, frames = panels(len(places), columns, (width / columns, FRAME[1]), legend_inches)
+    for axes, (title, entry) in zip(frames, places.items(), strict=True):
         draw(axes, rows_of(rows, entry), looks)
         axes.set_title(title, loc="left", fontweight="bold")
         tidy(axes)
-    handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks.line(arm))[0] for arm in arms]
+    handles = [axes.plot([], [], label=numbers["arms"][arm]["title"], **looks[arm])[0] for arm in arms]
     figure.legend(handles=handles, loc="outside lower center", ncols=per_line, frameon=False)
     return figure
 
@@ -133,48 +137,41 @@ def _grid(
 def _learning_curves(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     for row in rows:
         marks = {} if len(row["steps"]) <= 15 else {"marker": ""}
-        axes.plot(row["steps"], row["mean"], **looks.line(row["arm"]) | marks)
-        colour = looks.colour(row["arm"])
+        axes.plot(row["steps"], row["mean"], **looks[row["arm"]] | marks)
+        colour = looks[row["arm"]]["color"]
         axes.fill_between(row["steps"], row["lowest"], row["highest"], color=colour, alpha=0.12, linewidth=0)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("mean IoU, points")
     axes.set_xlim(left=0)
 
 
-def _rate_drawer(fixed_rate: float | None) -> Callable[[Axes, Sequence[Row], Looks], None]:
-    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-        if fixed_rate is not None:
-            axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
-        for row in rows:
-            axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks.line(row["arm"]))
-            ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
-            axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks.line(row["arm"]) | ring)
-        rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks([float(rate) for rate in rates], rates)
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("mean IoU, points")
-
-    return draw
+def _rate_curves(axes: Axes, rows: Sequence[Row], looks: Looks, fixed_rate: float | None) -> None:
+    if fixed_rate is not None:
+        axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
+    ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
+    for row in rows:
+        axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **looks[row["arm"]])
+        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **looks[row["arm"]] | ring)
+    rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([float(rate) for rate in rates], rates)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("mean IoU, points")
 
 
-def _measure_drawer(name: str, groups: Sequence[str]) -> Callable[[Axes, Sequence[Row], Looks], None]:
+def _measured(axes: Axes, rows: Sequence[Row], looks: Looks, name: str, groups: Sequence[str]) -> None:
     text = measure_text(name)
-
-    def draw(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-        for place, row in enumerate(rows):
-            found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
-            beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
-            places = [at + beside for at, _ in found]
-            for at, (_, entry) in zip(places, found, strict=True):
-                ends = [text.factor * end for end in entry["spread"]]
-                axes.plot((at, at), ends, color=looks.colour(row["arm"]), linewidth=1.0, alpha=0.75)
-            means = [text.factor * entry["mean"] for _, entry in found]
-            axes.plot(places, means, **looks.line(row["arm"]) | {"linestyle": ""})
-        axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
-        axes.set_xlim(-0.5, len(groups) - 0.5)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_ylabel(text.unit.split(",")[0])
-
-    return draw
+    for place, row in enumerate(rows):
+        found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
+        beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
+        places = [at + beside for at, _ in found]
+        for at, (_, entry) in zip(places, found, strict=True):
+            ends = [text.factor * end for end in entry["spread"]]
+            axes.plot((at, at), ends, color=looks[row["arm"]]["color"], linewidth=1.0, alpha=0.75)
+        means = [text.factor * entry["mean"] for _, entry in found]
+        axes.plot(places, means, **looks[row["arm"]] | {"linestyle": ""})
+    axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylabel(text.unit.split(",")[0])

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..results import Setting
-from .text import between, number, p_equals, plural, signed
+from .text import between, p_equals, plural, signed
 
 LEVEL = 0.05
 """A comparison with a Holm-adjusted p-value below this level is significant."""
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Sentences on one setting.
-
-    Attributes:
-        setting: The setting.
-        sentences: One statement each.
-    """
-
-    setting: str
-    sentences: tuple[str, ...]
 
 
 def overview(numbers: Row) -> list[str]:
@@ -49,25 +35,22 @@ def overview(numbers: Row) -> list[str]:
             f"before adjustment, {_count_below('p_adjusted', tested)} after. Intervals are not adjusted: an interval "
             "may exclude 0 although the difference is not significant."
         )
-        halves = [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]
-        if halves:
+        if halves := [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]:
             lines.append(
                 "A difference that is not significant does not show that the arms are equal: the half-widths of the "
-                f"intervals are {number(min(halves))} to {number(max(halves))} points. The notes below each table "
-                "describe its intervals and their conditions."
+                f"intervals are {between((min(halves), max(halves)))} points. The notes below each table describe its "
+                "intervals and their conditions."
             )
     return lines
 
 
-def findings(numbers: Row) -> list[Findings]:
-    """Sentences on the comparisons at the chosen rates, setting by setting."""
-    found = []
+def findings(numbers: Row) -> dict[str, list[str]]:
+    """Sentences on the comparisons at the chosen rates, by setting."""
+    found = {}
     for entry in numbers["settings"]:
-        rows = rows_of(numbers["comparisons"], entry)
-        if rows:
+        if rows := rows_of(numbers["comparisons"], entry):
             others = rows_of(numbers["comparisons_fixed"], entry)
-            sentences = [*_sentences(rows, numbers), *_disagreements(rows, others, numbers)]
-            found.append(Findings(str(Setting(**entry)), tuple(sentences)))
+            found[str(Setting(**entry))] = [*_sentences(rows, numbers), *_disagreements(rows, others, numbers)]
     return found
 
 
@@ -137,18 +120,12 @@ def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> 
         if other and set(other["records"]) != set(row["records"]) and verdict(other) != verdict(row):
             yield (
                 f"{title[row['a']]} against {title[row['b']]} at the chosen learning rates: {_evidence(row)}; both at "
-                f"{number_of_rate(numbers)}: {_evidence(other)}."
+                f"{numbers['fixed_rate']:g}: {_evidence(other)}."
             )
 
 
 def _count_below(name: str, rows: Sequence[Row]) -> int:
     return sum(row[name] < LEVEL for row in rows)
-
-
-def number_of_rate(numbers: Row) -> str:
-    """The fixed learning rate as text."""
-    rate = numbers["fixed_rate"]
-    return number(None) if rate is None else f"{rate:g}"
 
 
 def _titles(numbers: Row) -> dict[str, str]:

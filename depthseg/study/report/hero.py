@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from .findings import rows_of
-from .style import QUIET, Looks, new_figure, spread_apart, tidy
+from .style import QUIET, Looks, panels, spread_apart, tidy
 
 Row = Mapping[str, Any]
 
 PANEL = (4.6, 4.2)
 """Width and height of one panel in inches."""
 
-ROW_INCHES = 0.34
 INSET_SHARE = 0.36
 """Fraction of a panel's height, at its bottom, that is reserved for the inset."""
 
@@ -26,16 +25,14 @@ PANEL_OF = ("architecture", "mode", "benchmark")
 
 
 def hero(numbers: Row, looks: Looks) -> Figure:
-    """Label-efficiency curves, a panel for each architecture, mode and benchmark; with one budget a dot plot."""
-    panels = [rows for rows in _panels(numbers) if rows]
-    if len({row["budget"] for row in numbers["main"]}) > 1:
-        return _curves(panels, numbers, looks)
-    return _dots(panels, numbers, looks)
-
-
-def whiskers(row: Row) -> tuple[float, float]:
-    """The interval or, without one, the lowest and highest run."""
-    return tuple(row["interval"] or row["spread"])
+    """Label-efficiency curves, a panel for each architecture, mode and benchmark."""
+    places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
+    groups = [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
+    groups = [rows for rows in groups if rows]
+    figure, frames = panels(len(groups), min(len(groups), 2), PANEL)
+    for axes, rows in zip(frames, groups, strict=True):
+        _label_curves(axes, rows, numbers, looks)
+    return figure
 
 
 def what_whiskers_are(rows: Sequence[Row]) -> str:
@@ -48,37 +45,17 @@ def what_whiskers_are(rows: Sequence[Row]) -> str:
     return "Bars are 95 % intervals; for open markers, which have no interval, they span the lowest to the highest run"
 
 
-def _panels(numbers: Row) -> list[list[Row]]:
-    places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
-    return [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
-
-
-def _title(row: Row) -> str:
-    return ", ".join(row[name] for name in PANEL_OF)
-
-
-def _curves(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
-    columns = min(len(panels), 2)
-    lines = -(-len(panels) // columns)
-    figure = new_figure(PANEL[0] * columns, PANEL[1] * lines)
-    frames = figure.subplots(lines, columns, squeeze=False).ravel()
-    for frame in frames[len(panels) :]:
-        frame.set_visible(False)
-    for axes, rows in zip(frames, panels, strict=False):
-        _label_curves(axes, rows, numbers, looks)
-    return figure
-
-
 def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -> None:
     arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
     for place, arm in enumerate(arms):
         own = [row for row in rows if row["arm"] == arm]
         # Arms are shifted slightly, so that their bars do not overlap.
         budgets = [row["budget"] * 1.025 ** (place - (len(arms) - 1) / 2) for row in own]
-        axes.plot(budgets, [row["mean_iou"] for row in own], **looks.line(arm))
+        axes.plot(budgets, [row["mean_iou"] for row in own], **looks[arm])
         for budget, row in zip(budgets, own, strict=True):
-            _bar(axes, (budget, budget), whiskers(row), looks.colour(arm))
-            _open_mark(axes, budget, row["mean_iou"], row, looks)
+            _bar(axes, (budget, budget), row["interval"] or row["spread"], looks[arm]["color"])
+            if row["interval"] is None:
+                axes.plot(budget, row["mean_iou"], **looks[arm] | {"markerfacecolor": "white", "linestyle": ""})
     budgets = sorted({row["budget"] for row in rows})
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(budgets))
@@ -88,7 +65,7 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -
         axes.set_xlim(budgets[0] / 1.5, budgets[0] * 1.15)
     axes.set_xlabel("labelled images")
     axes.set_ylabel("mean IoU, points")
-    axes.set_title(_title(rows[0]), loc="left", fontweight="bold")
+    axes.set_title(", ".join(rows[0][name] for name in PANEL_OF), loc="left", fontweight="bold")
     tidy(axes)
     timed = [row for row in rows if row["budget"] == budgets[-1] and row["steps_to_95"] is not None]
     if timed:
@@ -110,63 +87,30 @@ def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: R
             numbers["arms"][arm]["title"],
             (row["budget"] * 1.1, row["mean_iou"]),
             (right * 1.05, height),
-            color=looks.colour(arm),
+            color=looks[arm]["color"],
             fontsize=7.5,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": looks.colour(arm), "linewidth": 0.5, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": looks[arm]["color"], "linewidth": 0.5, "alpha": 0.6},
         )
 
 
 def _inset(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    """Steps to 95 % of the final score, an arm below the other."""
     inset = axes.inset_axes((0.1, 0.09, 0.86, INSET_SHARE - 0.15))
-    _step_dots(inset, rows, looks)
+    for place, row in enumerate(rows):
+        _bar(inset, row["steps_spread"], (-place, -place), looks[row["arm"]]["color"])
+        inset.plot(row["steps_to_95"], -place, **looks[row["arm"]] | {"linestyle": ""})
+    inset.set_ylim(-len(rows) + 0.4, 0.6)
+    inset.set_xlim(left=0)
+    tidy(inset)
     inset.set_yticks([])
     inset.spines["left"].set_visible(False)
     inset.tick_params(labelsize=6.5)
-    inset.set_title(
-        f"steps to 95 % of the final score, {rows[0]['budget']} labels", fontsize=7, loc="left", color=QUIET
-    )
+    title = f"steps to 95 % of the final score, {rows[0]['budget']} labels"
+    inset.set_title(title, fontsize=7, loc="left", color=QUIET)
     inset.patch.set_alpha(0)
-
-
-def _step_dots(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-    for place, row in enumerate(rows):
-        if row["steps_to_95"] is not None:
-            _bar(axes, row["steps_spread"], (-place, -place), looks.colour(row["arm"]))
-            axes.plot(row["steps_to_95"], -place, **looks.line(row["arm"]) | {"linestyle": ""})
-    axes.set_ylim(-len(rows) + 0.4, 0.6)
-    axes.set_xlim(left=0)
-    tidy(axes)
-
-
-def _dots(panels: Sequence[Sequence[Row]], numbers: Row, looks: Looks) -> Figure:
-    """One row of plots for each panel: mean IoU on the left, steps to 95 % on the right."""
-    tallest = max(map(len, panels))
-    figure = new_figure(7.0, len(panels) * (tallest * ROW_INCHES + 1.0))
-    grid = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.2, 1))
-    for (left, right), rows in zip(grid, panels, strict=True):
-        for place, row in enumerate(rows):
-            _bar(left, whiskers(row), (-place, -place), looks.colour(row["arm"]))
-            left.plot(row["mean_iou"], -place, **looks.line(row["arm"]) | {"linestyle": ""})
-            _open_mark(left, row["mean_iou"], -place, row, looks)
-        left.set_ylim(-len(rows) + 0.4, 0.6)
-        left.set_yticks([-place for place in range(len(rows))], [numbers["arms"][row["arm"]]["title"] for row in rows])
-        for label, row in zip(left.get_yticklabels(), rows, strict=True):
-            label.set_color(looks.colour(row["arm"]))
-        left.set_xlabel("mean IoU, points")
-        left.set_title(f"{_title(rows[0])}, {rows[0]['budget']} labels", loc="left", fontweight="bold")
-        tidy(left)
-        _step_dots(right, rows, looks)
-        right.set_yticks([-place for place in range(len(rows))], [""] * len(rows))
-        right.set_xlabel("steps to 95 %")
-    return figure
 
 
 def _bar(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
     axes.plot(x, y, color=colour, linewidth=1.0, alpha=0.75, solid_capstyle="butt")
-
-
-def _open_mark(axes: Axes, x: float, y: float, row: Row, looks: Looks) -> None:
-    if row["interval"] is None:
-        axes.plot(x, y, **looks.line(row["arm"]) | {"markerfacecolor": "white", "linestyle": ""})

@@ -1,27 +1,50 @@
-"""The report as Markdown."""
+"""The report as Markdown: its sections in order, with texts, figures and tables."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .sections import Section
-from .tables import Table, TableRow
+from . import tables as made
+from .figures import Picture
+from .findings import findings, overview
+from .tables import Table, measure_groups, measure_text
+from .text import duration, plural
 
 Row = Mapping[str, Any]
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]#|~])")
 """Characters with a meaning in Markdown."""
 
+HOW_TO_READ_SCORES = (
+    "Steps to 95 %: the step at which a run reaches 95 % of its own final score, from its evaluations on the test "
+    "images; a run with a low final score may reach it early. Area under curve: mean of the learning curve over all "
+    "steps, in points."
+)
 
-def to_markdown(numbers: Row, sections: Sequence[Section]) -> str:
-    """The whole report; figures are in `figures/`, records in `../cells/`."""
-    blocks = [f"# {escape(numbers['name'])}"]
-    blocks += [escape(text) for text in (numbers["summary"], _scale(numbers)) if text]
-    for section in sections:
-        blocks += _section(section, numbers["labels"])
+HOW_TO_READ_COMPARISONS = (
+    "95 % interval: the variance over seeds is pooled over all arms. Interval from two arms: only the seeds of these "
+    "two arms are used; with two pre-training seeds it is very wide. P(first better): the fraction of bootstrap "
+    "differences above 0, with the differences scaled to the 95 % interval. Intervals and P(first better) are not "
+    "adjusted for the number of comparisons."
+)
+
+
+def to_markdown(numbers: Row, pictures: Mapping[str, Picture]) -> str:
+    """The whole report; figures are in `figures/`, records in `../cells/`.
+
+    Args:
+        numbers: See `study_numbers`.
+        pictures: The figures, by name.
+    """
+    parts = [(title, found) for title, found in _sections(numbers, pictures) if found]
+    scale = f"Scale: {numbers['scale']}." if numbers["scale"] else ""
+    contents = " · ".join(f"[{escape(title)}](#{anchor(title)})" for title, _ in parts)
+    blocks = [f"# {escape(numbers['name'])}", *map(escape, filter(None, (numbers["summary"], scale))), contents]
+    for title, found in parts:
+        blocks += [f"## {escape(title)}", *found]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -30,36 +53,92 @@ def escape(text: str) -> str:
     return SPECIAL.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
-def _scale(numbers: Row) -> str:
-    return f"Scale: {numbers['scale']}." if numbers["scale"] else ""
+def anchor(title: str) -> str:
+    """The target of a link to a heading, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _section(section: Section, labels: Mapping[str, str]) -> Iterator[str]:
-    yield f"## {escape(section.title)}"
-    yield from map(escape, section.paragraphs)
-    for picture in section.pictures:
-        pdf = f"figures/{picture.name}.pdf"
-        yield f"![{escape(picture.alt)}](figures/{picture.name}.png)"
-        yield f"{escape(picture.caption)} ([PDF]({pdf}))"
-    for heading, items in section.lists:
-        yield f"**{escape(heading)}**"
-        yield "\n".join(f"- {escape(item)}" for item in items)
-    for table in section.tables:
-        yield f"**{escape(table.caption)}**"
-        yield _table(table, labels)
-        if table.notes:
-            yield "\n".join(f"- {escape(note)}" for note in table.notes)
+def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[str, list[str]]]:
+    """Title and blocks of each section; one without blocks is left out."""
+
+    def drawn(name: str) -> Iterator[str]:
+        if name in pictures:
+            yield f"![{escape(pictures[name].alt)}](figures/{name}.png)"
+            yield f"{escape(pictures[name].caption)} ([PDF](figures/{name}.pdf))"
+
+    def shown(*tables: Table, before: str = "") -> Iterator[str]:
+        filled = [table for table in tables if table.rows]
+        yield from [before] if filled and before else []
+        for table in filled:
+            yield from table_blocks(table, numbers["labels"])
+
+    statements = [block for item in findings(numbers).items() for block in _list(*item)]
+    claims = shown(made.claim_table(numbers))
+    yield "Findings", [*map(escape, overview(numbers)), *drawn("hero"), *statements, *claims]
+    yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.start_table(numbers))]
+    yield "Scores", [*shown(*made.score_tables(numbers), before=HOW_TO_READ_SCORES)]
+    yield "Comparisons", [*shown(*made.comparison_tables(numbers), before=HOW_TO_READ_COMPARISONS)]
+    yield "Learning curves", [*drawn("curves")]
+    at_fixed_rate = (made.fixed_rate_table(numbers), *made.comparison_tables(numbers, "comparisons_fixed"))
+    yield "Learning rates", [*drawn("rates"), *shown(made.rate_table(numbers), *at_fixed_rate)]
+    yield "Classes", [*shown(made.class_table(numbers))]
+    for place, (name, groups) in enumerate(measure_groups(numbers).items()):
+        table = made.measure_table(numbers, name, groups)
+        yield measure_text(name).title, [*drawn(f"measure{place}"), *shown(table)]
+    yield "Pre-training", [*shown(made.pretraining_table(numbers))]
+    yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]
+    left_out = _list("Records that are not used", numbers["left_out"])
+    yield "Missing runs", [*left_out, *shown(made.missing_table(numbers))]
 
 
-def _table(table: Table, labels: Mapping[str, str]) -> str:
-    linked = any(row.records for row in table.rows)
-    columns = [*map(escape, table.columns), *(["Records"] if linked else [])]
-    rule = ["---" if place < table.words or place >= len(table.columns) else "---:" for place in range(len(columns))]
-    lines = [columns, rule]
+def _list(heading: str, items: Sequence[str]) -> list[str]:
+    return [f"**{escape(heading)}**", _points(items)] if items else []
+
+
+def _points(items: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(item)}" for item in items)
+
+
+def _setup(finetuning: Sequence[Row]) -> list[str]:
+    kinds = [
+        f"{row['steps']} steps of {plural(row['batch_size'], 'image')} of {'x'.join(map(str, row['size']))} pixels"
+        for row in finetuning
+    ]
+    return [f"Fine-tuning: {'; '.join(kinds)}."] if kinds else []
+
+
+def _cost(cost: Row) -> Iterator[str]:
+    yield f"{plural(cost['cells'], 'finished cell')}, {duration(cost['seconds'])} in total."
+    if cost["hardware"]:
+        yield f"Hardware: {'; '.join(cost['hardware'])}."
+    if cost["versions"]:
+        versions = (f"{name} {' and '.join(found)}" for name, found in cost["versions"].items())
+        yield f"Versions: {', '.join(versions)}."
+    if cost["command"]:
+        yield f"Command: {cost['command']}"
+
+
+def table_blocks(table: Table, labels: Mapping[str, str]) -> Iterator[str]:
+    """Caption, table and notes.
+
+    Args:
+        table: The table. Rows with records have them in a last column, several folded up.
+        labels: Record key -> its name.
+    """
+    linked = any(row.get("records") for row in table.rows)
+    lines = [
+        [*(escape(column.title) for column in table.columns), *["Records"][:linked]],
+        [*("---" if column.words else "---:" for column in table.columns), *["---"][:linked]],
+    ]
     for row in table.rows:
-        lines.append([*(escape(cell.text) for cell in row.cells), *([_links(row, labels)] if linked else [])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        cells = [escape(column.text(row)) for column in table.columns]
+        lines.append([*cells, _links(row["records"], labels)] if linked else cells)
+    yield f"**{escape(table.caption)}**"
+    yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if table.notes:
+        yield _points(table.notes)
 
 
-def _links(row: TableRow, labels: Mapping[str, str]) -> str:
-    return ", ".join(f"[{escape(labels[key])}](../cells/{key}.json)" for key in row.records)
+def _links(keys: Sequence[str], labels: Mapping[str, str]) -> str:
+    links = ", ".join(f"[{escape(labels[key])}](../cells/{key}.json)" for key in keys)
+    return f"<details><summary>{len(keys)} records</summary>{links}</details>" if len(keys) > 1 else links

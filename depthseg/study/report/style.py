@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,30 +34,22 @@ SETTINGS = {
 }
 
 
-class Looks:
-    """Colour, marker and line style of each arm, the same in all figures.
+Looks = Mapping[str, dict[str, Any]]
+"""Arm -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
 
-    Args:
-        arms: Their ids in the order of display.
-    """
 
-    def __init__(self, arms: Iterable[str]) -> None:
-        self._place = {arm: place for place, arm in enumerate(arms)}
-
-    def line(self, arm: str) -> dict[str, object]:
-        """Keywords of `Axes.plot`."""
-        place = self._place[arm]
-        return {
-            "color": self.colour(arm),
+def looks_of(arms: Iterable[str]) -> Looks:
+    """The looks of arms, given in the order of display."""
+    return {
+        arm: {
+            "color": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
             "markersize": 4,
             "linewidth": 1.4,
         }
-
-    def colour(self, arm: str) -> str:
-        """The colour of an arm."""
-        return COLOURS[self._place[arm] % len(COLOURS)]
+        for place, arm in enumerate(arms)
+    }
 
 
 def tidy(axes: Axes) -> None:
@@ -69,45 +62,41 @@ def tidy(axes: Axes) -> None:
 def spread_apart(heights: Sequence[float], distance: float) -> list[float]:
     """Move labels up and down, as little as needed, until they are at least this far apart.
 
-    The order is kept. Overlapping labels are spaced evenly about their common centre.
+    The order is kept. Less their distances, the places are the isotonic regression of the heights, by its min-max
+    formula (Robertson, Wright and Dykstra 1988).
     """
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    groups: list[list[int]] = []
-    for place in order:
-        groups.append([place])
-        while len(groups) > 1 and _ends(groups[-2], heights, distance)[1] + distance > (
-            _ends(groups[-1], heights, distance)[0] + 1e-12
-        ):
-            last = groups.pop()
-            groups[-1] += last
+    free = np.array([heights[place] - rank * distance for rank, place in enumerate(order)])
     placed = list(heights)
-    for group in groups:
-        low, _ = _ends(group, heights, distance)
-        for rank, place in enumerate(group):
-            placed[place] = low + rank * distance
+    for rank, place in enumerate(order):
+        means = [[free[first : last + 1].mean() for last in range(rank, len(free))] for first in range(rank + 1)]
+        placed[place] = float(max(map(min, means))) + rank * distance
     return placed
 
 
-def _ends(group: Sequence[int], heights: Sequence[float], distance: float) -> tuple[float, float]:
-    middle = sum(heights[place] for place in group) / len(group)
-    half = (len(group) - 1) * distance / 2
-    return middle - half, middle + half
+def panels(
+    count: int, columns: int, size: tuple[float, float], below: float = 0.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of empty panels, row by row.
 
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    Args:
+        count: Number of panels.
+        columns: Panels of a row.
+        size: Width and height of a panel in inches.
+        below: Height of what is below them in inches.
+        options: Of `Figure.subplots`.
+    """
+    lines = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * lines + below), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    frames = figure.subplots(lines, columns, squeeze=False, **options).ravel()
+    for frame in frames[count:]:
+        frame.set_visible(False)
+    return figure, list(frames[:count])
 
 
-def write_figure(figure: Figure, folder: Path, name: str) -> bytes:
-    """Write `NAME.png` and `NAME.pdf`; return the PNG."""
-    image = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(image, format="png", dpi=DOTS_PER_INCH, facecolor="white")
-        with atomic_path(folder / f"{name}.pdf") as temporary:
-            figure.savefig(temporary, format="pdf", facecolor="white", metadata={"CreationDate": None})
-    with atomic_path(folder / f"{name}.png") as temporary:
-        temporary.write_bytes(image.getvalue())
-    return image.getvalue()
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write `NAME.png` and `NAME.pdf`."""
+    for options in ({"format": "png", "dpi": DOTS_PER_INCH}, {"format": "pdf", "metadata": {"CreationDate": None}}):
+        with matplotlib.rc_context(SETTINGS), atomic_path(folder / f"{name}.{options['format']}") as temporary:
+            figure.savefig(temporary, facecolor="white", **options)

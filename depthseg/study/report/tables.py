@@ -1,44 +1,57 @@
-"""The tables of a report, as text for both HTML and Markdown."""
+"""The tables of a report: each is a list of columns over rows of its numbers.
+
+A number that a row of `study_numbers` has is shown by one more `Column`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..results import Setting
 from .findings import claim_rows, rows_of, verdict
-from .text import NOTHING, between, number, p_value, signed
+from .text import NOTHING, between, duration, number, p_value, rates, signed, whole
 
 Row = Mapping[str, Any]
 
+PLACE = ("architecture", "mode", "benchmark", "budget")
 VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
+STARTS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
+
+DECODER_NOTES = (
+    "A decoder is transferred if the mode has one of the same architecture; otherwise it is initialised randomly, as "
+    "is the last layer.",
+    "The decoder is transferred in some arms and not in others: a difference between such arms includes the effect of "
+    "the decoder.",
+)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a table.
+class Column:
+    """One column of a table.
 
     Attributes:
-        text: Its text.
-        sort: Its value for sorting; None is last.
+        title: Its heading, with the unit where the caption does not give it.
+        key: Key of its value in a row; several for a value within maps. A row without it has a dash.
+        show: Writes a value.
+        words: Whether it contains words, which are aligned to the left, and not numbers.
     """
 
-    text: str
-    sort: float | str | None
+    title: str
+    key: str | tuple[str, ...]
+    show: Callable[[Any], str] = number
+    words: bool = False
 
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row.
-
-    Attributes:
-        cells: One for each column.
-        records: Keys of the run records of its numbers.
-    """
-
-    cells: tuple[Cell, ...]
-    records: tuple[str, ...]
+    def text(self, row: Row) -> str:
+        """The text of a row in this column."""
+        value: Any = row
+        for key in (self.key,) if isinstance(self.key, str) else self.key:
+            if value is None or key not in value:
+                return NOTHING
+            value = value[key]
+        return self.show(value)
 
 
 @dataclass(frozen=True)
@@ -46,203 +59,332 @@ class Table:
     """One table.
 
     Attributes:
-        name: Unique in the report, letters and digits.
         caption: Its caption.
-        columns: Titles of the columns.
-        words: Number of text columns on the left; the other columns contain numbers.
-        rows: Its rows.
+        columns: Its columns.
+        rows: The numbers of each row; `records` are the keys of the run records that they are from. A table without
+            rows is left out.
         notes: Notes below it.
     """
 
-    name: str
     caption: str
-    columns: tuple[str, ...]
-    words: int
-    rows: tuple[TableRow, ...]
-    notes: tuple[str, ...] = ()
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
 
-class Words:
-    """The left columns of a table: the parts of a setting that vary in this study, and the arm.
+@dataclass(frozen=True)
+class MeasureText:
+    """Title and unit of a measure in the report.
 
-    Args:
-        numbers: See `study_numbers`.
-        names: The parts of a setting that the rows have.
+    Attributes:
+        title: Its name.
+        unit: Of its numbers.
+        factor: Multiplier of its values.
+        digits: Digits after the decimal point.
     """
 
-    def __init__(self, numbers: Row, names: Sequence[str] = ("architecture", "mode", "benchmark", "budget")) -> None:
-        self.title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
-        settings = numbers["settings"]
-        self._varies = [name for name in names if len({setting[name] for setting in settings}) > 1]
-        constant = [str(settings[0][name]) for name in names if name not in (*self._varies, "budget")]
-        several = "budget" in self._varies or "budget" not in names
-        self.everywhere = ", ".join([*constant, *([] if several else [f"{settings[0]['budget']} labels"])])
-        self.places = tuple({"budget": "Labels"}.get(name, name.capitalize()) for name in self._varies)
-        self.columns = (*self.places, "Arm")
+    title: str
+    unit: str
+    factor: float = 100.0
+    digits: int = 1
 
-    def place(self, row: Row) -> tuple[Cell, ...]:
-        """The cells with the setting of a row."""
-        return tuple(Cell(str(row[name]), row[name]) for name in self._varies)
+    def mean(self, value: float) -> str:
+        """A value in the unit."""
+        return number(self.factor * value, self.digits)
 
-    def cells(self, row: Row) -> tuple[Cell, ...]:
-        """The left cells of a row: setting and arm."""
-        return (*self.place(row), word(self.title[row["arm"]]))
-
-    def caption(self, text: str) -> str:
-        """A caption with the parts of the setting that do not vary."""
-        return f"{text} ({self.everywhere})." if self.everywhere else f"{text}."
+    def spread(self, bounds: Sequence[float]) -> str:
+        """Two values in the unit."""
+        return between([self.factor * bound for bound in bounds], self.digits)
 
 
-def word(text: str) -> Cell:
-    """A cell with text."""
-    return Cell(text, text)
+MEASURE_TEXTS = {
+    "iou_by_depth": MeasureText("Mean IoU by depth", "points"),
+    "recall_by_scale": MeasureText("Recall by object size", "points"),
+    "boundary_iou": MeasureText("Boundary IoU", "points"),
+    "boundary_iou_by_edge": MeasureText("Boundary IoU by edge type", "points"),
+    "cam_boundary_alignment": MeasureText(
+        "Alignment of Grad-CAM with class boundaries", "AUROC, 0.5 = no relation", 1, 3
+    ),
+    "code_length": MeasureText(
+        "Code length of the labels given the features", "bits per pixel, lower is better", 1, 3
+    ),
+}
+
+SCORE_COLUMNS = (
+    Column("mIoU", "mean_iou"),
+    Column("95 % interval", "interval", between),
+    Column("Lowest to highest run", "spread", between),
+    Column("Steps to 95 %", "steps_to_95", whole),
+    Column("Area under curve", "area_under_curve"),
+    Column("Learning rate", "rates", rates),
+)
+
+COMPARISON_COLUMNS = (
+    Column("Difference", "difference", signed),
+    Column("95 % interval", "interval", between),
+    Column("Interval from two arms", "interval_alone", between),
+    Column("p", "p_value", p_value),
+    Column("Adjusted p", "p_adjusted", p_value),
+    Column("P(first better)", "probability_a_beats_b", partial(number, digits=2)),
+    Column("Lowest to highest", "spread", between),
+)
+
+CLAIM_COLUMNS = (
+    Column("Result", "verdict", VERDICTS.__getitem__, words=True),
+    Column("Difference", "difference", signed),
+    Column("95 % interval", "interval", between),
+    Column("Adjusted p", "p_adjusted", p_value),
+)
+
+START_COLUMNS = (
+    Column("Task", "task", str, words=True),
+    Column("Data and supervision", "source", str, words=True),
+)
+
+DECODER_COLUMNS = (
+    Column("Decoder", "decoder", {True: "transferred", False: "not transferred"}.get, words=True),
+    Column("Samples", "samples", whole),
+    Column("Steps", "steps", whole),
+    Column("Batch size", "batch_size", whole),
+)
+
+BOTH_RATES_COLUMNS = (
+    Column("Chosen rate", "rates", rates),
+    Column("mIoU", "mean_iou"),
+    Column("Runs", "runs", whole),
+    Column("Fixed rate", ("fixed", "rates"), rates),
+    Column("mIoU at fixed rate", ("fixed", "mean_iou")),
+    Column("Runs at fixed rate", ("fixed", "runs"), whole),
+)
+
+COST_COLUMNS = (
+    Column("Pre-training cells", ("pretrain", "cells"), whole),
+    Column("Pre-training time", ("pretrain", "seconds"), duration),
+    Column("Fine-tuning cells", ("finetune", "cells"), whole),
+    Column("Fine-tuning time", ("finetune", "seconds"), duration),
+)
+
+MISSING_COLUMNS = (
+    *(Column(name.capitalize(), name, str, words=True) for name in PLACE[:3]),
+    Column("Labels", "budget", str, words=True),
+    Column("Kind", "role", str, words=True),
+    Column("Missing", "runs", ", ".join, words=True),
+)
 
 
-def figure(value: float | None, digits: int = 1, write: Callable[[float, int], str] = number) -> Cell:
-    """A cell with one number."""
-    return Cell(NOTHING if value is None else write(value, digits), value)
+def arm_column(numbers: Row, title: str = "Arm", key: str = "arm") -> Column:
+    """The title of an arm."""
+    titles = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+    return Column(title, key, lambda arm: titles.get(arm, arm or NOTHING), words=True)
 
 
-def bounds(pair: Sequence[float] | None, digits: int = 1) -> Cell:
-    """A cell with two numbers; sorted by the lower one."""
-    return Cell(between(pair, digits), None if pair is None else pair[0])
+def runs_column(numbers: Row, title: str) -> Column:
+    """The finished runs and the planned ones."""
+    return Column(title, "runs", lambda runs: f"{runs} of {numbers['planned_runs']}")
 
 
-def claim_tables(numbers: Row) -> Iterator[Table]:
-    """Published findings and the result of this study; nothing if it has no claims."""
-    words = Words(numbers)
-    found = [(claim, row) for claim in numbers["claims"] for row in claim_rows(claim, numbers)]
-    if found:
-        yield Table(
-            name="claims",
-            caption=words.caption("Published findings, tested in this study"),
-            columns=("Finding", *words.places, "Result", "Difference", "95 % interval", "Adjusted p"),
-            words=2 + len(words.places),
-            rows=tuple(_claim_row(claim, row, words) for claim, row in found),
-            notes=(
-                "Supported: the difference of mean IoU (in points, at the chosen learning rates) is significant in "
-                "the direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: "
-                "it is not significant, which does not refute the finding. Not tested: too few runs for a p-value. "
-                "The notes below the comparisons describe the intervals and their conditions.",
-            ),
-        )
+def place_columns(numbers: Row, names: Sequence[str] = PLACE, *, arm: bool = True) -> tuple[Column, ...]:
+    """The parts of a setting that vary in this study, and the arm."""
+    varying = [name for name in names if len({setting[name] for setting in numbers["settings"]}) > 1]
+    columns = [Column("Labels" if name == "budget" else name.capitalize(), name, str, words=True) for name in varying]
+    return (*columns, arm_column(numbers)) if arm else tuple(columns)
 
 
-def _claim_row(claim: Row, row: Row, words: Words) -> TableRow:
-    cells = (
-        word(claim["text"]),
-        *words.place(row),
-        word(VERDICTS[verdict(row)]),
-        figure(row["difference"], 1, signed),
-        bounds(row["interval"]),
-        Cell(p_value(row["p_adjusted"]), row["p_adjusted"]),
+def caption(numbers: Row, text: str, names: Sequence[str] = PLACE) -> str:
+    """A caption with the parts of the setting that do not vary."""
+    constant = [name for name in names if len({setting[name] for setting in numbers["settings"]}) == 1]
+    values = [f"{numbers['settings'][0][name]}{' labels' if name == 'budget' else ''}" for name in constant]
+    return f"{text} ({', '.join(values)})." if values else f"{text}."
+
+
+def claim_table(numbers: Row) -> Table:
+    """Published findings and the result of this study."""
+    return Table(
+        caption(numbers, "Published findings, tested in this study"),
+        (Column("Finding", "text", str, words=True), *place_columns(numbers, arm=False), *CLAIM_COLUMNS),
+        [
+            row | {"text": claim["text"], "verdict": verdict(row)}
+            for claim in numbers["claims"]
+            for row in claim_rows(claim, numbers)
+        ],
+        (
+            "Supported: the difference of mean IoU (in points, at the chosen learning rates) is significant in the "
+            "direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: it is "
+            "not significant, which does not refute the finding. Not tested: too few runs for a p-value. The notes "
+            "below the comparisons describe the intervals and their conditions.",
+        ),
     )
-    return TableRow(cells, tuple(row["records"]))
 
 
-def score_tables(numbers: Row, rows: str = "main") -> Iterator[Table]:
-    """Mean IoU of the arms at their chosen rates (`main`) or at the fixed rate (`fixed`), a table for each setting."""
-    columns = ("mIoU", "95 % interval", "Lowest to highest run", "Steps to 95 %", "Area under curve")
-    for place, setting in enumerate(numbers["settings"]):
-        found = rows_of(numbers[rows], setting)
-        if found:
-            baselines = rows_of(numbers["baselines"], setting)
-            yield Table(
-                name=f"{rows}{place}",
-                caption=f"{Setting(**setting)}: mean IoU in points on the test images.",
-                columns=("Arm", *columns, "Learning rate", "Runs"),
-                words=1,
-                rows=(
-                    *(_score_row(row, numbers) for row in found),
-                    *(line for row in baselines for line in _baseline_rows(row)),
-                ),
-                notes=(*_reasons(found, numbers), *_conditions(found, numbers)),
-            )
-
-
-def _score_row(row: Row, numbers: Row) -> TableRow:
-    planned = numbers["planned_runs"]
-    cells = (
-        word(numbers["arms"][row["arm"]]["title"]),
-        figure(row["mean_iou"]),
-        bounds(row["interval"]),
-        bounds(row["spread"]),
-        figure(row["steps_to_95"], 0),
-        figure(row["area_under_curve"]),
-        Cell(", ".join(f"{rate:g}" for rate in row["rates"]), row["rates"][0]),
-        Cell(f"{row['runs']} of {planned}", row["runs"]),
+def start_table(numbers: Row) -> Table:
+    """The initialisation of each arm; nothing before the first pre-training."""
+    transferred = {row["decoder"] for row in numbers["starts"] if "decoder" in row}
+    return Table(
+        "Initialisation of each arm before fine-tuning.",
+        (arm_column(numbers), *START_COLUMNS, arm_column(numbers, "After", "after"), *DECODER_COLUMNS),
+        [
+            row
+            | {
+                "task": row.get("task") or STARTS[row["start"]],
+                "source": ", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING,
+            }
+            for row in numbers["starts"]
+            if transferred
+        ],
+        DECODER_NOTES if len(transferred) > 1 else DECODER_NOTES[:1],
     )
-    return TableRow(cells, tuple(row["records"]))
 
 
-def _baseline_rows(row: Row) -> Iterator[TableRow]:
-    for name, score in row["mean_iou"].items():
-        title = word(f"Baseline: {name.replace('_', ' ')}")
-        yield TableRow((title, figure(score), *[Cell(NOTHING, None)] * 6), tuple(row["records"]))
+def score_tables(numbers: Row) -> Iterator[Table]:
+    """Mean IoU of the arms at their chosen rates, and of the baselines, a table for each setting."""
+    columns = (arm_column(numbers), *SCORE_COLUMNS, runs_column(numbers, "Runs"))
+    for setting in numbers["settings"]:
+        if found := rows_of(numbers["main"], setting):
+            baselines = [
+                {"arm": f"Baseline: {name.replace('_', ' ')}", "mean_iou": score, "records": row["records"]}
+                for row in rows_of(numbers["baselines"], setting)
+                for name, score in row["mean_iou"].items()
+            ]
+            text = f"{Setting(**setting)}: mean IoU in points on the test images."
+            yield Table(text, columns, [*found, *baselines], _interval_notes(found, numbers))
 
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
     """Comparisons at the chosen rates or at the fixed rate (`comparisons_fixed`), a table for each setting."""
-    for place, setting in enumerate(numbers["settings"]):
+    arms = arm_column(numbers, "First arm", "a"), arm_column(numbers, "Second arm", "b")
+    columns = (*arms, *COMPARISON_COLUMNS, runs_column(numbers, "Runs per arm"))
+    tested = sum(row["p_value"] is not None for row in numbers[rows])
+    family = [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
+    for setting in numbers["settings"]:
         found = rows_of(numbers[rows], setting)
-        if found:
-            yield Table(
-                name=f"{rows.replace('_', '')}{place}",
-                caption=f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second.",
-                columns=(
-                    "First arm",
-                    "Second arm",
-                    "Difference",
-                    "95 % interval",
-                    "Interval from two arms",
-                    "p",
-                    "Adjusted p",
-                    "P(first better)",
-                )
-                + ("Lowest to highest", "Runs per arm"),
-                words=2,
-                rows=tuple(_comparison_row(row, numbers) for row in found),
-                notes=(
-                    *_family(numbers[rows]),
-                    *_reasons(found, numbers),
-                    *_conditions(found, numbers),
-                ),
-            )
+        text = f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second."
+        yield Table(text, columns, found, [*family, *_interval_notes(found, numbers)])
 
 
-def _comparison_row(row: Row, numbers: Row) -> TableRow:
-    title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
-    cells = (
-        word(title[row["a"]]),
-        word(title[row["b"]]),
-        figure(row["difference"], 1, signed),
-        bounds(row["interval"]),
-        bounds(row["interval_alone"]),
-        Cell(p_value(row["p_value"]), row["p_value"]),
-        Cell(p_value(row["p_adjusted"]), row["p_adjusted"]),
-        figure(row["probability_a_beats_b"], 2),
-        bounds(row["spread"]),
-        Cell(f"{row['runs']} of {numbers['planned_runs']}", row["runs"]),
-    )
-    return TableRow(cells, tuple(row["records"]))
-
-
-def _family(rows: Iterable[Row]) -> list[str]:
-    tested = sum(row["p_value"] is not None for row in rows)
-    return [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
-
-
-def _reasons(rows: Iterable[Row], numbers: Row) -> list[str]:
-    return list(dict.fromkeys(row["reason"] for row in rows if row["reason"]))
-
-
-def _conditions(rows: Sequence[Row], numbers: Row) -> list[str]:
-    """Sources of variation and conditions of the intervals; with the names of the rows if they differ."""
+def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
+    """Why intervals are absent, and their conditions; with the names of the rows if these differ."""
     title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
     who: dict[str, list[str]] = {}
     for row in rows:
-        name = title[row["arm"]] if "arm" in row else f"{title[row['a']]} {chr(0x2212)} {title[row['b']]}"
-        who.setdefault(row["conditional_on"], []).append(name)
-    if len(who) == 1:
-        return [f"Intervals: {condition}." for condition in who]
-    return [f"Intervals of {'; '.join(names)}: {condition}." for condition, names in who.items()]
+        names = [title[row[key]] for key in ("arm", "a", "b") if key in row]
+        who.setdefault(row["conditional_on"], []).append(" \N{MINUS SIGN} ".join(names))
+    return [
+        *dict.fromkeys(row["reason"] for row in rows if row["reason"]),
+        *(f"Intervals{' of ' + '; '.join(names) if len(who) > 1 else ''}: {text}." for text, names in who.items()),
+    ]
+
+
+def rate_table(numbers: Row) -> Table:
+    """Learning-rate sensitivity and the chosen rate."""
+    rows, names = numbers["rates"], PLACE[:2]
+    grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
+    budgets, seeds = {row["budget"] for row in rows}, {count for row in rows for count in row["seeds"].values()}
+    text = "Mean IoU in points on validation images for each learning rate, with "
+    return Table(
+        caption(numbers, f"{text}{', '.join(map(str, budgets))} labels", names),
+        (
+            *place_columns(numbers, names),
+            *(Column(rate, ("scores", rate)) for rate in grid),
+            Column("Chosen", "chosen", "{:g}".format),
+            Column("At the end of the grid", "at_edge", {True: "yes", False: "no"}.get),
+        ),
+        rows,
+        (
+            f"Runs per mean: {', '.join(map(str, sorted(seeds)))}. They use the first pre-training and other seeds "
+            "than the tables above. The chosen rate is used for all numbers of labels and all seeds. The intervals do "
+            "not include the uncertainty of this choice.",
+            *_rate_notes(rows, numbers),
+        ),
+    )
+
+
+def _rate_notes(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
+    for row in rows:
+        where = f"{numbers['arms'][row['arm']]['title']}, {row['architecture']}, {row['mode']}"
+        if row["at_edge"]:
+            yield f"{where}: {row['sentence']}"
+        if row["used"] and row["used"] != [row["chosen"]]:
+            yield (f"{where}: the runs used {rates(row['used'])}, but the best rate of the grid is {row['chosen']:g}.")
+
+
+def fixed_rate_table(numbers: Row) -> Table:
+    """Scores at the chosen rate and at the fixed rate, side by side."""
+
+    def place(row: Row) -> list[Any]:
+        return [row[name] for name in (*PLACE, "arm")]
+
+    return Table(
+        caption(numbers, "Mean IoU in points on the test images, at the chosen and at the fixed learning rate"),
+        (*place_columns(numbers), *BOTH_RATES_COLUMNS),
+        [
+            row | {"fixed": other, "records": list(dict.fromkeys([*row["records"], *other["records"]]))}
+            for row in numbers["main"]
+            for other in numbers["fixed"]
+            if place(row) == place(other)
+        ],
+    )
+
+
+def class_table(numbers: Row) -> Table:
+    """IoU of each class."""
+    rows = numbers["per_class"]
+    classes = dict.fromkeys(name for row in rows for name in row["iou"])
+    columns = (*place_columns(numbers), *(Column(name, ("iou", name)) for name in classes))
+    return Table(caption(numbers, "IoU of each class in points, mean over runs"), columns, rows)
+
+
+def measure_text(name: str) -> MeasureText:
+    """Title and unit of a measure; an unknown one is shown under its own name."""
+    return MEASURE_TEXTS.get(name) or MeasureText(name.replace("_", " ").capitalize(), "as measured", 1, 3)
+
+
+def measure_groups(numbers: Row) -> dict[str, list[str]]:
+    """The measures that have a number, and the groups of each; an empty name for a measure without groups."""
+    groups: dict[str, dict[str, None]] = {}
+    for row in numbers["measures"]:
+        for name, values in row["values"].items():
+            if any(values.values()):
+                groups.setdefault(name, {}).update(dict.fromkeys(values))
+    return {name: list(found) for name, found in groups.items()}
+
+
+def measure_table(numbers: Row, name: str, groups: Sequence[str]) -> Table:
+    """One measure: arms x groups."""
+    text = measure_text(name)
+    columns = [Column(group or "Mean", ("values", name, group, "mean"), text.mean) for group in groups]
+    if groups == [""]:
+        columns.append(Column("Lowest to highest run", ("values", name, "", "spread"), text.spread))
+    return Table(
+        caption(numbers, f"{text.title}: {text.unit}, mean over runs"),
+        (*place_columns(numbers), *columns),
+        [row for row in numbers["measures"] if name in row["values"]],
+    )
+
+
+def pretraining_table(numbers: Row) -> Table:
+    """Scores and time of each pre-training cell."""
+    rows = numbers["pretraining"]
+    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    return Table(
+        "Pre-training: scores on the pre-training task, and time.",
+        (
+            arm_column(numbers),
+            Column("Depth alignment", "alignment", lambda text: text or NOTHING, words=True),
+            Column("Seed", "pretrain_seed", whole),
+            *(Column(name, ("scores", name), partial(number, digits=4)) for name in names),
+            Column("Time", "seconds", duration),
+        ),
+        rows,
+    )
+
+
+def cost_table(numbers: Row) -> Table:
+    """Cells and time by arm."""
+    text = "Finished cells and their time; fine-tuning includes the runs of the learning-rate selection."
+    return Table(text, (arm_column(numbers), *COST_COLUMNS), numbers["cost"]["arms"])
+
+
+def missing_table(numbers: Row) -> Table:
+    """Planned runs without a record."""
+    text = "Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed)."
+    return Table(text, (arm_column(numbers), *MISSING_COLUMNS), numbers["missing"])

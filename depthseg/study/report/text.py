@@ -1,4 +1,4 @@
-"""Formatting of numbers."""
+"""Formatting of numbers; a value that is absent is a dash."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a fixed number of digits; a dash for None."""
-    if value is None:
-        return NOTHING
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    """A number with a fixed number of digits."""
+    return NOTHING if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def whole(value: float | None) -> str:
+    """A number without decimals."""
+    return number(value, 0)
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -23,6 +26,11 @@ def signed(value: float, digits: int = 1) -> str:
 def between(bounds: Sequence[float] | None, digits: int = 1) -> str:
     """Two bounds, or "none"."""
     return "none" if bounds is None else f"{number(bounds[0], digits)} to {number(bounds[1], digits)}"
+
+
+def rates(values: Sequence[float]) -> str:
+    """Learning rates."""
+    return ", ".join(f"{rate:g}" for rate in values)
 
 
 def p_value(p: float | None) -> str:
@@ -39,10 +47,10 @@ def p_equals(p: float) -> str:
 
 def duration(seconds: float) -> str:
     """Hours and minutes, minutes and seconds, or seconds."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{seconds:.1f} s"
+    total = round(seconds)
+    if total >= 3600:
+        return f"{total // 3600} h {total % 3600 // 60} min"
+    return f"{total // 60} min {total % 60} s" if total >= 60 else f"{seconds:.1f} s"
 
 
 def plural(count: int, noun: str) -> str:
