@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..engine.build import source_of
 from ..engine.config import load_config
 from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
-from ..engine.records import METRICS_FILE, RUN_RECORD
+from ..engine.records import METRICS_FILE, RUN_RECORD, read_lines
 from ..engine.scoring import SELECTION, WITHOUT_TRUTH
 from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
 
@@ -166,7 +167,7 @@ def read_run(run_dir: str | Path) -> RunRecord:
                 "pretrain."
             )
     config = load_config(run_dir / "config.yaml")
-    curve = _read_curve(run_dir)
+    curve = read_lines(run_dir / METRICS_FILE)
     if curve[-1]["step"] < config.schedule.steps:
         raise ValueError(
             f"The run in {run_dir} stopped after step {curve[-1]['step']} of {config.schedule.steps}. Finish it with "
@@ -190,7 +191,7 @@ def read_published(folder: str | Path) -> RunRecord:
 
 
 def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineage: Lineage) -> RunRecord:
-    config, curve = load_config(files / "config.yaml"), _read_curve(files)
+    config, curve = load_config(files / "config.yaml"), read_lines(files / METRICS_FILE)
     launches = json.loads((files / RUN_RECORD).read_text())["launches"]
     subset = files / "subset.json"
     motion = next((path for path in (files / "report" / MOTION_FILE, files / MOTION_FILE) if path.is_file()), None)
@@ -209,10 +210,6 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
     )
 
 
-def _read_curve(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-
-
 def count_parameters(model_dir: Path) -> int:
     """Number of parameters of a checkpoint, including statistics of norm layers."""
     from safetensors import safe_open
@@ -221,10 +218,7 @@ def count_parameters(model_dir: Path) -> int:
     for path in sorted(model_dir.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no dictionary
-                count = 1
-                for side in file.get_slice(name).get_shape():
-                    count *= side
-                total += count
+                total += math.prod(file.get_slice(name).get_shape())
     return total
 
 
