@@ -150,7 +150,8 @@ def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
     if as_json:
         return scores_text(scores)
     rest = dict(scores)
-    head = f"{rest.pop('dataset')}, split {rest.pop('split')}: {rest.pop('images')} images evaluated"
+    data, split, images = (rest.pop(name) for name in ("dataset", "split", "images"))
+    head = f"{data}, split {split}: {images} image{'' if images == 1 else 's'} evaluated"
     return "\n".join([head, *_score_lines(rest)])
 
 

@@ -12,11 +12,10 @@ import pytest
 from study.tiny_study import TEXT, tiny_study
 
 from depthseg.engine import loop
+from depthseg.metrics.blocks import mean_iou
 from depthseg.models import DepthSegForDepthEstimation
 from depthseg.study import cells as cells_module
-from depthseg.study.cells import blocks_of
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
-from depthseg.study.statistics import mean_iou
 
 WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
 SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
@@ -185,11 +184,3 @@ def test_a_damaged_record_is_named(done, tmp_path):
     (tmp_path / "cells" / f"{first.key}.json").write_text("{")
     with pytest.raises(ValueError, match=rf"{first.key}\.json is damaged .* Remove it and run the study again"):
         cells_module.run_cell(study, first, tmp_path)
-
-
-def test_blocks_follow_the_video():
-    names = ["b_2", "a_10", "a_11", "a_12", "b_1", "alone"]
-    assert blocks_of(names, 2) == ["b/0", "a/0", "a/0", "a/1", "b/0", "alone/0"]
-    assert blocks_of(["c/000001", "d_1/000001", "c/000002", "c/000003", "0001", "0002"], 2) == [
-        *("c/frames/0", "d_1/frames/0", "c/frames/0", "c/frames/1", "frames/0", "frames/0")
-    ]
