@@ -140,7 +140,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         names = ("factor", "crop", "min_depth", "max_depth")
         protocol = {"alignment": arguments.protocol} | {name: getattr(arguments, name) for name in names}
         meters = meters_of(model, dataset, **protocol)
-        states = (image.states for image in evaluate_images(model, processor, dataset, meters))
+        states = (states for _, states in evaluate_images(model, processor, dataset, meters))
         known = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
         return known | json_scores(sum_up(meters, states))
 

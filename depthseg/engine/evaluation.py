@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..metrics import ConfusionMatrix, DepthErrors, Meter
@@ -17,28 +14,14 @@ from .batches import target_of
 from .predict import predict_maps
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
     from torch import nn
 
-    from ..data import Sample, SampleDataset
+    from ..data import SampleDataset
 
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluatedImage:
-    """What `evaluate_images` finds for one image.
-
-    Attributes:
-        sample: The image and its ground truth.
-        labels: Predicted class ids uint8 `(H, W)`; None where the model predicts none.
-        states: Task -> the state of its meter for this image alone, see `depthseg.metrics.Meter`.
-    """
-
-    sample: Sample
-    labels: np.ndarray | None
-    states: dict[str, torch.Tensor]
 
 
 def evaluate_images(
@@ -47,20 +30,23 @@ def evaluate_images(
     dataset: SampleDataset,
     meters: Mapping[str, Meter],
     accelerator: Accelerator | None = None,
-) -> Iterator[EvaluatedImage]:
+) -> Iterator[tuple[np.ndarray | None, dict[str, torch.Tensor]]]:
     """Predict every image once, in float32 at its own size, and measure the prediction.
 
     Images go through the network one at a time, so they may differ in size and the scores do not depend on how they
-    are batched or shared out. The sum of the states is that of the data set.
+    are batched or shared out.
 
     Args:
         model: Task model of depthseg; at the end in the mode (train or eval) it came in.
         processor: Its image processor, which resizes the image and brings the prediction back to the truth's size.
         dataset: What to evaluate on.
-        meters: By task, `segmentation` or `depth`; they stay as they are. For `segmentation` every sample needs
-            labels.
+        meters: By task; they stay as they are. For `segmentation` every sample needs labels, for `depth` some depth.
         accelerator: Shares the images out over its processes, each of which gets its own; None = this process does
             all.
+
+    Yields:
+        For each image, in the order of the data set: its predicted class ids uint8 `(H, W)`, None where the model
+        predicts none; and by task the state of the meter for this image alone. States add up to that of the data set.
 
     Raises:
         ValueError: An empty data set, or a sample without labels.
@@ -70,14 +56,34 @@ def evaluate_images(
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     with evaluation_mode(model):
         for index in range(rank, len(dataset), world):
-            sample = dataset[index]
+            sample, predicted = dataset[index], dict.fromkeys(("segmentation", "depth"))
             truths = {task: sample.depth if task == "depth" else target_of(sample, "labels") for task in meters}
-            # Without any ground truth there is nothing to predict for, as long as nobody asks for the labels.
-            found = dict.fromkeys(("segmentation", "depth"))
+            # Nobody asks for the prediction where only depth is measured, and this image has none.
             if not meters or any(truth is not None for truth in truths.values()):
-                found = dict(zip(found, predict_maps(model, processor, sample.image), strict=True))
-            states = {task: meter.state_of(found[task], truths[task]) for task, meter in meters.items()}
-            yield EvaluatedImage(sample, found["segmentation"], states)
+                predicted = dict(zip(predicted, predict_maps(model, processor, sample.image), strict=True))
+            states = {task: meter.state_of(predicted[task], truths[task]) for task, meter in meters.items()}
+            yield predicted["segmentation"], states
+
+
+def sum_up(
+    meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
+) -> dict[str, Any]:
+    """Scores of a data set from the states of its images, which the meters take up.
+
+    Args:
+        meters: By task.
+        states: Of this process, from `evaluate_images`.
+        accelerator: Sums over its processes.
+    """
+    scores: dict[str, Any] = {}
+    # One by one: floating-point sums depend on the order, and matrices of many classes are large.
+    for image in states:
+        for task, meter in meters.items():
+            meter.state = meter.state + image[task]
+    for meter in meters.values():
+        meter.state = total(meter.state, accelerator)
+        scores |= meter.compute()
+    return scores
 
 
 def evaluate_model(
@@ -88,66 +94,34 @@ def evaluate_model(
     accelerator: Accelerator | None = None,
     depth_errors: DepthErrors | None = None,
 ) -> dict[str, Any]:
-    """Scores of a model on a whole data set.
+    """Scores of one task on a whole data set, in all processes; arguments and errors as of `evaluate_images`.
 
     Args:
-        model: As in `evaluate_images`.
-        processor: As there.
-        dataset: What to evaluate on; every sample needs labels, or some of them depth.
+        model: The model.
+        processor: Its image processor.
+        dataset: What to evaluate on.
         task: `segmentation` or `depth`.
-        accelerator: Shares the images out over its processes, all of which get the scores; None = this process does
-            all.
+        accelerator: Shares the images out.
         depth_errors: How depth is measured; None = `default_depth_errors(model)`.
-
-    Returns:
-        Segmentation: `segmentation_scores` of the whole data set. Depth: `DepthErrors.compute()`, with the stamp of
-        its alignment.
-
-    Raises:
-        ValueError: An empty data set, a sample without truth, or a model of another number of classes.
     """
     meter = class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
     images = evaluate_images(model, processor, dataset, {task: meter}, accelerator)
-    return sum_up({task: meter}, (image.states for image in images), accelerator)
-
-
-def sum_up(
-    meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
-) -> dict[str, Any]:
-    """Scores of a data set from the states of its images.
-
-    Args:
-        meters: By task; they take up the images.
-        states: `EvaluatedImage.states`, in the order of the data set.
-        accelerator: Sums over its processes; None = the states are those of all images.
-
-    Raises:
-        ValueError: No image could be evaluated.
-    """
-    # One by one: floating-point sums depend on the order, and matrices of many classes are large.
-    for image in states:
-        for task, meter in meters.items():
-            meter.state = meter.state + image[task]
-    scores: dict[str, Any] = {}
-    for meter in meters.values():
-        meter.state = total(meter.state, accelerator)
-        scores |= meter.compute()
-    return scores
+    return sum_up({task: meter}, (states for _, states in images), accelerator)
 
 
 def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:
-    """The meters of all that a model predicts and a data set knows, by task.
+    """Meters by task: the labels of a segmenter, and depth if the model predicts it and the first sample knows it.
 
     Args:
         model: Segmenter or depth model of depthseg.
-        dataset: What to evaluate on; its first sample tells whether a segmenter's depth can be evaluated as well.
+        dataset: What to evaluate on.
         **protocol: As in `default_depth_errors`.
     """
-    if not isinstance(model, DepthSegForSemanticSegmentation):
-        return {"depth": default_depth_errors(model, **protocol)}
-    joint = model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None
-    depth = {"depth": default_depth_errors(model, **protocol)} if joint else {}
-    return {"segmentation": class_meter(model, dataset)} | depth
+    labels = isinstance(model, DepthSegForSemanticSegmentation)
+    depth = not labels or (model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None)
+    return ({"segmentation": class_meter(model, dataset)} if labels else {}) | (
+        {"depth": default_depth_errors(model, **protocol)} if depth else {}
+    )
 
 
 def class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:
@@ -188,12 +162,9 @@ def default_depth_errors(model: nn.Module, **protocol: Any) -> DepthErrors:
 
 def json_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores as they are written to files: JSON knows no NaN, so the IoU of an absent class becomes null."""
+    # Only NaN differs from itself.
     return {
-        name: json_scores(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and math.isnan(value)
-        else value
+        name: json_scores(value) if isinstance(value, dict) else value if value == value else None
         for name, value in scores.items()
     }
 

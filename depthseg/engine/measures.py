@@ -61,7 +61,7 @@ def measure_model(
     found: dict[str, Measure] = {}
     if set(names) & set(PREDICTION_MEASURES):
         if predictions is None:
-            predictions = (image.labels for image in evaluate_images(model, processor, dataset, {}))
+            predictions = (labels for labels, _ in evaluate_images(model, processor, dataset, {}))
         found |= _measure_predictions(predictions, dataset)
     if "cam_boundary_alignment" in names:
         found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)

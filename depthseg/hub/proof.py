@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,55 +119,47 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         alignment: Of depth; None = the default of its depth type.
     """
     train_set, dataset = build_datasets(config.data)
-    data = source_of(config.data)[0]
-    evaluation = Evaluation(
-        scores={},
-        intervals={},
-        names=list(dataset.names),
-        per_image={},
-        data=data,
-        split=config.data.val_split,
-        size=dataset[0].image.shape[:2],
-        block_length=1,
-    )
     device = torch.device("cuda" if torch.cuda.is_available() and not config.run.cpu else "cpu")
-    if config.task not in ("segmentation", "depth"):
+    data, block_length = source_of(config.data)[0], 1
+    per_image, intervals = {}, {}
+    if config.task in ("segmentation", "depth"):
+        model, processor = load_model(model_dir, device=str(device))
+        meters = meters_of(model, dataset, alignment=alignment)
+        states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
+        scores = sum_up(meters, states)
+        block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
+        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
+        per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
+    else:
         model = model_of(model_dir).to(device, memory_format=torch.channels_last)
         processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
         objective = build_objective(config, model, train_set).to(device).eval()
-        scores = Scorer(config, objective, processor, dataset, OneProcess(device))()
-        return replace(evaluation, scores=json_scores(scores))
-    model, processor = load_model(model_dir, device=str(device))
-    meters = meters_of(model, dataset, alignment=alignment)
-    states = [image.states for image in evaluate_images(model, processor, dataset, meters)]
-    arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
-    per_image, intervals = {}, {}
-    block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
-    blocks = np.array(blocks_of(dataset.names, block_length))
-    if "segmentation" in arrays:
-        per_image["confusion"] = arrays["segmentation"]
-        intervals["mean_iou"] = interval_of_iou(arrays["segmentation"], blocks, DRAWS)
-    if "depth" in arrays:
-        errors = depth_scores_of_images(arrays["depth"])
-        per_image |= {name: errors[name] for name in IMAGE_SCORES}
-        intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
-    return replace(
-        evaluation,
-        scores=json_scores(sum_up(meters, states)),
+        # No Accelerator: its device would be that of all further runs of this process.
+        alone = SimpleNamespace(device=device, process_index=0, num_processes=1, is_main_process=True)
+        scores = Scorer(config, objective, processor, dataset, alone)()
+    return Evaluation(
+        scores=json_scores(scores),
         intervals={name: ends for name, ends in intervals.items() if ends is not None},
+        names=list(dataset.names),
         per_image=per_image,
+        data=data,
+        split=config.data.val_split,
+        size=dataset[0].image.shape[:2],
         block_length=block_length,
     )
 
 
-@dataclass(frozen=True)
-class OneProcess:
-    """This process alone, in place of an `Accelerator`, whose device cannot change from one run to the next."""
-
-    device: torch.device
-    process_index: int = 0
-    num_processes: int = 1
-    is_main_process: bool = True
+def _by_image(states: dict[str, np.ndarray], blocks: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Scores of every image, and intervals over blocks of images, from the states of meters by task."""
+    scores, intervals = {}, {}
+    if "segmentation" in states:
+        scores["confusion"] = states["segmentation"]
+        intervals["mean_iou"] = interval_of_iou(states["segmentation"], blocks, DRAWS)
+    if "depth" in states:
+        errors = depth_scores_of_images(states["depth"])
+        scores |= {name: errors[name] for name in IMAGE_SCORES}
+        intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
+    return scores, intervals
 
 
 def model_of(model_dir: Path) -> nn.Module:

@@ -148,14 +148,12 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
     _, test_set = build_datasets(cell.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
     model, processor = load_model(result.model_dir, device="cpu" if cell.config.run.cpu else None)
-    states, predictions = [], []
-    for image in evaluate_images(model, processor, test_set, {"segmentation": class_meter(model, test_set)}):
-        states.append(image.states["segmentation"])
-        predictions.append(image.labels)
+    meters = {"segmentation": class_meter(model, test_set)}
+    predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
-            confusion=torch.stack(states).numpy(),
+            confusion=torch.stack([image["segmentation"] for image in states]).numpy(),
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )

@@ -160,16 +160,16 @@ def test_an_image_is_predicted_once_for_all_that_is_measured():
     meters = {"segmentation": class_meter(model, data), "depth": default_depth_errors(model)}
     images = list(evaluate_images(model, Processor(), data, meters))
     assert model.calls == 3 and model.training
-    for image, sample in zip(images, data.samples, strict=True):
-        assert image.sample is sample and np.array_equal(image.labels, sample.image[..., 0])
+    for (labels, states), sample in zip(images, data.samples, strict=True):
+        assert np.array_equal(labels, sample.image[..., 0])
         counts = np.zeros((4, 4), dtype=int)
         for truth, predicted in zip(sample.labels.flat, sample.image[..., 0].flat, strict=True):
             if truth != 255:
                 counts[truth, predicted] += 1
-        assert np.array_equal(image.states["segmentation"], counts)
-    assert [image.states["depth"][-2:].tolist() for image in images] == [[1, 0], [0, 1], [1, 0]]
+        assert np.array_equal(states["segmentation"], counts)
+    assert [states["depth"][-2:].tolist() for _, states in images] == [[1, 0], [0, 1], [1, 0]]
     assert not meters["segmentation"].state.any() and not meters["depth"].state.any()
-    both = sum_up(meters, [image.states for image in images])
+    both = sum_up(meters, [states for _, states in images])
     apart = [evaluate_model(model, Processor(), data, task) for task in ("segmentation", "depth")]
     assert json_scores(both) == json_scores(apart[0] | apart[1]) and both["images_without_depth"] == 1
 
