@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..choices import MEASURES, PREDICTION_MEASURES
-from ..metrics.boundaries import EDGE_KINDS, BoundaryIou
+from ..metrics.boundaries import BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
 from .evaluation import evaluate_images, evaluation_mode
@@ -166,9 +166,6 @@ def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDatas
     if not labelled:
         raise ValueError("No sample of the data set has labels, so there is nothing to measure.")
     scores = boundary.compute()
-    return {
-        "iou_by_depth": by_depth.compute() if depth_known else None,
-        "recall_by_scale": by_size.compute(),
-        "boundary_iou": scores["all"],
-        "boundary_iou_by_edge": {kind: scores[kind] for kind in EDGE_KINDS} if depth_known else None,
-    }
+    found = {"recall_by_scale": by_size.compute(), "boundary_iou": scores.pop("all")}
+    of_depth = {"iou_by_depth": by_depth.compute(), "boundary_iou_by_edge": scores}
+    return found | (of_depth if depth_known else dict.fromkeys(of_depth))

@@ -9,6 +9,7 @@ import torch
 from hub.tiny_runs import tiny_runs
 
 from depthseg.engine.config import load_config
+from depthseg.hub import proof
 from depthseg.hub.proof import compare_scores, evaluate_checkpoint
 from depthseg.models import DepthSegForSemanticSegmentation, DepthSegImageProcessor
 
@@ -70,3 +71,30 @@ def test_an_image_is_predicted_once_for_labels_and_depth(runs, tmp_path, monkeyp
     total = found.per_image["confusion"].sum(0)
     assert found.scores["pixel_accuracy"] == pytest.approx(total.trace() / total.sum())
     assert found.scores["abs_rel"] == pytest.approx(found.per_image["abs_rel"].mean())
+
+
+@pytest.mark.parametrize(("cpu", "expected"), [("true", "cpu"), ("false", "cuda")])
+def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    devices = []
+
+    class Placed:
+        def __init__(self, *given):
+            pass
+
+        def to(self, device, **options):
+            devices.append(str(device))
+            return self
+
+        def eval(self):
+            return self
+
+    def scorer(config, objective, processor, dataset, accelerator):
+        devices.append(str(accelerator.device))
+        return lambda: {"hole_l1": 0.5}
+
+    for name, stand_in in (("model_of", Placed), ("build_objective", Placed), ("Scorer", scorer)):
+        monkeypatch.setattr(proof, name, stand_in)
+    config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=reconstruction"])
+    found = evaluate_checkpoint(config, runs["depth"] / "model")
+    assert devices == [expected] * 3 and found.scores == {"hole_l1": 0.5} and len(found.names) == 12
