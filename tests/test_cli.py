@@ -243,10 +243,12 @@ def test_evaluate_measures_the_depth_of_a_segmenter_too(model_dir, data_dir, cap
     (data_dir / "depth").mkdir()
     for index in range(3):
         Image.fromarray(np.full((20, 30), 256 * (2 + index), np.uint16)).save(data_dir / "depth" / f"{index}.png")
+    Image.fromarray(np.zeros((20, 30), np.uint16)).save(data_dir / "depth" / "1.png")  # nothing known
     words = ("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--protocol", "median")
-    assert run(*words, "--json") == 0
+    assert run(*words, "--split", "train", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
-    assert scores["mean_iou"] <= 1 and scores["alignment"] == "median" and scores["images_without_depth"] == 0
+    assert scores["mean_iou"] <= 1 and scores["alignment"] == "median"
+    assert (scores["images"], scores["images_without_depth"]) == (2, 1)
 
 
 def test_predict_does_the_good_images_and_names_the_bad_one(model_dir, data_dir, tmp_path, capsys):

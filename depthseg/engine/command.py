@@ -141,8 +141,10 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         protocol = {"alignment": arguments.protocol} | {name: getattr(arguments, name) for name in names}
         meters = meters_of(model, dataset, **protocol)
         states = (states for _, states in evaluate_images(model, processor, dataset, meters))
-        known = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
-        return known | json_scores(sum_up(meters, states))
+        scores = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
+        scores |= json_scores(sum_up(meters, states))
+        # Depth may leave out images whose labels are counted all the same.
+        return scores | ({"images": len(dataset)} if "segmentation" in meters else {})
 
 
 def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
