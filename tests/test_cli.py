@@ -219,10 +219,37 @@ def test_datasets_render_writes_frames(tmp_path, capsys):
 
 
 def test_evaluate_prints_the_scores_as_json(model_dir, data_dir, capsys):
-    assert run("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir) == 0
+    assert run("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     # The one image of val holds class 0 alone, so accuracy is class 0's IoU.
     assert scores["pixel_accuracy"] == pytest.approx(scores["per_class_iou"]["low"])
+    assert (scores["dataset"], scores["split"], scores["images"]) == ("folder", "val", 1)
+
+
+def test_evaluate_says_on_what_and_rounds(model_dir, data_dir, capsys):
+    words = ("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--split", "train")
+    assert run(*words) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "folder, split train: 2 images evaluated"
+    assert run(*words, "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    shown = dict(line.split() for line in lines if len(line.split()) == 2)
+    flat = scores | scores["per_class_iou"]
+    assert {"mean_iou", "pixel_accuracy", "low", "high"} < set(shown)
+    assert all(value == f"{flat[name]:.4g}" for name, value in shown.items() if name != "absent_classes")
+    assert shown["absent_classes"] == "none"
+
+
+def test_evaluate_measures_the_depth_of_a_segmenter_too(model_dir, data_dir, capsys):
+    (data_dir / "depth").mkdir()
+    for index in range(3):
+        Image.fromarray(np.full((20, 30), 256 * (2 + index), np.uint16)).save(data_dir / "depth" / f"{index}.png")
+    Image.fromarray(np.zeros((20, 30), np.uint16)).save(data_dir / "depth" / "1.png")  # nothing known
+    words = ("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--protocol", "median")
+    assert run(*words, "--split", "train", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["mean_iou"] <= 1 and scores["alignment"] == "median"
+    assert (scores["images"], scores["images_without_depth"]) == (2, 1)
 
 
 def test_predict_does_the_good_images_and_names_the_bad_one(model_dir, data_dir, tmp_path, capsys):

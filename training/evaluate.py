@@ -4,21 +4,23 @@
     python training/evaluate.py --model runs/pretrain_synthetic/model --dataset synthetic --root data/world \
         --option count=200 --option size=[96,320]
 
-The evaluation is that of training: on the same split it prints the scores that the run logged.
+The evaluation is that of training: on the same split it prints the scores that the run logged, with --json to
+the last digit.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from depthseg.engine.command import add_evaluation_options, run_evaluation, scores_text
+from depthseg.engine.command import add_evaluation_options, evaluation_text, run_evaluation
 
 
 def main() -> None:
-    """Parse, evaluate, print JSON."""
+    """Parse, evaluate, print the scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_evaluation_options(parser)
-    print(scores_text(run_evaluation(parser.parse_args())))
+    options = parser.parse_args()
+    print(evaluation_text(run_evaluation(options), options.json))
 
 
 if __name__ == "__main__":

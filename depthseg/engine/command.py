@@ -18,7 +18,6 @@ from ..choices import ALIGNMENTS, CROPS
 if TYPE_CHECKING:
     import argparse
 
-    from ..metrics import DepthErrors
     from .run import RunResult
 
 logger = logging.getLogger(__name__)
@@ -114,16 +113,19 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-depth", type=float, help="metres; default: the model's")
     parser.add_argument("--max-depth", type=float, help="metres; default: the model's")
+    parser.add_argument("--json", action="store_true", help="print JSON with all digits")
 
 
 def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Score a model as the command line says, by the code that scores it in training.
+    """Evaluate a model as the command line says, by the code that evaluates it in training.
+
+    A segmenter that also predicts depth is evaluated on both, where the data set has depth.
 
     Args:
         arguments: Parsed options of `add_evaluation_options`.
 
     Returns:
-        The scores, ready for JSON.
+        `dataset`, `split`, number of `images`, and the scores, ready for JSON.
 
     Raises:
         SystemExit: With a sentence where the user has to change something.
@@ -134,8 +136,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     show_progress()
     with one_sentence_errors():
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
-        from ..models import DepthSegForSemanticSegmentation
-        from .evaluation import default_depth_errors, evaluate_model, json_scores
+        from .evaluation import evaluate_images, json_scores, meters_of, sum_up
         from .predict import load_model
 
         model, processor = load_model(arguments.model, arguments.revision)
@@ -144,10 +145,37 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
             logger.warning(
                 "value_range=%s is not used: images are scaled as in training, by %s.", given, processor.value_range
             )
-        if isinstance(model, DepthSegForSemanticSegmentation):
-            return json_scores(evaluate_model(model, processor, dataset, "segmentation"))
-        errors = _depth_errors(arguments, default_depth_errors(model))
-        return json_scores(evaluate_model(model, processor, dataset, "depth", depth_errors=errors))
+        names = ("factor", "crop", "min_depth", "max_depth")
+        protocol = {"alignment": arguments.protocol} | {name: getattr(arguments, name) for name in names}
+        meters = meters_of(model, dataset, **protocol)
+        states = (states for _, states in evaluate_images(model, processor, dataset, meters))
+        scores = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
+        scores |= json_scores(sum_up(meters, states))
+        # Depth may leave out images whose labels are counted all the same.
+        return scores | ({"images": len(dataset)} if "segmentation" in meters else {})
+
+
+def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
+    """What `run_evaluation` returns, for a terminal: as JSON, or as a list with four digits."""
+    if as_json:
+        return scores_text(scores)
+    rest = dict(scores)
+    data, split, images = (rest.pop(name) for name in ("dataset", "split", "images"))
+    head = f"{data}, split {split}: {images} image{'' if images == 1 else 's'} evaluated"
+    return "\n".join([head, *_score_lines(rest)])
+
+
+def _score_lines(scores: dict[str, Any], indent: str = "  ") -> Iterator[str]:
+    width = max(map(len, scores))
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from _score_lines(value, indent + "  ")
+            continue
+        if isinstance(value, list):
+            value = ", ".join(value) or "none"
+        text = "absent" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield f"{indent}{name:<{width}}  {text}"
 
 
 def data_options(words: Sequence[str]) -> dict[str, Any]:
@@ -155,20 +183,6 @@ def data_options(words: Sequence[str]) -> dict[str, Any]:
     from ..reading import read_pairs
 
     return read_pairs(words, "--option", "depth_scale=1000")
-
-
-def _depth_errors(arguments: argparse.Namespace, default: DepthErrors) -> DepthErrors:
-    from ..metrics import DepthErrors
-
-    return DepthErrors(
-        alignment=arguments.protocol or default.alignment,
-        factor=arguments.factor,
-        crop=arguments.crop,
-        min_depth=arguments.min_depth or default.min_depth,
-        max_depth=arguments.max_depth or default.max_depth,
-        inverse=default.inverse,
-        relative=default.relative,
-    )
 
 
 def scores_text(scores: dict[str, Any]) -> str:

@@ -1,27 +1,89 @@
-"""Scoring a model on a data set, image by image, shared out over processes."""
+"""Evaluating a model on a data set, image by image, shared out over processes."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..metrics import ConfusionMatrix, DepthErrors, segmentation_scores
+from ..metrics import ConfusionMatrix, DepthErrors, Meter
+from ..models import DepthSegForSemanticSegmentation
 from .batches import target_of
 from .predict import predict_maps
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
     from torch import nn
 
     from ..data import SampleDataset
 
-TRUTHS = {"segmentation": "labels", "depth": "depth"}
-"""Task -> the attribute of a sample that it is scored on."""
-
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
+
+
+def evaluate_images(
+    model: nn.Module,
+    processor: Any,
+    dataset: SampleDataset,
+    meters: Mapping[str, Meter],
+    accelerator: Accelerator | None = None,
+) -> Iterator[tuple[np.ndarray | None, dict[str, torch.Tensor]]]:
+    """Predict every image once, in float32 at its own size, and measure the prediction.
+
+    Images go through the network one at a time, so they may differ in size and the scores do not depend on how they
+    are batched or shared out.
+
+    Args:
+        model: Task model of depthseg; at the end in the mode (train or eval) it came in.
+        processor: Its image processor, which resizes the image and brings the prediction back to the truth's size.
+        dataset: What to evaluate on.
+        meters: By task; they stay as they are. For `segmentation` every sample needs labels, for `depth` some depth.
+        accelerator: Shares the images out over its processes, each of which gets its own; None = this process does
+            all.
+
+    Yields:
+        For each image, in the order of the data set: its predicted class ids uint8 `(H, W)`, None where the model
+        predicts none; and by task the state of the meter for this image alone. States add up to that of the data set.
+
+    Raises:
+        ValueError: An empty data set, or a sample without labels.
+    """
+    if len(dataset) == 0:
+        raise ValueError("The data set to score on is empty.")
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    with evaluation_mode(model):
+        for index in range(rank, len(dataset), world):
+            sample, predicted = dataset[index], dict.fromkeys(("segmentation", "depth"))
+            truths = {task: sample.depth if task == "depth" else target_of(sample, "labels") for task in meters}
+            # Nobody asks for the prediction where only depth is measured, and this image has none.
+            if not meters or any(truth is not None for truth in truths.values()):
+                predicted = dict(zip(predicted, predict_maps(model, processor, sample.image), strict=True))
+            states = {task: meter.state_of(predicted[task], truths[task]) for task, meter in meters.items()}
+            yield predicted["segmentation"], states
+
+
+def sum_up(
+    meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
+) -> dict[str, Any]:
+    """Scores of a data set from the states of its images, which the meters take up.
+
+    Args:
+        meters: By task.
+        states: Of this process, from `evaluate_images`.
+        accelerator: Sums over its processes.
+    """
+    scores: dict[str, Any] = {}
+    # One by one: floating-point sums depend on the order, and matrices of many classes are large.
+    for image in states:
+        for task, meter in meters.items():
+            meter.state = meter.state + image[task]
+    for meter in meters.values():
+        meter.state = total(meter.state, accelerator)
+        scores |= meter.compute()
+    return scores
 
 
 def evaluate_model(
@@ -32,85 +94,79 @@ def evaluate_model(
     accelerator: Accelerator | None = None,
     depth_errors: DepthErrors | None = None,
 ) -> dict[str, Any]:
-    """Score a model in float32 at the own size of every image.
-
-    Images go through the network one at a time, so they may differ in size and the scores do not depend on how they
-    are batched or shared out.
+    """Scores of one task on a whole data set, in all processes; arguments and errors as of `evaluate_images`.
 
     Args:
-        model: Task model of depthseg; left in the mode (train or eval) it came in.
-        processor: Its image processor, which resizes the image and brings the prediction back to the truth's size.
-        dataset: What to score on; every sample needs labels, or some of them depth.
+        model: The model.
+        processor: Its image processor.
+        dataset: What to evaluate on.
         task: `segmentation` or `depth`.
-        accelerator: Shares the images out over its processes; None = this process does all.
+        accelerator: Shares the images out.
         depth_errors: How depth is measured; None = `default_depth_errors(model)`.
+    """
+    meter = class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
+    images = evaluate_images(model, processor, dataset, {task: meter}, accelerator)
+    return sum_up({task: meter}, (states for _, states in images), accelerator)
 
-    Returns:
-        Segmentation: `segmentation_scores` of the whole data set. Depth: `DepthErrors.compute()`, with the stamp of
-        its alignment.
+
+def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:
+    """Meters by task: the labels of a segmenter, and depth if the model predicts it and the first sample knows it.
+
+    Args:
+        model: Segmenter or depth model of depthseg.
+        dataset: What to evaluate on.
+        **protocol: As in `default_depth_errors`.
+    """
+    labels = isinstance(model, DepthSegForSemanticSegmentation)
+    depth = not labels or (model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None)
+    return ({"segmentation": class_meter(model, dataset)} if labels else {}) | (
+        {"depth": default_depth_errors(model, **protocol)} if depth else {}
+    )
+
+
+def class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:
+    """An empty confusion matrix for the classes of a model.
 
     Raises:
-        ValueError: An empty data set, a sample without truth, or a model of another number of classes.
+        ValueError: The data set has no classes, or another number of them.
     """
-    if len(dataset) == 0:
-        raise ValueError("The data set to score on is empty.")
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    meter = _class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
-    was_training = model.training
-    model.eval()
-    for index in range(rank, len(dataset), world):
-        sample = dataset[index]
-        if task == "depth" and sample.depth is None:
-            meter.leave_out()
-            continue
-        target = torch.from_numpy(target_of(sample, TRUTHS[task]))
-        labels, depth = predict_maps(model, processor, sample.image)
-        meter.update(torch.from_numpy(labels if task == "segmentation" else depth), target)
-    model.train(was_training)
-    if task == "segmentation":
-        return segmentation_scores(total(meter.matrix, accelerator), _class_names(model))
-    meter.state = total(meter.state, accelerator)
-    return meter.compute()
+    space, config = dataset.label_space, model.config
+    if space is None:
+        raise ValueError("The data set has no label space, so a segmentation cannot be scored on it.")
+    if space.num_labels != config.num_labels:
+        raise ValueError(
+            f"The model knows {config.num_labels} classes, but label space {space.name!r} of the data set has "
+            f"{space.num_labels}."
+        )
+    names = [name for _, name in sorted(config.id2label.items())]
+    return ConfusionMatrix(space.num_labels, space.ignore_index, names[1:] if config.one_class else names)
 
 
-def default_depth_errors(model: nn.Module) -> DepthErrors:
-    """Measure metric depth as it is, relative (inverse) depth after a fit of scale and shift; in the model's range."""
+def default_depth_errors(model: nn.Module, **protocol: Any) -> DepthErrors:
+    """Measure metric depth as it is, relative (inverse) depth after a fit of scale and shift; in the model's range.
+
+    Args:
+        model: Depth model, or segmenter that also predicts depth.
+        **protocol: Keyword arguments of `DepthErrors` that differ; None = the default.
+    """
     depth_type = model.config.depth_type
-    return DepthErrors(
-        alignment=RELATIVE_ALIGNMENTS.get(depth_type, "none"),
-        min_depth=model.config.min_depth,
-        max_depth=model.config.max_depth,
-        inverse=depth_type == "relative_inverse",
-        relative=depth_type == "relative",
-    )
+    default = {
+        "alignment": RELATIVE_ALIGNMENTS.get(depth_type, "none"),
+        "min_depth": model.config.min_depth,
+        "max_depth": model.config.max_depth,
+        "inverse": depth_type == "relative_inverse",
+        "relative": depth_type == "relative",
+    }
+    return DepthErrors(**default | {name: value for name, value in protocol.items() if value is not None})
 
 
 def json_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores as they are written to files: JSON knows no NaN, so the IoU of an absent class becomes null."""
+    # Only NaN differs from itself.
     return {
-        name: json_scores(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and math.isnan(value)
-        else value
+        name: json_scores(value) if isinstance(value, dict) else value if value == value else None
         for name, value in scores.items()
     }
-
-
-def _class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:
-    space, count = dataset.label_space, model.config.num_labels
-    if space is None:
-        raise ValueError("The data set has no label space, so a segmentation cannot be scored on it.")
-    if space.num_labels != count:
-        raise ValueError(
-            f"The model knows {count} classes, but label space {space.name!r} of the data set has {space.num_labels}."
-        )
-    return ConfusionMatrix(count, space.ignore_index)
-
-
-def _class_names(model: nn.Module) -> list[str]:
-    names = [name for _, name in sorted(model.config.id2label.items())]
-    return names[1:] if model.config.one_class else names
 
 
 def total(counts: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:
@@ -118,3 +174,15 @@ def total(counts: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor
     if accelerator is None or accelerator.num_processes == 1:
         return counts
     return accelerator.reduce(counts.to(accelerator.device), reduction="sum").cpu()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module gets its own mode back, those that were set apart from the others included."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..metrics.boundaries import BoundaryAlignment
+from .evaluation import evaluation_mode
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..data import SampleDataset
     from ..models import DepthSegForSemanticSegmentation
     from ..models.encoders_base_depthseg import EncoderFeatures
@@ -80,18 +77,6 @@ def cam_boundary_alignment(
         heat = F.interpolate(heat, size=sample.labels.shape, mode="bilinear", align_corners=False)
         meter.update(heat[0, 0].cpu().numpy(), sample.labels)
     return meter.compute()
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; every module gets its own mode back, those that were set apart from the others included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _heat_and_features(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..choices import MEASURES, PREDICTION_MEASURES
-from ..metrics.boundaries import EDGE_KINDS, BoundaryIou
+from ..metrics.boundaries import BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
-from .grad_cam import cam_boundary_alignment, evaluation_mode
-from .predict import predict_maps
+from .evaluation import evaluate_images, evaluation_mode
+from .grad_cam import cam_boundary_alignment
 
 if TYPE_CHECKING:
     from ..data import SampleDataset
@@ -27,7 +27,7 @@ def measure_model(
     processor: Any,
     dataset: SampleDataset,
     names: Sequence[str] = MEASURES,
-    predictions: Sequence[np.ndarray] | None = None,
+    predictions: Iterable[np.ndarray] | None = None,
 ) -> dict[str, Measure]:
     """Measure a segmenter on a data set, image by image at the labels' own size.
 
@@ -43,7 +43,7 @@ def measure_model(
             `cam_boundary_alignment`: see the function of this name.
             `code_length`: `bits_per_pixel` of the labels given the features of the encoder, see `code_length` and
             `frozen_features`, and `uniform_bits_per_pixel` of somebody who knows nothing.
-        predictions: Label maps of `predict_labels`, where they are known already.
+        predictions: Predicted label maps, one per sample, where they are known already.
 
     Returns:
         A number, or numbers by group, for each name; None where there was nothing to measure. Ready for JSON.
@@ -60,9 +60,9 @@ def measure_model(
         raise ValueError(f"The data set has {classes}, the model {model.config.num_labels} classes; they must agree.")
     found: dict[str, Measure] = {}
     if set(names) & set(PREDICTION_MEASURES):
-        found |= _measure_predictions(
-            predict_labels(model, processor, dataset) if predictions is None else predictions, dataset
-        )
+        if predictions is None:
+            predictions = (labels for labels, _ in evaluate_images(model, processor, dataset, {}))
+        found |= _measure_predictions(predictions, dataset)
     if "cam_boundary_alignment" in names:
         found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
     if "code_length" in names:
@@ -149,13 +149,7 @@ def labels_of_cells(
     return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
 
 
-def predict_labels(model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset) -> list[np.ndarray]:
-    """The predicted label map of every sample, uint8 `(H, W)` at the image's own size."""
-    with evaluation_mode(model):
-        return [predict_maps(model, processor, dataset[index].image)[0] for index in range(len(dataset))]
-
-
-def _measure_predictions(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
+def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
     settings = (dataset.label_space.num_labels, dataset.label_space.ignore_index)
     by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
     labelled = depth_known = False
@@ -172,9 +166,6 @@ def _measure_predictions(predictions: Sequence[np.ndarray], dataset: SampleDatas
     if not labelled:
         raise ValueError("No sample of the data set has labels, so there is nothing to measure.")
     scores = boundary.compute()
-    return {
-        "iou_by_depth": by_depth.compute() if depth_known else None,
-        "recall_by_scale": by_size.compute(),
-        "boundary_iou": scores["all"],
-        "boundary_iou_by_edge": {kind: scores[kind] for kind in EDGE_KINDS} if depth_known else None,
-    }
+    found = {"recall_by_scale": by_size.compute(), "boundary_iou": scores.pop("all")}
+    of_depth = {"iou_by_depth": by_depth.compute(), "boundary_iou_by_edge": scores}
+    return found | (of_depth if depth_known else dict.fromkeys(of_depth))

@@ -10,28 +10,25 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from .. import models
 from ..engine.build import build_datasets, source_of
-from ..engine.evaluation import default_depth_errors, evaluate_model, json_scores
-from ..engine.measures import predict_labels
-from ..engine.predict import load_model, predict_maps
+from ..engine.evaluation import evaluate_images, json_scores, meters_of, sum_up
+from ..engine.predict import load_model
 from ..engine.records import write_json
 from ..engine.scoring import Scorer
 from ..engine.tasks import task_of
-from ..metrics import DepthErrors
-from ..study.cells import blocks_of, confusion_per_image
-from ..study.statistics import ArmResults, bootstrap, draw_blocks
+from ..metrics.blocks import blocks_of, interval_of_iou, interval_of_mean
+from ..metrics.depth import depth_scores_of_images
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import SampleDataset
     from ..engine.options import RunConfig
     from .record import RunRecord
 
@@ -50,9 +47,6 @@ may have moved by K times as much.
 """
 
 CLASSES = "per_class_iou"
-
-FEWEST_BLOCKS = 10
-"""With fewer blocks an interval over them is not meaningful."""
 
 STORED = ("data", "split", "size", "block_length", "intervals", "scores")
 
@@ -117,31 +111,32 @@ def can_evaluate(record: RunRecord) -> bool:
 
 
 def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | None = None) -> Evaluation:
-    """Evaluate weights image by image.
+    """Evaluate weights on the device of their run: labels and depth image by image, other tasks as a whole.
 
     Args:
         config: Options of a run; its validation images are used.
         model_dir: The weights.
         alignment: Of depth; None = the default of its depth type.
     """
-    if not task_of(config).predicts_maps:
-        return _evaluate_rival(config, model_dir)
-    _, dataset = build_datasets(config.data)
-    model, processor = load_model(model_dir, device="cpu" if config.run.cpu else None)
-    data = source_of(config.data)[0]
-    block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
-    blocks = np.array(blocks_of(dataset.names, block_length))
-    if config.task == "segmentation":
-        scores, per_image = _segmentation(model, processor, dataset)
-        intervals = {"mean_iou": _interval_of_iou(per_image["confusion"], blocks)}
+    train_set, dataset = build_datasets(config.data)
+    device = torch.device("cuda" if torch.cuda.is_available() and not config.run.cpu else "cpu")
+    data, block_length = source_of(config.data)[0], 1
+    per_image, intervals = {}, {}
+    if task_of(config).predicts_maps:
+        model, processor = load_model(model_dir, device=str(device))
+        meters = meters_of(model, dataset, alignment=alignment)
+        states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
+        scores = sum_up(meters, states)
+        block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
+        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
+        per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
     else:
-        scores, per_image, intervals = {}, {}, {}
-    first = dataset[0]
-    joint = first.depth is not None and predict_maps(model, processor, first.image)[1] is not None
-    if config.task == "depth" or joint:
-        depth_scores, errors = _depth(model, processor, dataset, _protocol(model, alignment))
-        scores, per_image = scores | depth_scores, per_image | errors
-        intervals |= {name: _interval_of_mean(errors[name], blocks) for name in IMAGE_SCORES}
+        model = model_of(model_dir).to(device, memory_format=torch.channels_last)
+        processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
+        objective = task_of(config).objective(config, model, train_set).to(device).eval()
+        # No Accelerator: its device would be that of all further runs of this process.
+        alone = SimpleNamespace(device=device, process_index=0, num_processes=1, is_main_process=True)
+        scores = Scorer(config, objective, processor, dataset, alone)()
     return Evaluation(
         scores=json_scores(scores),
         intervals={name: ends for name, ends in intervals.items() if ends is not None},
@@ -149,87 +144,28 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         per_image=per_image,
         data=data,
         split=config.data.val_split,
-        size=first.image.shape[:2],
+        size=dataset[0].image.shape[:2],
         block_length=block_length,
     )
 
 
-def _evaluate_rival(config: RunConfig, model_dir: Path) -> Evaluation:
-    """Scores over all images, as the run computes them."""
-    train_set, dataset = build_datasets(config.data)
-    model = model_of(model_dir).to(memory_format=torch.channels_last)
-    processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
-    objective = task_of(config).objective(config, model, train_set).eval()
-    scores = Scorer(config, objective, processor, dataset, Accelerator(cpu=True))()
-    size = dataset[0].image.shape[:2]
-    data, split = source_of(config.data)[0], config.data.val_split
-    return Evaluation(json_scores(scores), {}, list(dataset.names), {}, data, split, size, block_length=1)
+def _by_image(states: dict[str, np.ndarray], blocks: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Scores of every image, and intervals over blocks of images, from the states of meters by task."""
+    scores, intervals = {}, {}
+    if "segmentation" in states:
+        scores["confusion"] = states["segmentation"]
+        intervals["mean_iou"] = interval_of_iou(states["segmentation"], blocks, DRAWS)
+    if "depth" in states:
+        errors = depth_scores_of_images(states["depth"])
+        scores |= {name: errors[name] for name in IMAGE_SCORES}
+        intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
+    return scores, intervals
 
 
 def model_of(model_dir: Path) -> nn.Module:
     """The task model of a checkpoint in float32, for evaluation."""
     architecture = json.loads((model_dir / "config.json").read_text())["architectures"][0]
     return getattr(models, architecture).from_pretrained(model_dir, dtype=torch.float32).eval()
-
-
-def _segmentation(
-    model: nn.Module, processor: Any, dataset: SampleDataset
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    return (
-        evaluate_model(model, processor, dataset, "segmentation"),
-        {"confusion": confusion_per_image(predict_labels(model, processor, dataset), dataset)},
-    )
-
-
-def _depth(
-    model: nn.Module, processor: Any, dataset: SampleDataset, protocol: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    whole = DepthErrors(**protocol)
-    found: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        one = DepthErrors(**protocol)
-        if sample.depth is None:
-            one.leave_out()
-        else:
-            one.update(predict_maps(model, processor, sample.image)[1], sample.depth)
-        whole.state = whole.state + one.state
-        scores = one.compute() if one.has_images else {}
-        for name in IMAGE_SCORES:
-            found[name].append(scores.get(name, math.nan))
-    return whole.compute(), {name: np.array(values, dtype=np.float64) for name, values in found.items()}
-
-
-def _protocol(model: nn.Module, alignment: str | None) -> dict[str, Any]:
-    """Evaluation protocol of depth; depth from monocular video has no scale."""
-    default = default_depth_errors(model)
-    kept = {name: getattr(default, name) for name in ("min_depth", "max_depth", "inverse", "relative")}
-    return kept | {"alignment": alignment or default.alignment}
-
-
-def _interval_of_iou(confusion: np.ndarray, blocks: np.ndarray) -> tuple[float, float] | None:
-    labelled = confusion.sum((1, 2)) > 0
-    confusion, blocks = confusion[labelled], blocks[labelled]
-    if len(np.unique(blocks)) < FEWEST_BLOCKS:
-        return None
-    arm = ArmResults(confusion[None, None], blocks, pretraining="checkpoint", name="the model")
-    return _ends(bootstrap(arm, DRAWS, np.random.default_rng(0), what=("blocks",)))
-
-
-def _interval_of_mean(values: np.ndarray, blocks: np.ndarray) -> tuple[float, float] | None:
-    known = np.isfinite(values)
-    if len(np.unique(blocks[known])) < FEWEST_BLOCKS:
-        return None
-    blocks, member = np.unique(blocks[known], return_inverse=True)
-    sums = np.bincount(member, values[known], minlength=len(blocks))
-    counts = np.bincount(member, minlength=len(blocks))
-    drawn = draw_blocks(len(blocks), DRAWS, np.random.default_rng(0))
-    return _ends((drawn @ sums) / (drawn @ counts))
-
-
-def _ends(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..engine.build import source_of
 from ..engine.config import load_config
 from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
-from ..engine.records import METRICS_FILE, RUN_RECORD
+from ..engine.records import METRICS_FILE, RUN_RECORD, read_lines
 from ..engine.tasks import WITHOUT_TRUTH, task_of
 from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
 
@@ -162,14 +163,13 @@ def read_run(run_dir: str | Path) -> RunRecord:
                 f"{run_dir} is not a finished run: it has no {name}. Give the run.output_dir of depthseg finetune or "
                 "pretrain."
             )
-    config = load_config(run_dir / "config.yaml")
-    curve = _read_curve(run_dir)
-    if curve[-1]["step"] < config.schedule.steps:
+    config, model_dir = load_config(run_dir / "config.yaml"), run_dir / "model"
+    done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
+    if done < config.schedule.steps:
         raise ValueError(
-            f"The run in {run_dir} stopped after step {curve[-1]['step']} of {config.schedule.steps}. Finish it with "
+            f"The run in {run_dir} stopped after step {done} of {config.schedule.steps}. Finish it with "
             "run.resume=true, then publish."
         )
-    model_dir = run_dir / "model"
     return _record(run_dir, run_dir, model_dir, count_parameters(model_dir), trace(config, run_dir))
 
 
@@ -182,12 +182,12 @@ def read_published(folder: str | Path) -> RunRecord:
     folder = Path(folder)
     if not (folder / LINEAGE_FILE).is_file():
         raise FileNotFoundError(f"{folder} contains no record of `depthseg publish`: it has no {LINEAGE_FILE}.")
-    known = json.loads((folder / LINEAGE_FILE).read_text())
-    return _record(folder, folder / "training", folder, known["parameters"], _read_lineage(known))
+    parameters = json.loads((folder / LINEAGE_FILE).read_text())["parameters"]
+    return _record(folder, folder / "training", folder, parameters, _read_lineage(folder / LINEAGE_FILE))
 
 
 def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineage: Lineage) -> RunRecord:
-    config, curve = load_config(files / "config.yaml"), _read_curve(files)
+    config, curve = load_config(files / "config.yaml"), read_lines(files / METRICS_FILE)
     launches = json.loads((files / RUN_RECORD).read_text())["launches"]
     subset = files / "subset.json"
     motion = next((path for path in (files / "report" / MOTION_FILE, files / MOTION_FILE) if path.is_file()), None)
@@ -206,10 +206,6 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
     )
 
 
-def _read_curve(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-
-
 def count_parameters(model_dir: Path) -> int:
     """Number of parameters of a checkpoint, including statistics of norm layers."""
     from safetensors import safe_open
@@ -217,11 +213,8 @@ def count_parameters(model_dir: Path) -> int:
     total = 0
     for path in sorted(model_dir.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dictionary
-                count = 1
-                for side in file.get_slice(name).get_shape():
-                    count *= side
-                total += count
+            names = file.keys()
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     return total
 
 
@@ -279,9 +272,7 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     # No id of the Hub has this prefix, so that a folder is never taken for a checkpoint of the same name.
     local = LOCAL + "/".join(folder.resolve().parts[-2:])
     if (folder / LINEAGE_FILE).is_file():
-        values = json.loads((folder / LINEAGE_FILE).read_text())
-        before = _read_lineage(values)
-        return Lineage(before.stages, (*before.ancestors, (local, values["licence"]))), local
+        return _read_lineage(folder / LINEAGE_FILE, local), local
     if (folder.parent / "config.yaml").is_file():
         before = trace(load_config(folder.parent / "config.yaml"), folder.parent)
         return before, before.stages[-1].name
@@ -290,11 +281,6 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
 
 def _published(repo_id: str, revision: str | None) -> Lineage:
     """The lineage of a checkpoint of the Hub, including the checkpoint itself."""
-    nowhere = (
-        f"The run was initialised from {repo_id}, which is neither a local folder nor a repository that this token "
-        "can read, so the licence of its weights cannot be determined. Publish from the folder in which training was "
-        "started, or restore the checkpoint."
-    )
     try:
         path = hf_hub_download(repo_id, LINEAGE_FILE, revision=revision)
     except LocalEntryNotFoundError as error:
@@ -305,17 +291,19 @@ def _published(repo_id: str, revision: str | None) -> Lineage:
     except (EntryNotFoundError, GatedRepoError):  # a checkpoint of another library
         return Lineage((), ((repo_id, None),))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise FileNotFoundError(nowhere) from error
-    values = json.loads(Path(path).read_text())
-    before = _read_lineage(values)
-    return Lineage(before.stages, (*before.ancestors, (repo_id, values["licence"])))
+        raise FileNotFoundError(
+            f"The run was initialised from {repo_id}, which is neither a local folder nor a repository that this "
+            "token can read, so the licence of its weights cannot be determined. Publish from the folder in which "
+            "training was started, or restore the checkpoint."
+        ) from error
+    return _read_lineage(Path(path), repo_id)
 
 
-def _read_lineage(values: dict[str, Any]) -> Lineage:
-    return Lineage(
-        tuple(Stage(**stage) for stage in values["stages"]),
-        tuple((name, licence) for name, licence in values["ancestors"]),
-    )
+def _read_lineage(path: Path, name: str = "") -> Lineage:
+    """The lineage of a published checkpoint; with the name of the checkpoint, including itself."""
+    values = json.loads(path.read_text())
+    ancestors = [*values["ancestors"], *([(name, values["licence"])] if name else [])]
+    return Lineage(tuple(Stage(**stage) for stage in values["stages"]), tuple(map(tuple, ancestors)))
 
 
 def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:

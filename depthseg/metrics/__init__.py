@@ -4,6 +4,7 @@ from .confusion import ConfusionMatrix, segmentation_scores
 from .depth import ALIGNMENTS, CROPS, DepthErrors
 from .flow import FlowErrors
 from .images import CategoryScores, ReconstructionErrors
+from .meter import Meter
 from .trajectory import chain_poses, straight_line, trajectory_errors
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ConfusionMatrix",
     "DepthErrors",
     "FlowErrors",
+    "Meter",
     "ReconstructionErrors",
     "chain_poses",
     "segmentation_scores",

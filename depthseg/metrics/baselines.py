@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..data.transforms import resize_nearest
-from .confusion import ConfusionMatrix, segmentation_scores
+from .confusion import ConfusionMatrix
 from .depth import DepthErrors
 
 if TYPE_CHECKING:
@@ -133,10 +133,11 @@ class ConstantDepth:
 
 def score_segmentation_baseline(baseline: Baseline, dataset: SampleDataset) -> dict[str, Any]:
     """`segmentation_scores` of a baseline on the labelled samples of a data set."""
-    confusion = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
+    space = dataset.label_space
+    confusion = ConfusionMatrix(space.num_labels, space.ignore_index, space.evaluated_classes)
     for sample, labels, _ in _labelled(dataset):
         confusion.update(baseline.predict(sample), labels)
-    return segmentation_scores(confusion.matrix, dataset.label_space.evaluated_classes)
+    return confusion.compute()
 
 
 def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 
 from .confusion import ConfusionMatrix, segmentation_scores
 from .groups import NO_GROUP, GroupedConfusion
+from .meter import Meter
 
 EDGE_KINDS = ("depth", "texture")
 
@@ -70,7 +71,7 @@ def edge_kinds(
     return np.select([around["depth"], around["texture"]], [0, 1], NO_GROUP)
 
 
-class BoundaryIou:
+class BoundaryIou(Meter):
     """Boundary IoU of the true and the predicted classes, overall and near each type of edge.
 
     The band of a class consists of its pixels with a pixel of another class at most d rows and columns away, see
@@ -92,8 +93,7 @@ class BoundaryIou:
 
     Attributes:
         state: int64 `(3, I + 1, I + 1)` on the CPU, I = 2 for one class, else K: everywhere, near depth edges, near
-            texture edges; confusion of true (row) and predicted (column) bands, the last one = in no band. States can
-            be summed.
+            texture edges; confusion of true (row) and predicted (column) bands, the last one = in no band.
 
     Source:
         Cheng et al. 2021, https://huggingface.co/papers/2103.16562.
@@ -129,7 +129,7 @@ class BoundaryIou:
         ]
         counts = ConfusionMatrix(self.num_ids + 1, self.ignore_index)
         counts.update(*bands)
-        self.state[0] += counts.matrix
+        self.state[0] += counts.state
         if depth is not None:
             by_kind = GroupedConfusion(EDGE_KINDS, self.num_ids + 1, self.ignore_index)
             by_kind.update(*bands, edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index))
@@ -148,7 +148,7 @@ class BoundaryIou:
         return float(np.nanmean(per_class[counted]))
 
 
-class BoundaryAlignment:
+class BoundaryAlignment(Meter):
     """How well a heat map separates pixels near a class boundary from the others, averaged over images.
 
     The score of an image is the area under the ROC curve of the map: the probability that a pixel within `distance`
@@ -160,7 +160,7 @@ class BoundaryAlignment:
         ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        state: float64 `(2,)` on the CPU: sum of scores, evaluated images. States can be summed.
+        state: float64 `(2,)` on the CPU: sum of scores, evaluated images.
     """
 
     def __init__(self, distance: int = 2, ignore_index: int = 255) -> None:

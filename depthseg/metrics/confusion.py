@@ -8,31 +8,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .meter import Meter
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class ConfusionMatrix:
+class ConfusionMatrix(Meter):
     """Pixel counts of every pair of true and predicted class, over any number of images.
-
-    The matrices of several processes or data sets can be summed (or all-reduced) before the metrics are computed.
 
     Args:
         num_classes: Number of classes K; 1 = one class, id 1, against a background, id 0.
         ignore_index: Label of the pixels that are not evaluated.
+        classes: Their K names in the scores, in id order; None = their numbers.
 
     Attributes:
         num_ids: Number of ids: K, but 2 for one class.
-        matrix: int64 `(num_ids, num_ids)` on the CPU; rows = truth, columns = prediction.
+        state: int64 `(num_ids, num_ids)` on the CPU; rows = truth, columns = prediction.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = 255, classes: Sequence[str] | None = None) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes} is out of range; it must be at least 1.")
         self.num_classes = num_classes
         self.num_ids = max(num_classes, 2)
         self.ignore_index = ignore_index
-        self.matrix = torch.zeros(self.num_ids, self.num_ids, dtype=torch.int64)
+        self.classes = [str(index) for index in range(num_classes)] if classes is None else classes
+        self.state = torch.zeros(self.num_ids, self.num_ids, dtype=torch.int64)
 
     def update(self, prediction: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
         """Count one image or batch.
@@ -57,20 +59,11 @@ class ConfusionMatrix:
         self._check(truth, "labelled", f", and {self.ignore_index} for ignored pixels")
         pairs = truth * self.num_ids + prediction.masked_select(scored)
         counts = torch.bincount(pairs, minlength=self.num_ids**2)
-        self.matrix += counts.reshape(self.num_ids, self.num_ids).cpu()
+        self.state += counts.reshape(self.num_ids, self.num_ids).cpu()
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix.
-
-        Raises:
-            ValueError: It has another number of classes.
-        """
-        if other.num_classes != self.num_classes:
-            raise ValueError(
-                f"Confusion matrices of {self.num_classes} and {other.num_classes} classes cannot be summed; the "
-                "number of classes must be the same."
-            )
-        self.matrix += other.matrix
+    def compute(self) -> dict[str, Any]:
+        """`segmentation_scores` of all images so far."""
+        return segmentation_scores(self.state, self.classes)
 
     def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
         if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_ids:

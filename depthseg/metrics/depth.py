@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ..choices import ALIGNMENTS, CROPS
+from .meter import Meter
 
 SCORES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
 
-class DepthErrors:
+class DepthErrors(Meter):
     """Mean over images of AbsRel, SqRel, RMSE, RMSElog and delta 1 to 3.
 
     A pixel is valid if it is in the crop and its true depth is strictly between `min_depth` and `max_depth`. The
@@ -29,7 +30,6 @@ class DepthErrors:
 
     Attributes:
         state: float64 `(9,)` on the CPU: sums over images in the order of `SCORES`, evaluated images, excluded images.
-            States can be summed, so several processes all-reduce them by sum.
 
     Raises:
         ValueError: An option is out of range.
@@ -78,16 +78,19 @@ class DepthErrors:
         self.crop = crop
         self.state = torch.zeros(len(SCORES) + 2, dtype=torch.float64)
 
-    def update(self, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> None:
+    def update(self, predicted: torch.Tensor | np.ndarray | None, truth: torch.Tensor | np.ndarray | None) -> None:
         """Evaluate one image `(H, W)` or a batch `(B, H, W)`.
 
         Args:
             predicted: Depth in metres (up to the alignment), or inverse depth if `inverse`.
-            truth: Depth in metres; 0, NaN and values out of range are unknown.
+            truth: Depth in metres; 0, NaN and values out of range are unknown, None = nothing is known.
 
         Raises:
             ValueError: Shapes differ, or a prediction is not finite (or not above 0 if it is inverted).
         """
+        if truth is None:
+            self.state[-1] += 1
+            return
         predicted, truth = _as_array(predicted), _as_array(truth)
         if predicted.shape != truth.shape or truth.ndim not in (2, 3):
             raise ValueError(
@@ -100,21 +103,12 @@ class DepthErrors:
         else:
             self._update_image(predicted, truth)
 
-    @property
-    def has_images(self) -> bool:
-        """Whether an image with known depth was evaluated."""
-        return bool(self.state[-2] > 0)
-
-    def leave_out(self) -> None:
-        """Count an image without any known depth."""
-        self.state[-1] += 1
-
     def _update_image(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         inside = crop_slices(self.crop, truth.shape)
         truth, predicted = truth[inside], predicted[inside]
         known = (truth > self.min_depth) & (truth < self.max_depth)  # False for NaN as well
         if not known.any():
-            self.leave_out()
+            self.state[-1] += 1
             return
         truth, predicted = truth[known], predicted[known]
         if not np.isfinite(predicted).all():
@@ -146,18 +140,6 @@ class DepthErrors:
             return 1 / np.maximum(scale * inverse + shift, 1 / self.max_depth)
         return predicted
 
-    def merge(self, other: DepthErrors) -> None:
-        """Add the images of another instance.
-
-        Raises:
-            ValueError: Its evaluation protocol differs.
-        """
-        if other.stamp() != self.stamp() or other.inverse != self.inverse:
-            raise ValueError(
-                f"Depth errors of different protocols cannot be summed: {self.stamp()} and {other.stamp()}."
-            )
-        self.state += other.state
-
     def stamp(self) -> dict[str, Any]:
         """Evaluation protocol: `alignment` (with its factor), `min_depth` and `max_depth` in metres, `crop`."""
         alignment = self.alignment if self.factor is None else f"{self.alignment} x{self.factor:g}"
@@ -186,6 +168,19 @@ class DepthErrors:
             )
         scores = dict(zip(SCORES, (self.state[:-2] / images).tolist(), strict=True))
         return {**scores, "images": images, "images_without_depth": left_out, **self.stamp()}
+
+
+def depth_scores_of_images(states: np.ndarray) -> dict[str, np.ndarray]:
+    """The `SCORES` of single images.
+
+    Args:
+        states: `(N, 9)`, the state of `DepthErrors` for each image alone.
+
+    Returns:
+        `(N,)` by name; NaN for an image without known depth.
+    """
+    known = states[:, -2] > 0
+    return {name: np.where(known, values, np.nan) for name, values in zip(SCORES, states.T, strict=False)}
 
 
 def crop_slices(crop: str, size: tuple[int, int]) -> tuple[slice, slice]:

@@ -6,19 +6,21 @@ from typing import Any
 
 import torch
 
+from .meter import Meter
+
 OUTLIER_PIXELS = 3.0
 OUTLIER_SHARE = 0.05
 """A pixel is an outlier if its error exceeds both, in pixels and as a fraction of the true flow."""
 
 
-class FlowErrors:
+class FlowErrors(Meter):
     """Mean over images of the end-point error and of the fraction of outliers.
 
     Images without any true flow are counted and excluded.
 
     Attributes:
         state: float64 `(4,)` on the CPU: sums over images of end-point error and outlier fraction, evaluated images,
-            excluded images. States can be summed, so several processes all-reduce them by sum.
+            excluded images.
 
     Source:
         Menze and Geiger 2015 (KITTI 2015) for outliers, "Fl", which they average over the pixels of all images.

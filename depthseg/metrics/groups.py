@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .confusion import ConfusionMatrix, segmentation_scores
+from .meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ SIZE_EDGES = (0.0, 0.001, 0.01, 0.1, float("inf"))
 a far sign, a far car, a near car, and a road or a row of houses."""
 
 
-class GroupedConfusion:
+class GroupedConfusion(Meter):
     """One confusion matrix for each group of pixels.
 
     Args:
@@ -31,15 +32,14 @@ class GroupedConfusion:
         ignore_index: Label of the pixels that are not evaluated.
 
     Attributes:
-        state: int64 `(G, K, K)`, or `(G, 2, 2)` for one class, on the CPU; rows = truth, columns = prediction. States
-            can be summed, so several processes all-reduce them by sum.
+        state: int64 `(G, K, K)`, or `(G, 2, 2)` for one class, on the CPU; rows = truth, columns = prediction.
     """
 
     def __init__(self, groups: Sequence[str], num_classes: int, ignore_index: int = 255) -> None:
         self.groups = tuple(groups)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.state = torch.stack([ConfusionMatrix(num_classes, ignore_index).matrix for _ in groups])
+        self.state = torch.stack([ConfusionMatrix(num_classes, ignore_index).state for _ in groups])
 
     def update(self, prediction: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
         """Count one image.
@@ -57,7 +57,7 @@ class GroupedConfusion:
         for number in range(len(self.groups)):
             counts = ConfusionMatrix(self.num_classes, self.ignore_index)
             counts.update(prediction, np.where(groups == number, labels, self.ignore_index))
-            self.state[number] += counts.matrix
+            self.state[number] += counts.state
 
     def compute(self, score: str = "mean_iou") -> dict[str, float | None]:
         """One score of `segmentation_scores` for each group; None if no pixel was counted.

@@ -9,11 +9,13 @@ import evaluate
 import numpy as np
 import torch
 
-from .confusion import ConfusionMatrix, segmentation_scores
+from .confusion import ConfusionMatrix
 from .depth import DepthErrors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from .meter import Meter
 
 
 class _SummedMetric(evaluate.Metric):
@@ -47,18 +49,18 @@ class _SummedMetric(evaluate.Metric):
         predictions, references = list(predictions), list(references)
         if len(predictions) != len(references):
             raise ValueError(f"There are {len(predictions)} predictions but {len(references)} references.")
-        sums = self._reduce(zip(predictions, references, strict=True))
-        super().add_batch(predictions=[sums.flatten().tolist()], references=[[]], **kwargs)
-
-    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
-        """Sums over some images."""
-        raise NotImplementedError
+        meter = self._meter()
+        for pair in zip(predictions, references, strict=True):
+            meter.update(*pair)
+        super().add_batch(predictions=[meter.state.flatten().tolist()], references=[[]], **kwargs)
 
     def _compute(self, predictions: Sequence[Sequence[float]], references: Any) -> dict[str, Any]:
-        return self._scores(torch.from_numpy(np.sum(np.asarray(predictions), axis=0)))
+        meter = self._meter()
+        meter.state = torch.from_numpy(np.sum(np.asarray(predictions), axis=0)).reshape(meter.state.shape)
+        return meter.compute()
 
-    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
-        """Scores from the sums over all images."""
+    def _meter(self) -> Meter:
+        """A meter without any image."""
         raise NotImplementedError
 
 
@@ -78,14 +80,8 @@ class SegmentationMetric(_SummedMetric):
         self.ignore_index = ignore_index
         super().__init__(**kwargs)
 
-    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
-        confusion = ConfusionMatrix(len(self.classes), self.ignore_index)
-        for prediction, labels in pairs:
-            confusion.update(prediction, labels)
-        return confusion.matrix
-
-    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
-        return segmentation_scores(sums.reshape(max(len(self.classes), 2), -1), self.classes)
+    def _meter(self) -> ConfusionMatrix:
+        return ConfusionMatrix(len(self.classes), self.ignore_index, self.classes)
 
 
 class DepthMetric(_SummedMetric):
@@ -102,13 +98,5 @@ class DepthMetric(_SummedMetric):
         self.protocol = dict(protocol or {})
         super().__init__(**kwargs)
 
-    def _reduce(self, pairs: Iterable[tuple[Any, Any]]) -> torch.Tensor:
-        errors = DepthErrors(**self.protocol)
-        for predicted, truth in pairs:
-            errors.update(predicted, truth)
-        return errors.state
-
-    def _scores(self, sums: torch.Tensor) -> dict[str, Any]:
-        errors = DepthErrors(**self.protocol)
-        errors.state = sums
-        return errors.compute()
+    def _meter(self) -> DepthErrors:
+        return DepthErrors(**self.protocol)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .confusion import ConfusionMatrix
+from .meter import Meter
 
 PSNR_LIMIT = 100.0
 """Decibels of an image without error; 8-bit rounding corresponds to about 59."""
@@ -14,13 +15,12 @@ PSNR_LIMIT = 100.0
 NO_CATEGORY = -1
 
 
-class ReconstructionErrors:
+class ReconstructionErrors(Meter):
     """Mean over images of absolute error and PSNR, over all pixels and over the masked pixels.
 
     Attributes:
         state: float64 `(6,)` on the CPU: sums over images of L1 and PSNR of all pixels, number of images; the same
-            three for the masked pixels of images that have some. States can be summed, so several processes all-reduce
-            them by sum.
+            three for the masked pixels of images that have some.
     """
 
     def __init__(self) -> None:
@@ -82,40 +82,18 @@ def _scores_of(error: torch.Tensor) -> torch.Tensor:
     return torch.stack([error.abs().mean(), psnr, torch.ones_like(psnr)])
 
 
-class CategoryScores:
-    """Accuracy of image classification.
+class CategoryScores(ConfusionMatrix):
+    """Accuracy of image classification; `update` takes class ids `()` or `(B,)`, of the truth -1 = unknown.
 
     Args:
         num_classes: Number of classes K.
 
     Attributes:
-        state: int64 `(K, K)` on the CPU, images of each true (row) and predicted (column) class. States can be summed,
-            so several processes all-reduce them by sum.
+        state: int64 `(K, K)` on the CPU, images of each true (row) and predicted (column) class.
     """
 
     def __init__(self, num_classes: int) -> None:
-        self._confusion = ConfusionMatrix(num_classes, ignore_index=NO_CATEGORY)
-
-    @property
-    def state(self) -> torch.Tensor:
-        """The counts."""
-        return self._confusion.matrix
-
-    @state.setter
-    def state(self, counts: torch.Tensor) -> None:
-        self._confusion.matrix = counts
-
-    def update(self, predicted: torch.Tensor, truth: torch.Tensor) -> None:
-        """Count one image `()` or a batch `(B,)`.
-
-        Args:
-            predicted: Class ids, 0..K-1.
-            truth: The same; -1 = unknown, excluded.
-
-        Raises:
-            ValueError: Shapes differ, an id is out of range, or ids are not integers.
-        """
-        self._confusion.update(predicted, truth)
+        super().__init__(num_classes, ignore_index=NO_CATEGORY)
 
     def compute(self) -> dict[str, Any]:
         """Scores and number of images.

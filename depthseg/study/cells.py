@@ -7,11 +7,9 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from string import digits
 from typing import TYPE_CHECKING, Any
 
 import accelerate
@@ -23,18 +21,17 @@ from ..data.subsets import few_shot_subset
 from ..engine.atomic import atomic_path
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
-from ..engine.evaluation import json_scores
-from ..engine.measures import measure_model, predict_labels
+from ..engine.evaluation import class_meter, evaluate_images, json_scores
+from ..engine.measures import measure_model
 from ..engine.options import DataOptions
 from ..engine.predict import load_model
-from ..engine.records import METRICS_FILE, write_json
+from ..engine.records import METRICS_FILE, read_lines, write_json
 from ..engine.run import RunResult, train
-from ..metrics import ConfusionMatrix
 from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
+from ..metrics.blocks import blocks_of
 from .options import FULL_SCALE
 
 if TYPE_CHECKING:
-    from ..data import SampleDataset
     from .matrix import Cell
     from .options import StudyOptions
 
@@ -97,7 +94,8 @@ def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
     result = train(located(cell, out))
     record = {"kind": cell.kind, "key": cell.key, "study": study.name, **cell.labels}
     record |= {"pretrain_key" if cell.kind == "finetune" else "parent_key": cell.parent}
-    record |= {"scores": result.scores, "curve": read_curve(result.run_dir / METRICS_FILE)}
+    curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
+    record |= {"scores": result.scores, "curve": curve}
     if cell.kind == "finetune" and cell.labels["role"] != "rate":
         record |= examine(study, cell, result, path)
     record |= {
@@ -145,22 +143,17 @@ def located(cell: Cell, out: Path) -> RunConfig:
     return replace(config, model=replace(config.model, pretrained=str(weights_path(out, cell.parent))))
 
 
-def read_curve(path: Path) -> list[dict[str, float]]:
-    """The evaluated steps of a run."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: line[name] for name in CURVE if name in line} for line in lines]
-
-
 def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
     _, test_set = build_datasets(cell.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
     model, processor = load_model(result.model_dir, device="cpu" if cell.config.run.cpu else None)
-    predictions = predict_labels(model, processor, test_set)
+    meters = {"segmentation": class_meter(model, test_set)}
+    predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
-            confusion=confusion_per_image(predictions, test_set),
+            confusion=torch.stack([image["segmentation"] for image in states]).numpy(),
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
@@ -172,37 +165,6 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
         "classes": list(test_set.label_space.classes),
         "baselines": baseline_scores(json.dumps(asdict(cell.config.data))),
     }
-
-
-def confusion_per_image(predictions: Sequence[np.ndarray], dataset: SampleDataset) -> np.ndarray:
-    """Confusion counts int64 `(N, K, K)`, rows = truth, columns = prediction, at the original size of every image."""
-    found = []
-    for index, prediction in enumerate(predictions):
-        matrix = ConfusionMatrix(dataset.label_space.num_labels, dataset.label_space.ignore_index)
-        matrix.update(prediction, dataset[index].labels)
-        found.append(matrix.matrix.numpy())
-    return np.stack(found)
-
-
-def blocks_of(names: Sequence[str], length: int) -> list[str]:
-    """The block of each image: a run of consecutive images of one sequence.
-
-    Images of a sequence are in the same folder. Their names differ after the last underscore or, without an
-    underscore, in the trailing digits.
-
-    Args:
-        names: Names of the images; their alphabetical order is that of the video.
-        length: Images per block.
-    """
-    places: dict[str, int] = {}
-    blocks: dict[str, str] = {}
-    for name in sorted(names):
-        folder, _, last = name.rpartition("/")
-        sequence = "/".join(filter(None, (folder, last.rpartition("_")[0] or last.rstrip(digits) or "frames")))
-        place = places.get(sequence, 0)
-        places[sequence] = place + 1
-        blocks[name] = f"{sequence}/{place // length}"
-    return [blocks[name] for name in names]
 
 
 @lru_cache(maxsize=256)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..metrics.blocks import BlockCounts, draw_blocks
 from .intervals import TINY, Uncertainty, measure, seeds_alike, seeds_alike_alone
-from .statistics import ArmResults, BlockCounts, draw_blocks, draw_seeds, weighted_scores
+from .statistics import ArmResults, draw_seeds, weighted_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,11 +83,10 @@ def summarise(arm: ArmResults, conditions: Sequence[str] = (), alike: Sequence[A
         conditions: Further conditions of the interval, such as "one training set of 16 images".
         alike: As in `compare`.
     """
-    counts = BlockCounts(arm)
-    scores = _run_scores(counts)
+    scores = _run_scores(arm.counts)
     mean = scores.mean()
     alike = _enough(alike)
-    uncertainty, reason = _uncertainty([arm], [counts], alike=alike)
+    uncertainty, reason = _uncertainty([arm], alike=alike)
     return Summary(
         mean_iou=100 * float(mean),
         interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
@@ -132,18 +132,17 @@ def compare(
     """
     _check_same_images(a, b)
     paired = paired_seeds and a.seeds == b.seeds
-    counts = BlockCounts(a), BlockCounts(b)
-    scores = [_run_scores(part) for part in counts]
+    scores = [_run_scores(arm.counts) for arm in (a, b)]
     difference = scores[0].mean() - scores[1].mean()
     alike = _enough(alike)
-    uncertainty, reason = _uncertainty([a, b], counts, paired, alike)
+    uncertainty, reason = _uncertainty([a, b], paired, alike)
     interval = interval_alone = p_value = probability = None
     if uncertainty is not None:
-        alone = _uncertainty([a, b], counts, paired)[0] if alike else uncertainty
+        alone = _uncertainty([a, b], paired)[0] if alike else uncertainty
         interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
         half_width = uncertainty.half_width(CONFIDENCE)
         interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
-        resampled = _bootstrap_differences(counts, draws, generator or np.random.default_rng(0), paired)
+        resampled = _bootstrap_differences((a.counts, b.counts), draws, generator or np.random.default_rng(0), paired)
         probability = _share_above_zero(resampled, difference, half_width)
     return Comparison(
         difference=100 * float(difference),
@@ -165,20 +164,17 @@ def _run_scores(counts: BlockCounts) -> np.ndarray:
 
 
 def _uncertainty(
-    arms: Sequence[ArmResults],
-    counts: Sequence[BlockCounts],
-    paired: bool = False,
-    alike: Sequence[ArmResults] = (),
+    arms: Sequence[ArmResults], paired: bool = False, alike: Sequence[ArmResults] = ()
 ) -> tuple[Uncertainty | None, str | None]:
     """Uncertainty of an arm or of the difference of two, or the reason for its absence."""
     reason = next((reason for arm in arms if (reason := _too_few(arm))), None)
     if reason is not None:
         return None, reason
-    first, *others = (part.pseudo_values() for part in counts)
+    first, *others = (arm.counts.pseudo_values() for arm in arms)
     if alike:
         seeds = max(arm.seeds[0] for arm in alike)
         by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
-        scores = np.stack([_run_scores(BlockCounts(arm)).reshape(seeds, -1).mean(1) for arm in alike])
+        scores = np.stack([_run_scores(arm.counts).reshape(seeds, -1).mean(1) for arm in alike])
         level = seeds_alike(scores) if others else seeds_alike_alone(scores)
         uncertainty = measure([by_seed[0] - sum(by_seed[1:])], level)
     else:

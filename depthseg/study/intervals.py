@@ -62,7 +62,7 @@ class Uncertainty:
 
     Attributes:
         standard_error: In the unit of the values.
-        levels: By name, of `LEVELS`.
+        levels: By name, of `pretraining`, `finetuning` and `blocks`.
     """
 
     standard_error: float

@@ -6,32 +6,19 @@ Three levels are random: pre-training seeds, the fine-tuning seeds under each of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+from ..metrics.blocks import BlockCounts
 
-LEVELS = ("pretraining", "finetuning", "blocks")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PRETRAINING = ("seeds", "checkpoint", "none")
 """Initialisation of an arm: pre-trained by the study once per seed, one given checkpoint (all statements are then
 conditional on this checkpoint), or random."""
-
-
-def mean_iou(confusion: np.ndarray) -> np.ndarray:
-    """Mean intersection over union, as `depthseg.metrics.segmentation_scores` defines it, of a stack of matrices.
-
-    Args:
-        confusion: Counts `(..., K, K)`; rows = truth, columns = prediction.
-
-    Returns:
-        `(...)`, in [0, 1]. Classes that are in neither the ground truth nor the prediction are excluded from the mean.
-
-    Raises:
-        ValueError: The matrices are not square, or one of them has no pixel.
-    """
-    return _mean_ratio(*_intersection_and_union(np.asarray(confusion)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,96 +59,20 @@ class ArmResults:
         """Number of blocks of test images."""
         return len(np.unique(self.blocks))
 
+    @cached_property
+    def counts(self) -> BlockCounts:
+        """Pixels by block, `(P, F, B, K)`."""
+        return BlockCounts(self.confusion, self.blocks)
 
-class BlockCounts:
-    """Pixels in intersection and union of truth and prediction, summed over the images of each block.
 
-    The mean IoU of any multiset of blocks follows from these sums, which makes resampling fast.
+def draw_seeds(seeds: tuple[int, int], draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Weight of each run, `(D, P, F)`; each draw sums to 1.
 
-    Args:
-        arm: The arm whose images are summed.
-
-    Attributes:
-        intersection: float64 `(P, F, B, K)`, blocks in sorted order of their labels.
-        union: The same.
+    The fine-tuning seeds of a drawn pre-training seed are resampled among its own.
     """
-
-    def __init__(self, arm: ArmResults) -> None:
-        _, index = np.unique(arm.blocks, return_inverse=True)
-        member = np.eye(index.max() + 1)[index]
-        parts = _intersection_and_union(arm.confusion)
-        self.intersection, self.union = (np.einsum("pfnk,nb->pfbk", part, member) for part in parts)
-
-    def scores(self, weights: np.ndarray) -> np.ndarray:
-        """Mean IoU of each run on resampled blocks.
-
-        Args:
-            weights: `(D, B)`, how often each block occurs.
-
-        Returns:
-            `(D, P, F)`.
-        """
-        parts = (np.tensordot(weights, part, (1, 2)) for part in (self.intersection, self.union))
-        return _mean_ratio(*parts)
-
-    def pseudo_values(self) -> np.ndarray:
-        """Jackknife pseudo-values of the mean IoU of each run, `(P, F, B)`, leaving out one block at a time.
-
-        Their mean over blocks is close to the mean IoU, and their variance over blocks estimates that of single
-        blocks, although mean IoU itself is not a mean over blocks.
-
-        Source:
-            Tukey 1958 (jackknife); Efron and Tibshirani 1993, chapter 11.
-        """
-        count = self.union.shape[2]
-        together = self.scores(np.ones((1, count)))
-        without_one = self.scores(1.0 - np.eye(count))
-        return np.moveaxis(count * together - (count - 1) * without_one, 0, -1)
-
-
-def bootstrap(
-    arm: ArmResults, draws: int, generator: np.random.Generator, what: Collection[str] = LEVELS
-) -> np.ndarray:
-    """Mean over seeds of the mean IoU over all images, each level resampled with replacement.
-
-    The fine-tuning seeds of a drawn pre-training seed are resampled among its own; a drawn block includes all its
-    images. The variance of these draws is too small if a level has few members (by (n - 1) / n, half of the variance
-    with two seeds): `compare` and `summarise` do not compute intervals from it.
-
-    Args:
-        arm: Results.
-        draws: Number of draws D.
-        generator: Source of randomness.
-        what: The levels of `LEVELS` that are resampled; the others are fixed.
-
-    Returns:
-        `(D,)`, in [0, 1].
-
-    Raises:
-        ValueError: A level that does not exist.
-    """
-    if not set(what) <= set(LEVELS):
-        raise ValueError(f"what={sorted(what)} contains a level that does not exist; choose from {', '.join(LEVELS)}.")
-    blocks = draw_blocks(arm.num_blocks, draws, generator) if "blocks" in what else np.ones((draws, arm.num_blocks))
-    return weighted_scores(BlockCounts(arm), blocks, draw_seeds(arm.seeds, draws, generator, what))
-
-
-def draw_blocks(count: int, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of `count` blocks is drawn, `(D, B)`; each row sums to their number."""
-    return generator.multinomial(count, np.full(count, 1 / count), size=draws)
-
-
-def draw_seeds(
-    seeds: tuple[int, int], draws: int, generator: np.random.Generator, what: Collection[str] = LEVELS
-) -> np.ndarray:
-    """Weight of each run, `(D, P, F)`; each draw sums to 1."""
     outer, inner = seeds
-    taken = np.ones((draws, outer), dtype=np.int64)
-    if "pretraining" in what:
-        taken = generator.multinomial(outer, np.full(outer, 1 / outer), size=draws)
-    if "finetuning" in what:
-        return generator.multinomial(taken * inner, np.full(inner, 1 / inner)) / (outer * inner)
-    return np.repeat(taken[..., None], inner, axis=2) / (outer * inner)
+    taken = generator.multinomial(outer, np.full(outer, 1 / outer), size=draws)
+    return generator.multinomial(taken * inner, np.full(inner, 1 / inner)) / (outer * inner)
 
 
 def weighted_scores(counts: BlockCounts, blocks: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -190,21 +101,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[place] = largest
     return adjusted
-
-
-def _intersection_and_union(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if confusion.ndim < 2 or confusion.shape[-1] != confusion.shape[-2]:
-        raise ValueError(f"Confusion matrices of shape {confusion.shape} are not square; expected (..., K, K).")
-    intersection = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return intersection, confusion.sum(-1) + confusion.sum(-2) - intersection
-
-
-def _mean_ratio(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
-    present = union > 0
-    classes = present.sum(-1)
-    if not np.all(classes):
-        raise ValueError("No labelled pixel was evaluated: a confusion matrix is empty.")
-    return np.sum(intersection / np.where(present, union, 1), axis=-1) / classes
 
 
 def _check_shapes(arm: ArmResults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,14 @@ from torch import nn
 from transformers import BatchFeature
 
 from depthseg.data import LabelSpace, Sample
-from depthseg.engine.evaluation import evaluate_model, json_scores
+from depthseg.engine.evaluation import (
+    class_meter,
+    default_depth_errors,
+    evaluate_images,
+    evaluate_model,
+    json_scores,
+    sum_up,
+)
 
 SPACE = LabelSpace("abcd", ("a", "b", "c", "d"), ((0, 0, 0),) * 4)
 
@@ -45,6 +53,7 @@ class Echo(nn.Module):
 
     def __init__(self, depth_type="metric"):
         super().__init__()
+        self.calls = 0
         self.weight = nn.Parameter(torch.ones(()))
         id2label = dict(enumerate(SPACE.classes))
         self.config = SimpleNamespace(
@@ -57,6 +66,7 @@ class Echo(nn.Module):
 
     def forward(self, pixel_values):
         assert not self.training and not torch.is_grad_enabled()
+        self.calls += 1
         answer = self.weight * pixel_values[0, 0]
         return {"logits": answer, "predicted_depth": answer}
 
@@ -142,6 +152,32 @@ def test_processes_share_the_images_and_add_their_counts():
     evaluate_model(model, Processor(), data, "segmentation", Rank(0))
     both = evaluate_model(model, Processor(), data, "segmentation", Rank(1))
     assert json_scores(both) == json_scores(evaluate_model(model, Processor(), data, "segmentation"))
+
+
+def test_an_image_is_predicted_once_for_all_that_is_measured():
+    model, data = Echo().train(), Mixed()
+    data.samples[1] = replace(data.samples[1], depth=None)
+    meters = {"segmentation": class_meter(model, data), "depth": default_depth_errors(model)}
+    images = list(evaluate_images(model, Processor(), data, meters))
+    assert model.calls == 3 and model.training
+    for (labels, states), sample in zip(images, data.samples, strict=True):
+        assert np.array_equal(labels, sample.image[..., 0])
+        counts = np.zeros((4, 4), dtype=int)
+        for truth, predicted in zip(sample.labels.flat, sample.image[..., 0].flat, strict=True):
+            if truth != 255:
+                counts[truth, predicted] += 1
+        assert np.array_equal(states["segmentation"], counts)
+    assert [states["depth"][-2:].tolist() for _, states in images] == [[1, 0], [0, 1], [1, 0]]
+    assert not meters["segmentation"].state.any() and not meters["depth"].state.any()
+    both = sum_up(meters, [states for _, states in images])
+    apart = [evaluate_model(model, Processor(), data, task) for task in ("segmentation", "depth")]
+    assert json_scores(both) == json_scores(apart[0] | apart[1]) and both["images_without_depth"] == 1
+
+
+def test_an_image_without_truth_is_not_predicted_for_its_depth():
+    model, data = Echo(), Mixed()
+    data.samples[0] = replace(data.samples[0], depth=None)
+    assert evaluate_model(model, Processor(), data, "depth")["images_without_depth"] == 1 and model.calls == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import torch
 from hub.tiny_runs import tiny_runs
 
 from depthseg.engine.config import load_config
+from depthseg.hub import proof
 from depthseg.hub.proof import compare_scores, evaluate_checkpoint
+from depthseg.models import DepthSegForSemanticSegmentation, DepthSegImageProcessor
 
 RECORDED = {
     "mean_iou": 0.5,
@@ -39,8 +41,60 @@ def test_scores_may_differ_by_what_rounding_moves(changes, refused):
         compare_scores(changes, RECORDED, Path("there"))
 
 
-def test_a_run_of_the_cpu_is_scored_again_on_the_cpu(tmp_path, monkeypatch):
-    run_dir = tiny_runs(tmp_path)["depth"]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tiny_runs(tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_of_the_cpu_is_evaluated_again_on_the_cpu(runs, monkeypatch):
+    run_dir = runs["depth"]
     # Without a GPU: whoever asks for it gets an error.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert evaluate_checkpoint(load_config(run_dir / "config.yaml"), run_dir / "model").scores["images"] == 12
+
+
+def test_an_image_is_predicted_once_for_labels_and_depth(runs, tmp_path, monkeypatch):
+    config = load_config(runs["segmentation"] / "config.yaml")
+    depth = runs["depth"] / "model"
+    segmenter = DepthSegForSemanticSegmentation.from_pretrained(depth, num_labels=11, keep_depth=True)
+    segmenter.save_pretrained(tmp_path)
+    DepthSegImageProcessor.from_pretrained(depth).save_pretrained(tmp_path)
+    calls, forward = [], DepthSegForSemanticSegmentation.forward
+    monkeypatch.setattr(
+        DepthSegForSemanticSegmentation,
+        "forward",
+        lambda self, *args, **options: calls.append(1) or forward(self, *args, **options),
+    )
+    found = evaluate_checkpoint(config, tmp_path)
+    assert len(calls) == len(found.names) == 12
+    assert set(found.per_image) == {"confusion", "abs_rel", "delta1"} == {"confusion", *found.intervals} - {"mean_iou"}
+    total = found.per_image["confusion"].sum(0)
+    assert found.scores["pixel_accuracy"] == pytest.approx(total.trace() / total.sum())
+    assert found.scores["abs_rel"] == pytest.approx(found.per_image["abs_rel"].mean())
+
+
+@pytest.mark.parametrize(("cpu", "expected"), [("true", "cpu"), ("false", "cuda")])
+def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    devices = []
+
+    class Placed:
+        def __init__(self, *given):
+            pass
+
+        def to(self, device, **options):
+            devices.append(str(device))
+            return self
+
+        def eval(self):
+            return self
+
+    def scorer(config, objective, processor, dataset, accelerator):
+        devices.append(str(accelerator.device))
+        return lambda: {"hole_l1": 0.5}
+
+    for name, stand_in in (("model_of", Placed), ("build_objective", Placed), ("Scorer", scorer)):
+        monkeypatch.setattr(proof, name, stand_in)
+    config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=reconstruction"])
+    found = evaluate_checkpoint(config, runs["depth"] / "model")
+    assert devices == [expected] * 3 and found.scores == {"hole_l1": 0.5} and len(found.names) == 12

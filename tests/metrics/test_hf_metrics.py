@@ -34,7 +34,7 @@ def test_segmentation_equals_the_plain_scores(tmp_path):
     confusion = ConfusionMatrix(4)
     for prediction, labels in zip(predictions, references, strict=True):
         confusion.update(prediction, labels)
-    expected = segmentation_scores(confusion.matrix, CLASSES)
+    expected = segmentation_scores(confusion.state, CLASSES)
     assert expected["absent_classes"] == ["d"]
     computed = metric.compute(predictions=predictions[3:], references=references[3:])
     np.testing.assert_equal(computed, expected)

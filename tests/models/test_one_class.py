@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_class():
     matrix.update(predicted, truth)
     by_hand = {"mean_iou": 2 / 4, "mean_accuracy": 2 / 3, "pixel_accuracy": 5 / 7}
     for scores in (
-        segmentation_scores(matrix.matrix, ["crack"]),
+        segmentation_scores(matrix.state, ["crack"]),
         SegmentationMetric(["crack"]).compute(predictions=[predicted], references=[truth]),
     ):
         assert {name: scores[name] for name in by_hand} == pytest.approx(by_hand)
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_class():
     for predicted in (0, 1):
         nothing.update(np.full((2, 2), predicted), np.zeros((2, 2), int))
         with pytest.raises(ValueError, match="No pixel of the ground truth is 'crack'"):
-            segmentation_scores(nothing.matrix, ["crack"])
+            segmentation_scores(nothing.state, ["crack"])
 
 
 def test_measures_are_those_of_the_class():

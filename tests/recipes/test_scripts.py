@@ -74,9 +74,10 @@ def test_evaluate_prints_what_the_run_logged(folder, tmp_path):
     for picture in ("panel.png", "curves.png"):
         assert Image.open(tmp_path / "run" / "report" / picture).size > (100, 100)
     options = ("--dataset", "folder", "--root", folder, "--split", "val", "--option", "val_fraction=0.2")
-    scored = _run(_command("evaluate.py", "--model", model, *options))
+    scored = _run(_command("evaluate.py", "--model", model, *options, "--json"))
     assert scored.returncode == 0, scored.stderr
     scores = json.loads(scored.stdout)
+    assert (scores.pop("dataset"), scores.pop("split"), scores.pop("images") > 0) == ("folder", "val", True)
     assert scores and scores.items() <= logged.items()
 
 

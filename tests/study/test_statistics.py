@@ -3,12 +3,11 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
-from depthseg.metrics import segmentation_scores
+from depthseg.metrics.blocks import mean_iou
 from depthseg.study.comparison import compare, summarise
 from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, seeds_alike_alone, two_sided
-from depthseg.study.statistics import ArmResults, bootstrap, holm, mean_iou
+from depthseg.study.statistics import ArmResults, draw_seeds, holm, weighted_scores
 
 
 def matrix(right, wrong):
@@ -22,8 +21,8 @@ def arm_of(per_run, blocks, **options):
     return ArmResults(confusion, np.array(blocks), **options)
 
 
-def iou(right, wrong, images=1):
-    return (right / (right + wrong) + 10 * images / (10 * images + wrong)) / 2
+def iou(right, wrong):
+    return (right / (right + wrong) + 10 / (10 + wrong)) / 2
 
 
 def random_arm(seed, seeds=(2, 3), images=8, blocks=4, better=0, **options):
@@ -33,28 +32,6 @@ def random_arm(seed, seeds=(2, 3), images=8, blocks=4, better=0, **options):
     confusion = np.eye(3, dtype=np.int64) * (100 - wrong)[..., None]
     confusion += np.roll(np.eye(3, dtype=np.int64), 1, axis=1) * wrong[..., None]
     return ArmResults(confusion, np.arange(images) % blocks, **options)
-
-
-class TestMeanIou:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_is_that_of_the_metrics(self, seed):
-        rng = np.random.default_rng(seed)
-        confusion = rng.integers(0, 50, (2, 3, 5, 5))
-        confusion[0, :, 2], confusion[0, :, :, 2] = 0, 0  # class 2 is absent
-        confusion[1, :, 3] = 0  # class 3 is predicted, never true
-        scores = mean_iou(confusion)
-        assert scores.shape == (2, 3)
-        for place in np.ndindex(2, 3):
-            expected = segmentation_scores(torch.from_numpy(confusion[place]), list("abcde"))["mean_iou"]
-            assert scores[place] == pytest.approx(expected, abs=1e-12)
-
-    def test_an_empty_matrix_has_none(self):
-        with pytest.raises(ValueError, match="No labelled pixel"):
-            mean_iou(np.zeros((2, 3, 3), dtype=np.int64))
-
-    def test_matrices_are_square(self):
-        with pytest.raises(ValueError, match="not square"):
-            mean_iou(np.ones((4, 3)))
 
 
 class TestArmResults:
@@ -86,20 +63,7 @@ class TestArmResults:
             ArmResults(confusion, np.array(["west"] * 3 + ["east"] + ["west"] * 4))
 
 
-class TestBootstrap:
-    def test_one_seed_and_one_block_cannot_vary(self):
-        arm = arm_of([[[(8, 2), (6, 4)]]], ["a", "a"])
-        assert bootstrap(arm, 50, np.random.default_rng(0)) == pytest.approx(np.full(50, iou(14, 6, images=2)))
-
-    def test_blocks_are_drawn_whole(self):
-        # images 0 and 2 are block a: a a, a b (twice as likely) and b b are all that can be drawn
-        arm = arm_of([[[(8, 2), (5, 5), (6, 4)]]], ["a", "b", "a"])
-        both_a, mixed, both_b = iou(28, 12, images=4), iou(19, 11, images=3), iou(10, 10, images=2)
-        draws = bootstrap(arm, 4000, np.random.default_rng(1), what=["blocks"])
-        shares = [np.mean(np.isclose(draws, value)) for value in (both_a, mixed, both_b)]
-        assert sum(shares) == 1
-        assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-
+class TestDrawnSeeds:
     def test_fine_tuning_seeds_stay_under_their_pretraining_seed(self):
         # two pre-training seeds with two fine-tuning seeds each, one image: enumerate every nested draw
         pairs = [[(9, 1), (7, 3)], [(4, 6), (1, 9)]]
@@ -110,20 +74,11 @@ class TestBootstrap:
             for p in range(2)
         ]
         every = [np.mean([x, y]) for p, q in np.ndindex(2, 2) for x in halves[p] for y in halves[q]]
-        draws = bootstrap(arm, 20000, np.random.default_rng(2))
+        seeds = draw_seeds(arm.seeds, 20000, np.random.default_rng(2))
+        draws = weighted_scores(arm.counts, np.ones((20000, 1)), seeds)
         values, counts = np.unique(np.round(every, 9), return_counts=True)
         found = [np.mean(np.isclose(draws, value, atol=1e-8)) for value in values]
         assert found == pytest.approx(counts / len(every), abs=0.015)
-
-    @pytest.mark.parametrize(("what", "possible"), [("pretraining", 3), ("finetuning", 9), ("blocks", 1)])
-    def test_only_the_chosen_level_is_drawn(self, what, possible):
-        arm = arm_of([[[(9, 1)], [(7, 3)]], [[(4, 6)], [(1, 9)]]], ["a"])
-        draws = bootstrap(arm, 1000, np.random.default_rng(3), what=[what])
-        assert len(np.unique(np.round(draws, 9))) == possible
-
-    def test_an_unknown_level_is_refused(self):
-        with pytest.raises(ValueError, match="does not exist; choose from pretraining, finetuning, blocks"):
-            bootstrap(random_arm(0), 10, np.random.default_rng(0), what=["frames"])
 
 
 class TestIntervals:

@@ -6,17 +6,24 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from models.tiny_models import tiny_model
 from study.tiny_study import TEXT, tiny_study
 
+from depthseg.choices import PREDICTION_MEASURES
 from depthseg.engine import loop
-from depthseg.models import DepthSegForDepthEstimation
+from depthseg.engine.build import build_datasets
+from depthseg.engine.config import load_config
+from depthseg.engine.evaluation import json_scores
+from depthseg.engine.measures import measure_model
+from depthseg.engine.predict import load_model
+from depthseg.metrics.blocks import mean_iou
+from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.study import cells as cells_module
-from depthseg.study.cells import blocks_of
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
-from depthseg.study.statistics import mean_iou
 
 WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
 SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
@@ -187,9 +194,25 @@ def test_a_damaged_record_is_named(done, tmp_path):
         cells_module.run_cell(study, first, tmp_path)
 
 
-def test_blocks_follow_the_video():
-    names = ["b_2", "a_10", "a_11", "a_12", "b_1", "alone"]
-    assert blocks_of(names, 2) == ["b/0", "a/0", "a/0", "a/1", "b/0", "alone/0"]
-    assert blocks_of(["c/000001", "d_1/000001", "c/000002", "c/000003", "0001", "0002"], 2) == [
-        *("c/frames/0", "d_1/frames/0", "c/frames/0", "c/frames/1", "frames/0", "frames/0")
-    ]
+def test_a_test_image_is_predicted_once_for_counts_and_measures(tmp_path, monkeypatch):
+    data = ["data.name=synthetic", f"data.root={tmp_path / 'world'}", "data.size=[32,64]"]
+    counts = ["data.options={size: [32, 64]}", "data.train_options={count: 2}", "data.val_options={count: 3}"]
+    config = load_config(None, [*data, *counts, "run.cpu=true", f"model.pretrained={tmp_path / 'model'}"])
+    tiny_model("segmentation", num_labels=11).save_pretrained(tmp_path / "model")
+    DepthSegImageProcessor(size={"height": 32, "width": 64}).save_pretrained(tmp_path / "model")
+    calls, forward = [], DepthSegForSemanticSegmentation.forward
+    monkeypatch.setattr(
+        DepthSegForSemanticSegmentation,
+        "forward",
+        lambda self, *args, **options: calls.append(1) or forward(self, *args, **options),
+    )
+    cell = SimpleNamespace(config=config, labels={"role": "main"})
+    study = SimpleNamespace(block_length=2, measures=PREDICTION_MEASURES)
+    result = SimpleNamespace(model_dir=tmp_path / "model")
+    found = cells_module.examine(study, cell, result, tmp_path / "cell.json")
+    assert len(calls) == 3 and tuple(found["measures"]) == PREDICTION_MEASURES
+    calls.clear()
+    assert found["measures"] == json_scores(
+        measure_model(*load_model(tmp_path / "model"), build_datasets(config.data)[1], PREDICTION_MEASURES)
+    )
+    assert len(calls) == 3 and np.load(tmp_path / "cell.npz")["confusion"].shape == (3, 11, 11)
