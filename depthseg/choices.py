@@ -27,13 +27,6 @@ evaluate the Eigen split; `eigen` is what the authors of Monodepth found to repr
 PoseNetworkName = Literal["separate", "shared", "posecnn"]
 POSE_NETWORKS = get_args(PoseNetworkName)
 
-PredictionMeasure = Literal["iou_by_depth", "recall_by_scale", "boundary_iou", "boundary_iou_by_edge"]
-PREDICTION_MEASURES = get_args(PredictionMeasure)
-"""What is read off predicted label maps; all of them cost one prediction an image."""
-
-Measure = Literal[PredictionMeasure, "cam_boundary_alignment", "code_length"]
-MEASURES = get_args(Measure)
-
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most like a mistyped one, whatever its case; None where no known word is near."""

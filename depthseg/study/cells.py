@@ -18,11 +18,11 @@ import torch
 import transformers
 
 from ..data.subsets import few_shot_subset
+from ..engine.analysis import measure_model
 from ..engine.atomic import atomic_path
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.evaluation import class_meter, evaluate_images, json_scores
-from ..engine.measures import measure_model
 from ..engine.options import DataOptions
 from ..engine.predict import load_model
 from ..engine.records import METRICS_FILE, read_lines, write_json

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..choices import Measure, did_you_mean
+from ..choices import did_you_mean
 from ..engine.options import RunConfig
 from ..reading import (
     Allowed,
@@ -142,7 +142,7 @@ class StudyOptions:
         rates: Learning rates of fine-tuning.
         block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
             resampled together in blocks of this many.
-        measures: Further measures of every fine-tuned model, see `depthseg.engine.measures`.
+        measures: Further measures of every fine-tuned model, see `depthseg.engine.analysis`.
         reference_arm: The arm that all others are compared with.
         comparisons: Further pairs of arms.
         claims: Published findings and the pair of arms that tests each; these pairs are compared as well.
@@ -161,7 +161,7 @@ class StudyOptions:
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
     block_length: PositiveCount = 1
-    measures: list[Measure] = field(default_factory=list)
+    measures: list[str] = field(default_factory=list)
     reference_arm: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
@@ -253,6 +253,10 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
     for name, benchmark in study.benchmarks.items():
         if not (benchmark.budgets and benchmark.folds):
             yield f"benchmarks.{name} requires budgets and folds."
+    if study.measures:
+        from ..engine.analysis import require_measures  # imports torch, which takes seconds
+
+        require_measures(study.measures)
     if study.rates.grid and not study.rates.data:
         yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from transformers import pipeline
 
 from depthseg.data import LabelSpace, Sample
+from depthseg.engine.analysis import MEASURES, measure_model
 from depthseg.engine.config import load_config
 from depthseg.engine.grad_cam import grad_cam
-from depthseg.engine.measures import PREDICTION_MEASURES, measure_model
 from depthseg.engine.predict import load_model, predict, predict_maps
 from depthseg.engine.run import train
 from depthseg.metrics import ConfusionMatrix, segmentation_scores
@@ -108,7 +108,8 @@ def test_measures_are_those_of_the_class():
     shifted = SimpleNamespace(config=SimpleNamespace(num_labels=1))
     samples = [Sample("square", np.zeros((60, 80, 3), np.uint8), truth, depth.astype(np.float32))]
     dataset = Listed(samples, LabelSpace("cracks", ("crack",), ((0, 255, 0),)))
-    found = measure_model(shifted, None, dataset, PREDICTION_MEASURES, [predicted])
+    of_predictions = [name for name, measure in MEASURES.items() if measure.compute is None]
+    found = measure_model(shifted, None, dataset, of_predictions, [predicted])
     iou = 39 / 41
     assert found["iou_by_depth"] == pytest.approx(
         {"0-10 m": iou, "10-20 m": iou, "20-40 m": None, "40-80 m": None, "over 80 m": None}

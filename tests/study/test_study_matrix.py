@@ -160,7 +160,7 @@ def test_a_scale_changes_what_it_names(tmp_path):
             ["claims=[{better: depth, than: none, mode: full}]"],
             "claims refers to the mode 'full'; modes are frozen",
         ),
-        (TEXT, ["measures=[beauty]"], r"measures\[0\] must be one of iou_by_depth, .*, got 'beauty'"),
+        (TEXT, ["measures=[beauty]"], "There is no measure beauty. There are iou_by_depth, recall_by_scale"),
         (TEXT, ["budget=3"], "'budget'"),
         ("arms: [", [], "tiny.yaml is not a YAML file that can be read: line 1: "),
         (TEXT, ["arm.depth=null"], "'arm'. Did you mean 'arms'"),

@@ -13,18 +13,18 @@ import pytest
 from models.tiny_models import tiny_model
 from study.tiny_study import TEXT, tiny_study
 
-from depthseg.choices import PREDICTION_MEASURES
 from depthseg.engine import loop
+from depthseg.engine.analysis import MEASURES, measure_model
 from depthseg.engine.build import build_datasets
 from depthseg.engine.config import load_config
 from depthseg.engine.evaluation import json_scores
-from depthseg.engine.measures import measure_model
 from depthseg.engine.predict import load_model
 from depthseg.metrics.blocks import mean_iou
 from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.study import cells as cells_module
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
 
+PREDICTION_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.compute is None)
 WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
 SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
 

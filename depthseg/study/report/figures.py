@@ -17,7 +17,7 @@ from ..results import Setting
 from .findings import rows_of
 from .hero import hero, what_whiskers_are
 from .style import QUIET, SETTINGS, Looks, looks_of, panels, tidy, write_figure
-from .tables import measure_groups, measure_text
+from .tables import measure_groups, measure_of
 
 Row = Mapping[str, Any]
 
@@ -87,11 +87,11 @@ def _figures(numbers: Row, looks: Looks) -> Iterator[tuple[Picture, Figure]]:
         draw = partial(_rate_curves, fixed_rate=numbers["fixed_rate"])
         yield Picture("rates", caption, alt), _grid(numbers["rates"], numbers, looks, draw, places)
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
-        text = measure_text(name)
-        caption = f"{text.title} ({text.unit}); bars span the lowest to the highest run."
+        measure = measure_of(name)
+        caption = f"{measure.title} ({measure.unit}); bars span the lowest to the highest run."
         rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
         picture = Picture(
-            f"measure{place}", caption, f"{text.title} of {names}. The table below contains the numbers."
+            f"measure{place}", caption, f"{measure.title} of {names}. The table below contains the numbers."
         )
         yield picture, _grid(rows, numbers, looks, partial(_measured, name=name, groups=groups))
 
@@ -161,17 +161,17 @@ def _rate_curves(axes: Axes, rows: Sequence[Row], looks: Looks, fixed_rate: floa
 
 
 def _measured(axes: Axes, rows: Sequence[Row], looks: Looks, name: str, groups: Sequence[str]) -> None:
-    text = measure_text(name)
+    measure = measure_of(name)
     for place, row in enumerate(rows):
         found = [(at, entry) for at, group in enumerate(groups) if (entry := row["values"][name].get(group))]
         beside = (place - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
         places = [at + beside for at, _ in found]
         for at, (_, entry) in zip(places, found, strict=True):
-            ends = [text.factor * end for end in entry["spread"]]
+            ends = [measure.factor * end for end in entry["spread"]]
             axes.plot((at, at), ends, color=looks[row["arm"]]["color"], linewidth=1.0, alpha=0.75)
-        means = [text.factor * entry["mean"] for _, entry in found]
+        means = [measure.factor * entry["mean"] for _, entry in found]
         axes.plot(places, means, **looks[row["arm"]] | {"linestyle": ""})
     axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_ylabel(text.unit.split(",")[0])
+    axes.set_ylabel(measure.unit.split(",")[0])

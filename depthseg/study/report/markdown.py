@@ -10,7 +10,7 @@ from typing import Any
 from . import tables as made
 from .figures import Picture
 from .findings import findings, overview
-from .tables import Table, measure_groups, measure_text
+from .tables import Table, measure_groups, measure_of
 from .text import duration, plural
 
 Row = Mapping[str, Any]
@@ -84,7 +84,7 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[s
     yield "Classes", [*shown(made.class_table(numbers))]
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         table = made.measure_table(numbers, name, groups)
-        yield measure_text(name).title, [*drawn(f"measure{place}"), *shown(table)]
+        yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]
     yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]
     left_out = _list("Records that are not used", numbers["left_out"])

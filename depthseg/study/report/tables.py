@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...engine.analysis import MEASURES, Measure
 from ..results import Setting
 from .findings import claim_rows, rows_of, verdict
 from .text import NOTHING, between, duration, number, p_value, rates, signed, whole
@@ -71,44 +72,6 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
 
-
-@dataclass(frozen=True)
-class MeasureText:
-    """Title and unit of a measure in the report.
-
-    Attributes:
-        title: Its name.
-        unit: Of its numbers.
-        factor: Multiplier of its values.
-        digits: Digits after the decimal point.
-    """
-
-    title: str
-    unit: str
-    factor: float = 100.0
-    digits: int = 1
-
-    def mean(self, value: float) -> str:
-        """A value in the unit."""
-        return number(self.factor * value, self.digits)
-
-    def spread(self, bounds: Sequence[float]) -> str:
-        """Two values in the unit."""
-        return between([self.factor * bound for bound in bounds], self.digits)
-
-
-MEASURE_TEXTS = {
-    "iou_by_depth": MeasureText("Mean IoU by depth", "points"),
-    "recall_by_scale": MeasureText("Recall by object size", "points"),
-    "boundary_iou": MeasureText("Boundary IoU", "points"),
-    "boundary_iou_by_edge": MeasureText("Boundary IoU by edge type", "points"),
-    "cam_boundary_alignment": MeasureText(
-        "Alignment of Grad-CAM with class boundaries", "AUROC, 0.5 = no relation", 1, 3
-    ),
-    "code_length": MeasureText(
-        "Code length of the labels given the features", "bits per pixel, lower is better", 1, 3
-    ),
-}
 
 SCORE_COLUMNS = (
     Column("mIoU", "mean_iou"),
@@ -333,9 +296,9 @@ def class_table(numbers: Row) -> Table:
     return Table(caption(numbers, "IoU of each class in points, mean over runs"), columns, rows)
 
 
-def measure_text(name: str) -> MeasureText:
-    """Title and unit of a measure; an unknown one is shown under its own name."""
-    return MEASURE_TEXTS.get(name) or MeasureText(name.replace("_", " ").capitalize(), "as measured", 1, 3)
+def measure_of(name: str) -> Measure:
+    """A measure; one of another version is shown under its own name."""
+    return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), "as measured", 1, 3)
 
 
 def measure_groups(numbers: Row) -> dict[str, list[str]]:
@@ -350,12 +313,19 @@ def measure_groups(numbers: Row) -> dict[str, list[str]]:
 
 def measure_table(numbers: Row, name: str, groups: Sequence[str]) -> Table:
     """One measure: arms x groups."""
-    text = measure_text(name)
-    columns = [Column(group or "Mean", ("values", name, group, "mean"), text.mean) for group in groups]
+    measure = measure_of(name)
+
+    def mean(value: float) -> str:
+        return number(measure.factor * value, measure.digits)
+
+    def spread(bounds: Sequence[float]) -> str:
+        return between([measure.factor * bound for bound in bounds], measure.digits)
+
+    columns = [Column(group or "Mean", ("values", name, group, "mean"), mean) for group in groups]
     if groups == [""]:
-        columns.append(Column("Lowest to highest run", ("values", name, "", "spread"), text.spread))
+        columns.append(Column("Lowest to highest run", ("values", name, "", "spread"), spread))
     return Table(
-        caption(numbers, f"{text.title}: {text.unit}, mean over runs"),
+        caption(numbers, f"{measure.title}: {measure.unit}, mean over runs"),
         (*place_columns(numbers), *columns),
         [row for row in numbers["measures"] if name in row["values"]],
     )

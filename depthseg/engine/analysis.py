@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..choices import MEASURES, PREDICTION_MEASURES
+from ..choices import did_you_mean
 from ..metrics.boundaries import BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
@@ -19,57 +20,102 @@ if TYPE_CHECKING:
     from ..data import SampleDataset
     from ..models import DepthSegForSemanticSegmentation
 
-Measure = float | None | dict[str, float | None]
+Value = float | None | dict[str, float | None]
+
+
+def measure_code_length(
+    model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset
+) -> dict[str, float]:
+    """`bits_per_pixel` of the labels given the features of the encoder, and `uniform_bits_per_pixel` given nothing.
+
+    See `depthseg.metrics.code_length.code_length` and `frozen_features`.
+    """
+    features, labels = frozen_features(model, processor, dataset)
+    space = dataset.label_space
+    cost = code_length(features, labels, len(space.classes), ignore_index=space.ignore_index)
+    return {name: getattr(cost, name) for name in ("bits_per_pixel", "uniform_bits_per_pixel")}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a segmenter.
+
+    Attributes:
+        title: Its name in reports.
+        unit: Unit of its numbers in reports.
+        factor: From its values to that unit.
+        digits: Digits after the decimal point.
+        compute: Takes model, image processor and data set; None = it is read off predicted label maps, all of which
+            cost one prediction an image.
+    """
+
+    title: str
+    unit: str = "points"
+    factor: float = 100.0
+    digits: int = 1
+    compute: Callable[..., Value] | None = None
+
+
+MEASURES = {
+    "iou_by_depth": Measure("Mean IoU by depth"),
+    "recall_by_scale": Measure("Recall by object size"),
+    "boundary_iou": Measure("Boundary IoU"),
+    "boundary_iou_by_edge": Measure("Boundary IoU by edge type"),
+    "cam_boundary_alignment": Measure(
+        *("Alignment of Grad-CAM with class boundaries", "AUROC, 0.5 = no relation", 1, 3), cam_boundary_alignment
+    ),
+    "code_length": Measure(
+        *("Code length of the labels given the features", "bits per pixel, lower is better", 1, 3), measure_code_length
+    ),
+}
+"""Name -> measure. Of one class against a background those of predictions are of the class alone."""
 
 
 def measure_model(
     model: DepthSegForSemanticSegmentation,
     processor: Any,
     dataset: SampleDataset,
-    names: Sequence[str] = MEASURES,
+    names: Sequence[str] = tuple(MEASURES),
     predictions: Iterable[np.ndarray] | None = None,
-) -> dict[str, Measure]:
+) -> dict[str, Value]:
     """Measure a segmenter on a data set, image by image at the labels' own size.
 
     Args:
         model: The segmenter; left in the mode (train or eval) it came in.
         processor: Its image processor.
         dataset: Samples; those without labels are passed over.
-        names: Which of `MEASURES`; of one class against a background those of predictions are of the class alone:
-            `iou_by_depth`: see `IouByDepth`; None without any known depth.
-            `recall_by_scale`: see `RecallBySize`.
-            `boundary_iou`: see `BoundaryIou`.
-            `boundary_iou_by_edge`: the same near depth edges and near texture edges; None without any known depth.
-            `cam_boundary_alignment`: see the function of this name.
-            `code_length`: `bits_per_pixel` of the labels given the features of the encoder, see `code_length` and
-            `frozen_features`, and `uniform_bits_per_pixel` of somebody who knows nothing.
+        names: Which of `MEASURES`.
         predictions: Predicted label maps, one per sample, where they are known already.
 
     Returns:
-        A number, or numbers by group, for each name; None where there was nothing to measure. Ready for JSON.
+        A number, or numbers by group, for each name; None where there was nothing to measure, such as depth edges
+        without any known depth. Ready for JSON.
 
     Raises:
         ValueError: An unknown measure, a label space of another size than the model's, or no labelled sample.
     """
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise ValueError(f"There is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}.")
+    require_measures(names)
     space = dataset.label_space
     if space is None or space.num_labels != model.config.num_labels:
         classes = "no label space" if space is None else f"{space.num_labels} classes"
         raise ValueError(f"The data set has {classes}, the model {model.config.num_labels} classes; they must agree.")
-    found: dict[str, Measure] = {}
-    if set(names) & set(PREDICTION_MEASURES):
+    found: dict[str, Value] = {}
+    if any(MEASURES[name].compute is None for name in names):
         if predictions is None:
             predictions = (labels for labels, _ in evaluate_images(model, processor, dataset, {}))
         found |= _measure_predictions(predictions, dataset)
-    if "cam_boundary_alignment" in names:
-        found["cam_boundary_alignment"] = cam_boundary_alignment(model, processor, dataset)
-    if "code_length" in names:
-        features, labels = frozen_features(model, processor, dataset)
-        cost = code_length(features, labels, len(space.classes), ignore_index=space.ignore_index)
-        found["code_length"] = {name: getattr(cost, name) for name in ("bits_per_pixel", "uniform_bits_per_pixel")}
+    found |= {
+        name: MEASURES[name].compute(model, processor, dataset) for name in names if MEASURES[name].compute is not None
+    }
     return {name: found[name] for name in names}
+
+
+def require_measures(names: Iterable[str]) -> None:
+    """Raise a ValueError for a name that is not in `MEASURES`."""
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        hint = did_you_mean(unknown[0], MEASURES)
+        raise ValueError(f"There is no measure {', '.join(unknown)}.{hint} There are {', '.join(MEASURES)}.")
 
 
 def frozen_features(
@@ -149,7 +195,8 @@ def labels_of_cells(
     return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
 
 
-def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDataset) -> dict[str, Measure]:
+def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDataset) -> dict[str, Value]:
+    """All measures that are read off label maps; see their classes."""
     settings = (dataset.label_space.num_labels, dataset.label_space.ignore_index)
     by_depth, by_size, boundary = IouByDepth(*settings), RecallBySize(*settings), BoundaryIou(*settings)
     labelled = depth_known = False
