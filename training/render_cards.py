@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from depthseg.engine.command import one_sentence_errors, show_progress
-from depthseg.hub.bundle import checked_licence, files_of, prepare
+from depthseg.engine.fingerprint import files_of
+from depthseg.hub.bundle import checked_licence, prepare
 from depthseg.hub.card import render_card
 from depthseg.hub.facts import read_facts
 from depthseg.hub.proof import read_evaluation

@@ -36,15 +36,15 @@ def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: _paint(name, values) for name, values in maps.items()}
 
 
-def colourise_error(error: np.ndarray, limit: float = ERROR_LIMIT) -> np.ndarray:
-    """Paint an error map `(H, W)`: black is 0 (or no number), bright is `limit` and above; uint8 `(H, W, 3)`."""
-    share = np.clip(np.nan_to_num(np.asarray(error, np.float64), posinf=limit) / limit, 0.0, 1.0)
+def colourise_error(error: np.ndarray) -> np.ndarray:
+    """Paint an error map `(H, W)`: black is 0 (or no number), bright is 0.25 and above; uint8 `(H, W, 3)`."""
+    share = np.clip(np.nan_to_num(np.asarray(error, np.float64), posinf=ERROR_LIMIT) / ERROR_LIMIT, 0.0, 1.0)
     import matplotlib
 
     return matplotlib.colormaps[ERROR_COLOURMAP](share, bytes=True)[..., :3]
 
 
-def picture_of(image: Tensor) -> np.ndarray:
+def image_of(image: Tensor) -> np.ndarray:
     """An image `(3, H, W)` in [0, 1] as uint8 `(H, W, 3)`."""
     values = np.nan_to_num(image.detach().float().cpu().numpy())
     return np.rint(255 * np.clip(values, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
@@ -71,11 +71,11 @@ def _paint_mask(mask: Tensor) -> np.ndarray:
     return np.repeat(np.where(_as_array(mask) > 0, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
 
 
-PICTURE, MAP = ("3", "H", "W"), ("H", "W")
+IMAGE, MAP = ("3", "H", "W"), ("H", "W")
 PAINTERS: dict[str, tuple[tuple[str, ...], Callable[[Tensor], np.ndarray]]] = {
-    "target": (PICTURE, picture_of),
-    "source": (PICTURE, picture_of),
-    "warped": (PICTURE, picture_of),
+    "target": (IMAGE, image_of),
+    "source": (IMAGE, image_of),
+    "warped": (IMAGE, image_of),
     "disparity": (MAP, lambda disparity: colourise_inverse_depth(_as_array(disparity))),
     "error": (MAP, lambda error: colourise_error(_as_array(error))),
     "auto_mask": (MAP, _paint_mask),

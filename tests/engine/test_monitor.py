@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthseg.engine.monitor import ERROR_LIMIT, colourise_error, colourise_monitor, picture_of
+from depthseg.engine.monitor import ERROR_LIMIT, colourise_error, colourise_monitor, image_of
 from depthseg.engine.pictures import colourise_inverse_depth
 
 
@@ -42,7 +42,7 @@ def test_error_has_a_fixed_scale():
 
 
 def test_numbers_out_of_range_do_not_wrap_around():
-    picture = picture_of(torch.tensor([-0.1, 1.2, float("nan")]).view(1, 1, 3).expand(3, 1, 3))
+    picture = image_of(torch.tensor([-0.1, 1.2, float("nan")]).view(1, 1, 3).expand(3, 1, 3))
     assert picture[0, :, 0].tolist() == [0, 255, 0]
 
 
