@@ -62,7 +62,7 @@ def test_weights_that_a_program_brought_are_asked_for(tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps({"weight_lineage": lineage}))
     found = trace(load_config(None, ["data.name=synthetic", ENCODER]), tmp_path)
     assert found.stages[-1].start == "./weights/large"
-    with pytest.raises(ValueError, match=r"licence of the checkpoint \./weights/large is unknown"):
+    with pytest.raises(ValueError, match=r"that of the checkpoint \./weights/large .give --licence-of"):
         checked_licence(record_of(found), Facts(licence="apache-2.0"))
 
 
