@@ -20,7 +20,7 @@ from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
 from ..reading import literal
-from .card import data_of, eval_entries, render_card
+from .card import Card
 from .licences import Licence, Source, check_licence, parse_licence
 from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
@@ -87,13 +87,13 @@ def prepare(
                 evaluation = evaluate_checkpoint(tested, partial, alignment)
             write_evaluation(partial / "evaluation", evaluation)
         _write_training(partial, record, licence, sources)
-        entries = eval_entries(repo_id, record, evaluation, facts)
+        card = Card(repo_id, record, evaluation, facts, licence, sources)
+        entries = card.eval_entries()
         if entries:
-            path = partial / ".eval_results" / f"{data_of(record, evaluation)}.yaml"
+            path = partial / ".eval_results" / f"{card.data}.yaml"
             path.parent.mkdir()
             path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
-        card = render_card(repo_id, record, evaluation, facts, licence, sources)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        (partial / "README.md").write_text(card.render(), encoding="utf-8")
         write_json(partial / MANIFEST, hashes_of(partial))
     return record
 

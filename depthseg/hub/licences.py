@@ -217,8 +217,8 @@ def parse_licence(text: str) -> Licence:
     if text.strip().lower() in LICENCES:
         return LICENCES[text.strip().lower()]
     raise ValueError(
-        f"Unknown licence: {text!r}.{did_you_mean(text.strip().lower(), LICENCES)} Known licences: {', '.join(LICENCES)}. Give any other licence as "
-        "other:NAME:LINK."
+        f"Unknown licence: {text!r}.{did_you_mean(text.strip().lower(), LICENCES)} Known licences: "
+        f"{', '.join(LICENCES)}. Give any other licence as other:NAME:LINK."
     )
 
 
