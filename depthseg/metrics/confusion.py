@@ -59,19 +59,6 @@ class ConfusionMatrix:
         counts = torch.bincount(pairs, minlength=self.num_ids**2)
         self.matrix += counts.reshape(self.num_ids, self.num_ids).cpu()
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix.
-
-        Raises:
-            ValueError: It has another number of classes.
-        """
-        if other.num_classes != self.num_classes:
-            raise ValueError(
-                f"Confusion matrices of {self.num_classes} and {other.num_classes} classes cannot be summed; the "
-                "number of classes must be the same."
-            )
-        self.matrix += other.matrix
-
     def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
         if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_ids:
             wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_ids)]).tolist()

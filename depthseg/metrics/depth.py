@@ -146,18 +146,6 @@ class DepthErrors:
             return 1 / np.maximum(scale * inverse + shift, 1 / self.max_depth)
         return predicted
 
-    def merge(self, other: DepthErrors) -> None:
-        """Add the images of another instance.
-
-        Raises:
-            ValueError: Its evaluation protocol differs.
-        """
-        if other.stamp() != self.stamp() or other.inverse != self.inverse:
-            raise ValueError(
-                f"Depth errors of different protocols cannot be summed: {self.stamp()} and {other.stamp()}."
-            )
-        self.state += other.state
-
     def stamp(self) -> dict[str, Any]:
         """Evaluation protocol: `alignment` (with its factor), `min_depth` and `max_depth` in metres, `crop`."""
         alignment = self.alignment if self.factor is None else f"{self.alignment} x{self.factor:g}"

@@ -19,21 +19,6 @@ PRETRAINING = ("seeds", "checkpoint", "none")
 conditional on this checkpoint), or random."""
 
 
-def mean_iou(confusion: np.ndarray) -> np.ndarray:
-    """Mean intersection over union, as `depthseg.metrics.segmentation_scores` defines it, of a stack of matrices.
-
-    Args:
-        confusion: Counts `(..., K, K)`; rows = truth, columns = prediction.
-
-    Returns:
-        `(...)`, in [0, 1]. Classes that are in neither the ground truth nor the prediction are excluded from the mean.
-
-    Raises:
-        ValueError: The matrices are not square, or one of them has no pixel.
-    """
-    return _mean_ratio(*_intersection_and_union(np.asarray(confusion)))
-
-
 @dataclass(frozen=True, eq=False)
 class ArmResults:
     """Results of an arm of a study on the test images.
@@ -193,13 +178,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _intersection_and_union(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if confusion.ndim < 2 or confusion.shape[-1] != confusion.shape[-2]:
-        raise ValueError(f"Confusion matrices of shape {confusion.shape} are not square; expected (..., K, K).")
     intersection = np.diagonal(confusion, axis1=-2, axis2=-1)
     return intersection, confusion.sum(-1) + confusion.sum(-2) - intersection
 
 
 def _mean_ratio(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
+    """Mean IoU as `depthseg.metrics.segmentation_scores` defines it: without the classes that are absent."""
     present = union > 0
     classes = present.sum(-1)
     if not np.all(classes):

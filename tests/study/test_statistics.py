@@ -8,7 +8,7 @@ import torch
 from depthseg.metrics import segmentation_scores
 from depthseg.study.comparison import compare, summarise
 from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, seeds_alike_alone
-from depthseg.study.statistics import ArmResults, bootstrap, holm, mean_iou
+from depthseg.study.statistics import ArmResults, BlockCounts, bootstrap, holm
 
 
 def matrix(right, wrong):
@@ -35,26 +35,27 @@ def random_arm(seed, seeds=(2, 3), images=8, blocks=4, better=0, **options):
     return ArmResults(confusion, np.arange(images) % blocks, **options)
 
 
+def mean_iou(confusion):
+    return segmentation_scores(torch.from_numpy(confusion), [str(k) for k in range(len(confusion))])["mean_iou"]
+
+
 class TestMeanIou:
     @pytest.mark.parametrize("seed", range(5))
     def test_is_that_of_the_metrics(self, seed):
         rng = np.random.default_rng(seed)
-        confusion = rng.integers(0, 50, (2, 3, 5, 5))
-        confusion[0, :, 2], confusion[0, :, :, 2] = 0, 0  # class 2 is absent
-        confusion[1, :, 3] = 0  # class 3 is predicted, never true
-        scores = mean_iou(confusion)
-        assert scores.shape == (2, 3)
-        for place in np.ndindex(2, 3):
-            expected = segmentation_scores(torch.from_numpy(confusion[place]), list("abcde"))["mean_iou"]
-            assert scores[place] == pytest.approx(expected, abs=1e-12)
+        # One fine-tuning seed and one image for each of two arms; class 2 is absent, class 3 predicted and never true.
+        absent, confused = rng.integers(1, 50, (2, 1, 3, 1, 5, 5))
+        absent[..., 2, :], absent[..., 2], confused[..., 3, :] = 0, 0, 0
+        for confusion in (absent, confused):
+            confusion[:, 1:] = confusion[:, :1].sum(-1, keepdims=True) * np.eye(5, dtype=np.int64)
+            scores = BlockCounts(ArmResults(confusion, np.zeros(1))).scores(np.ones((1, 1)))
+            assert scores.shape == (1, 1, 3)
+            for run in range(3):
+                assert scores[0, 0, run] == pytest.approx(mean_iou(confusion[0, run, 0]), abs=1e-12)
 
-    def test_an_empty_matrix_has_none(self):
+    def test_no_block_has_none(self):
         with pytest.raises(ValueError, match="No labelled pixel"):
-            mean_iou(np.zeros((2, 3, 3), dtype=np.int64))
-
-    def test_matrices_are_square(self):
-        with pytest.raises(ValueError, match="not square"):
-            mean_iou(np.ones((4, 3)))
+            BlockCounts(random_arm(0)).scores(np.zeros((1, 4)))
 
 
 class TestArmResults:

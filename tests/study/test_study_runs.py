@@ -9,14 +9,15 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from study.tiny_study import TEXT, tiny_study
 
 from depthseg.engine import loop
+from depthseg.metrics import segmentation_scores
 from depthseg.models import DepthSegForDepthEstimation
 from depthseg.study import cells as cells_module
 from depthseg.study.cells import blocks_of
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
-from depthseg.study.statistics import mean_iou
 
 WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
 SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
@@ -77,7 +78,9 @@ def test_records_hold_what_the_run_scored(done):
         stored = np.load(out / "cells" / f"{record['key']}.npz")
         assert stored["confusion"].shape == (3, 11, 11)
         # Per image and added up, they give the score of the training's own evaluation.
-        assert mean_iou(stored["confusion"].sum(0)) == pytest.approx(record["scores"]["mean_iou"], rel=1e-6)
+        confusion = torch.from_numpy(stored["confusion"].sum(0))
+        mean_iou = segmentation_scores(confusion, [str(index) for index in range(11)])["mean_iou"]
+        assert mean_iou == pytest.approx(record["scores"]["mean_iou"], rel=1e-6)
         assert list(stored["names"]) == ["test_00000", "test_00001", "test_00002"]
         assert list(stored["blocks"]) == ["test/0", "test/0", "test/1"]
         assert [point["step"] for point in record["curve"]] == [1, 2]
