@@ -197,6 +197,7 @@ def best_step(look: Callable[[int], View], count: int) -> float:
     unit = float(np.median([view.depth[view.depth.isfinite() & (view.depth > 0)].median().item() for view in views]))
 
     def error(step: float, every: int = 1) -> float:
+        """Warp error of a step, summed over every so many samples."""
         return sum(view.error(view.guess(step)) for view in views[::every])
 
     tried = unit * np.concatenate([-STEPS[::-1], [0.0], STEPS])
