@@ -74,11 +74,15 @@ def colourise_inverse_depth(inverse: np.ndarray, known: np.ndarray | None = None
     low, high = np.percentile(inverse[known], (2, 98))
     # A map of one depth has no range; the middle of the colours says "known, no structure".
     share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
+    image[known] = colours_of(DEPTH_COLOURMAP, share)
+    return image
+
+
+def colours_of(colourmap: str, shares: np.ndarray) -> np.ndarray:
+    """Colours uint8 `(..., 3)` of a colour map of matplotlib at `shares` `(...)` of its range, clipped to 0..1."""
     import matplotlib
 
-    colours = matplotlib.colormaps[DEPTH_COLOURMAP](np.clip(share, 0.0, 1.0), bytes=True)
-    image[known] = colours[:, :3]
-    return image
+    return matplotlib.colormaps[colourmap](np.clip(shares, 0.0, 1.0), bytes=True)[..., :3]
 
 
 def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
