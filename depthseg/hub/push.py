@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,7 +95,7 @@ def push(
         raise PermissionError(
             f"No access token was found for {repo_id} on {api.endpoint}: run `hf auth login`, or set HF_TOKEN."
         )
-    retry = Retry(repo_id, api.endpoint)
+    retry = partial(with_retries, where=f"{repo_id} on {api.endpoint}")
     retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
     if revision is not None and not pull_request:
         retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
@@ -138,56 +139,45 @@ def _check_stored(api: HfApi, repo_id: str, revision: str, folder: Path, hashes:
         raise ValueError(f"Files on the Hub differ from those uploaded: {', '.join(wrong[:5])}. Publish again.")
 
 
-class Retry:
-    """Calls the Hub, repeats a call after a temporary failure, and raises an error with advice after any other.
+def with_retries(call: Callable[[], _Answer], where: str, tries: int = TRIES) -> _Answer:
+    """Call the Hub, repeat the call after a temporary failure, and raise an error with advice after any other.
 
     Args:
-        repo_id: For error messages.
-        endpoint: For error messages.
+        call: The call; it must be safe to repeat.
+        where: Repository and endpoint, for error messages.
+        tries: Maximum number of attempts.
     """
+    for number in itertools.count(1):
+        try:
+            return call()
+        except Exception as error:
+            failure = _failure(error)
+            if failure is None:
+                raise
+            if not _may_pass(failure):
+                raise _with_advice(failure, where) from error
+            # The client itself has tried several times to upload each large file.
+            if number == tries or failure is not error:
+                raise ConnectionError(
+                    f"{where} failed repeatedly ({_short(failure)}). The repository was not partially changed; the "
+                    "same command resumes the upload."
+                ) from error
+            wait = FIRST_WAIT * 2 ** (number - 1)
+            logger.info("%s; trying again in %.0f s", _short(failure), wait)
+        time.sleep(wait)
 
-    def __init__(self, repo_id: str, endpoint: str) -> None:
-        self._repo_id = repo_id
-        self._endpoint = endpoint
 
-    def __call__(self, call: Callable[[], _Answer], tries: int = TRIES) -> _Answer:
-        """The response of a call.
-
-        Args:
-            call: The call; it must be safe to repeat.
-            tries: Maximum number of attempts.
-        """
-        for number in itertools.count():
-            try:
-                return call()
-            except Exception as error:
-                failure = _failure(error)
-                if failure is None:
-                    raise
-                if not _may_pass(failure):
-                    raise self._sentence(failure) from error
-                # The client itself has tried several times to upload each large file.
-                if number == tries - 1 or failure is not error:
-                    raise ConnectionError(
-                        f"{self._endpoint} failed repeatedly ({_short(failure)}). {self._repo_id} was not partially "
-                        "changed; the same command resumes the upload."
-                    ) from error
-                wait = FIRST_WAIT * 2**number
-                logger.info("%s; trying again in %.0f s", _short(failure), wait)
-            time.sleep(wait)
-
-    def _sentence(self, error: Exception) -> Exception:
-        where = f"{self._repo_id} on {self._endpoint}"
-        if isinstance(error, GatedRepoError):
-            return PermissionError(f"{where} is gated, and this token has no access: request access on its page.")
-        if isinstance(error, RevisionNotFoundError):
-            return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
-        if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
-            return PermissionError(
-                f"This token has no write access to {where}: {_short(error)} Give a token with write access to `hf "
-                "auth login` or HF_TOKEN, and check the name of the owner."
-            )
-        return ValueError(f"The Hub refused {where}: {_short(error)}")
+def _with_advice(error: Exception, where: str) -> Exception:
+    if isinstance(error, GatedRepoError):
+        return PermissionError(f"{where} is gated, and this token has no access: request access on its page.")
+    if isinstance(error, RevisionNotFoundError):
+        return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
+    if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
+        return PermissionError(
+            f"This token has no write access to {where}: {_short(error)} Give a token with write access to `hf auth "
+            "login` or HF_TOKEN, and check the name of the owner."
+        )
+    return ValueError(f"The Hub refused {where}: {_short(error)}")
 
 
 def _failure(error: Exception) -> Exception | None:
