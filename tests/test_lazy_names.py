@@ -36,6 +36,12 @@ def test_only_the_use_of_a_name_imports_torch_and_transformers():
     assert everything == "['depthseg.models', 'numpy', 'torch', 'transformers']"
 
 
+def test_scipy_is_imported_where_it_is_used():
+    for path in Path(depthseg.__file__).parent.rglob("*.py"):
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [ast.unparse(node) for node in top if "scipy" in ast.unparse(node)], path
+
+
 def test_all_lists_of_names_agree():
     tree = ast.parse(Path(depthseg.__file__).read_text())
     (guarded,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]

@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 
 from depthseg.engine.command import one_sentence_errors, show_progress
-from depthseg.hub.bundle import checked_licence, files_of, prepare
-from depthseg.hub.card import render_card
+from depthseg.engine.fingerprint import files_of
+from depthseg.hub.bundle import checked_licence, prepare
+from depthseg.hub.card import Card
 from depthseg.hub.facts import read_facts
 from depthseg.hub.proof import read_evaluation
 from depthseg.hub.record import read_published
@@ -60,7 +61,7 @@ def render(path: Path) -> str:
     facts, folder = read_facts(path), path.with_suffix("")
     record = read_published(folder)
     evaluation = read_evaluation(folder / "evaluation") if (folder / "evaluation").is_dir() else None
-    return render_card(facts.repo_id, record, evaluation, facts, *checked_licence(record, facts))
+    return Card(facts.repo_id, record, evaluation, facts, *checked_licence(record, facts)).render()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Frames(Protocol):
         """The frame in words, for messages."""
 
 
-class PictureFrames:
+class ImageFrames:
     """The image files of a folder in natural order: `frame2` before `frame10`."""
 
     frame_rate = None
@@ -71,7 +71,7 @@ class Clip:
 
     def frame_name(self, number: int) -> str:
         """The file name of a frame without ending; in a video file its number, `000012`."""
-        return self.frames.files[number].stem if isinstance(self.frames, PictureFrames) else f"{number:06d}"
+        return self.frames.files[number].stem if isinstance(self.frames, ImageFrames) else f"{number:06d}"
 
     def nearest(self, file_name: str, root: Path) -> Path | None:
         """A file that goes with the clip: beside its frames or in a folder above, up to `root` or the folder of it."""
@@ -109,31 +109,31 @@ class FrameCache:
         """
         if (clip, number) not in self._kept:
             self.full_size(clip)  # first of all: a decoder cannot go on from two places
-            for passed, picture in self._clips[clip].frames.up_to(number):
-                self._keep(clip, passed, picture)
+            for passed, image in self._clips[clip].frames.up_to(number):
+                self._keep(clip, passed, image)
         self._kept.move_to_end((clip, number))
         return self._kept[clip, number].copy()
 
     def full_size(self, clip: int) -> tuple[int, int]:
         """Height and width of the frames of a clip before they are resized."""
         if clip not in self._full_sizes:
-            *_, (_, picture) = self._clips[clip].frames.up_to(0)
-            self._full_sizes[clip] = picture.shape[:2]
+            *_, (_, image) = self._clips[clip].frames.up_to(0)
+            self._full_sizes[clip] = image.shape[:2]
         return self._full_sizes[clip]
 
-    def _keep(self, clip: int, number: int, picture: np.ndarray) -> None:
+    def _keep(self, clip: int, number: int, image: np.ndarray) -> None:
         first = self._full_sizes[clip]
-        if picture.shape[:2] != first:
+        if image.shape[:2] != first:
             raise ValueError(
-                f"{self._clips[clip].frames.describe(number)} is {picture.shape[1]}x{picture.shape[0]} pixels, but "
+                f"{self._clips[clip].frames.describe(number)} is {image.shape[1]}x{image.shape[0]} pixels, but "
                 f"its clip begins with {first[1]}x{first[0]}; all frames of a clip must have one size."
             )
         if self._size is not None:
-            resized = Image.fromarray(picture).resize(self._size[::-1], Image.Resampling.BILINEAR)
-            picture = np.asarray(resized)
+            resized = Image.fromarray(image).resize(self._size[::-1], Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
         if (clip, number) not in self._kept:
-            self._bytes += picture.nbytes
-        self._kept[clip, number] = picture
+            self._bytes += image.nbytes
+        self._kept[clip, number] = image
         while self._bytes > CACHE_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
@@ -164,7 +164,7 @@ def find_clips(root: str | Path, leave_out: Sequence[Path] = ()) -> list[Clip]:
         name = path.name if path == root else path.relative_to(root).as_posix()
         if path.is_file():
             name = name.removesuffix(path.suffix)
-        clips.append(Clip(name, path, VideoFrames(path) if path.is_file() else PictureFrames(path)))
+        clips.append(Clip(name, path, VideoFrames(path) if path.is_file() else ImageFrames(path)))
     twice = {clip.name for clip in clips if [other.name for other in clips].count(clip.name) > 1}
     if twice:
         raise ValueError(f"{root} has more than one clip named {min(twice)}; rename one.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .subsets import evenly_spaced
 from .video import VideoSequences
 from .video_motion import PairMotion, measure_pair
 
@@ -127,7 +128,7 @@ def examine_video(
     # Each sample is the later image of its pair.
     open_video = partial(VideoSequences, root, "all", frames=(-1,), calibration=calibration, depth=depth)
     video = open_video(stride=stride)
-    chosen = _spread(len(video), pairs)
+    chosen = evenly_spaced(len(video), pairs)
     motions = [_measure(video, index) for index in chosen]
     followed = [motion for motion in motions if motion.followed]
     first = video[0]
@@ -157,11 +158,6 @@ def examine_video(
     return report
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` numbers, evenly spread, ends included."""
-    return sorted({round(number) for number in np.linspace(0, count - 1, min(count, most))})
-
-
 def _measure(video: VideoSequences, index: int) -> PairMotion:
     sample = video[index]
     return measure_pair(sample.frames[-1], sample.image, sample.intrinsics)
@@ -185,7 +181,7 @@ def _suggest_stride(report: VideoReport, open_video: Callable[..., VideoSequence
             video = open_video(stride=stride)
         except (ValueError, FileNotFoundError):  # every clip is shorter, or no frame that is left has a depth file
             return None
-        motions = [_measure(video, index) for index in _spread(len(video), _QUICK_PAIRS)]
+        motions = [_measure(video, index) for index in evenly_spaced(len(video), _QUICK_PAIRS)]
         followed = [motion for motion in motions if motion.followed]
         if len(followed) < _MANY * len(motions):
             return None

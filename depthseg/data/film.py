@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import read_thumbnail
+from .subsets import evenly_spaced
 
 _LEAST_IMAGES = 10
 """Of fewer images, too few differences can be measured to tell anything."""
@@ -38,7 +39,7 @@ def looks_like_film(paths: tuple[Path, ...]) -> bool:
     # Neighbours are to be the rule: the last frame of a sequence has none.
     if len(paths) < _LEAST_IMAGES or len(neighbours) < len(paths) / 2:
         return False
-    places = np.unique(np.linspace(0, len(neighbours) - 1, _PAIRS).round().astype(int))
+    places = evenly_spaced(len(neighbours), _PAIRS)
     pairs = [pair for place in places if (pair := _thumbnails(*neighbours[place])) is not None]
     if len(pairs) < _LEAST_IMAGES / 2:
         return False

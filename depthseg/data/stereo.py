@@ -141,9 +141,9 @@ class StereoPairs:
 
     def _neighbour(self, index: int, step: int, left: np.ndarray) -> np.ndarray:
         path = self._left[self._order[self._numbers[index] + step]]
-        picture = read_image(path)
-        check_same_size(self._left[self.names[index]], left, path, picture)
-        return picture
+        image = read_image(path)
+        check_same_size(self._left[self.names[index]], left, path, image)
+        return image
 
     def _intrinsics(self, size: tuple[int, int]) -> np.ndarray:
         if self._calibration is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
@@ -29,7 +31,7 @@ def shuffled_names(names: Iterable[str], seed: int) -> list[str]:
 
 
 def few_shot_names(names: Iterable[str], size: int, seed: int) -> list[str]:
-    """The first `size` of the shuffled names, so the subset of 8 lies in that of 16 of the same seed.
+    """The first `size` of the shuffled names, so the subset of 8 is part of that of 16 of the same seed.
 
     Raises:
         ValueError: `size` is not between 1 and the number of names.
@@ -38,6 +40,11 @@ def few_shot_names(names: Iterable[str], size: int, seed: int) -> list[str]:
     if not 1 <= size <= len(order):
         raise ValueError(f"A subset of {size} images was asked for, but the pool has {len(order)}; ask for 1 to that.")
     return order[:size]
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0 to `count` - 1, evenly spaced and increasing, first and last included."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
 
 
 SAMPLES_IN_MEMORY = 64

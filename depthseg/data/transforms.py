@@ -41,7 +41,7 @@ class _Geometry:
     size: tuple[int, int]
     mirrored: bool
 
-    def picture(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
+    def image(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
         """Resample `(H, W, 3)` with an antialiased bilinear filter, its colours changed before; floats unrounded."""
         values = recolour(values) if recolour else values
         if values.dtype == np.uint8:
@@ -92,13 +92,11 @@ class TrainTransform:
         colour_jitter: Brightness, contrast and saturation are changed in random order, each by a factor drawn from
             [1 - j, 1 + j]; 0 <= j <= 1.
         crop_pixels: Cut a random patch of `size` out of the image as it is: nothing is resized.
-        hole_share: Range of the share of pixels that get a hole around them; None = `holes` stays None.
-        hole_size: Side of the square holes in pixels; an even one reaches farther up and left.
+        hole_share: Range of the share of pixels that get a hole around them, 0 <= low <= high <= 1; None = `holes`
+            stays None.
+        hole_size: Side of the square holes in pixels, at least 1; an even one reaches farther up and left.
         to_rgb: How images of more than 8 bits become RGB `(H, W, 3)`, uint8 or float32 from 0 to 255: `to_rgb` of an
             image processor. They are scaled first of all; None = there are none.
-
-    Raises:
-        ValueError: An option out of its range.
     """
 
     def __init__(
@@ -121,22 +119,6 @@ class TrainTransform:
         self.hole_share = None if hole_share is None else tuple(hole_share)
         self.hole_size = hole_size
         self.to_rgb = to_rgb
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size={list(self.size)} is not valid; give [height, width] in pixels, each at least 1.")
-        if not 0 <= hflip <= 1:
-            raise ValueError(f"hflip={hflip} is out of range; it is a probability from 0 to 1.")
-        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale={list(self.crop_scale)} must be [low, high] with 0 < low <= high <= 1.")
-        if not 0 <= colour_jitter <= 1:
-            raise ValueError(f"colour_jitter={colour_jitter} is out of range; it goes from 0 to 1.")
-        if crop_pixels and self.crop_scale != (1, 1):
-            raise ValueError(
-                "crop_pixels=True cuts patches of one size, crop_scale shares of the image: set only one."
-            )
-        if self.hole_share and not (len(self.hole_share) == 2 and 0 <= self.hole_share[0] <= self.hole_share[1] <= 1):
-            raise ValueError(f"hole_share={list(self.hole_share)} must be [low, high] with 0 <= low <= high <= 1.")
-        if hole_size < 1:
-            raise ValueError(f"hole_size={hole_size} is out of range; give the side of a hole in pixels, 1 or more.")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Change a sample.
@@ -166,13 +148,14 @@ class TrainTransform:
             holes=self._draw_holes(rng),
         )
         compared = recolour is not None and (sample.frames or sample.stereo is not None)
-        clean = _with_pictures(moved, sample, geometry, None) if compared else None
-        return replace(_with_pictures(moved, sample, geometry, recolour), clean=clean)
+        clean = _with_images(moved, sample, geometry, None) if compared else None
+        return replace(_with_images(moved, sample, geometry, recolour), clean=clean)
 
     def _scaled(self, sample: Sample) -> Sample:
         """The sample with RGB images on the scale of 8 bits."""
 
         def scaled(values: np.ndarray) -> np.ndarray:
+            """One image as RGB, uint8 or float32 from 0 to 255."""
             if self.to_rgb is not None:
                 return self.to_rgb(values)
             if values.dtype != np.uint8:
@@ -243,13 +226,13 @@ def _recolour_floats(values: np.ndarray, order: np.ndarray, factors: np.ndarray)
     return values
 
 
-def _with_pictures(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:
+def _with_images(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:
     """`moved` with the images of `source`, brought into the same geometry."""
     return replace(
         moved,
-        image=geometry.picture(source.image, recolour),
-        frames={offset: geometry.picture(frame, recolour) for offset, frame in source.frames.items()},
-        stereo=None if source.stereo is None else geometry.picture(source.stereo, recolour),
+        image=geometry.image(source.image, recolour),
+        frames={offset: geometry.image(frame, recolour) for offset, frame in source.frames.items()},
+        stereo=None if source.stereo is None else geometry.image(source.stereo, recolour),
     )
 
 

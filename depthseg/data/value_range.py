@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .images import bit_depth_of
+from .subsets import evenly_spaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,14 +50,13 @@ def find_value_range(dataset: SampleDataset, first: Sample) -> list[float] | Non
             f"Image {first.name!r} has floating-point values, from {low:g} to {high:g}. Give the values of "
             "black and white as an option of the data set, such as data.options.value_range=[0, 1]."
         )
-    count = min(len(dataset), IMAGES_EXAMINED)
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
-    images = (dataset[int(index)].image for index in chosen)
+    chosen = evenly_spaced(len(dataset), IMAGES_EXAMINED)
+    images = (dataset[index].image for index in chosen)
     largest = max((int(image.max()) for image in images if image.dtype != np.uint8), default=0)
     bits = bit_depth_of(largest)
     white = 2**bits - 1
     logger.info(
         "value_range=[0, %d]: the largest pixel value of %d of %d training images is %d (%d bits)",
-        *(white, count, len(dataset), largest, bits),
+        *(white, len(chosen), len(dataset), largest, bits),
     )
     return [0, white]

@@ -60,7 +60,7 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
     grey = _grey_pair(cv2, first, second)
     scale = min(1.0, LARGEST_WIDTH / width)
     if scale < 1:
-        grey = [cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for picture in grey]
+        grey = [cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for image in grey]
     start, end, share, gain = _follow(cv2, *grey)
     if len(start) < FEWEST_POINTS or share < LEAST_SHARE:
         return PairMotion(False, 0.0, 0.0, 0.0, gain)
@@ -77,7 +77,7 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
 def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
     """Both images in 8 bits; finer ones are spread over the values that the two have."""
     if first.dtype == np.uint8:
-        return [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+        return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
     pair = np.stack([first, second]).astype(np.float32)
     low, high = pair.min(), pair.max()
     return list(((pair - low) * (255 / max(high - low, 1e-6))).astype(np.uint8))
@@ -101,13 +101,13 @@ def _follow(cv2: Any, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray
     points, there = points[good], there[good]
     if not len(points):
         return points, there, 0.0, float(whole)
-    before, after = (_at(cv2.blur(picture, (7, 7)), places) for picture, places in ((first, points), (second, there)))
+    before, after = (_at(cv2.blur(image, (7, 7)), places) for image, places in ((first, points), (second, there)))
     return points, there, float(good.mean()), float(np.median((after + 1) / (before + 1)))
 
 
-def _at(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     columns, rows = np.round(points).astype(int).T
-    return picture[rows, columns].astype(np.float64)
+    return image[rows, columns].astype(np.float64)
 
 
 def _rotation(cv2: Any, start: np.ndarray, end: np.ndarray, intrinsics: np.ndarray, noise: float) -> np.ndarray:

@@ -36,6 +36,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield the name of a new folder beside `target` that replaces it if the block succeeds; see `replace_folder`.
+
+    Args:
+        target: The folder to write; its parent directory is created.
+
+    Yields:
+        The temporary path, `.NAME.partial`; nothing of this name exists. It is removed if the block raises an error.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        replace_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def replace_folder(new: Path, target: Path) -> None:
     """Put a complete folder in the place of an older one.
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
-from .atomic import replace_folder
-from .fingerprint import files_of, hash_of
+from .atomic import atomic_folder
+from .fingerprint import files_of, hash_of, hashes_of
 from .records import write_json
 from .state import Progress, random_state, read_state, write_state
 
@@ -69,26 +69,24 @@ def save_checkpoint(
     random_states = gather_object([random_state(accelerator.device)])
     if accelerator.is_main_process:
         folder = run_dir / FOLDER
-        partial = folder / f".step_{progress.step}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_state(partial, accelerator, objective, optimizer, progress, random_states)
-        in_model = _hashes(run_dir / "model") if progress.selected else {}
-        if in_model and progress.selected["step"] != progress.step:
-            shutil.copytree(run_dir / "model", partial / SELECTED)
-        manifest = {
-            "format": FORMAT,
-            "step": progress.step,
-            "num_processes": accelerator.num_processes,
-            "device": accelerator.device.type,
-            "model": in_model,
-            "files": {
-                name: {"size": (partial / name).stat().st_size, "sha256": value}
-                for name, value in _hashes(partial).items()
-            },
-        }
-        write_json(partial / MANIFEST, manifest | {"sha256": _hash_of_json(manifest)})
-        replace_folder(partial, folder / f"step_{progress.step}")
+        with atomic_folder(folder / f"step_{progress.step}") as partial:
+            partial.mkdir()
+            write_state(partial, accelerator, objective, optimizer, progress, random_states)
+            in_model = hashes_of(run_dir / "model") if progress.selected else {}
+            if in_model and progress.selected["step"] != progress.step:
+                shutil.copytree(run_dir / "model", partial / SELECTED)
+            manifest = {
+                "format": FORMAT,
+                "step": progress.step,
+                "num_processes": accelerator.num_processes,
+                "device": accelerator.device.type,
+                "model": in_model,
+                "files": {
+                    name: {"size": (partial / name).stat().st_size, "sha256": value}
+                    for name, value in hashes_of(partial).items()
+                },
+            }
+            write_json(partial / MANIFEST, manifest | {"sha256": _hash_of_json(manifest)})
         _remove_others(folder, progress.step)
     accelerator.wait_for_everyone()
 
@@ -193,7 +191,7 @@ def restore_selected(checkpoint: Path, run_dir: Path, save_model: Callable[[], N
         save_model: Writes the loaded weights to `model/`.
     """
     model_dir, expected = run_dir / "model", _read_manifest(checkpoint)["model"]
-    found = _hashes(model_dir)
+    found = hashes_of(model_dir)
     if all(found.get(name) == value for name, value in expected.items()) and (expected or not found):
         return
     if not expected:
@@ -202,10 +200,8 @@ def restore_selected(checkpoint: Path, run_dir: Path, save_model: Callable[[], N
         return
     logger.info("%s does not hold the weights selected at %s and is set back to them.", model_dir, checkpoint.name)
     if (checkpoint / SELECTED).is_dir():
-        partial = run_dir / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(checkpoint / SELECTED, partial)
-        replace_folder(partial, model_dir)
+        with atomic_folder(model_dir) as partial:
+            shutil.copytree(checkpoint / SELECTED, partial)
     else:
         save_model()
 
@@ -252,10 +248,6 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
     if manifest["step"] != _step_of(checkpoint):
         raise ValueError(f"{MANIFEST} is of step {manifest['step']}, which is not that of the folder")
     return manifest
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {name: hash_of(folder / name) for name in files_of(folder)}
 
 
 def _hash_of_json(content: dict[str, Any]) -> str:

@@ -37,6 +37,11 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder, by its path as in `files_of`."""
+    return {name: hash_of(folder / name) for name in files_of(folder)}
+
+
 def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.Module) -> str:
     """The hash of the encoder before the first step, from run.json where the run was launched before.
 

@@ -1,4 +1,4 @@
-"""How well depth and motion that a network taught itself explain a video, beside what takes no network."""
+"""How well the depth and motion of a self-supervised network explain a video, compared with no network at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.subsets import evenly_spaced
 from ..geometry import correspond, pose_from_axis_angle, scale_intrinsics, warp
 from ..metrics import chain_poses, straight_line, trajectory_errors
-from .monitor import ERROR_LIMIT, colourise_error, picture_of
+from .grad_cam import evaluation_mode
+from .monitor import ERROR_LIMIT, colourise_error, image_of
 from .records import write_json
 from .report import write_panel
 
@@ -31,16 +32,16 @@ GREY_LEVELS = 255
 METHODS = ("model", "identity", "straight_line")
 MAX_ROWS = 2
 SEARCH_SAMPLES = 64
-"""The straight line's step is searched on so many samples, evenly spaced, which are kept in memory."""
+"""The straight line's step is searched on at most this many samples, evenly spaced, which are kept in memory."""
 
 COARSE_SAMPLES = 16
-"""About so many of them are enough to find the interval in which the best step lies."""
+"""About so many of them are enough to find the interval that contains the best step."""
 
 STEPS = 2.0 ** np.arange(-9, 1)
 """Steps tried at first, ahead and back, as shares of the median depth."""
 
-NARROWINGS = 10
-"""Each leaves 0.62 of the interval."""
+PRECISION = 0.004
+"""Of the best step, as a fraction of the interval."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class View:
             warped.append(warp(source, correspond(self.depth, self.intrinsics, self.intrinsics, pose)[0])[0])
         return warped
 
-    def error(self, pictures: Sequence[Tensor]) -> float:
+    def error(self, images: Sequence[Tensor]) -> float:
         """Sum over the pixels that the sources show, and over the sources, of the difference in grey levels."""
-        maps = ((picture - self.image).abs().mean(1) for picture in pictures)
+        maps = ((image - self.image).abs().mean(1) for image in images)
         sums = [torch.where(seen, error, 0.0).sum() for error, seen in zip(maps, self.seen, strict=True)]
         return GREY_LEVELS * torch.stack(sums).sum().item()
 
@@ -168,60 +169,44 @@ def write_motion_report(
     """
     if not getattr(objective, "source_frames", ()) or not len(dataset):
         raise ValueError("A motion report needs a video: an objective with source frames, and at least one sample.")
-    was_training = objective.training
-    objective.eval()
     look = partial(look_at, objective=objective, dataset=dataset, make_batch=make_batch, device=device)
-    step = best_step(look, len(dataset))
-    errors, cameras = measure(map(look, range(len(dataset))), step)
-    report = {
-        "samples": len(dataset),
-        **errors,
-        "straight_line_step": step,
-        "trajectory": compare_trajectories([camera.motions for camera in cameras], dataset),
-        "focal_length": compare_focal_lengths(cameras) if objective.camera is not None else None,
-    }
-    middle = len(dataset) // 2
-    write_warped_panel(Path(folder) / PANEL_FILE, look(middle), dataset.names[middle])
+    with evaluation_mode(objective):
+        step = best_step(look, len(dataset))
+        errors, cameras = measure(map(look, range(len(dataset))), step)
+        report = {
+            "samples": len(dataset),
+            **errors,
+            "straight_line_step": step,
+            "trajectory": compare_trajectories([camera.motions for camera in cameras], dataset),
+            "focal_length": compare_focal_lengths(cameras) if objective.camera is not None else None,
+        }
+        middle = len(dataset) // 2
+        write_warped_panel(Path(folder) / PANEL_FILE, look(middle), dataset.names[middle])
     write_json(Path(folder) / MOTION_FILE, report)
-    objective.train(was_training)
     return report
 
 
 def best_step(look: Callable[[int], View], count: int) -> float:
-    """Speed of the straight-line drive with the least warp error: a coarse search, then a golden section.
+    """Speed of the straight-line drive with the least warp error: a coarse search, then Brent's method.
 
     Args:
         look: Shows a sample by its number.
         count: Number of samples.
     """
-    chosen = np.unique(np.linspace(0, count - 1, SEARCH_SAMPLES).round().astype(int))
-    views = [look(int(index)) for index in chosen]
+    views = [look(index) for index in evenly_spaced(count, SEARCH_SAMPLES)]
     unit = float(np.median([view.depth[view.depth.isfinite() & (view.depth > 0)].median().item() for view in views]))
 
     def error(step: float, every: int = 1) -> float:
+        """Warp error of a step, summed over every so many samples."""
         return sum(view.error(view.guess(step)) for view in views[::every])
 
     tried = unit * np.concatenate([-STEPS[::-1], [0.0], STEPS])
     best = int(np.argmin([error(step, max(1, len(views) // COARSE_SAMPLES)) for step in tried]))
     low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
-    return float(min(tried[best], golden_section(error, low, high), key=error))
+    from scipy.optimize import minimize_scalar
 
-
-def golden_section(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one valley is least, between two ends."""
-    share = (sqrt(5) - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(NARROWINGS):
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - share * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + share * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
+    found = minimize_scalar(error, bounds=(low, high), method="bounded", options={"xatol": PRECISION * (high - low)})
+    return float(min(tried[best], found.x, key=error))
 
 
 def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Camera]]:
@@ -236,8 +221,8 @@ def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Ca
     """
     sums, seen, pixels, cameras = dict.fromkeys(METHODS, 0.0), 0, 0, []
     for view in views:
-        for method, pictures in zip(METHODS, (view.warped, view.sources, view.guess(step)), strict=True):
-            sums[method] += view.error(pictures)
+        for method, images in zip(METHODS, (view.warped, view.sources, view.guess(step)), strict=True):
+            sums[method] += view.error(images)
         seen += sum(int(mask.sum()) for mask in view.seen)
         pixels += sum(mask.numel() for mask in view.seen)
         cameras.append(view.camera)
@@ -292,7 +277,7 @@ def write_warped_panel(path: str | Path, view: View, name: str) -> None:
     for number, offset in enumerate(view.offsets[:MAX_ROWS]):
         warped, seen = view.warped[number][0], view.seen[number][0]
         error = torch.where(seen, (warped - view.image[0]).abs().mean(0), 0.0).cpu().numpy()
-        shown = [picture_of(picture) for picture in (view.image[0], view.sources[number][0], warped)]
+        shown = [image_of(values) for values in (view.image[0], view.sources[number][0], warped)]
         rows.append([*shown, colourise_error(error)])
         captions.append(f"{name}, source {offset:+d}")
     limit = round(GREY_LEVELS * ERROR_LIMIT)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..data.label_spaces import LabelSpace, default_palette
+from ..data.subsets import evenly_spaced
 from ..models import DepthSegForSemanticSegmentation
+from .grad_cam import evaluation_mode
 from .pictures import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
 from .predict import predict_maps, shown_image
 from .report import write_panel
@@ -32,13 +32,10 @@ def write_prediction_panel(path: Path, model: nn.Module, processor: Any, dataset
         processor: Its image processor.
         dataset: Samples with labels or depth.
     """
-    was_training = model.training
-    model.eval()
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, NUM_ROWS).round().astype(int))
-    samples = [dataset[int(index)] for index in chosen]
-    predictions = [predict_maps(model, processor, sample.image) for sample in samples]
+    samples = [dataset[index] for index in evenly_spaced(len(dataset), NUM_ROWS)]
+    with evaluation_mode(model):
+        predictions = [predict_maps(model, processor, sample.image) for sample in samples]
     label_maps, depth_maps = zip(*predictions, strict=True)
-    model.train(was_training)
     space = dataset.label_space or LabelSpace("none", ("none",), default_palette(1))
     columns = {
         "input": [shown_image(processor, sample.image) for sample in samples],
@@ -54,7 +51,7 @@ def write_prediction_panel(path: Path, model: nn.Module, processor: Any, dataset
     }
     if not isinstance(model, DepthSegForSemanticSegmentation):
         columns.pop("truth")
-    shown = {title: column for title, column in columns.items() if any(picture is not None for picture in column)}
+    shown = {title: column for title, column in columns.items() if any(image is not None for image in column)}
     maps = [labels for labels in [*label_maps, *(sample.labels for sample in samples)] if labels is not None]
     write_panel(
         path,

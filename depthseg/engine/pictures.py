@@ -18,6 +18,8 @@ IGNORED = 255
 BLACK: Colour = (0, 0, 0)
 # Ends well above black, so that far away and unknown (black) cannot be taken for one another.
 DEPTH_COLOURMAP = "plasma"
+OVERLAY_WEIGHT = 0.55
+"""Weight of the colours of the labels against the image, 0 to 1."""
 # Narrower overlays are enlarged by a whole factor: a legend needs room for its words.
 LEGEND_WIDTH = 480
 
@@ -39,54 +41,48 @@ def colourise_labels(labels: np.ndarray, palette: Sequence[Colour]) -> np.ndarra
     return _colour_table(palette)[np.asarray(labels).astype(np.uint8)]
 
 
-def colourise_depth(depth: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+def colourise_depth(depth: np.ndarray) -> np.ndarray:
     """Paint a depth map by its inverse: near is bright, far is dark, unknown is black.
 
     Args:
         depth: Depth `(H, W)`, metres or up to scale; 0, negative and non-finite pixels are unknown.
-        limits: Nearest and farthest depth of the colour scale, for maps that are to be compared; by default the
-            2nd and 98th percentile of this map.
 
     Returns:
-        A uint8 image `(H, W, 3)`.
-
-    Raises:
-        ValueError: `limits` is not `0 < nearest < farthest`.
+        A uint8 image `(H, W, 3)`; the colour scale is that of `colourise_inverse_depth`.
     """
-    if limits is not None and not 0 < limits[0] < limits[1]:
-        raise ValueError(f"The limits of a depth image are 0 < nearest < farthest, in metres; got {limits}.")
     depth = np.asarray(depth, dtype=np.float64)
     known = np.isfinite(depth) & (depth > 0)
     inverse = np.divide(1.0, depth, out=np.zeros_like(depth), where=known)
-    return colourise_inverse_depth(inverse, known, limits and (1 / limits[1], 1 / limits[0]))
+    return colourise_inverse_depth(inverse, known)
 
 
-def colourise_inverse_depth(
-    inverse: np.ndarray, known: np.ndarray | None = None, limits: tuple[float, float] | None = None
-) -> np.ndarray:
+def colourise_inverse_depth(inverse: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     """Paint an inverse depth map (relative models predict it directly): near is bright, far is dark.
 
     Args:
         inverse: Inverse depth `(H, W)` in any affine scale.
         known: bool `(H, W)`; False is painted black. By default every finite pixel is known.
-        limits: Smallest and largest value of the colour scale; by default the 2nd and 98th percentile.
 
     Returns:
-        A uint8 image `(H, W, 3)`.
+        A uint8 image `(H, W, 3)`; the colour scale is from the 2nd to the 98th percentile of the map.
     """
     inverse = np.asarray(inverse, dtype=np.float64)
     known = np.isfinite(inverse) if known is None else known
-    picture = np.zeros((*inverse.shape, 3), np.uint8)
+    image = np.zeros((*inverse.shape, 3), np.uint8)
     if not known.any():
-        return picture
-    low, high = np.percentile(inverse[known], (2, 98)) if limits is None else limits
+        return image
+    low, high = np.percentile(inverse[known], (2, 98))
     # A map of one depth has no range; the middle of the colours says "known, no structure".
     share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
+    image[known] = colours_of(DEPTH_COLOURMAP, share)
+    return image
+
+
+def colours_of(colourmap: str, shares: np.ndarray) -> np.ndarray:
+    """Colours uint8 `(..., 3)` of a colour map of matplotlib at `shares` `(...)` of its range, clipped to 0..1."""
     import matplotlib
 
-    colours = matplotlib.colormaps[DEPTH_COLOURMAP](np.clip(share, 0.0, 1.0), bytes=True)
-    picture[known] = colours[:, :3]
-    return picture
+    return matplotlib.colormaps[colourmap](np.clip(shares, 0.0, 1.0), bytes=True)[..., :3]
 
 
 def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
@@ -105,28 +101,25 @@ def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
     return colourise_inverse_depth(-depth) if depth_type == "relative" else colourise_depth(depth)
 
 
-def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], alpha: float = 0.55) -> np.ndarray:
-    """Lay the colours of a label map over its image; ignored pixels show the image untouched.
+def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
+    """Blend the colours of a label map with its image; ignored pixels show the image alone.
 
     Args:
         image: uint8 RGB `(H, W, 3)`.
         labels: Class ids `(H, W)`, 255 = ignored.
         palette: One RGB colour per class id.
-        alpha: Weight of the colours, 0..1.
 
     Returns:
         A uint8 image `(H, W, 3)`.
 
     Raises:
-        ValueError: Image and labels differ in size, or `alpha` is outside 0..1.
+        ValueError: Image and labels differ in size, or an id has no colour.
     """
     if image.shape[:2] != labels.shape:
         raise ValueError(
             f"An overlay needs image and labels of one size; got image {image.shape[:2]} and labels {labels.shape}."
         )
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha is the weight of the label colours, between 0 and 1; got {alpha}.")
-    weight = np.where(np.asarray(labels) == IGNORED, 0.0, alpha)[..., None]
+    weight = np.where(np.asarray(labels) == IGNORED, 0.0, OVERLAY_WEIGHT)[..., None]
     mixed = (1 - weight) * image + weight * colourise_labels(labels, palette)
     return np.rint(mixed).astype(np.uint8)
 
@@ -158,23 +151,22 @@ def legend_of(label_maps: Iterable[np.ndarray], label_space: LabelSpace) -> dict
     return {name: colour for name, colour in colours if name in present}
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace, alpha: float = 0.55) -> np.ndarray:
-    """Lay a label map over its image, with a legend of the classes present and their shares underneath.
+def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> np.ndarray:
+    """Blend a label map with its image, with a legend of the classes present and their shares underneath.
 
     Args:
         image: uint8 RGB `(H, W, 3)`; narrower ones than 480 pixels are enlarged by a whole factor.
         labels: Class ids `(H, W)`, 255 = ignored.
         label_space: Names and colours of the ids.
-        alpha: Weight of the colours, 0..1.
 
     Returns:
         A uint8 image of the (enlarged) image's width; the legend adds height.
 
     Raises:
-        ValueError: Sizes differ, an id is outside the label space, or `alpha` is outside 0..1.
+        ValueError: Sizes differ, or an id is outside the label space.
     """
     zoom = math.ceil(LEGEND_WIDTH / image.shape[1])
-    blended = blend_labels(image, labels, label_space.palette, alpha).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    blended = blend_labels(image, labels, label_space.palette).repeat(zoom, axis=0).repeat(zoom, axis=1)
     colours = legend_of([labels], label_space)
     shares = class_shares(labels, label_space)
     legend = _legend({f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1])
@@ -193,16 +185,16 @@ def write_labels(path: str | Path, labels: np.ndarray, palette: Sequence[Colour]
         ValueError: An id has no colour.
     """
     _check_ids(labels, len(palette))
-    picture = Image.fromarray(np.asarray(labels).astype(np.uint8)).convert("P")
-    picture.putpalette(_colour_table(palette).tobytes())
+    image = Image.fromarray(np.asarray(labels).astype(np.uint8)).convert("P")
+    image.putpalette(_colour_table(palette).tobytes())
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")
 
 
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
+def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write an image as PNG: uint8 `(H, W, 3)`, or uint16 `(H, W)` for 16-bit depth."""
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def _check_ids(labels: np.ndarray, num_labels: int) -> None:

@@ -101,7 +101,7 @@ class RunLog:
                 self._board.add_scalar(f"train/{name}", value, step)
 
     def scores(self, line: dict[str, Any]) -> None:
-        """Append one scoring to metrics.jsonl and TensorBoard.
+        """Append the scores of one evaluation to metrics.jsonl and TensorBoard.
 
         Args:
             line: `step`, `train_loss`, `lr` and the scores.
@@ -118,11 +118,11 @@ class RunLog:
             for name, value in numbers.items():
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
 
-    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Show images uint8 `(H, W, 3)` in TensorBoard."""
         if self._board:
-            for name, picture in pictures.items():
-                self._board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
+            for name, image in images.items():
+                self._board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Finish bar and event file."""

@@ -5,7 +5,6 @@ matplotlib is imported when a figure is drawn, so that a run does not wait for i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from .atomic import atomic_path
 from .pictures import Colour
+from .records import read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,17 +52,16 @@ def write_panel(
         legend: Class name -> colour, drawn below the grid.
 
     Raises:
-        ValueError: There is no row, a row has not one place per title, or `names` has not one name per row.
+        ValueError: A row has not one place per title, or `names` has not one name per row.
     """
-    _check_grid(rows, titles, names)
-    shapes = [picture.shape for row in rows for picture in row if picture is not None]
+    shapes = [image.shape for row in rows for image in row if image is not None]
     aspect = max((height / width for height, width, _ in shapes), default=0.5)
     width = COLUMN_INCHES * len(titles)
     figure = _new_figure(width, COLUMN_INCHES * aspect * len(rows) + 1.0, "compressed")
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row_axes, row, name in zip(axes, rows, names or [""] * len(rows), strict=True):
-        for frame, picture in zip(row_axes, row, strict=True):
-            _show(frame, picture)
+        for frame, image in zip(row_axes, row, strict=True):
+            _show(frame, image)
         row_axes[0].set_xlabel(name, fontsize=8, loc="left", labelpad=2, color="0.35")
     for frame, title in zip(axes[0], titles, strict=True):
         frame.set_title(title, fontsize=11, pad=4)
@@ -80,8 +79,8 @@ def write_curves(path: str | Path, metrics_path: str | Path) -> None:
 
     Args:
         path: The PNG file.
-        metrics_path: The run's `metrics.jsonl`; records without "step", keys that are absent and values that are not
-            numbers are passed over, and so is a last line that an interrupted run left unfinished.
+        metrics_path: The run's `metrics.jsonl`; values that are not numbers are skipped, and so is a last line that an
+            interrupted run left incomplete.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -126,42 +125,15 @@ def read_curves(metrics_path: str | Path) -> Curves:
     if not metrics_path.is_file():
         raise FileNotFoundError(f"There is no file {metrics_path}; a run writes its metrics.jsonl at each evaluation.")
     curves: dict[str, dict[float, float]] = {}
-    for line in metrics_path.read_text(encoding="utf-8").splitlines():
-        record = _record(line)
-        if not _is_number(record.get("step")):
-            continue
-        for key, value in record.items():
-            if key != "step" and _is_number(value):
-                curves.setdefault(key, {})[record["step"]] = value
+    for line in read_lines(metrics_path):
+        for key, value in line.items():
+            if key != "step" and isinstance(value, int | float) and math.isfinite(value):
+                curves.setdefault(key, {})[line["step"]] = value
     return {key: sorted(points.items()) for key, points in curves.items()}
-
-
-def _record(line: str) -> dict:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _matching(curves: Curves, ends: tuple[str, ...]) -> list[str]:
     return [name for name in curves if any(name == end or name.endswith(("_" + end, "/" + end)) for end in ends)]
-
-
-def _check_grid(
-    rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str], names: Sequence[str] | None
-) -> None:
-    if not rows or not titles:
-        raise ValueError("A panel needs at least one row and one column.")
-    for i, row in enumerate(rows):
-        if len(row) != len(titles):
-            raise ValueError(f"Row {i} of the panel has {len(row)} images for {len(titles)} titles.")
-    if names is not None and len(names) != len(rows):
-        raise ValueError(f"The panel has {len(rows)} rows, but {len(names)} names were given.")
 
 
 def _new_figure(width: float, height: float, layout: str) -> Figure:
@@ -170,12 +142,12 @@ def _new_figure(width: float, height: float, layout: str) -> Figure:
     return Figure(figsize=(width, height), layout=layout)
 
 
-def _show(frame: Axes, picture: np.ndarray | None) -> None:
+def _show(frame: Axes, image: np.ndarray | None) -> None:
     frame.set_xticks([])
     frame.set_yticks([])
     frame.spines[:].set_visible(False)
-    if picture is not None:
-        frame.imshow(picture, interpolation="nearest" if picture.shape[1] < 300 else "antialiased")
+    if image is not None:
+        frame.imshow(image, interpolation="nearest" if image.shape[1] < 300 else "antialiased")
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,14 @@ import torch
 import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 
-from ..engine.atomic import replace_folder
+from ..engine.atomic import atomic_folder
 from ..engine.config import compose_config
-from ..engine.fingerprint import files_of, hash_of
+from ..engine.fingerprint import hashes_of
 from ..engine.motion import MOTION_FILE
 from ..engine.records import METRICS_FILE, RUN_RECORD, write_json
 from ..engine.report import write_curves
 from ..reading import literal
-from .card import data_of, eval_entries, render_card
+from .card import Card
 from .licences import Licence, Source, check_licence, parse_licence
 from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
@@ -76,7 +75,7 @@ def prepare(
         config = compose_config([("the run", here)], overrides)
         evaluation = evaluate_checkpoint(config, record.model_dir, alignment)
         compare_scores(evaluation.scores, record.scores, record.model_dir)
-    with _replacing(Path(folder)) as partial:
+    with atomic_folder(Path(folder)) as partial:
         shutil.copytree(record.model_dir, partial, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
         if facts.dtype:
             _cast(record.model_dir, partial, facts.dtype)
@@ -88,14 +87,14 @@ def prepare(
                 evaluation = evaluate_checkpoint(tested, partial, alignment)
             write_evaluation(partial / "evaluation", evaluation)
         _write_training(partial, record, licence, sources)
-        entries = eval_entries(repo_id, record, evaluation, facts)
+        card = Card(repo_id, record, evaluation, facts, licence, sources)
+        entries = card.eval_entries()
         if entries:
-            path = partial / ".eval_results" / f"{data_of(record, evaluation)}.yaml"
+            path = partial / ".eval_results" / f"{card.data}.yaml"
             path.parent.mkdir()
             path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
-        card = render_card(repo_id, record, evaluation, facts, licence, sources)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        write_json(partial / MANIFEST, {path: hash_of(partial / path) for path in files_of(partial)})
+        (partial / "README.md").write_text(card.render(), encoding="utf-8")
+        write_json(partial / MANIFEST, hashes_of(partial))
     return record
 
 
@@ -103,16 +102,11 @@ def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Sour
     """The licence of a checkpoint, and the data and weights that it was trained with.
 
     Raises:
-        ValueError: None is stated, or it is more permissive than the licence of data or weights.
+        ValueError: Licences are missing, or that of data or weights forbids the stated one.
     """
     stated = {name: parse_licence(text) for name, text in facts.licences.items()}
     sources = record.lineage.sources(stated)
-    if not facts.licence:
-        known = ", ".join(f"{source.name}: {source.licence.id if source.licence else 'unknown'}" for source in sources)
-        raise ValueError(
-            f"No licence is stated. Give --licence, such as apache-2.0; the weights were trained with {known}."
-        )
-    licence = parse_licence(facts.licence)
+    licence = parse_licence(facts.licence) if facts.licence else None
     problems = check_licence(licence, sources)
     if problems:
         raise ValueError(" ".join(problems))
@@ -135,19 +129,6 @@ def _check_free(folder: Path) -> None:
         raise FileExistsError(
             f"{folder} contains other files; give a new folder, or one that this command has written before."
         )
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield the name of a new folder next to `folder` that replaces it if the block succeeds."""
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_training(folder: Path, record: RunRecord, licence: Licence, sources: Sequence[Source]) -> None:

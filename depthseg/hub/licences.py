@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+
+from ..choices import did_you_mean
 
 OWN_TERMS = "other"
 """The Hub's identifier of every licence that has no identifier of its own."""
@@ -164,20 +165,23 @@ def licence_of_data(name: str) -> Licence | None:
     return LICENCES[_DATA[name]] if name in _DATA else None
 
 
-def check_licence(chosen: Licence, sources: Sequence[Source]) -> list[str]:
+def check_licence(chosen: Licence | None, sources: Sequence[Source]) -> list[str]:
     """The reasons against publishing weights under a licence.
 
     Args:
-        chosen: The licence. An unknown custom licence is treated as non-commercial, see `parse_licence`.
+        chosen: The licence; None = none was stated. An unknown custom licence is treated as non-commercial, see
+            `parse_licence`.
         sources: Data and weights that they were trained with.
 
     Returns:
-        One sentence for each source that forbids it, then one for each incompatible pair of sources; empty = it is
-        allowed.
+        One sentence that names all missing licences, then one for each source that forbids the licence, then one for
+        each incompatible pair of sources; empty = it is allowed.
     """
-    problems = [_problem(chosen, source) for source in sources]
-    found = [problem for problem in problems if problem]
     known = [(source, source.licence) for source in sources if source.licence is not None]
+    found = [_missing(chosen, sources)]
+    if chosen is not None:
+        found += [_problem(chosen, source, licence) for source, licence in known]
+    found = [problem for problem in found if problem]
     for (first, one), (second, other) in combinations(known, 2):
         if not any(_allows(one, each) and _allows(other, each) for each in (*LICENCES.values(), one, other)):
             found.append(
@@ -212,22 +216,32 @@ def parse_licence(text: str) -> Licence:
         return replace(known, link=link) if known.id == OWN_TERMS else known
     if text.strip().lower() in LICENCES:
         return LICENCES[text.strip().lower()]
-    near = difflib.get_close_matches(text.strip().lower(), LICENCES, n=3)
-    hint = f" Did you mean {_either(near)}?" if near else ""
     raise ValueError(
-        f"Unknown licence: {text!r}.{hint} Known licences: {', '.join(LICENCES)}. Give any other licence as "
-        "other:NAME:LINK."
+        f"Unknown licence: {text!r}.{did_you_mean(text.strip().lower(), LICENCES)} Known licences: "
+        f"{', '.join(LICENCES)}. Give any other licence as other:NAME:LINK."
     )
 
 
-def _problem(chosen: Licence, source: Source) -> str:
-    """Why a source forbids a licence, empty if it does not."""
-    what, licence = f"{_KINDS[source.kind]} {source.name}", source.licence
-    if licence is None:
-        return (
-            f"The licence of the {what} is unknown; state it with --licence-of {source.name}=ID, or under `licences` "
-            "in the file of facts."
-        )
+def _missing(chosen: Licence | None, sources: Sequence[Source]) -> str:
+    """Which licences have to be stated, and how; empty if none is missing."""
+    missing = [] if chosen is not None else ["that of these weights (give --licence ID, such as apache-2.0)"]
+    missing += [
+        f"that of the {_KINDS[source.kind]} {source.name} (give --licence-of {source.name}=ID)"
+        for source in sources
+        if source.licence is None
+    ]
+    if not missing:
+        return ""
+    known = [f"{source.name} ({source.licence.label})" for source in sources if source.licence]
+    trained = f" The weights were also trained with {', '.join(known)}." if known else ""
+    return (
+        f"Licences are missing: {', '.join(missing)}; in a file of facts they are `licence` and `licences`.{trained}"
+    )
+
+
+def _problem(chosen: Licence, source: Source, licence: Licence) -> str:
+    """Why a source under `licence` forbids the chosen licence, empty if it does not."""
+    what = f"{_KINDS[source.kind]} {source.name}"
     if _allows(licence, chosen):
         return ""
     # Of the other compatible licences, only those of Creative Commons are not specific to an owner.

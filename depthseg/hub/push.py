@@ -1,12 +1,18 @@
-"""Pushing a prepared folder to the Hub in one commit, so that a publication is never partial."""
+"""Pushing a prepared folder to the Hub in one commit, so that a publication is never partial.
+
+`HfApi.upload_folder` does not promise that: with hf_xet it commits a large folder, or one whose commit failed, in
+several parts, and leaves an empty pull request if the commit fails.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..engine.fingerprint import files_of, hash_of
+from ..engine.fingerprint import hashes_of
 from .bundle import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -80,9 +86,8 @@ def push(
         ConnectionError: The Hub did not respond after several attempts.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    changed = [path for path in files_of(folder) if path != MANIFEST and manifest.get(path) != hash_of(folder / path)]
-    changed += [path for path in manifest if not (folder / path).is_file()]
+    hashes, manifest = hashes_of(folder), read_manifest(folder)
+    changed = sorted(dict(hashes.items() ^ manifest.items()).keys() - {MANIFEST})
     if changed:
         raise ValueError(f"{folder} was changed after it was prepared: {', '.join(changed[:5])}. Prepare it again.")
     api = HfApi(token=token or get_token())
@@ -90,7 +95,7 @@ def push(
         raise PermissionError(
             f"No access token was found for {repo_id} on {api.endpoint}: run `hf auth login`, or set HF_TOKEN."
         )
-    retry = Retry(repo_id, api.endpoint)
+    retry = partial(with_retries, where=f"{repo_id} on {api.endpoint}")
     retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
     if revision is not None and not pull_request:
         retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
@@ -98,7 +103,7 @@ def push(
         lambda: api.create_commit(
             repo_id,
             # Computed for each attempt: a commit whose response was lost may have changed the repository already.
-            [CommitOperationAdd(path, str(folder / path)) for path in files_of(folder)]
+            [CommitOperationAdd(path, str(folder / path)) for path in hashes]
             + [CommitOperationDelete(path) for path in _left_over(api, repo_id, revision, manifest)],
             commit_message=f"Publish {repo_id.rpartition('/')[2]}",
             revision=revision,
@@ -108,7 +113,7 @@ def push(
         tries=1 if pull_request else TRIES,
     )
     where = commit.pr_revision if pull_request else commit.oid
-    retry(lambda: _check_stored(api, repo_id, where, folder))
+    retry(lambda: _check_stored(api, repo_id, where, folder, hashes))
     return Published(repo_id, commit.oid, commit.pr_url if pull_request else commit.commit_url)
 
 
@@ -122,69 +127,57 @@ def _left_over(api: HfApi, repo_id: str, revision: str | None, manifest: dict[st
     return sorted((set(before) - set(manifest)) & there)
 
 
-def _check_stored(api: HfApi, repo_id: str, revision: str, folder: Path) -> None:
+def _check_stored(api: HfApi, repo_id: str, revision: str, folder: Path, hashes: dict[str, str]) -> None:
     """Compare the files on the Hub with those of the folder."""
     stored = {entry.path: entry for entry in api.list_repo_tree(repo_id, recursive=True, revision=revision)}
     wrong = []
-    for path in files_of(folder):
+    for path, value in hashes.items():
         entry, size = stored.get(path), (folder / path).stat().st_size
-        if entry is None or entry.size != size or (entry.lfs and entry.lfs.sha256 != hash_of(folder / path)):
+        if entry is None or entry.size != size or (entry.lfs and entry.lfs.sha256 != value):
             wrong.append(path)
     if wrong:
         raise ValueError(f"Files on the Hub differ from those uploaded: {', '.join(wrong[:5])}. Publish again.")
 
 
-class Retry:
-    """Calls the Hub, repeats a call after a temporary failure, and raises an error with advice after any other.
+def with_retries(call: Callable[[], _Answer], where: str, tries: int = TRIES) -> _Answer:
+    """Call the Hub, repeat the call after a temporary failure, and raise an error with advice after any other.
 
     Args:
-        repo_id: For error messages.
-        endpoint: For error messages.
+        call: The call; it must be safe to repeat.
+        where: Repository and endpoint, for error messages.
+        tries: Maximum number of attempts.
     """
+    for number in itertools.count(1):
+        try:
+            return call()
+        except Exception as error:
+            failure = _failure(error)
+            if failure is None:
+                raise
+            if not _may_pass(failure):
+                raise _with_advice(failure, where) from error
+            # The client itself has tried several times to upload each large file.
+            if number == tries or failure is not error:
+                raise ConnectionError(
+                    f"{where} failed repeatedly ({_short(failure)}). The repository was not partially changed; the "
+                    "same command resumes the upload."
+                ) from error
+            wait = FIRST_WAIT * 2 ** (number - 1)
+            logger.info("%s; trying again in %.0f s", _short(failure), wait)
+        time.sleep(wait)
 
-    def __init__(self, repo_id: str, endpoint: str) -> None:
-        self._repo_id = repo_id
-        self._endpoint = endpoint
 
-    def __call__(self, call: Callable[[], _Answer], tries: int = TRIES) -> _Answer:
-        """The response of a call.
-
-        Args:
-            call: The call; it must be safe to repeat.
-            tries: Maximum number of attempts.
-        """
-        for number in range(1, tries + 1):
-            try:
-                return call()
-            except Exception as error:
-                failure = _failure(error)
-                if failure is None:
-                    raise
-                if not _may_pass(failure):
-                    raise self._sentence(failure) from error
-                # The client itself has tried several times to upload each large file.
-                if number == tries or failure is not error:
-                    raise ConnectionError(
-                        f"{self._endpoint} failed repeatedly ({_short(failure)}). {self._repo_id} was not partially "
-                        "changed; the same command resumes the upload."
-                    ) from error
-                wait = FIRST_WAIT * 2 ** (number - 1)
-                logger.info("%s; trying again in %.0f s", _short(failure), wait)
-            time.sleep(wait)
-        raise ValueError(f"tries is {tries}; it must be at least 1.")
-
-    def _sentence(self, error: Exception) -> Exception:
-        where = f"{self._repo_id} on {self._endpoint}"
-        if isinstance(error, GatedRepoError):
-            return PermissionError(f"{where} is gated, and this token has no access: request access on its page.")
-        if isinstance(error, RevisionNotFoundError):
-            return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
-        if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
-            return PermissionError(
-                f"This token has no write access to {where}: {_short(error)} Give a token with write access to `hf "
-                "auth login` or HF_TOKEN, and check the name of the owner."
-            )
-        return ValueError(f"The Hub refused {where}: {_short(error)}")
+def _with_advice(error: Exception, where: str) -> Exception:
+    if isinstance(error, GatedRepoError):
+        return PermissionError(f"{where} is gated, and this token has no access: request access on its page.")
+    if isinstance(error, RevisionNotFoundError):
+        return FileNotFoundError(f"{where} has no such branch: {_short(error)}")
+    if isinstance(error, (RepositoryNotFoundError, PermissionError)) or _status(error) in (401, 403):
+        return PermissionError(
+            f"This token has no write access to {where}: {_short(error)} Give a token with write access to `hf auth "
+            "login` or HF_TOKEN, and check the name of the owner."
+        )
+    return ValueError(f"The Hub refused {where}: {_short(error)}")
 
 
 def _failure(error: Exception) -> Exception | None:

@@ -208,23 +208,14 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
-    values, inverse = np.unique(scores, return_inverse=True)
-    negatives_at = np.bincount(inverse[~positive], minlength=len(values))
-    beaten = negatives_at.cumsum() - negatives_at / 2
-    return float(beaten[inverse[positive]].sum() / (positives * negatives))
+    from scipy.stats import rankdata
+
+    beaten = rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
+    return float(beaten / (positives * negatives))
 
 
 def _largest_around(values: np.ndarray, distance: int) -> np.ndarray:
-    """Largest value at most `distance` rows and columns away, inside the image.
+    """Largest value at most `distance` rows and columns away, inside the image."""
+    from scipy.ndimage import maximum_filter
 
-    Computed along one axis after the other; a window of twice the width is the maximum of two adjacent windows.
-    """
-    side = 2 * distance + 1
-    for _ in range(2):
-        values = np.pad(values.T, ((distance, distance), (0, 0)), constant_values=NOTHING)
-        width = 1
-        while width < side:
-            step = min(width, side - width)
-            values = np.maximum(values[:-step], values[step:])
-            width += step
-    return values
+    return maximum_filter(values, 2 * distance + 1, mode="constant", cval=NOTHING)

@@ -166,6 +166,7 @@ def _fit_probe(x: torch.Tensor, y: torch.Tensor, num_classes: int) -> tuple[torc
     )
 
     def negative_log_posterior() -> torch.Tensor:
+        """In nats per pixel, with its gradient."""
         optimiser.zero_grad()
         prior = (weights.square().sum() + biases.square().sum()) / (2 * len(y))
         loss = F.cross_entropy(F.linear(x, weights, biases), y) + prior

@@ -126,41 +126,30 @@ class RecallBySize(GroupedConfusion):
             prediction: Integer ids `(H, W)`, 0..K-1.
             labels: Integer ids `(H, W)`, 0..K-1 or `ignore_index`.
         """
-        components = connected_components(labels)
-        shares = np.bincount(components.ravel())[components] / labels.size
-        super().update(prediction, labels, _range_of(shares, self.edges))
+        super().update(prediction, labels, _range_of(component_sizes(labels) / labels.size, self.edges))
 
     def compute(self, score: str = "mean_accuracy") -> dict[str, float | None]:
         """The recall of each size; None if there was no object of that size."""
         return super().compute(score)
 
 
-def connected_components(ids: np.ndarray) -> np.ndarray:
-    """Label the connected components of equal ids; pixels are connected to their 4 neighbours.
-
-    Runs of equal ids in a row are the nodes of a graph whose edges connect adjacent runs. Every node points at the
-    smallest neighbouring root until all neighbours have the same one.
+def component_sizes(ids: np.ndarray) -> np.ndarray:
+    """Size of the connected component of equal ids that each pixel is in; pixels are connected to their 4 neighbours.
 
     Args:
         ids: Integers `(H, W)`.
 
     Returns:
-        int64 `(H, W)`: 0, 1, ... in the order in which the components appear, row by row.
+        int64 `(H, W)`, pixels.
     """
-    begins = np.ones(ids.shape, dtype=bool)
-    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    runs = begins.cumsum().reshape(ids.shape) - 1
-    touching = ids[1:] == ids[:-1]
-    # Two runs touch along many columns; in the leftmost of them one of the two runs starts.
-    touching &= begins[1:] | begins[:-1]
-    upper, lower = runs[:-1][touching], runs[1:][touching]
-    roots = np.arange(begins.sum())
-    while (roots[upper] != roots[lower]).any():
-        ends = np.sort(np.stack([roots[upper], roots[lower]]), axis=0)
-        np.minimum.at(roots, ends[1], ends[0])
-        while (roots != roots[roots]).any():
-            roots = roots[roots]
-    return np.unique(roots, return_inverse=True)[1][runs]
+    from scipy.ndimage import label
+
+    sizes = np.empty(ids.shape, dtype=np.int64)
+    for value in np.unique(ids):
+        inside = ids == value
+        components = label(inside)[0][inside]
+        sizes[inside] = np.bincount(components)[components]
+    return sizes
 
 
 def _range_of(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:

@@ -140,7 +140,7 @@ def levels(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
     """For each size: both normalised images `(B, 1, h, w)`, intrinsics, and the number of steps."""
     full = tuple(target.shape[-2:])
-    target, source = (normalise_brightness(picture) for picture in (target, source))
+    target, source = (normalise_brightness(image) for image in (target, source))
     sizes = level_sizes(full)
     for size, count in zip(sizes, steps[len(steps) - len(sizes) :], strict=True):
         if count:
@@ -190,34 +190,34 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.cat([torch.cat([rotation, translation], 2), last], 1)
 
 
-def turn_jacobian(picture: Tensor, intrinsics: Tensor) -> Tensor:
-    """Derivative `(B, 3, N)` of the grey values of `picture` `(B, H, W)` by the camera rotation, per radian."""
-    right, down = slopes(picture, intrinsics)
-    x, y, _ = back_project(torch.ones_like(picture), intrinsics).unbind(1)
+def turn_jacobian(image: Tensor, intrinsics: Tensor) -> Tensor:
+    """Derivative `(B, 3, N)` of the grey values of `image` `(B, H, W)` by the camera rotation, per radian."""
+    right, down = slopes(image, intrinsics)
+    x, y, _ = back_project(torch.ones_like(image), intrinsics).unbind(1)
     about_x = -right * x * y - down * (1 + y.square())
     about_y = right * (1 + x.square()) + down * x * y
     about_z = down * x - right * y
     return torch.stack([about_x, about_y, about_z], 1).flatten(2)
 
 
-def drive_jacobian(picture: Tensor, nearness: Tensor, intrinsics: Tensor) -> Tensor:
+def drive_jacobian(image: Tensor, nearness: Tensor, intrinsics: Tensor) -> Tensor:
     """Derivative `(B, 3, N)` of the grey values by the camera translation; `nearness` `(B, H, W)` is 1 / depth."""
-    right, down = slopes(picture, intrinsics)
-    x, y, _ = back_project(torch.ones_like(picture), intrinsics).unbind(1)
+    right, down = slopes(image, intrinsics)
+    x, y, _ = back_project(torch.ones_like(image), intrinsics).unbind(1)
     return torch.stack([nearness * right, nearness * down, -nearness * (right * x + down * y)], 1).flatten(2)
 
 
-def slopes(picture: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(image: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of grey values `(B, H, W)` to the right and downwards, per focal length."""
-    padded = F.pad(picture[:, None], [1] * 4, mode="replicate")[:, 0]
+    padded = F.pad(image[:, None], [1] * 4, mode="replicate")[:, 0]
     right = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2 * intrinsics[:, 0, 0, None, None]
     down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2 * intrinsics[:, 1, 1, None, None]
     return right, down
 
 
-def normalise_brightness(picture: Tensor) -> Tensor:
+def normalise_brightness(image: Tensor) -> Tensor:
     """Grey `(B, 1, H, W)` float32 of mean 0 and, for images with texture, standard deviation 1."""
-    grey = picture.float().mean(1, keepdim=True)
+    grey = image.float().mean(1, keepdim=True)
     grey = grey - grey.mean((1, 2, 3), keepdim=True)
     return grey / grey.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-3)
 

@@ -41,9 +41,6 @@ class OpticalFlowObjective(nn.Module):
             image is warped to the view of a camera that has not rotated, and the network predicts the residual flow.
             Without a correlation volume, training for flow of many pixels does not converge well.
 
-    Raises:
-        ValueError: If a number is out of range.
-
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987.
     """
 
@@ -55,10 +52,6 @@ class OpticalFlowObjective(nn.Module):
         align: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= ssim_weight <= 1:
-            raise ValueError(f"ssim_weight is {ssim_weight}; it must be between 0 and 1.")
-        if not 0 <= smoothness_weight < float("inf"):
-            raise ValueError(f"smoothness_weight is {smoothness_weight}; it must be a finite number of at least 0.")
         self.model = model
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight

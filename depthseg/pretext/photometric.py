@@ -224,9 +224,9 @@ class PhotometricOutput:
         loss: `()`; `photometric + smoothness`.
         photometric: `()`; mean over the scales.
         smoothness: `()`; mean over the scales, including the weights.
-        error: `(S, B, H, W)`, no gradient; the minimum error of each pixel, 0 for pixels that are not counted.
+        error: `(S, B, H, W)`, no gradient; the minimum error of each pixel.
         auto_mask: bool `(S, B, H, W)`; True where a warped source has a lower error than all unwarped ones, so that
-            the pixel has a gradient. Without auto-masking: where the pixel is counted.
+            the pixel has a gradient. Without auto-masking: everywhere.
     """
 
     loss: Tensor
@@ -247,49 +247,16 @@ class PhotometricLoss(nn.Module):
     Args:
         ssim_weight: Weight of SSIM in the error, from 0 to 1; the rest is the absolute difference.
         smoothness_weight: Weight of the smoothness of the first scale, at least 0.
-        auto_mask: Whether the minimum includes the unwarped sources.
-        noise: Standard deviation of the noise that breaks ties with unwarped sources; used only if `forward` is given
-            a generator. Without noise the unwarped source is preferred.
-
-    Raises:
-        ValueError: If a number is out of range.
+        auto_mask: Whether the minimum includes the unwarped sources; of equal errors theirs is the lowest.
     """
 
     def __init__(
-        self,
-        ssim_weight: float = SSIM_WEIGHT,
-        smoothness_weight: float = 1e-3,
-        auto_mask: bool = True,
-        noise: float = 1e-5,
+        self, ssim_weight: float = SSIM_WEIGHT, smoothness_weight: float = 1e-3, auto_mask: bool = True
     ) -> None:
         super().__init__()
-        if not 0 <= ssim_weight <= 1:
-            raise ValueError(f"ssim_weight is {ssim_weight}; it must be between 0 and 1.")
-        for name, value in (("smoothness_weight", smoothness_weight), ("noise", noise)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}; it must be a finite number of at least 0.")
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight
         self.auto_mask = auto_mask
-        self.noise = noise
-
-    def count_valid(self, target: Tensor, masks: Sequence[Sequence[Tensor] | None] | None, num_scales: int) -> Tensor:
-        """Count the divisors of the sums: for each scale the pixels that are visible in a source, then the images.
-
-        Args:
-            target: As in `forward`.
-            masks: As in `forward`.
-            num_scales: S.
-
-        Returns:
-            int64 `(S + 1,)`. The counts of the parts of a batch sum to those of the batch.
-        """
-        pixels = target[:, 0].numel()
-        counts = [
-            seen_by_any(m).sum() if m is not None else torch.tensor(pixels) for m in masks or [None] * num_scales
-        ]
-        counts.append(torch.tensor(len(target)))
-        return torch.stack([count.to(target.device) for count in counts])
 
     def forward(
         self,
@@ -297,9 +264,7 @@ class PhotometricLoss(nn.Module):
         sources: Sequence[Tensor],
         warped: Sequence[Sequence[Tensor]],
         disparities: Sequence[Tensor],
-        masks: Sequence[Sequence[Tensor] | None] | None = None,
         num_valid: Tensor | None = None,
-        generator: torch.Generator | None = None,
     ) -> PhotometricOutput:
         """Compare a target with its sources.
 
@@ -307,30 +272,27 @@ class PhotometricLoss(nn.Module):
             target: `(B, 3, H, W)` in [0, 1], without colour augmentation.
             sources: One or more `(B, 3, H, W)` in [0, 1]; read only for auto-masking.
             warped: For each scale, finest first, each source warped to the target, `(B, 3, H, W)`: full resolution at
-                every scale. Finite everywhere, also outside the masks, because SSIM windows overlap them.
+                every scale.
             disparities: For each scale `(B, 1, h, w)`.
-            masks: For each scale None or, for each source, bool `(B, H, W)`: where the source is visible. Elsewhere it
-                is excluded from the minimum; pixels without any visible source are not counted.
-            num_valid: `(S + 1,)`, the sum of `count_valid` over all parts of an optimiser step; None = of this batch.
-            generator: Source of the noise, on the target's device; None = no noise.
+            num_valid: `(S + 1,)`, the divisors of the sums: the pixels of each scale, then the images, of all parts of
+                an optimiser step; None = those of this batch.
 
         Raises:
             ValueError: If the numbers of scales, sources or counts, or the shapes, are inconsistent.
         """
-        masks = masks or [None] * len(warped)
-        check_counts(sources, warped, disparities, masks)
-        check_shapes(target, disparities, masks)
+        check_arguments(target, sources, warped, disparities)
         if num_valid is None:
-            num_valid = self.count_valid(target, masks, len(warped))
+            num_valid = torch.tensor([target[:, 0].numel()] * len(warped) + [len(target)], device=target.device)
         elif len(num_valid) != len(warped) + 1:
             raise ValueError(
-                f"num_valid contains {len(num_valid)} counts; expected the {len(warped) + 1} of `count_valid`."
+                f"num_valid contains {len(num_valid)} counts; expected one for each of {len(warped)} scales, and the "
+                "images."
             )
         statistics = TargetStatistics.of(target)
-        unwarped = self.unwarped_error(statistics, sources, generator) if self.auto_mask else None
+        unwarped = self.unwarped_error(statistics, sources) if self.auto_mask else None
         photometric, smoothness, errors, kept = [], [], [], []
-        for scale, (images, disparity, mask) in enumerate(zip(warped, disparities, masks, strict=True)):
-            error, wins = self.least_error(statistics, images, mask, unwarped)
+        for scale, (images, disparity) in enumerate(zip(warped, disparities, strict=True)):
+            error, wins = self.least_error(statistics, images, unwarped)
             photometric.append(error.sum() / divisor(wins, num_valid[scale]))
             rough = edge_aware_smoothness(disparity, target).sum() / divisor(wins, num_valid[-1])
             smoothness.append(rough * self.smoothness_weight / 2**scale)
@@ -340,66 +302,36 @@ class PhotometricLoss(nn.Module):
         return PhotometricOutput(parts[0] + parts[1], *parts, torch.stack(errors), torch.stack(kept))
 
     @torch.no_grad()
-    def unwarped_error(
-        self, target: TargetStatistics, sources: Sequence[Tensor], generator: torch.Generator | None
-    ) -> Tensor:
-        """Return the minimum error `(B, H, W)` of the unwarped sources with noise; the same for all scales."""
-        errors = torch.stack([photometric_error(source.detach(), target, self.ssim_weight) for source in sources])
-        if generator is not None:
-            noise = torch.randn(errors.shape, generator=generator, dtype=errors.dtype, device=errors.device)
-            errors.add_(noise, alpha=self.noise)
-        return errors.amin(0)
+    def unwarped_error(self, target: TargetStatistics, sources: Sequence[Tensor]) -> Tensor:
+        """Return the minimum error `(B, H, W)` of the unwarped sources; the same for all scales."""
+        errors = [photometric_error(source.detach(), target, self.ssim_weight) for source in sources]
+        return torch.stack(errors).amin(0)
 
     def least_error(
-        self,
-        target: TargetStatistics,
-        warped: Sequence[Tensor],
-        masks: Sequence[Tensor] | None,
-        unwarped: Tensor | None,
+        self, target: TargetStatistics, warped: Sequence[Tensor], unwarped: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the minimum error of one scale, 0 without a visible source, and where a warped source attains it."""
+        """Return the minimum error of one scale, and where a warped source attains it."""
         errors = [photometric_error(image, target, self.ssim_weight) for image in warped]
-        if masks is not None:
-            errors = [e.masked_fill(~mask, float("inf")) for e, mask in zip(errors, masks, strict=True)]
         # `min` returns the first of equal errors, which is the unwarped one.
         least, winner = torch.stack(errors if unwarped is None else [unwarped, *errors]).min(0)
-        wins = torch.ones_like(least, dtype=torch.bool) if unwarped is None else winner > 0
-        if masks is None:
-            return least, wins
-        seen = seen_by_any(masks)
-        return least.masked_fill(~seen, 0), wins & seen
+        return least, torch.ones_like(least, dtype=torch.bool) if unwarped is None else winner > 0
 
 
-def seen_by_any(masks: Sequence[Tensor]) -> Tensor:
-    """Return where at least one of the masks `(B, H, W)` is True."""
-    return torch.stack(list(masks)).any(0)
-
-
-def check_counts(
-    sources: Sequence[Tensor], warped: Sequence[Sequence[Tensor]], disparities: Sequence[Tensor], masks: Sequence
+def check_arguments(
+    target: Tensor, sources: Sequence[Tensor], warped: Sequence[Sequence[Tensor]], disparities: Sequence[Tensor]
 ) -> None:
-    """Raise a ValueError if the numbers of scales or sources are inconsistent."""
-    scales = (len(warped), len(disparities), len(masks))
-    if len(set(scales)) > 1 or not warped:
+    """Raise a ValueError if numbers of scales or sources, or the shape of a disparity, are inconsistent."""
+    if len(warped) != len(disparities) or not warped:
         raise ValueError(
-            f"warped, disparities and masks contain {scales[0]}, {scales[1]} and {scales[2]} scales; they must "
-            "contain the same number, at least one."
+            f"warped and disparities contain {len(warped)} and {len(disparities)} scales; they must contain the same "
+            "number, at least one."
         )
-    for name, lists in (("warped", warped), ("masks", masks)):
-        counts = [len(images) for images in lists if images is not None]
-        if not sources or any(count != len(sources) for count in counts):
-            raise ValueError(
-                f"sources contains {len(sources)} images and {name} {counts} at its scales; give at least one source, "
-                "and one image per source at every scale."
-            )
-
-
-def check_shapes(target: Tensor, disparities: Sequence[Tensor], masks: Sequence[Sequence[Tensor] | None]) -> None:
-    """Raise a ValueError if the shape of a disparity or mask is inconsistent with the target."""
+    counts = [len(images) for images in warped]
+    if not sources or any(count != len(sources) for count in counts):
+        raise ValueError(
+            f"sources contains {len(sources)} images and warped {counts} at its scales; give at least one source, and "
+            "one image per source at every scale."
+        )
     for disparity in disparities:
         if disparity.dim() != 4 or disparity.shape[:2] != (len(target), 1):
             raise ValueError(f"A disparity has shape {tuple(disparity.shape)}; expected ({len(target)}, 1, h, w).")
-    expected = (len(target), *target.shape[-2:])
-    for mask in [mask for scale in masks for mask in scale or ()]:
-        if mask.shape != expected or mask.dtype != torch.bool:
-            raise ValueError(f"A mask is {mask.dtype} {tuple(mask.shape)}; expected torch.bool {expected}.")

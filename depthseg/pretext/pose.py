@@ -193,8 +193,8 @@ class LearnedCamera(nn.Module):
     def __init__(self, channels: int | None = None, pixel_aspect: float = 1.0) -> None:
         super().__init__()
         self.pixel_aspect = pixel_aspect
-        self.per_picture = channels is not None
-        if self.per_picture:
+        self.per_image = channels is not None
+        if self.per_image:
             self.layer = nn.Linear(channels, 1)
             # The initial focal length of every image is its width.
             nn.init.zeros_(self.layer.weight)
@@ -212,12 +212,12 @@ class LearnedCamera(nn.Module):
         Returns:
             `(B, 3, 3)`, pixels.
         """
-        raw = self.layer(seen)[:, 0] if self.per_picture else self.raw_focal.expand(len(seen))
+        raw = self.layer(seen)[:, 0] if self.per_image else self.raw_focal.expand(len(seen))
         return self.with_focal(F.softplus(raw.float()), size)
 
-    def assume(self, pictures: Tensor) -> Tensor:
+    def assume(self, images: Tensor) -> Tensor:
         """Initial intrinsics `(B, 3, 3)` of images `(B, C, H, W)`: a focal length of one image width."""
-        return self.with_focal(pictures.new_ones(len(pictures), dtype=torch.float32), tuple(pictures.shape[-2:]))
+        return self.with_focal(images.new_ones(len(images), dtype=torch.float32), tuple(images.shape[-2:]))
 
     def with_focal(self, share: Tensor, size: tuple[int, int]) -> Tensor:
         """Intrinsics `(B, 3, 3)` for focal lengths `(B,)` in image widths."""

@@ -302,7 +302,7 @@ class SelfSupervisedObjective(nn.Module):
             (target, frame) if offset > 0 else (frame, target)
             for offset, frame in zip(self.source_frames, frames, strict=True)
         ]
-        first, second = (torch.cat(pictures) for pictures in zip(*pairs, strict=True))
+        first, second = (torch.cat(images) for images in zip(*pairs, strict=True))
         return tuple(found.unflatten(0, (len(pairs), -1)) for found in self.pose_network(first, second))
 
     def source_depths(

@@ -38,7 +38,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(64)
 TINY = 1e-12
 """A standard error below this is due to rounding: the numbers do not differ."""
 
@@ -76,34 +75,24 @@ class Uncertainty:
 
     def p_value(self, deviation: float) -> float:
         """Probability of a mean at least this far from the truth, on either side."""
-        x = abs(deviation) / self.standard_error
-        return sum(share * two_sided(x, self.levels[name].freedom) for name, share in self.shares.items())
+        return self._outside(abs(deviation) / self.standard_error)
 
     def half_width(self, confidence: float = 0.95) -> float:
         """Deviation whose p-value is one minus the confidence."""
-        low, high = 0.0, self.standard_error
-        while self.p_value(high) > 1 - confidence:
-            low, high = high, 2 * high
-        for _ in range(32):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.p_value(middle) > 1 - confidence else (low, middle)
-        return high
+        from scipy import optimize, special
 
+        # In standard errors, because the root is found to an absolute precision. It is between the quantiles of the
+        # levels, as its probability is a mean of theirs.
+        largest = max(special.stdtrit(level.freedom, (1 + confidence) / 2) for level in self.levels.values())
+        root = optimize.brentq(lambda x: self._outside(x) - (1 - confidence), 0.0, 1.1 * largest)
+        return self.standard_error * root
 
-def two_sided(x: float, freedom: float) -> float:
-    """Probability that a variable with Student's t distribution is outside -x..x.
+    def _outside(self, x: float) -> float:
+        """Probability of a deviation of more than `x` standard errors: the mean of those of the levels."""
+        from scipy import special
 
-    With x = sqrt(freedom) tan(angle) the density becomes cos(angle) ** (freedom - 1), which is integrated by
-    Gauss-Legendre quadrature.
-
-    Args:
-        x: Not negative.
-        freedom: Degrees of freedom, at least 1; need not be an integer.
-    """
-    angle = math.atan(x / math.sqrt(freedom))
-    log_constant = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2
-    density = np.cos((NODES + 1) / 2 * angle) ** (freedom - 1)
-    return max(0.0, 1 - math.exp(log_constant) * angle * float(NODE_WEIGHTS @ density))
+        shares = self.shares.items()
+        return sum(share * 2 * float(special.stdtr(self.levels[name].freedom, -x)) for name, share in shares)
 
 
 def seeds_alike(scores: np.ndarray) -> Level:

@@ -252,21 +252,6 @@ def test_holes_move_nothing_else_and_the_generator_decides(street):
     assert not np.array_equal(holed.holes, other.holes)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"crop_pixels": True, "crop_scale": (0.5, 1)}, "crop_pixels=True.*set only one"),
-        ({"hole_share": (0.2, 0.1)}, r"hole_share=\[0.2, 0.1\].*low <= high"),
-        ({"hole_share": (0.1,)}, r"hole_share=\[0.1\]"),
-        ({"hole_share": (0.1, 1.1)}, "hole_share="),
-        ({"hole_size": 0}, "hole_size=0.*1 or more"),
-    ],
-)
-def test_wrong_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        TrainTransform((4, 4), **options)
-
-
 @pytest.mark.parametrize("size", [(31, 40), (30, 41)])
 def test_a_picture_smaller_than_the_patch_is_a_sentence(size):
     message = "'a' is 30 pixels high and 40 wide, too small to cut a patch of {} x {} out".format(*size)

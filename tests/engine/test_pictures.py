@@ -61,10 +61,12 @@ def test_label_png_keeps_ids_as_pixel_values_and_shows_palette_colours(tmp_path)
 
 def test_depth_is_painted_by_its_inverse_and_unknown_is_black() -> None:
     depth = np.array([[1.0, 2.0, 0.0, np.nan], [4.0, -1.0, np.inf, 100.0]], np.float32)
-    picture = colourise_depth(depth, limits=(1.0, 4.0))
+    picture = colourise_depth(depth)
     colourmap = matplotlib.colormaps["plasma"]
-    # Inverse depths 1, 1/2 and 1/4 lie at 1, 1/3 and 0 of the range from 1/4 to 1; 100 m is beyond the far limit.
-    for place, share in {(0, 0): 1.0, (0, 1): 1 / 3, (1, 0): 0.0, (1, 3): 0.0}.items():
+    # Inverse depths 1, 0.5, 0.25 and 0.01: the 2nd percentile is 0.01 + 0.06 * 0.24, the 98th 0.5 + 0.94 * 0.5.
+    low, high = 0.0244, 0.97
+    shares = {(0, 0): 1.0, (0, 1): (0.5 - low) / (high - low), (1, 0): (0.25 - low) / (high - low), (1, 3): 0.0}
+    for place, share in shares.items():
         assert picture[place].tolist() == list(colourmap(share, bytes=True)[:3])
     for place in ((0, 2), (0, 3), (1, 1), (1, 2)):
         assert picture[place].tolist() == [0, 0, 0]
@@ -99,18 +101,15 @@ def test_constant_and_wholly_unknown_depth_have_a_picture() -> None:
     middle = tuple(matplotlib.colormaps["plasma"](0.5, bytes=True)[:3])
     assert colours_of(colourise_depth(np.full((4, 5), 7.0))) == {middle}
     assert colours_of(colourise_depth(np.zeros((4, 5)))) == {(0, 0, 0)}
-    with pytest.raises(ValueError, match="nearest < farthest"):
-        colourise_depth(np.ones((4, 5)), limits=(0.0, 10.0))
 
 
 def test_blend_is_the_weighted_mean_and_leaves_ignored_pixels() -> None:
     image = np.full((1, 2, 3), 100, np.uint8)
-    blended = blend_labels(image, np.array([[3, 255]]), CAMVID11.palette, alpha=0.25)
-    assert blended.tolist() == [[[75 + 32, 75 + 16, 75 + 32], [100, 100, 100]]]
+    blended = blend_labels(image, np.array([[3, 255]]), CAMVID11.palette)
+    # 0.45 of the image and 0.55 of (128, 64, 128), rounded.
+    assert blended.tolist() == [[[115, 80, 115], [100, 100, 100]]]
     with pytest.raises(ValueError, match="one size"):
         blend_labels(image, np.zeros((2, 2), int), CAMVID11.palette)
-    with pytest.raises(ValueError, match="alpha"):
-        blend_labels(image, np.zeros((1, 2), int), CAMVID11.palette, alpha=55)
 
 
 def test_shares_count_the_pixels_that_are_not_ignored() -> None:

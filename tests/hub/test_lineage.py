@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_weights_that_a_program_brought_are_asked_for(tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps({"weight_lineage": lineage}))
     found = trace(load_config(None, ["data.name=synthetic", ENCODER]), tmp_path)
     assert found.stages[-1].start == "./weights/large"
-    with pytest.raises(ValueError, match=r"licence of the checkpoint \./weights/large is unknown"):
+    with pytest.raises(ValueError, match=r"that of the checkpoint \./weights/large .give --licence-of"):
         checked_licence(record_of(found), Facts(licence="apache-2.0"))
 
 
@@ -110,7 +111,7 @@ def test_of_paths_only_names_travel():
 def test_failures_of_the_client_for_large_files(failure, raised, words, monkeypatch):
     """hf_xet, which the stand-in Hub does not speak, raises Python's own errors."""
     monkeypatch.setattr(push, "FIRST_WAIT", 0.0)
-    retry, answers = push.Retry("me/x", "https://hub"), iter([failure, failure, "sent"])
+    retry, answers = partial(push.with_retries, where="me/x on https://hub"), iter([failure, failure, "sent"])
 
     def call():
         answer = next(answers)

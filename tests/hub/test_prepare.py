@@ -232,7 +232,7 @@ def test_code_that_does_not_travel_is_refused(runs, tmp_path):
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (Facts(), "No licence is stated. Give --licence, such as apache-2.0; .*synthetic"),
+        (Facts(), "that of these weights .give --licence ID, such as apache-2.0.*synthetic"),
         (Facts(licence="apachy-2.0"), "apachy-2.0"),
         (Facts(licence="mit", licences={"synthetic": "cc-by-nc-4.0"}), "synthetic"),
     ],
@@ -364,7 +364,7 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
             ],
         )
     )
-    with pytest.raises(ValueError, match=r"licence of the data set video is unknown; state it with --licence-of"):
+    with pytest.raises(ValueError, match=r"that of the data set video .give --licence-of video=ID"):
         prepare(tmp_path / "run", "tester/video", Facts(licence="mit"), tmp_path / "out")
     prepare(tmp_path / "run", "tester/video", Facts(licence="mit", licences={"video": "cc-by-4.0"}), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()

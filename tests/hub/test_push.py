@@ -10,7 +10,8 @@ from hub_server import Fault, LoopbackHub, run_client
 from huggingface_hub import ModelCard
 from rounding import assert_same_up_to_rounding
 
-from depthseg.hub.bundle import MANIFEST, hash_of, prepare
+from depthseg.engine.fingerprint import hash_of
+from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts
 from depthseg.hub.record import LINEAGE_FILE
 

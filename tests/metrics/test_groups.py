@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthseg.metrics.groups import IouByDepth, RecallBySize, connected_components
+from depthseg.metrics.groups import IouByDepth, RecallBySize, component_sizes
 
 
 def flood_fill(ids):
@@ -43,7 +43,7 @@ def spiral(side):
     return ids
 
 
-def pictures():
+def label_maps():
     rng = np.random.default_rng(0)
     yield from (rng.integers(0, classes, size).astype(np.uint8) for classes in (2, 3) for size in ((17, 23), (40, 9)))
     yield rng.integers(0, 2, (1, 30)).astype(np.uint8)
@@ -54,9 +54,11 @@ def pictures():
     yield 1 - spiral(30)
 
 
-def test_components_equal_a_flood_fill():
-    for ids in pictures():
-        assert np.array_equal(connected_components(ids), flood_fill(ids))
+def test_sizes_of_components_equal_those_of_a_flood_fill():
+    for ids in label_maps():
+        components = flood_fill(ids)
+        expected = [[(components == here).sum() for here in row] for row in components]
+        assert np.array_equal(component_sizes(ids), expected)
 
 
 def iou_of(pairs, classes):
@@ -108,8 +110,8 @@ def test_recall_by_size_by_hand():
     )
 
 
-def test_sizes_are_shares_of_the_whole_picture_and_ignored_pixels_part_objects():
-    # 400 pixels, 360 of them ignored. Of 40 pixels in two pieces each is 5 % of the picture, and not 50 % or 10 %.
+def test_sizes_are_shares_of_the_whole_image_and_ignored_pixels_part_objects():
+    # 400 pixels, 360 of them ignored. Of 40 pixels in two pieces each is 5 % of the image, and not 50 % or 10 %.
     labels = np.full((20, 20), 255, dtype=np.uint8)
     labels[0], labels[2] = 0, 0
     meter = RecallBySize(2)

@@ -142,10 +142,9 @@ def test_loss_passes_gradcheck():
     warped = [random_images(1, 2, 4, 5, seed=2 + s).requires_grad_() for s in range(2)]
     disparities = [random_images(1, 1, 4, 5, seed=4).requires_grad_(), random_images(1, 1, 2, 3).requires_grad_()]
     loss = PhotometricLoss(smoothness_weight=0.1)
-    mask = random_images(1, 4, 5, seed=7) > 0.3
 
     def total(a, b, c, d):
-        return loss(target, [source], [[a], [b]], [c, d], masks=[[mask], None]).loss
+        return loss(target, [source], [[a], [b]], [c, d]).loss
 
     assert gradcheck(total, (*warped, *disparities))
 
@@ -204,69 +203,21 @@ def test_a_still_video_teaches_nothing():
     assert not warped.grad.any()
 
 
-def test_noise_comes_from_the_generator_alone():
-    target, source = random_images(1, 3, 6, 8), random_images(1, 3, 6, 8, seed=1)
-    loss = only_l1(noise=0.01)
-
-    def run(seed):
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return loss(target, [source], [[source]], [random_images(1, 1, 6, 8)], generator=generator)
-
-    state = torch.get_rng_state()
-    outputs = [run(seed) for seed in (0, 0, 1, None)]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(outputs[0].error, outputs[1].error) and not torch.equal(outputs[0].error, outputs[2].error)
-    # Source and warped image are equal: noise decides each pixel, and without it the unwarped source wins them all.
-    noise = torch.randn(1, 1, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[0]
-    assert torch.equal(outputs[0].auto_mask[0], noise > 0)
-    torch.testing.assert_close(outputs[0].error[0], outputs[3].error[0] + 0.01 * noise.clamp(max=0))
-    assert not outputs[3].auto_mask.any()
-
-
-def test_masks_take_sources_out_and_pixels_that_none_sees():
-    # By column: 0 neither seen, 1 only the worse, 2 only the better, 3-5 both; unwarped sources are perfect in 0.
-    (target, better, worse) = levels(0.5, 0.6, 0.8)
-    source = torch.full((1, 3, 4, 6), 1.0, dtype=torch.float64)
-    source[..., 0] = 0.5
-    columns = torch.arange(6).expand(1, 4, 6)
-    masks = [[columns >= 2, (columns == 1) | (columns >= 3)]]
-    arguments = (target.detach(), [source, source], [[better, worse]], [disparity()], masks)
-    output = only_l1()(*arguments)
-    assert only_l1().count_valid(target, masks, 1).tolist() == [20, 1]
-    assert output.loss.item() == pytest.approx((4 * 0.3 + 16 * 0.1) / 20)
-    assert torch.equal(output.auto_mask[0], columns >= 1)
-    assert not output.error[0, :, :, 0].any()
-    output.loss.backward()
-    torch.testing.assert_close(worse.grad, ((columns == 1) / 60).double().expand(1, 3, 4, 6))
-
-
 def test_every_scale_is_divided_by_its_own_count():
-    # Errors 0.1 on the left half and 0.3 on the right; the second scale sees the right half alone.
+    # Errors 0.1 on the left half and 0.3 on the right, 4.8 in all, are divided by 24 and by 48 pixels.
     (target,) = levels(0.5)
     warped = halves(0.6, 0.8)
-    right = (torch.arange(6) >= 3).expand(1, 4, 6)
-    arguments = (target.detach(), [target], [[warped], [warped]], [disparity(), disparity()], [None, [right]])
-    assert only_l1(auto_mask=False)(*arguments).loss.item() == pytest.approx((0.2 + 0.3) / 2)
-
-
-@pytest.mark.parametrize("auto_mask", [True, False])
-def test_all_pixels_masked_give_zero_with_a_gradient_path(auto_mask):
-    target, warped = random_images(2, 3, 6, 8), random_images(2, 3, 6, 8, seed=1).requires_grad_()
-    nowhere = torch.zeros(2, 6, 8, dtype=torch.bool)
-    loss = PhotometricLoss(smoothness_weight=0.0, auto_mask=auto_mask)
-    output = loss(target, [target], [[warped]], [random_images(2, 1, 6, 8)], masks=[[nowhere]])
-    assert output.loss == 0 and not output.auto_mask.any()
-    output.loss.backward()
-    assert torch.equal(warped.grad, torch.zeros_like(warped))
+    arguments = (target.detach(), [target], [[warped], [warped]], [disparity(), disparity()])
+    output = only_l1(auto_mask=False)(*arguments, num_valid=torch.tensor([24, 48, 1]))
+    assert output.loss.item() == pytest.approx((4.8 / 24 + 4.8 / 48) / 2)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch():
     target, source = random_images(4, 3, 8, 10), random_images(4, 3, 8, 10, seed=1)
     warped = [[random_images(4, 3, 8, 10, seed=2)], [random_images(4, 3, 8, 10, seed=3)]]
     disparities = [random_images(4, 1, 8, 10), random_images(4, 1, 4, 5)]
-    masks = [[random_images(4, 8, 10, seed=4) > torch.tensor([0.1, 0.5, 0.9, 0.0])[:, None, None]], None]
     loss = PhotometricLoss(smoothness_weight=0.5)
-    whole = loss(target, [source], warped, disparities, masks)
+    whole = loss(target, [source], warped, disparities)
     parts = []
     for part in (slice(0, 1), slice(1, 4)):
         parts.append(
@@ -275,11 +226,9 @@ def test_parts_of_a_batch_add_up_to_the_batch():
                 [source[part]],
                 [[image[part] for image in scale] for scale in warped],
                 [image[part] for image in disparities],
-                [[masks[0][0][part]], None],
             )
         )
-    counts = sum(loss.count_valid(part[0], part[4], 2) for part in parts)
-    total = sum(loss(*part, num_valid=counts).loss for part in parts)
+    total = sum(loss(*part, num_valid=torch.tensor([4 * 80, 4 * 80, 4])).loss for part in parts)
     assert total.item() == pytest.approx(whole.loss.item(), rel=1e-12)
 
 
@@ -322,16 +271,13 @@ def test_not_a_number_is_not_hidden_by_the_minimum():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"disparities": []}, "1, 0 and 1 scales"),
+        ({"disparities": []}, "1 and 0 scales"),
         ({"warped": [], "disparities": []}, "at least one"),
-        ({"masks": [None, None]}, "1, 1 and 2 scales"),
         ({"sources": []}, "at least one source"),
         ({"warped": [[torch.zeros(1, 3, 6, 8)] * 2]}, "one image per source"),
         ({"warped": [[torch.zeros(1, 3, 3, 4)]]}, "equal shapes"),
         ({"disparities": [torch.zeros(1, 6, 8)]}, r"expected \(1, 1, h, w\)"),
-        ({"masks": [[torch.ones(1, 1, 6, 8, dtype=torch.bool)]]}, r"expected torch.bool \(1, 6, 8\)"),
-        ({"masks": [[torch.ones(1, 6, 8)]]}, "torch.float32"),
-        ({"num_valid": torch.tensor([48])}, "contains 1 counts; expected the 2 of"),
+        ({"num_valid": torch.tensor([48])}, "contains 1 counts; expected one for each of 1 scales"),
     ],
 )
 def test_wrong_arguments_are_named(change, words):
@@ -339,11 +285,3 @@ def test_wrong_arguments_are_named(change, words):
     arguments = {"target": image, "sources": [image], "warped": [[image]], "disparities": [torch.ones(1, 1, 6, 8)]}
     with pytest.raises(ValueError, match=words):
         PhotometricLoss()(**(arguments | change))
-
-
-@pytest.mark.parametrize(
-    "options", [{"ssim_weight": 1.1}, {"smoothness_weight": -1.0}, {"noise": float("nan")}, {"noise": float("inf")}]
-)
-def test_wrong_options_are_named(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        PhotometricLoss(**options)

@@ -103,8 +103,3 @@ def test_a_few_steps_fill_the_holes_of_one_picture():
         optimizer.step()
         errors.append(parts["finest_loss"].item())
     assert errors[-1] < 0.4 * errors[0]
-
-
-def test_unknown_scale_weights_are_refused():
-    with pytest.raises(ValueError, match="scale_weights is 'coarse'; choose one of: fine, reversed"):
-        ReconstructionObjective(torch.nn.Identity(), "coarse")

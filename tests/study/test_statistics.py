@@ -6,7 +6,7 @@ import pytest
 
 from depthseg.metrics.blocks import mean_iou
 from depthseg.study.comparison import compare, summarise
-from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, seeds_alike_alone, two_sided
+from depthseg.study.intervals import Level, Uncertainty, measure, seeds_alike, seeds_alike_alone
 from depthseg.study.statistics import ArmResults, draw_seeds, holm, weighted_scores
 
 
@@ -96,8 +96,17 @@ class TestIntervals:
 
     @pytest.mark.parametrize("x", [0.0, 0.3, 1.7, 9.0, 200.0])
     def test_closed_forms(self, x):
-        assert two_sided(x, 1) == pytest.approx(1 - 2 / np.pi * np.arctan(x), abs=1e-12)
-        assert two_sided(x, 2) == pytest.approx(1 - x / np.sqrt(2 + x * x), abs=1e-12)
+        one, two = (Uncertainty(1.0, {"blocks": Level(4.0, freedom)}).p_value(x) for freedom in (1, 2))
+        assert one == pytest.approx(1 - 2 / np.pi * np.arctan(x), abs=1e-12)
+        assert two == pytest.approx(1 - x / np.sqrt(2 + x * x), abs=1e-12)
+
+    @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.5, 0.5), (0.03, 0.97)])
+    @pytest.mark.parametrize("standard_error", [1e-9, 0.02, 3.0])
+    def test_the_p_value_of_the_half_width_is_one_minus_the_confidence(self, shares, standard_error):
+        levels = {"blocks": Level(shares[0], 1), "pretraining": Level(shares[1], 11.5)}
+        found = Uncertainty(standard_error, levels)
+        for confidence in (0.5, 0.95, 0.999):
+            assert found.p_value(found.half_width(confidence)) == pytest.approx(1 - confidence, rel=1e-9)
 
     def test_a_t_interval_where_only_seeds_vary(self):
         # scores 1, 2, 6: mean 3, standard error sqrt(7 / 3), t with 2 degrees of freedom 4.303

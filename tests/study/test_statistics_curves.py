@@ -3,7 +3,7 @@ import math
 import pytest
 
 from depthseg.study.convergence import area_under_curve, steps_to_share
-from depthseg.study.rates import halving_rounds, select_rate
+from depthseg.study.rates import select_rate
 
 
 class TestStepsToShare:
@@ -97,23 +97,3 @@ class TestSelectRate:
     def test_nothing_to_choose_from(self, table):
         with pytest.raises(ValueError, match="validation score"):
             select_rate(table)
-
-
-class TestHalvingRounds:
-    def test_half_goes_on_with_twice_the_seeds(self):
-        assert halving_rounds(8, 8) == [(8, 1), (4, 2), (2, 4), (1, 8)]
-
-    def test_no_more_seeds_than_asked(self):
-        assert halving_rounds(6, 3) == [(6, 1), (3, 2), (2, 3), (1, 3)]
-
-    def test_the_winner_gets_all_seeds(self):
-        assert halving_rounds(3, 6)[-1] == (1, 6)
-        assert halving_rounds(1, 6) == [(1, 6)]
-
-    def test_a_keep_near_one_ends(self):
-        assert [left for left, _ in halving_rounds(5, 2, keep=0.99)] == [5, 4, 3, 2, 1]
-
-    @pytest.mark.parametrize("wrong", [(0, 1, 0.5), (3, 0, 0.5), (3, 1, 0.0), (3, 1, 1.0)])
-    def test_out_of_range(self, wrong):
-        with pytest.raises(ValueError, match="at least 1"):
-            halving_rounds(*wrong)

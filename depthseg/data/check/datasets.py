@@ -12,7 +12,7 @@ import numpy as np
 
 from ..calibration import read_calibration
 from ..camvid import CamVid, read_camvid_labels, split_folders
-from ..clips import PictureFrames, find_clips, natural_order
+from ..clips import ImageFrames, find_clips, natural_order
 from ..film import looks_like_film
 from ..folder import divide_images, read_folder_depth, read_folder_labels, read_label_space, read_list
 from ..images import (
@@ -248,7 +248,7 @@ def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: f
         return
     findings: list[Finding] = []
     for clip in clips:
-        if isinstance(clip.frames, PictureFrames):
+        if isinstance(clip.frames, ImageFrames):
             folder = depth_folder and (depth_folder / clip.name if len(clips) > 1 else depth_folder)
             found = list(scan.run(clip.path, None, folder, IMAGE_SUFFIXES).values())
             readable = [finding for finding in found if finding.size]
