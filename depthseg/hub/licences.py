@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ..choices import did_you_mean
+from ..data import DATASETS
 
 OWN_TERMS = "other"
 """The Hub's identifier of every licence that has no identifier of its own."""
@@ -127,14 +128,6 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"nvidia/(mit-b[0-5]|segformer-b[0-5]-.+)", "nvidia-segformer"),
 )
 
-# Data sets of depthseg that are not the user's own; the table of data sets states the same licences.
-_DATA = {
-    "camvid": "cc-by-nc-4.0",
-    # Rendered by this package and therefore under its licence; weights only have to keep the notice.
-    "synthetic": "apache-2.0",
-    "synthetic_crops": "apache-2.0",
-}
-
 _KINDS = {"weights": "checkpoint", "data": "data set"}
 
 
@@ -162,7 +155,8 @@ def licence_of_data(name: str) -> Licence | None:
     Returns:
         None if it is unknown, as for a folder or video of the user.
     """
-    return LICENCES[_DATA[name]] if name in _DATA else None
+    licence = DATASETS[name].licence if name in DATASETS else ""
+    return LICENCES[licence] if licence else None
 
 
 def check_licence(chosen: Licence | None, sources: Sequence[Source]) -> list[str]:

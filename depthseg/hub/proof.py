@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .. import models
+from ..data import DATASETS
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import evaluate_images, json_scores, meters_of, sum_up
 from ..engine.predict import load_model
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 DRAWS = 2000
 BLOCK_LENGTH = 10
 """Consecutive images of a sequence that are resampled together, because neighbouring frames are similar."""
-
-SINGLE_SCENES = ("synthetic", "synthetic_crops")
-"""Data sets whose images are independent scenes."""
 
 TOLERANCE = 1e-3
 """By how much a score may differ from the record: machines round differently, and a pixel changes its class.
@@ -127,7 +125,7 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         meters = meters_of(model, dataset, alignment=alignment)
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
-        block_length = 1 if data in SINGLE_SCENES else BLOCK_LENGTH
+        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_film else 1
         arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
         per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
     else:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -15,12 +11,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-import depthseg
 from depthseg.engine.config import changed_options, compose_config, load_config
 from depthseg.engine.options import DataOptions, ModelOptions, RunConfig
 from depthseg.reading import literal
 from depthseg.reading.declared import declared, options_of
-from depthseg.recipes import recipes
 
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18}"
 
@@ -554,41 +548,3 @@ def test_sections_from_programs_follow_the_same_rule():
     below = {"model": {"pretrained": "x", "head_type": "monodepth2", "head_config": {"num_scales": 4}}}
     for top, left in (({"head_type": "segformer"}, None), ({"head_type": "monodepth2"}, {"num_scales": 4})):
         assert compose_config([("below", below), ("top", {"model": top})]).model.head_config == left
-
-
-ADDED = """
-from depthseg.engine.config import load_config
-from depthseg.engine.options import RunConfig
-from depthseg.reading import reference
-from depthseg.recipes import recipes
-
-assert {load_config(name).optim.lookahead for name in recipes()} == {5}
-line = "- `optim.lookahead` (a whole number of at least 1; default 5): Steps between two averages."
-assert line in reference(RunConfig).splitlines()
-try:
-    load_config("pretrain_folder", ["optim.lookahead=0"])
-except ValueError as error:
-    print(error)
-"""
-
-
-def test_a_new_option_is_declared_in_one_file_and_touches_no_recipe(tmp_path):
-    package = Path(depthseg.__file__).parent
-    shutil.copytree(package, tmp_path / "depthseg", ignore=shutil.ignore_patterns("__pycache__"))
-    recipe_folder = Path(next(iter(recipes().values())).path).parent
-    shutil.copytree(recipe_folder, tmp_path / "depthseg" / "configs", dirs_exist_ok=True)
-    options = tmp_path / "depthseg" / "engine" / "options.py"
-    text = options.read_text()
-    for line, new in (
-        ("        momentum: Momentum of SGD.\n", "        lookahead: Steps between two averages.\n"),
-        ("    momentum: NotNegative = 0.9\n", "    lookahead: PositiveCount = 5\n"),
-    ):
-        assert text.count(line) == 1
-        text = text.replace(line, line + new)
-    options.write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", ADDED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    sentence = "override 'optim.lookahead=0': optim.lookahead must be a whole number of at least 1, got 0."
-    assert done.stdout.strip() == sentence
