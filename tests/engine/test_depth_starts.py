@@ -176,7 +176,8 @@ def test_from_somebodys_depth_model_to_scores_on_a_folder(depth_anything, data_d
     processor = DepthSegImageProcessor.from_pretrained(run_dir / "model")
     assert (processor.image_mean, processor.image_std, processor.resample) == (MEAN, STD, 2)
     logged = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-    evaluate = ("evaluate", "--model", run_dir / "model", "--dataset", "folder", "--root", data_dir)
+    evaluate = ("evaluate", "--model", run_dir / "model", "--dataset", "folder", "--root", data_dir, "--json")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # evaluated where it was trained
     scores = json.loads(run(capsys, *evaluate))
+    assert (scores.pop("dataset"), scores.pop("split"), scores.pop("images") > 0) == ("folder", "val", True)
     assert scores.items() <= logged.items() and scores["mean_iou"] is not None

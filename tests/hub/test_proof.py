@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,7 +94,8 @@ def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, e
         devices.append(str(accelerator.device))
         return lambda: {"hole_l1": 0.5}
 
-    for name, stand_in in (("model_of", Placed), ("build_objective", Placed), ("Scorer", scorer)):
+    task = SimpleNamespace(predicts_maps=False, objective=Placed)
+    for name, stand_in in (("model_of", Placed), ("task_of", lambda config: task), ("Scorer", scorer)):
         monkeypatch.setattr(proof, name, stand_in)
     config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=reconstruction"])
     found = evaluate_checkpoint(config, runs["depth"] / "model")

@@ -50,11 +50,12 @@ def test_two_processes_are_counted_equal_one_and_are_scored_as_logged(tmp_path):
     assert names[0] == names[1] and len(names[0]) == 16 and not any(name.startswith("0016E5") for name in names[0])
     done = subprocess.run(
         [sys.executable, "-m", "depthseg.cli", "evaluate", "--model", tmp_path / "2" / "model"]
-        + ["--dataset", "camvid", "--root", CAMVID, "--split", "val"],
+        + ["--dataset", "camvid", "--root", CAMVID, "--split", "val", "--json"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=600,
     )
     printed = json.loads(done.stdout)
+    assert [printed.pop(name) for name in ("dataset", "split", "images")] == ["camvid", "val", 101]
     assert printed and all(lines[2][name] == value for name, value in printed.items())

@@ -70,7 +70,7 @@ def test_a_folder_of_frames_becomes_a_depth_network_and_a_motion_report(clip, tm
     assert names <= set(board.Tags()["images"])
     DepthSegForSemanticSegmentation.from_pretrained(run / "model", num_labels=2)
     with pytest.raises(SystemExit) as exit_info:
-        main(["evaluate", "--model", str(run / "model"), *EIGEN, "--root", str(tmp_path / "world")])
+        main(["evaluate", "--model", str(run / "model"), *EIGEN, "--root", str(tmp_path / "world"), "--json"])
     assert exit_info.value.code in (0, None)
     scores = json.loads(capsys.readouterr().out)
     assert (scores["alignment"], scores["crop"], scores["max_depth"]) == ("median", "garg", 80.0)
