@@ -186,15 +186,15 @@ def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[
     return _multiply(intrinsics.new_tensor(scale).expand_as(intrinsics), intrinsics)
 
 
-def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_area(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Downsample `(B, C, H, W)` to a size by averaging; images of this size are returned unchanged."""
-    shape = tuple(pictures.shape[-2:])
+    shape = tuple(images.shape[-2:])
     if shape == size:
-        return pictures
+        return images
     factor = shape[0] // size[0]
     if shape == (size[0] * factor, size[1] * factor):  # the same numbers in half of the time
-        return F.avg_pool2d(pictures, factor)
-    return F.interpolate(pictures, size=size, mode="area")
+        return F.avg_pool2d(images, factor)
+    return F.interpolate(images, size=size, mode="area")
 
 
 def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tensor, Tensor]:

@@ -118,11 +118,11 @@ class RunLog:
             for name, value in numbers.items():
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
 
-    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Show images uint8 `(H, W, 3)` in TensorBoard."""
         if self._board:
             for name, image in images.items():
-                self._board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+                self._board.add_image(f"images/{name}", image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Finish bar and event file."""

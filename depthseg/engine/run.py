@@ -155,7 +155,7 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
         data.hflip,
         data.crop_scale,
         data.colour_jitter,
-        crop_pixels=data.crop_pixels,
+        random_crop=data.random_crop,
         to_rgb=getattr(processor, "to_rgb", None),
         **task_of(config).transform_options(config),
     )
@@ -226,7 +226,7 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
             "run.overwrite=true to remove it, or another run.output_dir."
         )
     if (run_dir / "config.yaml").is_file():
-        changes = changed_options(load_config(run_dir / "config.yaml"), config, MAY_CHANGE)
+        changes = changed_options(load_config(run_dir / "config.yaml", is_record=True), config, MAY_CHANGE)
         if changes:
             raise ValueError(
                 f"The run in {run_dir} was started with other options, so it cannot be resumed with these: "

@@ -15,8 +15,8 @@ from ..data.transforms import TrainTransform
 from ..metrics import DepthErrors
 from .batches import Collate
 from .evaluation import default_depth_errors, evaluate_model, total
-from .monitor import colourise_monitor
 from .tasks import WITHOUT_TRUTH, is_self_supervised, task_of
+from .visualization import colourise_monitor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +34,7 @@ FLAT_SPREAD = 0.02
 FLAT_DEPTH = (
     "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in the first "
     "steps, until the pose network has converged. If it remains so, lower optim.lr; where the camera rotates by many "
-    "pixels a frame, set pretext.align=true, pretext.pyramid=true and pretext.auto_mask=false; "
+    "pixels a frame, set pretext.derotate=true, pretext.pyramid=true and pretext.auto_mask=false; "
     "`depthseg datasets doctor` reports whether the camera moves at all."
 )
 
@@ -107,9 +107,9 @@ class Scorer:
             return {}
         was_training = self.objective.training
         self.objective.eval()
-        pictures = colourise_monitor(self.objective.monitor(self.batch_of(self._dataset[0])))
+        images = colourise_monitor(self.objective.monitor(self.batch_of(self._dataset[0])))
         self.objective.train(was_training)
-        return pictures
+        return images
 
     def batch_of(self, sample: Sample, index: int = 0) -> dict[str, Tensor]:
         """The batch of one sample, on the device of the run; its holes depend on `index` alone."""

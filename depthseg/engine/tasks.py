@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..metrics import CategoryScores, FlowErrors, ReconstructionErrors
+from ..metrics import CategoryScores, FlowErrors, InpaintingErrors
 from ..models import (
     DepthSegForDepthEstimation,
     DepthSegForImageClassification,
@@ -20,10 +20,10 @@ from ..models import (
 )
 from ..pretext import (
     ClassificationObjective,
+    InpaintingObjective,
     LearnedCamera,
     OpticalFlowObjective,
     PhotometricLoss,
-    ReconstructionObjective,
     SelfSupervisedObjective,
     SupervisedObjective,
     build_pose_network,
@@ -164,7 +164,7 @@ def _depth_batch(config: RunConfig) -> BatchContent:
     if not is_self_supervised(config):
         return BatchContent({"labels": "depth"})
     return BatchContent(
-        pictures=True,
+        images=True,
         source_frames=tuple(pretext.source_frames) if "mono" in pretext.supervision else (),
         stereo="stereo" in pretext.supervision,
         intrinsics=pretext.intrinsics == "given",
@@ -186,7 +186,7 @@ def _depth_objective(config: RunConfig, model: nn.Module, train_set: SampleDatas
         # Of a video that is squeezed as it is read.
         aspect = train_set.pixel_aspect(0) if hasattr(train_set, "pixel_aspect") else 1.0
         camera = LearnedCamera(
-            pose_network.channels if pretext.intrinsics == "per_picture" else None,
+            pose_network.channels if pretext.intrinsics == "per_image" else None,
             pixel_aspect=aspect * config.data.size[0] / height * width / config.data.size[1],
         )
     smoothness = DEPTH_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
@@ -199,7 +199,7 @@ def _depth_objective(config: RunConfig, model: nn.Module, train_set: SampleDatas
         content.stereo,
         pretext.scale_consistency_weight,
         pretext.pyramid,
-        pretext.align,
+        pretext.derotate,
     )
 
 
@@ -217,7 +217,7 @@ def _has_depth(config: RunConfig, dataset: SampleDataset) -> bool:
 def _flow_objective(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> OpticalFlowObjective:
     pretext = config.pretext
     smoothness = FLOW_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
-    return OpticalFlowObjective(model, pretext.ssim_weight, smoothness, pretext.align)
+    return OpticalFlowObjective(model, pretext.ssim_weight, smoothness, pretext.derotate)
 
 
 def _has_flow(config: RunConfig, dataset: SampleDataset) -> bool:
@@ -238,7 +238,7 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _measure_inpainting(
-    meter: ReconstructionErrors, objective: nn.Module, batch: Mapping[str, Tensor], sample: Sample
+    meter: InpaintingErrors, objective: nn.Module, batch: Mapping[str, Tensor], sample: Sample
 ) -> None:
     meter.update(objective.model(batch["pixel_values"]).reconstruction, batch["image"], batch["holes"])
 
@@ -307,9 +307,9 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         "optical flow between two images",
         (Score("end_point_error", "end-point error", min, unit=" px"), WITHOUT_TRUTH),
         lambda config: BatchContent(
-            pictures=True,
+            images=True,
             source_frames=tuple(config.pretext.source_frames[:1]),
-            intrinsics=config.pretext.align,
+            intrinsics=config.pretext.derotate,
         ),
         _flow_objective,
         has_truth=_has_flow,
@@ -318,17 +318,17 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         needs_labels=False,
         tags=("optical-flow",),
     ),
-    "reconstruction": Task(
+    "inpainting": Task(
         DepthSegForImageReconstruction,
         "inpainting of masked regions",
         (Score("hole_l1", "L1 error on masked pixels", min),),
-        lambda config: BatchContent(pictures=True, holes=True),
-        lambda config, model, train_set: ReconstructionObjective(model, scale_weights=config.pretext.scale_weights),
+        lambda config: BatchContent(images=True, holes=True),
+        lambda config, model, train_set: InpaintingObjective(model, scale_weights=config.pretext.scale_weights),
         transform_options=lambda config: {
             "hole_share": tuple(config.pretext.hole_share),
             "hole_size": config.pretext.hole_size,
         },
-        meter=lambda model: ReconstructionErrors(),
+        meter=lambda model: InpaintingErrors(),
         measure=_measure_inpainting,
         needs_labels=False,
         pipeline="image-to-image",

@@ -19,8 +19,8 @@ from .record import JOINT
 if TYPE_CHECKING:
     from .facts import Facts
     from .licences import Licence, Source
-    from .proof import Evaluation
     from .record import Lineage, RunRecord, Stage
+    from .verify import Evaluation
 
 DEPTH_SCORES = tuple(score.name for score in TASKS["depth"].scores)
 
@@ -30,7 +30,7 @@ SUPERVISIONS = {
     "mono": "monocular video",
     "stereo": "stereo pairs",
     "mono_stereo": "stereo video",
-    "pictures": "none (self-supervised)",
+    "images": "none (self-supervised)",
 }
 
 DEPTH_MEANING = {
@@ -271,7 +271,7 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
 def _input(record: RunRecord) -> str:
     size = json.loads((record.model_dir / "preprocessor_config.json").read_text())["size"]
     whole, data = f"{size['height']} x {size['width']} pixels", record.config.data
-    return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.crop_pixels else whole
+    return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.random_crop else whole
 
 
 def _motion_sentence(record: RunRecord) -> str:

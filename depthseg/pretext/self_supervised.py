@@ -92,7 +92,7 @@ class SelfSupervisedObjective(nn.Module):
         pyramid: Compare each scale at half the resolution of the one before, as Monodepth does, instead of all at full
             resolution, as Monodepth2 does. Coarse images help if the camera rotates by many pixels per frame, at low
             cost; fine depth then tends to have holes in regions without texture.
-        align: Estimate camera rotations by image alignment (`find_turn`), use the pose network for the residual
+        derotate: Estimate camera rotations by image alignment (`find_turn`), use the pose network for the residual
             motion, and refine rotation and speed with the predicted depth (`refine_motion`).
 
     Raises:
@@ -109,7 +109,7 @@ class SelfSupervisedObjective(nn.Module):
         stereo: bool = False,
         scale_consistency_weight: float = 0.0,
         pyramid: bool = False,
-        align: bool = False,
+        derotate: bool = False,
     ) -> None:
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
@@ -134,7 +134,7 @@ class SelfSupervisedObjective(nn.Module):
         self.stereo = stereo
         self.scale_consistency_weight = scale_consistency_weight
         self.pyramid = pyramid
-        self.align = align
+        self.derotate = derotate
 
     @property
     def is_metric(self) -> bool:
@@ -260,7 +260,7 @@ class SelfSupervisedObjective(nn.Module):
         if self.source_frames:
             count = len(self.source_frames)
             frames = batch["source_pixel_values"][:, :count].unbind(1)
-            if self.align:
+            if self.derotate:
                 # All pairs as one batch: these images are small, so the overhead of a call dominates.
                 assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
                 assumed = repeat(assumed, count)
@@ -278,7 +278,7 @@ class SelfSupervisedObjective(nn.Module):
             for offset, *motion in zip(self.source_frames, rotation, translation, strict=True):
                 pose = pose_from_axis_angle(*motion)
                 poses.append(pose if offset > 0 else invert_pose(pose))
-            if self.align:
+            if self.derotate:
                 cameras = repeat(intrinsics, count)
                 pose = compose_poses(turn_of(turns, assumed, cameras), torch.cat(poses))
                 poses = list(set_right(pose, targets, sources, repeat(depth, count), cameras).chunk(count))

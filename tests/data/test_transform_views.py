@@ -14,9 +14,9 @@ from depthseg.data.transforms import TrainTransform
 SIZE = (96, 288)
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 WAYS = {
-    "patch": {"size": (64, 160), "hflip": 0.0, "crop_pixels": True},
+    "patch": {"size": (64, 160), "hflip": 0.0, "random_crop": True},
     "mirror": {"size": SIZE, "hflip": 1.0},
-    "mirrored patch": {"size": (64, 160), "hflip": 1.0, "crop_pixels": True},
+    "mirrored patch": {"size": (64, 160), "hflip": 1.0, "random_crop": True},
     "resize": {"size": (80, 200), "hflip": 0.0},
     "mirrored crop": {"size": (72, 192), "hflip": 1.0, "crop_scale": (0.6, 0.9)},
 }
@@ -31,7 +31,7 @@ def coded(height, width, **views):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("hflip", [0.0, 1.0])
-@pytest.mark.parametrize("options", [{"crop_scale": (0.3, 1.0)}, {"crop_pixels": True}], ids=["resized", "patch"])
+@pytest.mark.parametrize("options", [{"crop_scale": (0.3, 1.0)}, {"random_crop": True}], ids=["resized", "patch"])
 def test_intrinsics_say_from_where_each_pixel_was_taken(seed, hflip, options):
     sample = coded(231, 317)
     transform = TrainTransform((58, 93), hflip=hflip, **options)
@@ -45,7 +45,7 @@ def test_intrinsics_say_from_where_each_pixel_was_taken(seed, hflip, options):
     assert np.abs(x - found % 1000).max() < 0.5 + 1e-6
     assert np.abs(y - found // 1000).max() < 0.5 + 1e-6
     # All of the square is used: half a pixel more or less in the convention would be seen.
-    if not transform.crop_pixels:
+    if not transform.random_crop:
         assert 0.4 < (x - found % 1000).max() and (x - found % 1000).min() < -0.4
 
 
@@ -180,7 +180,7 @@ def test_flow_is_dropped_and_the_rest_stays():
 
 def test_a_patch_is_cut_out_as_it_is_and_reaches_every_place():
     sample = coded(30, 40)
-    transform = TrainTransform((20, 25), hflip=0, crop_pixels=True)
+    transform = TrainTransform((20, 25), hflip=0, random_crop=True)
     corners = set()
     for seed in range(600):
         out = transform(sample, np.random.default_rng(seed))
@@ -194,7 +194,7 @@ def test_a_patch_is_cut_out_as_it_is_and_reaches_every_place():
 
 def test_a_patch_as_large_as_the_picture_is_the_picture():
     sample = coded(30, 40)
-    out = TrainTransform((30, 40), hflip=0, crop_pixels=True)(sample, np.random.default_rng(0))
+    out = TrainTransform((30, 40), hflip=0, random_crop=True)(sample, np.random.default_rng(0))
     assert np.array_equal(out.image, sample.image)
 
 
@@ -256,7 +256,7 @@ def test_holes_move_nothing_else_and_the_generator_decides(street):
 def test_a_picture_smaller_than_the_patch_is_a_sentence(size):
     message = "'a' is 30 pixels high and 40 wide, too small to cut a patch of {} x {} out".format(*size)
     with pytest.raises(ValueError, match=message):
-        TrainTransform(size, crop_pixels=True)(coded(30, 40), np.random.default_rng(0))
+        TrainTransform(size, random_crop=True)(coded(30, 40), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

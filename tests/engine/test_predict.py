@@ -14,14 +14,14 @@ from depthseg.cli import main
 from depthseg.data import load_dataset
 from depthseg.data.images import read_depth
 from depthseg.data.label_spaces import CAMVID11, LabelSpace
-from depthseg.engine.pictures import (
+from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
+from depthseg.engine.visualization import (
     DEPTH_COLOURMAP,
     colourise_depth,
     colourise_inverse_depth,
     colourise_labels,
     overlay,
 )
-from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
 from depthseg.models import (
     DepthSegConfig,
     DepthSegForDepthEstimation,

@@ -26,8 +26,8 @@ from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts, read_facts
-from depthseg.hub.proof import check_loads_elsewhere
 from depthseg.hub.record import read_run, trace
+from depthseg.hub.verify import check_loads_elsewhere
 
 FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
 
@@ -183,7 +183,7 @@ def test_a_rival_of_depth_is_scored_again(tmp_path):
             None,
             [
                 *(
-                    "task=reconstruction",
+                    "task=inpainting",
                     "data.name=synthetic",
                     f"data.root={tmp_path / 'world'}",
                     "data.size=[32,64]",

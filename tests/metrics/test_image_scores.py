@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from depthseg.metrics import CategoryScores, ReconstructionErrors
+from depthseg.metrics import CategoryScores, InpaintingErrors
 
 
 def picture(value, height=2, width=4):
@@ -20,7 +20,7 @@ def test_reconstruction_by_hand():
     holes[1, 2] = True
     predicted = picture(0.4) + 0.1
     predicted[:, 1, 2] = 0.9
-    errors = ReconstructionErrors()
+    errors = InpaintingErrors()
     errors.update(predicted, picture(0.4), holes)
     scores = errors.compute()
     assert scores["l1"] == pytest.approx((0.5 + 7 * 0.1) / 8)
@@ -31,7 +31,7 @@ def test_reconstruction_by_hand():
 
 
 def test_a_perfect_picture_has_a_finite_psnr():
-    errors = ReconstructionErrors()
+    errors = InpaintingErrors()
     errors.update(picture(0.3), picture(0.3), torch.zeros(2, 4, dtype=torch.bool))
     scores = errors.compute()
     assert (scores["l1"], scores["psnr"]) == (0.0, 100.0)
@@ -43,7 +43,7 @@ def test_images_weigh_the_same_and_states_add_up():
     predicted, truth = (torch.rand(4, 3, 6, 5, generator=generator) for _ in range(2))
     holes = torch.rand(4, 6, 5, generator=generator) > 0.7
     holes[2] = False
-    batch, first, second = (ReconstructionErrors() for _ in range(3))
+    batch, first, second = (InpaintingErrors() for _ in range(3))
     batch.update(predicted, truth, holes)
     first.update(predicted[0], truth[0], holes[0])
     second.update(predicted[1:], truth[1:], holes[1:])
@@ -59,13 +59,13 @@ def test_images_weigh_the_same_and_states_add_up():
 def test_wrong_pictures_are_named():
     holes = torch.zeros(2, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"the mask \(4, 2\)"):
-        ReconstructionErrors().update(picture(0.0), picture(0.0), holes.T)
+        InpaintingErrors().update(picture(0.0), picture(0.0), holes.T)
     with pytest.raises(ValueError, match=r"the true image \(3, 2, 5\)"):
-        ReconstructionErrors().update(picture(0.0), picture(0.0, width=5), holes)
+        InpaintingErrors().update(picture(0.0), picture(0.0, width=5), holes)
     with pytest.raises(ValueError, match="not finite"):
-        ReconstructionErrors().update(picture(math.nan), picture(0.0), holes)
+        InpaintingErrors().update(picture(math.nan), picture(0.0), holes)
     with pytest.raises(ValueError, match="No image was evaluated"):
-        ReconstructionErrors().compute()
+        InpaintingErrors().compute()
 
 
 def test_categories_by_hand():

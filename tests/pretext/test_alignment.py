@@ -210,7 +210,7 @@ def objective_and_batch(aligned, camera=None):
     tiny = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
     model = DepthSegForDepthEstimation(DepthSegConfig(encoder_config=tiny)).eval()
     objective = SelfSupervisedObjective(
-        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, align=aligned
+        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, derotate=aligned
     )
     here = far_scene()
     sources = torch.stack([far_scene((-0.01, -0.04, 0.0)), far_scene((0.005, 0.03, 0.01))], 1)

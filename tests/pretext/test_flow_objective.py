@@ -172,7 +172,7 @@ def test_of_aligned_pictures_far_things_are_no_work_for_the_network():
     for index in (0, 1, 3, 4):
         batch, flow = turning_street(index)
         model = GivenFlow(torch.zeros_like(flow))
-        found, learned = OpticalFlowObjective(model, align=True).estimate(batch)[0]
+        found, learned = OpticalFlowObjective(model, derotate=True).estimate(batch)[0]
         assert not learned.any()
         depth = torch.from_numpy(render(0, index, (96, 128), outputs=("depth",))["depth"])[None]
         far = ~(depth < 50)  # metres; the sky has none
@@ -192,7 +192,7 @@ def test_what_a_turn_leaves_of_the_true_flow_gives_the_true_flow_and_its_loss():
     assert turn.norm() > 0.01
     grid = pixel_grid(96, 128)
     left = turned_pixels(-turn, camera, (grid + flow).float()) - grid  # the turn back
-    objective = OpticalFlowObjective(GivenFlow(left.float()), align=True)
+    objective = OpticalFlowObjective(GivenFlow(left.float()), derotate=True)
     torch.testing.assert_close(objective.estimate(batch)[0][0], flow.float(), atol=2e-3, rtol=0)
     plain = OpticalFlowObjective(GivenFlow(flow.float()))(batch)["photometric_loss"]
     assert objective(batch)["photometric_loss"].item() == pytest.approx(plain.item(), rel=1e-3)

@@ -162,7 +162,7 @@ def tiny_batch(count=2, sources=2, size=(32, 64)):
 def tiny_objective(pose="separate", camera=None, stereo=False, weight=0.0, model=None, frames=(-1, 1)):
     model = model or tiny_model()
     network = build_pose_network(pose, {"depth": 18, "width_factor": 0.125}, model.encoder.channels[-1])
-    if camera == "per_picture":
+    if camera == "per_image":
         camera = LearnedCamera(network.channels)
     elif camera == "one_camera":
         camera = LearnedCamera()
@@ -171,7 +171,7 @@ def tiny_objective(pose="separate", camera=None, stereo=False, weight=0.0, model
 
 
 @pytest.mark.parametrize("pose", ["separate", "shared", "posecnn"])
-@pytest.mark.parametrize("camera", [None, "one_camera", "per_picture"])
+@pytest.mark.parametrize("camera", [None, "one_camera", "per_image"])
 def test_every_trainable_parameter_gets_a_finite_gradient(pose, camera):
     objective = tiny_objective(pose, camera)
     parts = objective(tiny_batch())

@@ -66,7 +66,7 @@ def test_a_folder_of_frames_becomes_a_depth_network_and_a_motion_report(clip, tm
         *("curves.png", "panel.png", "motion.json", "warped.png")
     }
     board = EventAccumulator(str(run / "tensorboard")).Reload()
-    names = {f"pictures/{name}" for name in ("target", "warped", "disparity", "auto_mask", "error")}
+    names = {f"images/{name}" for name in ("target", "warped", "disparity", "auto_mask", "error")}
     assert names <= set(board.Tags()["images"])
     DepthSegForSemanticSegmentation.from_pretrained(run / "model", num_labels=2)
     with pytest.raises(SystemExit) as exit_info:

@@ -1,21 +1,26 @@
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from depthseg.data.label_spaces import CAMVID11
 from depthseg.engine.atomic import atomic_path
-from depthseg.engine.pictures import (
+from depthseg.engine.visualization import (
+    ERROR_LIMIT,
     blend_labels,
     class_shares,
     colourise_depth,
+    colourise_error,
     colourise_inverse_depth,
     colourise_labels,
+    colourise_monitor,
     colourise_predicted_depth,
+    image_of,
     legend_of,
     overlay,
+    write_image,
     write_labels,
-    write_picture,
 )
 
 SKY, ROAD, CAR = (CAMVID11.palette[CAMVID11.label2id[name]] for name in ("Sky", "Road", "Car"))
@@ -152,7 +157,7 @@ def test_an_overlay_of_ignored_pixels_has_no_legend() -> None:
 
 def test_sixteen_bit_pictures_keep_their_values(tmp_path) -> None:
     values = np.array([[0, 1, 256, 65535]], np.uint16)
-    write_picture(tmp_path / "depth.png", values)
+    write_image(tmp_path / "depth.png", values)
     assert np.array_equal(np.array(Image.open(tmp_path / "depth.png")), values)
 
 
@@ -167,3 +172,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file.txt": "new"}
+
+
+def test_every_kind_is_painted():
+    generator = torch.Generator().manual_seed(0)
+    image, disparity = torch.rand(3, 4, 6, generator=generator), torch.rand(2, 3, generator=generator)
+    error = torch.rand(4, 6, generator=generator)
+    maps = {
+        "target": image,
+        "warped": image.clone().requires_grad_(),
+        "disparity": disparity,
+        "error": error,
+        "auto_mask": error > 0.5,
+    }
+    images = colourise_monitor(maps)
+    assert list(images) == list(maps)
+    for name, painted in images.items():
+        assert painted.dtype == np.uint8 and painted.shape == ((2, 3, 3) if name == "disparity" else (4, 6, 3))
+    expected = (image * 255).round().permute(1, 2, 0).numpy()
+    assert all((images[name] == expected).all() for name in ("target", "warped"))
+    np.testing.assert_array_equal(images["disparity"], colourise_inverse_depth(disparity.double().numpy()))
+    np.testing.assert_array_equal(images["auto_mask"][..., 1], np.where(error > 0.5, 255, 0))
+
+
+def test_error_has_a_fixed_scale():
+    image = colourise_error(np.array([[0.0, ERROR_LIMIT / 2, ERROR_LIMIT, 1.0, np.nan, np.inf]]))
+    ends = [list(matplotlib.colormaps["inferno"](share, bytes=True)[:3]) for share in (0.0, 0.5, 1.0)]
+    assert image[0].tolist() == [ends[0], ends[1], ends[2], ends[2], ends[0], ends[2]]
+    brightness = colourise_error(np.linspace(0, ERROR_LIMIT, 20)[None]).sum(-1)[0]
+    assert brightness[0] < 10 and (np.diff(brightness.astype(int)) > 0).all()
+
+
+def test_numbers_out_of_range_do_not_wrap_around():
+    image = image_of(torch.tensor([-0.1, 1.2, float("nan")]).view(1, 1, 3).expand(3, 1, 3))
+    assert image[0, :, 0].tolist() == [0, 255, 0]
