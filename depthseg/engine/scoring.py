@@ -1,4 +1,4 @@
-"""Scoring a run while it goes on: each task by its own measure, and by its loss where the data hold no truth."""
+"""Evaluation of a run during training: each task by its own scores, or by its loss where the data have no truth."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import transformers
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..data import DATASETS, OWN_TERMS
+from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.tasks import TASKS, Score, task_of
 from .record import JOINT
@@ -156,7 +156,9 @@ class Card:
         stored = json.loads((record.model_dir / "config.json").read_text())
         architecture = stored["architectures"][0]
         auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
-        known_data = {name: entry.summary for name, entry in DATASETS.items() if entry.terms != OWN_TERMS} | facts.data
+        known_data = {
+            name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE
+        } | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
         return {
             "title": facts.title or self._name,

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ..data import DATASETS, OWN_TERMS
+from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.config import load_config
 from ..engine.motion import MOTION_FILE
@@ -234,7 +234,7 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
     """
     before, start = _before(config, run_dir)
     name, path = source_of(config.data)
-    own = name is None or name not in DATASETS or DATASETS[name].terms == OWN_TERMS
+    own = name is None or name not in DATASETS or DATASETS[name].licence == OWN_LICENCE
     stage = Stage(
         name=run_dir.resolve().name,
         task=config.task,

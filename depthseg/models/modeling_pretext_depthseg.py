@@ -1,4 +1,4 @@
-"""The rival pre-trainings: optical flow, inpainting and classification, on the same encoders and heads as depth.
+"""The other pre-training tasks: optical flow, inpainting and classification, on the same encoders and heads as depth.
 
 Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. Classification takes
 `labels` as every classifier of transformers does; the loss of the others is the business of an objective.

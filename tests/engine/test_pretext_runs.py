@@ -16,7 +16,7 @@ from depthseg.engine.run import train
 from depthseg.geometry import pixel_grid
 from depthseg.models import DepthSegForOpticalFlow, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.pretext import SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, stabilise, turned_pixels
+from depthseg.pretext.alignment import find_rotation, rotated_pixels, stabilise
 
 DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
 LEARNED = ("supervision=mono", "intrinsics=per_image")
@@ -107,7 +107,7 @@ def test_flat_depth_is_said(tiny, tmp_path, world, caplog, monkeypatch, flat):
 
 
 class Unmeasured:
-    """The world as a user's video has it: pictures and intrinsics, no truth."""
+    """The world as a user's video has it: images and intrinsics, no truth."""
 
     label_space = None
 
@@ -122,7 +122,7 @@ class Unmeasured:
 
 
 @pytest.mark.parametrize("task", ["depth", "flow"])
-def test_pictures_without_truth_are_scored_by_how_well_they_are_explained(tiny, tmp_path, world, task):
+def test_images_without_truth_are_scored_by_how_well_they_are_explained(tiny, tmp_path, world, task):
     options = ("supervision=mono",) if task == "depth" else ()
     config = tiny.tiny_pretext_config(tmp_path, task, *options)
     scores = scores_of(train(config, Unmeasured(world["train"]), Unmeasured(world["val"])))
@@ -170,7 +170,7 @@ def last_state(run):
     return load_file(run.run_dir / "checkpoints" / "step_4" / "model.safetensors")
 
 
-def test_patches_are_cut_and_whole_pictures_scored_as_they_are(tiny, tmp_path, world):
+def test_patches_are_cut_and_whole_images_scored_as_they_are(tiny, tmp_path, world):
     config = tiny.tiny_pretext_config(
         tmp_path, "depth", overrides=["data.size=[32,32]", "data.random_crop=true", "data.hflip=0"]
     )
@@ -212,7 +212,7 @@ def test_options_that_do_not_go_together(tiny, tmp_path, task, options, sentence
 
 
 class PartlyMeasured(Unmeasured):
-    """Depth of the second picture alone."""
+    """Depth of the second image alone."""
 
     def __getitem__(self, index):
         sample = self._world[index]
@@ -223,7 +223,7 @@ class PartlyMeasured(Unmeasured):
 
 
 @pytest.mark.parametrize("options", [("supervision=mono",), ()])
-def test_pictures_without_depth_are_left_out_of_the_score(tiny, tmp_path, world, options):
+def test_images_without_depth_are_left_out_of_the_score(tiny, tmp_path, world, options):
     scores = scores_of(
         train(tiny.tiny_pretext_config(tmp_path, "depth", *options), world["train"], PartlyMeasured(world["val"]))
     )
@@ -251,8 +251,8 @@ def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, w
 
 
 @torch.no_grad()
-def test_the_flow_of_aligned_pictures_is_scored_with_the_turn(tiny, tmp_path, world):
-    """By hand: the network's flow on pictures without the turn, and the turn on top."""
+def test_the_flow_of_aligned_images_is_scored_with_the_turn(tiny, tmp_path, world):
+    """By hand: the network's flow on images without the turn, and the turn on top."""
     with torch.enable_grad():
         run = train(tiny.tiny_pretext_config(tmp_path, "flow", "source_frames=[-1]", "derotate=true"), *world.values())
     model = DepthSegForOpticalFlow.from_pretrained(run.model_dir).eval()
@@ -261,13 +261,13 @@ def test_the_flow_of_aligned_pictures_is_scored_with_the_turn(tiny, tmp_path, wo
     for index in range(len(world["val"])):
         sample = world["val"][index]
         camera = torch.from_numpy(sample.intrinsics)[None].float()
-        pictures = sample.image, sample.frames[-1]
-        first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in pictures)
-        turn = find_turn(first, other, camera)
-        pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
+        images = sample.image, sample.frames[-1]
+        first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in images)
+        turn = find_rotation(first, other, camera)
+        pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in images]
         found = model(pixels[0], stabilise(pixels[1], turn, camera)).flow.double()
         grid = pixel_grid(32, 64)
-        turned = turned_pixels(turn, camera, grid + found) - grid
+        turned = rotated_pixels(turn, camera, grid + found) - grid
         truth = torch.from_numpy(sample.flow).permute(2, 0, 1)[None]
         for with_turn, flow in ((True, turned), (False, found)):
             errors[with_turn].append((flow - truth).norm(dim=1).nanmean().item())
@@ -280,7 +280,7 @@ def test_flow_to_another_frame_is_not_scored_by_the_flow_to_the_one_before(tiny,
     assert "end_point_error" not in scores and scores["photometric_loss"] > 0
 
 
-def test_whole_pictures_are_scored_where_patches_are_trained_on(tiny, tmp_path, world, monkeypatch):
+def test_whole_images_are_scored_where_patches_are_trained_on(tiny, tmp_path, world, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "depthseg.engine.scoring.Scorer.show", lambda scorer: seen.append(scorer.batch_of(world["val"][0])) or {}

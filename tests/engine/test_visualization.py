@@ -26,14 +26,14 @@ from depthseg.engine.visualization import (
 SKY, ROAD, CAR = (CAMVID11.palette[CAMVID11.label2id[name]] for name in ("Sky", "Road", "Car"))
 
 
-def colours_of(picture: np.ndarray) -> set[tuple[int, ...]]:
-    return {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+def colours_of(image: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
 
 
 def test_labels_take_their_palette_colours_and_ignored_is_black() -> None:
-    picture = colourise_labels(np.array([[0, 3], [255, 8]], np.int64), CAMVID11.palette)
-    assert picture.dtype == np.uint8
-    assert picture.tolist() == [[list(SKY), list(ROAD)], [[0, 0, 0], list(CAR)]]
+    image = colourise_labels(np.array([[0, 3], [255, 8]], np.int64), CAMVID11.palette)
+    assert image.dtype == np.uint8
+    assert image.tolist() == [[list(SKY), list(ROAD)], [[0, 0, 0], list(CAR)]]
 
 
 def test_ignored_is_black_even_where_the_palette_has_a_colour_for_it() -> None:
@@ -57,29 +57,29 @@ def test_label_png_keeps_ids_as_pixel_values_and_shows_palette_colours(tmp_path)
     labels = np.arange(12, dtype=np.int64).reshape(3, 4)
     labels[labels == 11] = 255
     write_labels(tmp_path / "new" / "labels.png", labels, CAMVID11.palette)
-    with Image.open(tmp_path / "new" / "labels.png") as picture:
-        assert picture.mode == "P"
-        assert np.array_equal(np.array(picture), labels)
-        shown = np.array(picture.convert("RGB")).reshape(-1, 3).tolist()
+    with Image.open(tmp_path / "new" / "labels.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.array(image), labels)
+        shown = np.array(image.convert("RGB")).reshape(-1, 3).tolist()
     assert shown == [list(colour) for colour in CAMVID11.palette] + [[0, 0, 0]]
 
 
 def test_depth_is_painted_by_its_inverse_and_unknown_is_black() -> None:
     depth = np.array([[1.0, 2.0, 0.0, np.nan], [4.0, -1.0, np.inf, 100.0]], np.float32)
-    picture = colourise_depth(depth)
+    image = colourise_depth(depth)
     colourmap = matplotlib.colormaps["plasma"]
     # Inverse depths 1, 0.5, 0.25 and 0.01: the 2nd percentile is 0.01 + 0.06 * 0.24, the 98th 0.5 + 0.94 * 0.5.
     low, high = 0.0244, 0.97
     shares = {(0, 0): 1.0, (0, 1): (0.5 - low) / (high - low), (1, 0): (0.25 - low) / (high - low), (1, 3): 0.0}
     for place, share in shares.items():
-        assert picture[place].tolist() == list(colourmap(share, bytes=True)[:3])
+        assert image[place].tolist() == list(colourmap(share, bytes=True)[:3])
     for place in ((0, 2), (0, 3), (1, 1), (1, 2)):
-        assert picture[place].tolist() == [0, 0, 0]
+        assert image[place].tolist() == [0, 0, 0]
 
 
 def test_known_depth_is_never_black_and_near_is_brighter_than_far() -> None:
-    picture = colourise_depth(np.linspace(1, 80, 500)[None])
-    brightness = picture[0].astype(int).sum(-1)
+    image = colourise_depth(np.linspace(1, 80, 500)[None])
+    brightness = image[0].astype(int).sum(-1)
     assert brightness.min() > 0
     assert brightness[0] > brightness[100] > brightness[-1]
 
@@ -102,7 +102,7 @@ def test_predicted_depth_is_painted_by_what_its_numbers_mean() -> None:
         assert brightness.min() > 0 and brightness[0] > brightness[20] > brightness[-1], depth_type
 
 
-def test_constant_and_wholly_unknown_depth_have_a_picture() -> None:
+def test_constant_and_wholly_unknown_depth_have_a_image() -> None:
     middle = tuple(matplotlib.colormaps["plasma"](0.5, bytes=True)[:3])
     assert colours_of(colourise_depth(np.full((4, 5), 7.0))) == {middle}
     assert colours_of(colourise_depth(np.zeros((4, 5)))) == {(0, 0, 0)}
@@ -130,11 +130,11 @@ def test_overlay_has_the_image_on_top_and_a_legend_of_the_present_classes_only(h
     labels = np.full((height, width), CAMVID11.label2id["Road"])
     labels[:5] = CAMVID11.label2id["Car"]
     labels[5:6] = 255
-    picture = overlay(image, labels, CAMVID11)
-    assert picture.shape[1] == zoom * width
+    painted = overlay(image, labels, CAMVID11)
+    assert painted.shape[1] == zoom * width
     blended = blend_labels(image, labels, CAMVID11.palette)
-    assert np.array_equal(picture[: zoom * height : zoom, ::zoom], blended)
-    legend = colours_of(picture[zoom * height :])
+    assert np.array_equal(painted[: zoom * height : zoom, ::zoom], blended)
+    legend = colours_of(painted[zoom * height :])
     assert {ROAD, CAR, (255, 255, 255)} <= legend
     absent = set(CAMVID11.palette) - {ROAD, CAR, SKY}  # the sky's grey also occurs at the edges of letters
     assert not absent & legend
@@ -143,8 +143,8 @@ def test_overlay_has_the_image_on_top_and_a_legend_of_the_present_classes_only(h
 
 def test_legend_flows_over_lines_and_stays_inside() -> None:
     labels = np.arange(11).repeat(50)[None].repeat(4, axis=0)
-    picture = overlay(np.zeros((4, 550, 3), np.uint8), labels, CAMVID11)
-    legend = picture[4:]
+    image = overlay(np.zeros((4, 550, 3), np.uint8), labels, CAMVID11)
+    legend = image[4:]
     assert set(CAMVID11.palette) <= colours_of(legend)
     assert colours_of(legend[:, -2:]) == {(255, 255, 255)}, "text runs into the right edge"
     assert colours_of(legend[-2:]) == {(255, 255, 255)}, "text runs into the lower edge"
@@ -155,7 +155,7 @@ def test_an_overlay_of_ignored_pixels_has_no_legend() -> None:
     assert np.array_equal(overlay(image, np.full((20, 500), 255), CAMVID11), image)
 
 
-def test_sixteen_bit_pictures_keep_their_values(tmp_path) -> None:
+def test_sixteen_bit_images_keep_their_values(tmp_path) -> None:
     values = np.array([[0, 1, 256, 65535]], np.uint16)
     write_image(tmp_path / "depth.png", values)
     assert np.array_equal(np.array(Image.open(tmp_path / "depth.png")), values)

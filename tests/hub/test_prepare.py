@@ -380,7 +380,7 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("task", TASKS | PRETEXT_TASKS)
 def test_models_of_every_task_load_elsewhere(task, tmp_path):
-    """The one that takes two pictures too, for which transformers has no Auto class."""
+    """The one that takes two images too, for which transformers has no Auto class."""
     tiny_model(task).save_pretrained(tmp_path)
     DepthSegImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
     check_loads_elsewhere(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from hub.tiny_runs import tiny_runs
 
 from depthseg.engine.config import load_config
-from depthseg.hub import proof
+from depthseg.hub import verify
 from depthseg.hub.verify import compare_scores, evaluate_checkpoint
 from depthseg.models import DepthSegForSemanticSegmentation, DepthSegImageProcessor
 
@@ -94,7 +94,7 @@ def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, e
         return lambda: {"hole_l1": 0.5}
 
     for name, stand_in in (("model_of", Placed), ("build_objective", Placed), ("Scorer", scorer)):
-        monkeypatch.setattr(proof, name, stand_in)
+        monkeypatch.setattr(verify, name, stand_in)
     config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=inpainting"])
     found = evaluate_checkpoint(config, runs["depth"] / "model")
     assert devices == [expected] * 3 and found.scores == {"hole_l1": 0.5} and len(found.names) == 12
