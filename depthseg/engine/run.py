@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
-from .atomic import replace_folder
+from .atomic import atomic_folder
 from .batches import Collate, StreamDataset, micro_batches
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
@@ -303,11 +303,9 @@ def _assemble(
 
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
-        partial = run_dir / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        replace_folder(partial, run_dir / "model")
+        with atomic_folder(run_dir / "model") as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
 
     if checkpoint is not None and accelerator.is_main_process:
         restore_selected(checkpoint, run_dir, save_model)

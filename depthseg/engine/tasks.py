@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.subsets import evenly_spaced
 from ..metrics import CategoryScores, FlowErrors, InpaintingErrors
 from ..models import (
     DepthSegForDepthEstimation,
@@ -148,12 +148,11 @@ def _require_one_class(train_set: SampleDataset) -> None:
     space = train_set.label_space
     if space is None or not space.one_class:
         return
-    count = min(len(train_set), LABEL_MAPS_EXAMINED)
-    chosen = np.linspace(0, len(train_set) - 1, count).round().astype(int)
-    label_maps = (train_set[int(index)].labels for index in chosen)
+    chosen = evenly_spaced(len(train_set), LABEL_MAPS_EXAMINED)
+    label_maps = (train_set[index].labels for index in chosen)
     if not any(labels is not None and (labels == 1).any() for labels in label_maps):
         raise ValueError(
-            f"None of {count} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
+            f"None of {len(chosen)} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
             f"often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. `depthseg "
             "datasets check` prints a command that does it."
         )

@@ -156,9 +156,8 @@ class Card:
         stored = json.loads((record.model_dir / "config.json").read_text())
         architecture = stored["architectures"][0]
         auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
-        known_data = {
-            name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE
-        } | facts.data
+        published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
+        known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
         return {
             "title": facts.title or self._name,
