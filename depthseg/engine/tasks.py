@@ -152,9 +152,9 @@ def _require_one_class(train_set: SampleDataset) -> None:
     label_maps = (train_set[index].labels for index in chosen)
     if not any(labels is not None and (labels == 1).any() for labels in label_maps):
         raise ValueError(
-            f"None of {len(chosen)} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
-            f"often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. `depthseg "
-            "datasets check` prints a command that does it."
+            f"None of {len(chosen)} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks "
+            f"are often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. "
+            "`depthseg datasets check` prints a command that does it."
         )
 
 
