@@ -61,17 +61,16 @@ def back_project(depth: Tensor, intrinsics: Tensor, pixels: Tensor | None = None
     return torch.stack([x * depth, y * depth, depth], 1)
 
 
-def project(points: Tensor, intrinsics: Tensor, eps: float = MIN_DEPTH) -> tuple[Tensor, Tensor]:
+def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """Project points to the pixels of a camera.
 
     Args:
         points: `(B, 3, H, W)`, metres in the axes of the camera.
         intrinsics: `(B, 3, 3)`.
-        eps: Metres; points with a depth of at most this are behind the camera.
 
     Returns:
-        Pixels `(B, 2, H, W)` and depth `(B, H, W)` in metres. Points behind the camera keep their depth, and their
-        pixel is `NOWHERE`, without a gradient.
+        Pixels `(B, 2, H, W)` and depth `(B, H, W)` in metres. Points with a depth of at most `MIN_DEPTH` are
+        behind the camera: they keep their depth, and their pixel is `NOWHERE`, without a gradient.
 
     Raises:
         ValueError: If the shapes are inconsistent.
@@ -80,7 +79,7 @@ def project(points: Tensor, intrinsics: Tensor, eps: float = MIN_DEPTH) -> tuple
     _check_shape("intrinsics", intrinsics, (len(points), 3, 3))
     fx, fy, cx, cy, skew = _parts(intrinsics)
     depth = points[:, 2]
-    ahead = depth > eps
+    ahead = depth > MIN_DEPTH
     # A harmless divisor for points behind the camera: infinity times a zero gradient would be NaN.
     divisor = torch.where(ahead, depth, 1.0)
     x, y = points[:, 0] / divisor, points[:, 1] / divisor
@@ -186,15 +185,15 @@ def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[
     return _multiply(intrinsics.new_tensor(scale).expand_as(intrinsics), intrinsics)
 
 
-def resize_area(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_area(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Downsample `(B, C, H, W)` to a size by averaging; images of this size are returned unchanged."""
-    shape = tuple(pictures.shape[-2:])
+    shape = tuple(images.shape[-2:])
     if shape == size:
-        return pictures
+        return images
     factor = shape[0] // size[0]
     if shape == (size[0] * factor, size[1] * factor):  # the same numbers in half of the time
-        return F.avg_pool2d(pictures, factor)
-    return F.interpolate(pictures, size=size, mode="area")
+        return F.avg_pool2d(images, factor)
+    return F.interpolate(images, size=size, mode="area")
 
 
 def warp(source: Tensor, pixels: Tensor, padding: str = "border") -> tuple[Tensor, Tensor]:

@@ -6,13 +6,19 @@ which says in one line what it is for.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from .choices import did_you_mean
 from .reading import Written, read_with_bases
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = (".yaml", ".yml")
+
+FORMER_NAMES = {"pretrain_synthetic_reconstruction": "pretrain_synthetic_inpainting"}
+"""Former name of a recipe -> the name now. Users may write it for one version, with a warning."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ def find_recipe(name: str) -> Recipe:
         FileNotFoundError: No recipe has this name; near names are given.
     """
     known = recipes()
+    if name in FORMER_NAMES:
+        old, name = name, FORMER_NAMES[name]
+        logger.warning("The recipe %s is called %s now; the old name goes with the next version.", old, name)
     if name not in known:
         raise FileNotFoundError(
             f"There is no recipe {name!r}, and no file of that name.{did_you_mean(name, known)} "
@@ -79,7 +88,7 @@ def config_path(config: str | Path, folder: str | Path = ".") -> Path:
     if path.is_file():
         return path
     if Path(config).suffix in SUFFIXES or len(Path(config).parts) != 1:
-        name = Path(config).stem
+        name = FORMER_NAMES.get(Path(config).stem, Path(config).stem)
         hint = f" Recipes go by their name alone: {name}." if name in recipes() else ""
         raise FileNotFoundError(f"There is no configuration file {path}.{hint}")
     return find_recipe(str(config)).path

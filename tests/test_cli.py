@@ -200,7 +200,7 @@ def test_the_installed_command_starts():
 def test_datasets_list_names_every_row(capsys):
     assert run("datasets", "list") == 0
     printed = capsys.readouterr().out
-    assert DATASETS and all(name in printed and entry.terms in printed for name, entry in DATASETS.items())
+    assert DATASETS and all(name in printed and entry.licence in printed for name, entry in DATASETS.items())
 
 
 def test_datasets_check_counts_and_finds_fault(data_dir, capsys):

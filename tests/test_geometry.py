@@ -65,16 +65,16 @@ def test_there_and_back_by_a_loop(size):
         )
 
 
-def bilinear(picture, x, y, padding):
-    """One value of a picture (h, w) at (x, y), from the definition: four neighbours, weighed by nearness."""
-    height, width = picture.shape
+def bilinear(image, x, y, padding):
+    """One value of an image (h, w) at (x, y), from the definition: four neighbours, weighed by nearness."""
+    height, width = image.shape
     if padding == "border":
         x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
     total = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):
             if 0 <= row < height and 0 <= column < width:
-                total += (1 - abs(x - column)) * (1 - abs(y - row)) * picture[row, column]
+                total += (1 - abs(x - column)) * (1 - abs(y - row)) * image[row, column]
     return total
 
 
@@ -85,7 +85,7 @@ def test_warp_by_a_loop(size, padding):
     pixels = torch.stack(
         [rand(2, 5, 6, seed=1, low=-3, high=size[1] + 2), rand(2, 5, 6, seed=2, low=-3, high=size[0] + 2)], 1
     )
-    pixels[0, :, 0, 0] = torch.tensor([-0.5, size[0] - 0.5])  # a corner of the picture, still inside
+    pixels[0, :, 0, 0] = torch.tensor([-0.5, size[0] - 0.5])  # a corner of the image, still inside
     warped, inside = g.warp(source, pixels, padding)
     assert warped.shape == (2, 3, 5, 6) and inside.shape == (2, 5, 6)
     assert inside[0, 0, 0] and not inside.all()
@@ -95,8 +95,8 @@ def test_warp_by_a_loop(size, padding):
         assert inside[b, i, j] == (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)
 
 
-def test_a_resized_picture_fits_its_scaled_intrinsics():
-    """The picture x + 2 y, resized by torch, shows the same at the pixel where the same ray comes through."""
+def test_a_resized_image_fits_its_scaled_intrinsics():
+    """The image x + 2 y, resized by torch, shows the same at the pixel where the same ray comes through."""
     size, new_size = (12, 20), (30, 25)
     intrinsics = random_cameras(1)
     x, y = g.pixel_grid(*size, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_occlusion_of_two_walls_is_that_of_a_z_buffer():
     height, width, near, far = 9, 24, 5, 2
     disparity = np.full((height, width), far)
     disparity[2:7, 8:14] = near
-    nearest = np.full((height, width), far)  # the right picture, painted from the left one, walls without end
+    nearest = np.full((height, width), far)  # the right image, painted from the left one, walls without end
     nearest[2:7, 8 - near : 14 - near] = near
     hidden = np.zeros((height, width), bool)
     for y, x in np.ndindex(height, width):

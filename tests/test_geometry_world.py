@@ -67,7 +67,7 @@ def cameras_of(pair):
 
 
 def at_the_border(pixels):
-    """Which of the pixels (B, 2, H, W) lie within one pixel of the border of a picture of `SIZE`, or beyond."""
+    """Which of the pixels (B, 2, H, W) lie within one pixel of the border of an image of `SIZE`, or beyond."""
     x, y = pixels.unbind(1)
     return (x < 0.5) | (x > SIZE[1] - 1.5) | (y < 0.5) | (y > SIZE[0] - 1.5)
 
@@ -113,7 +113,7 @@ def test_flow_of_a_batch_from_what_the_world_returns(name, step, dtype):
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_the_mask_ends_where_the_picture_ends(other):
+def test_the_mask_ends_where_the_image_ends(other):
     left = 0
     for scene in SCENES:
         pair = still_pair(*scene, other)
@@ -121,7 +121,7 @@ def test_the_mask_ends_where_the_picture_ends(other):
         assert torch.equal(mask[pair["still"]], pair["inside"][pair["still"]])
         assert not mask[~pair["depth"].isfinite()].any()
         left += (pair["still"] & ~pair["inside"]).sum()
-    assert left > {"next": 1000, "previous": 10, "right": 300}[other]  # driving back, little leaves the picture
+    assert left > {"next": 1000, "previous": 10, "right": 300}[other]  # driving back, little leaves the image
 
 
 def test_right_view_is_one_disparity_aside():
@@ -138,7 +138,7 @@ def test_right_view_is_one_disparity_aside():
 
 @pytest.mark.parametrize(("seed", "index"), SCENES)
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_smooth_picture_is_rebuilt(seed, index, other):
+def test_a_smooth_image_is_rebuilt(seed, index, other):
     """Sampling the linear function x + 2 y of the source gives it at the world's own pixels, exactly."""
     pair = still_pair(seed, index, other)
     x, y = g.pixel_grid(*SIZE, dtype=torch.float64)

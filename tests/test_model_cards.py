@@ -30,6 +30,7 @@ HUB_TASKS = {"image-segmentation", "depth-estimation", "image-classification", "
 SHOWN = {"mIoU": "mean_iou", "pixel accuracy": "pixel_accuracy", "mean class accuracy": "mean_accuracy"}
 SHOWN |= {"AbsRel": "abs_rel", "RMSE": "rmse", "delta < 1.25": "delta1", "accuracy": "accuracy"}
 SHOWN |= {"depth AbsRel": "abs_rel", "depth delta < 1.25": "delta1", "photometric loss": "photometric_loss"}
+FORMER_TASKS = {"reconstruction": "inpainting"}
 SHOWN |= {"end-point error": "end_point_error", "L1 error on masked pixels": "hole_l1"}
 
 
@@ -109,14 +110,14 @@ def test_training_is_told_as_it_was(name):
     for stage in stages:
         (row,) = re.findall(rf"^\| {stage['name']} \| .*$", text, re.MULTILINE)
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert (cells[2], cells[4]) == (stage["task"], stage["data"])
+        assert (cells[2], cells[4]) == (FORMER_TASKS.get(stage["task"], stage["task"]), stage["data"])
         assert cells[1] == (f"`{stage['start']}`" if stage["start"] else "random weights")
         assert [int(cell) for cell in cells[-3:]] == [stage["steps"], stage["batch_size"], stage["seed"]]
     last = stages[-1]
     assert (last["task"], last["steps"]) == (config["task"], config["schedule"]["steps"])
     assert (last["batch_size"], last["seed"]) == (config["optim"]["batch_size"], config["run"]["seed"])
     height, width = config["data"]["size"]
-    if config["data"]["crop_pixels"]:
+    if load_config(training / "config.yaml", is_record=True).data.random_crop:
         assert f"input 64 x 192 pixels, trained on patches of {height} x {width}." in text
     else:
         assert f"input {height} x {width} pixels.\n" in text
@@ -168,7 +169,7 @@ def test_commands_make_what_the_record_says(name):
     words = next(words for words in map(shlex.split, reversed(facts["commands"])) if words[1] != "publish")
     assert words[:2] in (["depthseg", "pretrain"], ["depthseg", "finetune"])
     named = load_config(words[words.index("--config") + 1], [word for word in words if "=" in word]).to_dict()
-    ran = load_config(CARDS / name / "training" / "config.yaml").to_dict()
+    ran = load_config(CARDS / name / "training" / "config.yaml", is_record=True).to_dict()
     for options in (named, ran):
         options["run"] = {key: options["run"][key] for key in ("seed", "precision", "select")}
         options["data"] |= {"root": None, "video": options["data"]["video"] and Path(options["data"]["video"]).name}
@@ -199,8 +200,8 @@ def test_snippets_run_where_depthseg_cannot_be_imported(name, tmp_path):
     config = models.DepthSegConfig.from_pretrained(CARDS / name)
     getattr(models, config.architectures[0])(config).save_pretrained(tmp_path / "model")
     models.DepthSegImageProcessor.from_pretrained(CARDS / name).save_pretrained(tmp_path / "model")
-    for picture in ("street.png", "street_before.png"):
-        Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / picture)
+    for image in ("street.png", "street_before.png"):
+        Image.fromarray(np.full((70, 130, 3), 90, np.uint8)).save(tmp_path / image)
     assert run_snippet(name, tmp_path / "model", tmp_path)
 
 

@@ -48,15 +48,15 @@ def test_quickstart_keeps_its_promises(tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A segmenter as a run saves it, a copy of it, and a picture."""
+    """A segmenter as a run saves it, a copy of it, and an image."""
     torch.manual_seed(0)
     encoder = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
     model = DepthSegForSemanticSegmentation(DepthSegConfig(encoder_config=encoder, num_labels=11))
     model.save_pretrained(tmp_path / "run")
     DepthSegImageProcessor(size={"height": 64, "width": 192}).save_pretrained(tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    picture = np.random.default_rng(0).integers(0, 256, (64, 192, 3), np.uint8)
-    return tmp_path / "copy", tmp_path / "run", Sample("noise", picture)
+    image = np.random.default_rng(0).integers(0, 256, (64, 192, 3), np.uint8)
+    return tmp_path / "copy", tmp_path / "run", Sample("noise", image)
 
 
 def test_the_reloaded_checkpoint_is_compared_on_one_device(checkpoint, monkeypatch):

@@ -115,12 +115,12 @@ PRE_TRAININGS = {
     "mono_stereo": "video of a stereo rig",
     "mono_learned_intrinsics": "video, focal length learned, median aligned",
     "classification": "classification of objects",
-    "reconstruction": "inpainting",
+    "inpainting": "inpainting",
     "flow": "optical flow, images aligned",
 }
 OWN_SCORES = {
     "classification": ("accuracy {}", "accuracy"),
-    "reconstruction": ("L1 in the holes {}", "hole_l1"),
+    "inpainting": ("L1 in the holes {}", "hole_l1"),
     "flow": ("end-point error {} px, photometric loss {}", "end_point_error", "photometric_loss"),
     "mono_learned_intrinsics": ("focal length off by {}", "focal_error"),
 }

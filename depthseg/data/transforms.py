@@ -91,7 +91,7 @@ class TrainTransform:
         crop_scale: Range of the crop's share of the height and width, 0 < low <= high <= 1; (1, 1) = whole image.
         colour_jitter: Brightness, contrast and saturation are changed in random order, each by a factor drawn from
             [1 - j, 1 + j]; 0 <= j <= 1.
-        crop_pixels: Cut a random patch of `size` out of the image as it is: nothing is resized.
+        random_crop: Cut a random patch of `size` out of the image as it is: nothing is resized.
         hole_share: Range of the share of pixels that get a hole around them, 0 <= low <= high <= 1; None = `holes`
             stays None.
         hole_size: Side of the square holes in pixels, at least 1; an even one reaches farther up and left.
@@ -106,7 +106,7 @@ class TrainTransform:
         crop_scale: Sequence[float] = (1.0, 1.0),
         colour_jitter: float = 0.0,
         *,
-        crop_pixels: bool = False,
+        random_crop: bool = False,
         hole_share: Sequence[float] | None = None,
         hole_size: int = 7,
         to_rgb: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -115,7 +115,7 @@ class TrainTransform:
         self.hflip = hflip
         self.crop_scale = tuple(crop_scale)
         self.colour_jitter = colour_jitter
-        self.crop_pixels = crop_pixels
+        self.random_crop = random_crop
         self.hole_share = None if hole_share is None else tuple(hole_share)
         self.hole_size = hole_size
         self.to_rgb = to_rgb
@@ -175,11 +175,11 @@ class TrainTransform:
         low, high = self.crop_scale
         share = low + (high - low) * rng.random()
         place = rng.random(2)
-        if self.crop_pixels:
+        if self.random_crop:
             if size[0] < self.size[0] or size[1] < self.size[1]:
                 raise ValueError(
                     f"Image {sample.name!r} is {size[0]} pixels high and {size[1]} wide, too small to cut a patch of "
-                    f"{self.size[0]} x {self.size[1]} out of it; set a smaller size, or crop_pixels=false."
+                    f"{self.size[0]} x {self.size[1]} out of it; set a smaller size, or random_crop=false."
                 )
             top, left = (int(p * (n - m + 1)) for p, n, m in zip(place, size, self.size, strict=True))
             return left, top, left + self.size[1], top + self.size[0]

@@ -44,7 +44,7 @@ class BatchContent:
 
     Attributes:
         truth: Name in the batch -> attribute of the samples: `labels`, `depth` or `category`.
-        pictures: Whether it compares images, which colour jitter must not have touched.
+        images: Whether it compares images, which colour jitter must not have touched.
         source_frames: Offsets in time of the frames that it compares with.
         stereo: Whether it compares with the other camera of a pair.
         intrinsics: Whether it asks for the camera's intrinsics.
@@ -52,7 +52,7 @@ class BatchContent:
     """
 
     truth: Mapping[str, str] = field(default_factory=dict)
-    pictures: bool = False
+    images: bool = False
     source_frames: tuple[int, ...] = ()
     stereo: bool = False
     intrinsics: bool = False
@@ -88,14 +88,14 @@ class Collate:
         batch = {"pixel_values": self._scale(images)}
         batch |= {key: torch.from_numpy(_stack(samples, kind)) for key, kind in content.truth.items()}
         clean = [sample.clean or sample for sample in samples]
-        if content.pictures:
+        if content.images:
             batch["image"] = _to_unit(np.stack([sample.image for sample in clean]))
         if content.source_frames or content.stereo:
             shape = (len(samples), -1)
-            jittered = [picture for sample in samples for picture in self._sources(sample)]
+            jittered = [image for sample in samples for image in self._sources(sample)]
             batch["source_pixel_values"] = self._scale(jittered).unflatten(0, shape)
-            pictures = [picture for sample in clean for picture in self._sources(sample)]
-            batch["source_images"] = _to_unit(np.stack(pictures)).unflatten(0, shape)
+            images = [image for sample in clean for image in self._sources(sample)]
+            batch["source_images"] = _to_unit(np.stack(images)).unflatten(0, shape)
         if content.intrinsics:
             intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
             batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
@@ -107,10 +107,10 @@ class Collate:
             batch["holes"] = torch.from_numpy(np.stack([sample.holes for sample in samples]))
         return batch
 
-    def _scale(self, pictures: list[np.ndarray]) -> Tensor:
+    def _scale(self, images: list[np.ndarray]) -> Tensor:
         # The transform has applied the processor's range of values; once is enough.
         on_scale = {"value_range": (0, 255)} if hasattr(self._processor, "value_range") else {}
-        return self._processor(images=pictures, do_resize=False, return_tensors="pt", **on_scale)["pixel_values"]
+        return self._processor(images=images, do_resize=False, return_tensors="pt", **on_scale)["pixel_values"]
 
     def _sources(self, sample: Sample) -> list[np.ndarray]:
         missing = [offset for offset in self._content.source_frames if offset not in sample.frames]
@@ -142,15 +142,15 @@ def _erased(sample: Sample) -> np.ndarray:
     )
 
 
-def _to_unit(pictures: np.ndarray) -> Tensor:
+def _to_unit(images: np.ndarray) -> Tensor:
     """Images `(N, H, W, 3)` from 0 to 255 as float32 `(N, 3, H, W)` in [0, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 255
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 UNCALIBRATED = (
     "the intrinsics of its camera: give a calibration (data.options.calibration, or calib.txt beside the frames), or "
     "do without: depth learns the focal length with pretext.intrinsics=one_camera, and flow takes images as they "
-    "are with pretext.align=false"
+    "are with pretext.derotate=false"
 )
 
 _TRUTHS = {

@@ -104,7 +104,7 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
     """
     options, labels = config.model, task_of(config).model_options(config, train_set)
     # Patches are cut, never resized, so that whole images are to be seen as they are, too.
-    height, width = train_set[0].image.shape[:2] if config.data.crop_pixels else config.data.size
+    height, width = train_set[0].image.shape[:2] if config.data.random_crop else config.data.size
     size = {"height": height, "width": width}
     if options.pretrained is None:
         model = task_of(config).model_class(model_config(options, labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,24 @@ from ..reading import (
     merged,
     no_problems,
     read_override,
+    renamed,
     typed,
     written,
 )
 from ..recipes import read_config
-from .options import RunConfig
-from .rules import broken_rules
+from .options import FORMER_NAMES, RunConfig
+from .validation import find_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "optim.lr=1e-4"
 """An override for messages."""
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), is_record: bool = False) -> RunConfig:
     """Read a YAML file, apply overrides, check everything.
 
     A file may begin with `base: OTHER.yaml`, a path relative to it, or with `base: RECIPE`, and then says only what it
@@ -44,30 +48,37 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Args:
         path: YAML file with the sections of `RunConfig`, or name of a recipe; None = the defaults.
         overrides: Such as `optim.lr=1e-4` or `data.size=[96,320]`; later ones win.
+        is_record: Whether depthseg wrote the file, so that former names of options are read without a warning.
 
     Raises:
         FileNotFoundError: No such file or recipe.
         ValueError: Not YAML, an unknown option (the nearest known one is named), a wrong type or a wrong value.
     """
-    return _composed([] if path is None else read_config(path), overrides)
+    return _composed([] if path is None else read_config(path), overrides, is_record)
 
 
-def compose_config(layers: Sequence[tuple[str, Any]], overrides: Sequence[str] = ()) -> RunConfig:
+def compose_config(
+    layers: Sequence[tuple[str, Any]], overrides: Sequence[str] = (), is_record: bool = False
+) -> RunConfig:
     """Put sections of options on top of one another, apply overrides, check everything; see `load_config`.
 
     Args:
         layers: Where each comes from, for messages, and its sections; later ones win.
         overrides: As in `load_config`.
+        is_record: As in `load_config`.
 
     Raises:
         ValueError: As `load_config`.
     """
-    return _composed([written(values, source) for source, values in layers], overrides)
+    return _composed([written(values, source) for source, values in layers], overrides, is_record)
 
 
-def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
+def _composed(files: Sequence[Written], overrides: Sequence[str], is_record: bool) -> RunConfig:
     layers = [[Change(file, depth=0)] for file in files]
     layers.append([read_override(text, RunConfig, EXAMPLE) for text in overrides])
+    layers, old_names = renamed(layers, RunConfig, {RunConfig: FORMER_NAMES})
+    for sentence in () if is_record else old_names:
+        logger.warning(sentence)
     given = defaults = written(RunConfig().to_dict(), "the default")
     reader = TypeReader(interpolates=True, help="`depthseg recipes --options` explains every option.")
     for layer in layers:
@@ -79,7 +90,7 @@ def _composed(files: Sequence[Written], overrides: Sequence[str]) -> RunConfig:
     given = interpolated(given, reader.read(given, RunConfig), reader.problems)
     no_problems(reader.problems)
     config = built(RunConfig, typed(given, RunConfig))
-    no_problems(broken_rules(config))
+    no_problems(find_problems(config))
     return config
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from ..data.subsets import evenly_spaced
 from ..geometry import correspond, pose_from_axis_angle, scale_intrinsics, warp
 from ..metrics import chain_poses, straight_line, trajectory_errors
-from .grad_cam import evaluation_mode
-from .monitor import ERROR_LIMIT, colourise_error, image_of
+from .evaluation import evaluation_mode
 from .records import write_json
 from .report import write_panel
+from .visualization import ERROR_LIMIT, colourise_error, image_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,10 +23,21 @@ from ..reading import (
     written,
 )
 from .atomic import atomic_path
-from .rules import broken_rules
+from .validation import find_problems
 
-Task = Literal["segmentation", "depth", "flow", "reconstruction", "classification"]
+Task = Literal["segmentation", "depth", "flow", "inpainting", "classification"]
 TASK_NAMES = get_args(Task)
+
+FORMER_NAMES = {
+    "data.crop_pixels": "data.random_crop",
+    "pretext.align": "pretext.derotate",
+    "pretext.intrinsics=per_picture": "pretext.intrinsics=per_image",
+    "task=reconstruction": "task=inpainting",
+}
+"""Former name of an option, or of one of its values -> the name now.
+
+Users may write them for one version, with a warning. Records of finished runs have them for good.
+"""
 
 StepInterval = Annotated[int, at_least(0, "after the last step alone")]
 
@@ -106,7 +117,7 @@ class DataOptions:
         size: `[height, width]` in pixels of what the network sees, in training and afterwards.
         hflip: Probability of mirroring a training image.
         crop_scale: Range of the side length of random crops, as a fraction of the image; `[1, 1]` = no cropping.
-        crop_pixels: Cut a random patch of `size` out of the image as it is, instead of resizing the image.
+        random_crop: Crop a random patch of `size` from the image as it is, instead of resizing the image.
         colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
         num_workers: Processes that read training images beside each training process.
     """
@@ -124,7 +135,7 @@ class DataOptions:
     size: Annotated[list[int], _SIZE] = field(default_factory=lambda: [192, 640])
     hflip: Annotated[float, Allowed("a probability from 0 to 1", lambda share: 0 <= share <= 1)] = 0.5
     crop_scale: Annotated[list[float], _CROP_SCALE] = field(default_factory=lambda: [1.0, 1.0])
-    crop_pixels: bool = False
+    random_crop: bool = False
     colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
     num_workers: Count = 0
 
@@ -139,9 +150,8 @@ class PretextOptions:
         source_frames: Neighbours in time that a frame is compared with, such as -1 and 1; of optical flow the first.
         pose_network: `separate` (a ResNet on pairs), `shared` (on the depth encoder's maps), or `posecnn`.
         pose_encoder: Options of the ResNet of `separate`; null = like a `depthseg_resnet` encoder, else ResNet-18.
-        intrinsics: `given` by the data, or a trained focal length: of `one_camera` for all images, or
-            `per_picture`.
-        ssim_weight: Share of SSIM in the photometric error; the rest is the absolute difference.
+        intrinsics: `given` by the data, or a trained focal length: of `one_camera` for all images, or `per_image`.
+        ssim_weight: Weight of SSIM in the photometric error, 0 to 1; the rest is that of the absolute difference.
         smoothness_weight: Weight of edge-aware smoothness, of disparity or of flow; null = 1e-3 for depth, 2/3 for
             flow.
         auto_mask: Leave out pixels that an unwarped source explains best: what moves with the camera, or stands still
@@ -149,12 +159,12 @@ class PretextOptions:
         scale_consistency_weight: Weight of the difference between depths of neighbouring frames; 0 = off.
         pyramid: Compare coarse scales of depth on coarse images, in place of all scales at full resolution: for
             cameras that rotate by many pixels a frame.
-        align: Estimate the rotation of the camera by image alignment. For depth, the pose network sees the remaining
-            motion, and rotation and speed are refined with the current depth: training converges several times as
-            fast. For optical flow, the network is trained on the remaining motion.
-        hole_share: Reconstruction erases squares around this fraction of the pixels, drawn between two numbers.
+        derotate: Estimate the rotation of the camera by image alignment and remove it. For depth, the pose network
+            sees the remaining motion, and rotation and speed are refined with the current depth: training converges
+            several times as fast. For optical flow, the network is trained on the remaining motion.
+        hole_share: Inpainting erases squares around this fraction of the pixels, drawn between two numbers.
         hole_size: Side of these squares in pixels.
-        scale_weights: Reconstruction: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
+        scale_weights: Inpainting: `fine` gives the finest scale the most weight, `reversed` the coarsest, as the
             code of Lao et al. does.
     """
 
@@ -162,13 +172,13 @@ class PretextOptions:
     source_frames: Annotated[list[int], _NEIGHBOURS] = field(default_factory=lambda: [-1, 1])
     pose_network: PoseNetworkName = "separate"
     pose_encoder: Annotated[dict[str, Any] | None, BelongsTo("pose_network")] = None
-    intrinsics: Literal["given", "one_camera", "per_picture"] = "given"
+    intrinsics: Literal["given", "one_camera", "per_image"] = "given"
     ssim_weight: Annotated[float, Allowed("a number in [0, 1]", lambda share: 0 <= share <= 1)] = 0.85
     smoothness_weight: NotNegative | None = None
     auto_mask: bool = True
     scale_consistency_weight: NotNegative = 0.0
     pyramid: bool = False
-    align: bool = False
+    derotate: bool = False
     hole_share: Annotated[list[float], _HOLE_SHARE] = field(default_factory=lambda: [0.001, 0.01])
     hole_size: PositiveCount = 7
     scale_weights: Literal["fine", "reversed"] = "fine"
@@ -228,7 +238,7 @@ class RunOptions:
     Attributes:
         output_dir: Run directory.
         seed: Seed of new weights, of the order of images and of their augmentation.
-        precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; scoring is always float32.
+        precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; evaluation is always float32.
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
@@ -283,7 +293,7 @@ class RunConfig:
             ValueError: One sentence per wrong option, all of them together; of a wrong type, these alone.
         """
         typed(written(self.to_dict()), RunConfig)
-        no_problems(broken_rules(self))
+        no_problems(find_problems(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain dictionaries, lists and numbers."""

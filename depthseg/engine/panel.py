@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ..data.label_spaces import LabelSpace, default_palette
 from ..data.subsets import evenly_spaced
 from ..models import DepthSegForSemanticSegmentation
-from .grad_cam import evaluation_mode
-from .pictures import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
+from .evaluation import evaluation_mode
 from .predict import predict_maps, shown_image
 from .report import write_panel
+from .visualization import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
 
 if TYPE_CHECKING:
     from torch import nn

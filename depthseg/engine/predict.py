@@ -31,14 +31,14 @@ from ..data.images import IMAGE_SUFFIXES, KITTI_DEPTH_SCALE, list_images, name_s
 from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
-from .pictures import (
+from .records import write_json
+from .visualization import (
     class_shares,
     colourise_predicted_depth,
     overlay,
+    write_image,
     write_labels,
-    write_picture,
 )
-from .records import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def _write_labels(
         return {}
     space = label_space_of(config)
     write_labels(targets["labels"], labels, space.palette)
-    write_picture(targets["overlay"], overlay(image, labels, space))
+    write_image(targets["overlay"], overlay(image, labels, space))
     return {"classes": class_shares(labels, space)}
 
 
@@ -287,8 +287,8 @@ def _write_depth(targets: dict[str, Path], depth: np.ndarray | None, config: Pre
     offset = low if relative else 0.0
     scale = LARGEST / ((high - low) or 1.0) if relative else KITTI_DEPTH_SCALE
     stored = np.clip(np.rint((depth - offset) * scale), 1, LARGEST).astype(np.uint16)
-    write_picture(targets["depth"], stored)
-    write_picture(targets["depth_colour"], colourise_predicted_depth(depth, config.depth_type))
+    write_image(targets["depth"], stored)
+    write_image(targets["depth_colour"], colourise_predicted_depth(depth, config.depth_type))
     numbers = {"min": low, "median": float(np.median(depth)), "max": high}
     return {"depth": {"type": config.depth_type, **numbers, "file_scale": scale, "file_offset": offset}}
 

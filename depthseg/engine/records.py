@@ -41,7 +41,7 @@ class RunLog:
 
     Args:
         run_dir: Run directory.
-        accelerator: Tells which process this is.
+        accelerator: Knows which process this is.
         config: The options.
         first_step: Step that this launch begins with; records of later steps are left over from an interrupted
             launch and are dropped.
@@ -118,11 +118,11 @@ class RunLog:
             for name, value in numbers.items():
                 self._board.add_scalar(f"eval/{name}", value, line["step"])
 
-    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Show images uint8 `(H, W, 3)` in TensorBoard."""
         if self._board:
             for name, image in images.items():
-                self._board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+                self._board.add_image(f"images/{name}", image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Finish bar and event file."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .atomic import atomic_path
-from .pictures import Colour
 from .records import read_lines
+from .visualization import Colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
-from .atomic import replace_folder
+from .atomic import atomic_folder
 from .batches import Collate, StreamDataset, micro_batches
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
@@ -155,7 +155,7 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
         data.hflip,
         data.crop_scale,
         data.colour_jitter,
-        crop_pixels=data.crop_pixels,
+        random_crop=data.random_crop,
         to_rgb=getattr(processor, "to_rgb", None),
         **task_of(config).transform_options(config),
     )
@@ -226,7 +226,7 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
             "run.overwrite=true to remove it, or another run.output_dir."
         )
     if (run_dir / "config.yaml").is_file():
-        changes = changed_options(load_config(run_dir / "config.yaml"), config, MAY_CHANGE)
+        changes = changed_options(load_config(run_dir / "config.yaml", is_record=True), config, MAY_CHANGE)
         if changes:
             raise ValueError(
                 f"The run in {run_dir} was started with other options, so it cannot be resumed with these: "
@@ -303,11 +303,9 @@ def _assemble(
 
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
-        partial = run_dir / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        replace_folder(partial, run_dir / "model")
+        with atomic_folder(run_dir / "model") as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
 
     if checkpoint is not None and accelerator.is_main_process:
         restore_selected(checkpoint, run_dir, save_model)

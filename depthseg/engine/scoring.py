@@ -1,4 +1,4 @@
-"""Scoring a run while it goes on: each task by its own measure, and by its loss where the data hold no truth."""
+"""Evaluation of a run during training: each task by its own scores, or by its loss where the data have no truth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from ..data.transforms import TrainTransform
 from ..metrics import DepthErrors
 from .batches import Collate
-from .evaluation import default_depth_errors, evaluate_model, total
-from .monitor import colourise_monitor
+from .evaluation import default_depth_errors, evaluate_model, evaluation_mode, total
 from .tasks import WITHOUT_TRUTH, is_self_supervised, task_of
+from .visualization import colourise_monitor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +34,7 @@ FLAT_SPREAD = 0.02
 FLAT_DEPTH = (
     "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in the first "
     "steps, until the pose network has converged. If it remains so, lower optim.lr; where the camera rotates by many "
-    "pixels a frame, set pretext.align=true, pretext.pyramid=true and pretext.auto_mask=false; "
+    "pixels a frame, set pretext.derotate=true, pretext.pyramid=true and pretext.auto_mask=false; "
     "`depthseg datasets doctor` reports whether the camera moves at all."
 )
 
@@ -83,14 +83,12 @@ class Scorer:
 
     def __call__(self) -> dict[str, Any]:
         """Score, and leave the objective in the mode it was in."""
-        was_training = self.objective.training
-        self.objective.eval()
         scores: dict[str, Any] = {}
-        if self._task.predicts_maps and self._has_truth:
-            scores |= self._evaluate()
-        if self._self_supervised or not self._task.predicts_maps:
-            scores = self._run_objective() | scores
-        self.objective.train(was_training)
+        with evaluation_mode(self.objective):
+            if self._task.predicts_maps and self._has_truth:
+                scores |= self._evaluate()
+            if self._self_supervised or not self._task.predicts_maps:
+                scores = self._run_objective() | scores
         if scores.get("depth_spread", math.inf) < FLAT_SPREAD and self._accelerator.is_main_process:
             logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
         return scores
@@ -105,11 +103,8 @@ class Scorer:
         """What the objective makes of the first image, for TensorBoard; nothing where it compares no images."""
         if not self._self_supervised:
             return {}
-        was_training = self.objective.training
-        self.objective.eval()
-        pictures = colourise_monitor(self.objective.monitor(self.batch_of(self._dataset[0])))
-        self.objective.train(was_training)
-        return pictures
+        with evaluation_mode(self.objective):
+            return colourise_monitor(self.objective.monitor(self.batch_of(self._dataset[0])))
 
     def batch_of(self, sample: Sample, index: int = 0) -> dict[str, Tensor]:
         """The batch of one sample, on the device of the run; its holes depend on `index` alone."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..metrics import CategoryScores, FlowErrors, ReconstructionErrors
+from ..data.subsets import evenly_spaced
+from ..metrics import CategoryScores, FlowErrors, InpaintingErrors
 from ..models import (
     DepthSegForDepthEstimation,
     DepthSegForImageClassification,
@@ -20,10 +20,10 @@ from ..models import (
 )
 from ..pretext import (
     ClassificationObjective,
+    InpaintingObjective,
     LearnedCamera,
     OpticalFlowObjective,
     PhotometricLoss,
-    ReconstructionObjective,
     SelfSupervisedObjective,
     SupervisedObjective,
     build_pose_network,
@@ -148,14 +148,13 @@ def _require_one_class(train_set: SampleDataset) -> None:
     space = train_set.label_space
     if space is None or not space.one_class:
         return
-    count = min(len(train_set), LABEL_MAPS_EXAMINED)
-    chosen = np.linspace(0, len(train_set) - 1, count).round().astype(int)
-    label_maps = (train_set[int(index)].labels for index in chosen)
+    chosen = evenly_spaced(len(train_set), LABEL_MAPS_EXAMINED)
+    label_maps = (train_set[index].labels for index in chosen)
     if not any(labels is not None and (labels == 1).any() for labels in label_maps):
         raise ValueError(
-            f"None of {count} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks are "
-            f"often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. `depthseg "
-            "datasets check` prints a command that does it."
+            f"None of {len(chosen)} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks "
+            f"are often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. "
+            "`depthseg datasets check` prints a command that does it."
         )
 
 
@@ -164,7 +163,7 @@ def _depth_batch(config: RunConfig) -> BatchContent:
     if not is_self_supervised(config):
         return BatchContent({"labels": "depth"})
     return BatchContent(
-        pictures=True,
+        images=True,
         source_frames=tuple(pretext.source_frames) if "mono" in pretext.supervision else (),
         stereo="stereo" in pretext.supervision,
         intrinsics=pretext.intrinsics == "given",
@@ -186,7 +185,7 @@ def _depth_objective(config: RunConfig, model: nn.Module, train_set: SampleDatas
         # Of a video that is squeezed as it is read.
         aspect = train_set.pixel_aspect(0) if hasattr(train_set, "pixel_aspect") else 1.0
         camera = LearnedCamera(
-            pose_network.channels if pretext.intrinsics == "per_picture" else None,
+            pose_network.channels if pretext.intrinsics == "per_image" else None,
             pixel_aspect=aspect * config.data.size[0] / height * width / config.data.size[1],
         )
     smoothness = DEPTH_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
@@ -199,7 +198,7 @@ def _depth_objective(config: RunConfig, model: nn.Module, train_set: SampleDatas
         content.stereo,
         pretext.scale_consistency_weight,
         pretext.pyramid,
-        pretext.align,
+        pretext.derotate,
     )
 
 
@@ -217,7 +216,7 @@ def _has_depth(config: RunConfig, dataset: SampleDataset) -> bool:
 def _flow_objective(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> OpticalFlowObjective:
     pretext = config.pretext
     smoothness = FLOW_SMOOTHNESS if pretext.smoothness_weight is None else pretext.smoothness_weight
-    return OpticalFlowObjective(model, pretext.ssim_weight, smoothness, pretext.align)
+    return OpticalFlowObjective(model, pretext.ssim_weight, smoothness, pretext.derotate)
 
 
 def _has_flow(config: RunConfig, dataset: SampleDataset) -> bool:
@@ -238,7 +237,7 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _measure_inpainting(
-    meter: ReconstructionErrors, objective: nn.Module, batch: Mapping[str, Tensor], sample: Sample
+    meter: InpaintingErrors, objective: nn.Module, batch: Mapping[str, Tensor], sample: Sample
 ) -> None:
     meter.update(objective.model(batch["pixel_values"]).reconstruction, batch["image"], batch["holes"])
 
@@ -307,9 +306,9 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         "optical flow between two images",
         (Score("end_point_error", "end-point error", min, unit=" px"), WITHOUT_TRUTH),
         lambda config: BatchContent(
-            pictures=True,
+            images=True,
             source_frames=tuple(config.pretext.source_frames[:1]),
-            intrinsics=config.pretext.align,
+            intrinsics=config.pretext.derotate,
         ),
         _flow_objective,
         has_truth=_has_flow,
@@ -318,17 +317,17 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         needs_labels=False,
         tags=("optical-flow",),
     ),
-    "reconstruction": Task(
+    "inpainting": Task(
         DepthSegForImageReconstruction,
         "inpainting of masked regions",
         (Score("hole_l1", "L1 error on masked pixels", min),),
-        lambda config: BatchContent(pictures=True, holes=True),
-        lambda config, model, train_set: ReconstructionObjective(model, scale_weights=config.pretext.scale_weights),
+        lambda config: BatchContent(images=True, holes=True),
+        lambda config, model, train_set: InpaintingObjective(model, scale_weights=config.pretext.scale_weights),
         transform_options=lambda config: {
             "hole_share": tuple(config.pretext.hole_share),
             "hole_size": config.pretext.hole_size,
         },
-        meter=lambda model: ReconstructionErrors(),
+        meter=lambda model: InpaintingErrors(),
         measure=_measure_inpainting,
         needs_labels=False,
         pipeline="image-to-image",

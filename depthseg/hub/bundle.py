@@ -22,8 +22,15 @@ from ..engine.report import write_curves
 from ..reading import literal
 from .card import Card
 from .licences import Licence, Source, check_licence, parse_licence
-from .proof import can_evaluate, check_loads_elsewhere, compare_scores, evaluate_checkpoint, model_of, write_evaluation
 from .record import LINEAGE_FILE, RunRecord, read_run
+from .verify import (
+    can_evaluate,
+    check_loads_elsewhere,
+    compare_scores,
+    evaluate_checkpoint,
+    model_of,
+    write_evaluation,
+)
 
 if TYPE_CHECKING:
     from ..engine.options import RunConfig

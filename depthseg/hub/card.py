@@ -11,7 +11,7 @@ import transformers
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..data import DATASETS, OWN_TERMS
+from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.tasks import TASKS, Score, task_of
 from .record import JOINT
@@ -19,8 +19,8 @@ from .record import JOINT
 if TYPE_CHECKING:
     from .facts import Facts
     from .licences import Licence, Source
-    from .proof import Evaluation
     from .record import Lineage, RunRecord, Stage
+    from .verify import Evaluation
 
 DEPTH_SCORES = tuple(score.name for score in TASKS["depth"].scores)
 
@@ -30,7 +30,7 @@ SUPERVISIONS = {
     "mono": "monocular video",
     "stereo": "stereo pairs",
     "mono_stereo": "stereo video",
-    "pictures": "none (self-supervised)",
+    "images": "none (self-supervised)",
 }
 
 DEPTH_MEANING = {
@@ -156,7 +156,8 @@ class Card:
         stored = json.loads((record.model_dir / "config.json").read_text())
         architecture = stored["architectures"][0]
         auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
-        known_data = {name: entry.summary for name, entry in DATASETS.items() if entry.terms != OWN_TERMS} | facts.data
+        published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
+        known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
         return {
             "title": facts.title or self._name,
@@ -271,7 +272,7 @@ def _interval_sentence(evaluation: Evaluation | None) -> str:
 def _input(record: RunRecord) -> str:
     size = json.loads((record.model_dir / "preprocessor_config.json").read_text())["size"]
     whole, data = f"{size['height']} x {size['width']} pixels", record.config.data
-    return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.crop_pixels else whole
+    return f"{whole}, trained on patches of {data.size[0]} x {data.size[1]}" if data.random_crop else whole
 
 
 def _motion_sentence(record: RunRecord) -> str:

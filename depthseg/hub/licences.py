@@ -10,7 +10,7 @@ from itertools import combinations
 from ..choices import did_you_mean
 from ..data import DATASETS
 
-OWN_TERMS = "other"
+OTHER = "other"
 """The Hub's identifier of every licence that has no identifier of its own."""
 
 PUBLIC_DOMAIN = "cc0-1.0"
@@ -43,7 +43,7 @@ class Licence:
     @property
     def text(self) -> str:
         """Its form for `parse_licence`."""
-        return f"{OWN_TERMS}:{self.name}:{self.link}" if self.id == OWN_TERMS else self.id
+        return f"{OTHER}:{self.name}:{self.link}" if self.id == OTHER else self.id
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,17 @@ LICENCES: dict[str, Licence] = {
         # Research only, also for derived models, which must include a copy of it.
         Licence("apple-amlr", commercial=False, share_alike=True),
         # Commercial use is allowed, but derived models must keep the licence (1.b.i).
-        Licence(OWN_TERMS, "dinov3-license", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"),
+        Licence(OTHER, "dinov3-license", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"),
         # Derived works only under the same licence (3.3).
         Licence(
-            OWN_TERMS,
+            OTHER,
             "monodepth2-license",
             "https://github.com/nianticlabs/monodepth2/blob/master/LICENSE",
             commercial=False,
         ),
         # Research and evaluation only, also for derived works (3.3).
         Licence(
-            OWN_TERMS, "nvidia-segformer", "https://github.com/NVlabs/SegFormer/blob/master/LICENSE", commercial=False
+            OTHER, "nvidia-segformer", "https://github.com/NVlabs/SegFormer/blob/master/LICENSE", commercial=False
         ),
     )
 }
@@ -155,7 +155,7 @@ def licence_of_data(name: str) -> Licence | None:
     Returns:
         None if it is unknown, as for a folder or video of the user.
     """
-    licence = DATASETS[name].licence if name in DATASETS else ""
+    licence = DATASETS[name].licence_id if name in DATASETS else ""
     return LICENCES[licence] if licence else None
 
 
@@ -196,7 +196,7 @@ def parse_licence(text: str) -> Licence:
         ValueError: The licence is unknown, or the name or the link of a custom licence is missing.
     """
     key, *own = (part.strip() for part in text.split(":", 2))
-    if key.lower() == OWN_TERMS:
+    if key.lower() == OTHER:
         if len(own) < 2 or not all(own):
             raise ValueError(
                 f"The licence {text!r} lacks a name or a link; write other:NAME:LINK, such as "
@@ -205,9 +205,9 @@ def parse_licence(text: str) -> Licence:
         name, link = own
         known = LICENCES.get(name.lower())
         if known is None:
-            return Licence(OWN_TERMS, name, link, commercial=False)
+            return Licence(OTHER, name, link, commercial=False)
         # A licence of the Hub given as a custom one keeps its conditions.
-        return replace(known, link=link) if known.id == OWN_TERMS else known
+        return replace(known, link=link) if known.id == OTHER else known
     if text.strip().lower() in LICENCES:
         return LICENCES[text.strip().lower()]
     raise ValueError(
@@ -267,7 +267,7 @@ def _allows(licence: Licence, chosen: Licence) -> bool:
 
 
 def _stays(licence: Licence) -> bool:
-    return licence.share_alike or licence.id == OWN_TERMS
+    return licence.share_alike or licence.id == OTHER
 
 
 def _continues(licence: Licence, chosen: Licence) -> bool:

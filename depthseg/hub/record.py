@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ..data import DATASETS, OWN_TERMS
+from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.config import load_config
 from ..engine.motion import MOTION_FILE
@@ -35,6 +35,9 @@ LOCAL = "./"
 JOINT = "labels_and_depth"
 """Supervision of a segmenter that also predicts depth."""
 
+FORMER_WORDS = {"pictures": "images", "reconstruction": "inpainting"}
+"""Supervision or task of a stage in the lineage of older checkpoints -> its name now."""
+
 UNNAMED = "unnamed"
 """Data that a program passed to `train`."""
 
@@ -47,7 +50,7 @@ class Stage:
         name: Of the run.
         task: Its task.
         supervision: `labels` or `labels_and_depth`; `mono`, `stereo` or `mono_stereo` for depth without labels;
-            `pictures` for other tasks without labels.
+            `images` for other tasks without labels.
         data: Name of the data set.
         root: Last name of the folder or file of a user's own data; empty for data sets of depthseg.
         start: Initialisation: the previous stage, the name of a checkpoint, or empty for random weights.
@@ -163,7 +166,7 @@ def read_run(run_dir: str | Path) -> RunRecord:
                 f"{run_dir} is not a finished run: it has no {name}. Give the run.output_dir of depthseg finetune or "
                 "pretrain."
             )
-    config, model_dir = load_config(run_dir / "config.yaml"), run_dir / "model"
+    config, model_dir = load_config(run_dir / "config.yaml", is_record=True), run_dir / "model"
     done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
     if done < config.schedule.steps:
         raise ValueError(
@@ -187,7 +190,7 @@ def read_published(folder: str | Path) -> RunRecord:
 
 
 def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineage: Lineage) -> RunRecord:
-    config, curve = load_config(files / "config.yaml"), read_lines(files / METRICS_FILE)
+    config, curve = load_config(files / "config.yaml", is_record=True), read_lines(files / METRICS_FILE)
     launches = json.loads((files / RUN_RECORD).read_text())["launches"]
     subset = files / "subset.json"
     motion = next((path for path in (files / "report" / MOTION_FILE, files / MOTION_FILE) if path.is_file()), None)
@@ -231,7 +234,7 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
     """
     before, start = _before(config, run_dir)
     name, path = source_of(config.data)
-    own = name is None or name not in DATASETS or DATASETS[name].terms == OWN_TERMS
+    own = name is None or name not in DATASETS or DATASETS[name].licence == OWN_LICENCE
     stage = Stage(
         name=run_dir.resolve().name,
         task=config.task,
@@ -248,7 +251,7 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
 
 def _supervision(config: RunConfig) -> str:
     if not task_of(config).needs_labels:
-        return "pictures"
+        return "images"
     joint = config.task == "segmentation" and config.model.keep_depth and config.model.depth_weight > 0
     return JOINT if joint else config.pretext.supervision
 
@@ -274,7 +277,7 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     if (folder / LINEAGE_FILE).is_file():
         return _read_lineage(folder / LINEAGE_FILE, local), local
     if (folder.parent / "config.yaml").is_file():
-        before = trace(load_config(folder.parent / "config.yaml"), folder.parent)
+        before = trace(load_config(folder.parent / "config.yaml", is_record=True), folder.parent)
         return before, before.stages[-1].name
     return Lineage((), ((local, None),)), local
 
@@ -303,7 +306,11 @@ def _read_lineage(path: Path, name: str = "") -> Lineage:
     """The lineage of a published checkpoint; with the name of the checkpoint, including itself."""
     values = json.loads(path.read_text())
     ancestors = [*values["ancestors"], *([(name, values["licence"])] if name else [])]
-    return Lineage(tuple(Stage(**stage) for stage in values["stages"]), tuple(map(tuple, ancestors)))
+    stages = (
+        Stage(**stage | {name: FORMER_WORDS.get(stage[name], stage[name]) for name in ("task", "supervision")})
+        for stage in values["stages"]
+    )
+    return Lineage(tuple(stages), tuple(map(tuple, ancestors)))
 
 
 def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:

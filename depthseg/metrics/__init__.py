@@ -3,7 +3,7 @@
 from .confusion import ConfusionMatrix, segmentation_scores
 from .depth import ALIGNMENTS, CROPS, DepthErrors
 from .flow import FlowErrors
-from .images import CategoryScores, ReconstructionErrors
+from .images import CategoryScores, InpaintingErrors
 from .meter import Meter
 from .trajectory import chain_poses, straight_line, trajectory_errors
 
@@ -15,7 +15,7 @@ __all__ = [
     "DepthErrors",
     "FlowErrors",
     "Meter",
-    "ReconstructionErrors",
+    "InpaintingErrors",
     "chain_poses",
     "segmentation_scores",
     "straight_line",

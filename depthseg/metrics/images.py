@@ -15,7 +15,7 @@ PSNR_LIMIT = 100.0
 NO_CATEGORY = -1
 
 
-class ReconstructionErrors(Meter):
+class InpaintingErrors(Meter):
     """Mean over images of absolute error and PSNR, over all pixels and over the masked pixels.
 
     Attributes:

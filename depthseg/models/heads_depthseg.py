@@ -178,16 +178,16 @@ def build_head(
     return entry.cls(channels, strides, num_prefix_tokens, entry.config_class(**head_config))
 
 
-def build_head_on(encoder: Any, config: Any, pictures: int = 1) -> nn.Module:
+def build_head_on(encoder: Any, config: Any, num_images: int = 1) -> nn.Module:
     """Build the head of a configuration.
 
     Args:
         encoder ([`DepthSegEncoder`]): The encoder whose maps the head reads.
         config ([`DepthSegConfig`]): Its `head_type` and `head_config` are used.
-        pictures (`int`, *optional*, defaults to `1`): Number of images whose maps are concatenated.
+        num_images (`int`, *optional*, defaults to `1`): Number of images whose maps are concatenated.
 
     Raises:
         ValueError: As [`build_head`].
     """
-    channels = [pictures * given for given in encoder.channels]
+    channels = [num_images * given for given in encoder.channels]
     return build_head(config.head_type, config.head_config, channels, encoder.strides, encoder.num_prefix_tokens)

@@ -16,21 +16,21 @@ class PretextHead(nn.Module):
     Args:
         encoder ([`DepthSegEncoder`]): The encoder whose maps the body reads.
         config ([`DepthSegConfig`]): Its `head_type` and `head_config` are used.
-        pictures (`int`): Number of images whose maps are concatenated.
+        num_images (`int`): Number of images whose maps are concatenated.
         channels (`int`): Number of predicted channels per pixel.
 
     Raises:
         ValueError: For the head `native`, and as [`build_head`].
     """
 
-    def __init__(self, encoder: Any, config: Any, pictures: int, channels: int):
+    def __init__(self, encoder: Any, config: Any, num_images: int, channels: int):
         super().__init__()
         if config.head_type == "native":
             raise ValueError(
                 "head_type is 'native', the decoder of a depth model of transformers, which supports only depth and "
                 "segmentation; choose another head_type, such as 'dpt'."
             )
-        self.body = build_head_on(encoder, config, pictures)
+        self.body = build_head_on(encoder, config, num_images)
         self.body.serve(depth=True, labels=False)
         self.predictor = self.body.make_predictor(channels)
 

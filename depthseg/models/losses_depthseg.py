@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DEPTH_LOSSES = ("l1", "silog", "ssi")
 SILOG_VARIANCE_WEIGHT = 0.5
 SSI_GRADIENT_WEIGHT = 0.5
 SSI_GRADIENT_SCALES = 4

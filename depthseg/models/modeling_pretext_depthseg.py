@@ -1,4 +1,4 @@
-"""The rival pre-trainings: optical flow, inpainting and classification, on the same encoders and heads as depth.
+"""The other pre-training tasks: optical flow, inpainting and classification, on the same encoders and heads as depth.
 
 Their decoders are called `pretext_head`, so that a checkpoint hands on its encoder alone. Classification takes
 `labels` as every classifier of transformers does; the loss of the others is the business of an objective.
@@ -89,7 +89,7 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
     @classmethod
     def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> PretextHead:
         """From the maps of two images to optical flow, right and down."""
-        return PretextHead(encoder, config, pictures=2, channels=2)
+        return PretextHead(encoder, config, num_images=2, channels=2)
 
     @classmethod
     def why_other_body(cls) -> str:
@@ -169,7 +169,7 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
     @classmethod
     def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> PretextHead:
         """From the maps of an image to RGB values."""
-        return PretextHead(encoder, config, pictures=1, channels=3)
+        return PretextHead(encoder, config, num_images=1, channels=3)
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)

@@ -2,9 +2,9 @@
 
 from .classification import ClassificationObjective
 from .flow import OpticalFlowObjective
+from .inpainting import InpaintingObjective
 from .photometric import PhotometricLoss, photometric_error
 from .pose import POSE_NETWORKS, LearnedCamera, PoseNetwork, build_pose_network
-from .reconstruction import ReconstructionObjective
 from .self_supervised import Explanation, SelfSupervisedObjective, start_far
 from .supervised import SupervisedObjective
 
@@ -16,7 +16,7 @@ __all__ = [
     "OpticalFlowObjective",
     "PhotometricLoss",
     "PoseNetwork",
-    "ReconstructionObjective",
+    "InpaintingObjective",
     "SelfSupervisedObjective",
     "SupervisedObjective",
     "build_pose_network",

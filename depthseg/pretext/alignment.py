@@ -2,10 +2,10 @@
 
 A rotation moves all pixels of an image in the same way, independent of depth, and usually by more than translation
 does. A pose network must learn rotation before a depth network can be trained, and its errors remain larger than the
-differences in motion that supervise depth. Rotations are therefore estimated by image alignment (`find_turn`) and
+differences in motion that supervise depth. Rotations are therefore estimated by image alignment (`find_rotation`) and
 removed (`stabilise`), a pose network predicts the residual motion, and rotation and speed are refined with the
 predicted depth (`refine_motion`). A flow network uses the same alignment: it predicts the residual flow after the
-rotation is removed, and `turned_pixels` combines both.
+rotation is removed, and `rotated_pixels` combines both.
 
 Shape letters: B batch, H and W image size, N pixels.
 
@@ -39,7 +39,7 @@ from ..geometry import (
 SMALLEST_SIDE = 8
 """Pixels of the shorter side of the coarsest images that are aligned."""
 
-TURN_STEPS = (6, 4, 2)
+ROTATION_STEPS = (6, 4, 2)
 """Gauss-Newton steps at each image size, coarse to fine, to estimate a rotation."""
 
 REFINING_STEPS = (0, 2, 2)
@@ -56,7 +56,7 @@ DAMPING = 1e-3
 
 
 @torch.no_grad()
-def find_turn(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
+def find_rotation(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
     """Estimate the camera rotation between two images, as if the whole scene were far away.
 
     The initial rotation is zero; global differences in brightness and contrast are removed. The method works for
@@ -72,16 +72,16 @@ def find_turn(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
         `(B, 3)`, axis times angle in radians, from the axes of the target camera to those of the source's. 0 for
         images without texture.
     """
-    turn = target.new_zeros(len(target), 3, dtype=torch.float32)
+    rotation = target.new_zeros(len(target), 3, dtype=torch.float32)
     with torch.autocast(target.device.type, enabled=False):
-        for template, other, camera, steps in levels(target, source, intrinsics, TURN_STEPS):
-            jacobian = turn_jacobian(template[:, 0], camera)
+        for template, other, camera, steps in levels(target, source, intrinsics, ROTATION_STEPS):
+            jacobian = rotation_jacobian(template[:, 0], camera)
             grid = pixel_grid(*template.shape[-2:], device=template.device)
             for _ in range(steps):
-                seen, inside = warp(other, turned_pixels(turn, camera, grid))
+                seen, inside = warp(other, rotated_pixels(rotation, camera, grid))
                 # Rotations between frames are small, so composing them is adding their axis vectors.
-                turn = turn - newton_step(jacobian, seen - template, inside)
-    return turn
+                rotation = rotation - newton_step(jacobian, seen - template, inside)
+    return rotation
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Ten
     with torch.autocast(target.device.type, enabled=False):
         for template, other, camera, steps in levels(target, source, intrinsics, REFINING_STEPS):
             nearness = resize_area(inverse, tuple(template.shape[-2:]))[:, 0]
-            turning = turn_jacobian(template[:, 0], camera)
+            turning = rotation_jacobian(template[:, 0], camera)
             driving = drive_jacobian(template[:, 0], nearness, camera)
             for _ in range(steps):
                 forward = (driving * (rotation.mT @ direction)).sum(1, keepdim=True)
@@ -118,7 +118,7 @@ def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Ten
                 pixels = correspond(1 / nearness, camera, camera, rigid(rotation, direction * speed * factor))[0]
                 seen, inside = warp(other, pixels)
                 step = newton_step(jacobian, seen - template, inside)
-                rotation = rotation @ turn_pose(-step[:, :3])[:, :3, :3]
+                rotation = rotation @ rotation_pose(-step[:, :3])[:, :3, :3]
                 faster = factor - step[:, 3:, None] / speed.clamp(min=1e-8)
                 factor = faster.clamp(1 / SPEED_RANGE, SPEED_RANGE)
     return rigid(rotation, pose[:, :3, 3:].float() * factor)
@@ -148,40 +148,40 @@ def levels(
             yield resize_area(target, size), resize_area(source, size), camera, count
 
 
-def stabilise(source: Tensor, turn: Tensor, intrinsics: Tensor) -> Tensor:
+def stabilise(source: Tensor, rotation: Tensor, intrinsics: Tensor) -> Tensor:
     """Warp an image to the view of a camera that has not rotated.
 
     Args:
         source: `(B, C, H, W)`.
-        turn: `(B, 3)`, as from `find_turn`.
+        rotation: `(B, 3)`, as from `find_rotation`.
         intrinsics: `(B, 3, 3)`, pixels.
 
     Returns:
         `(B, C, H, W)`; outside `source` its outer pixels are repeated.
     """
     grid = pixel_grid(*source.shape[-2:], device=source.device)
-    return warp(source, turned_pixels(turn, intrinsics, grid))[0].to(source.dtype)
+    return warp(source, rotated_pixels(rotation, intrinsics, grid))[0].to(source.dtype)
 
 
-def turned_pixels(turn: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
+def rotated_pixels(rotation: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
     """The positions of `pixels` in the image of a rotated camera, which are independent of depth.
 
     Args:
-        turn: `(B, 3)`, as from `find_turn`.
+        rotation: `(B, 3)`, as from `find_rotation`.
         intrinsics: `(B, 3, 3)`, pixels.
         pixels: `(B, 2, H, W)` or, the same for all, `(2, H, W)`: x and y, also outside the image.
 
     Returns:
         `(B, 2, H, W)`, x and y.
     """
-    pixels = pixels.expand(len(turn), -1, -1, -1)
+    pixels = pixels.expand(len(rotation), -1, -1, -1)
     anywhere = back_project(torch.ones_like(pixels[:, 0]), intrinsics, pixels)
-    return project(transform(anywhere, turn_pose(turn)), intrinsics)[0]
+    return project(transform(anywhere, rotation_pose(rotation)), intrinsics)[0]
 
 
-def turn_pose(turn: Tensor) -> Tensor:
+def rotation_pose(rotation: Tensor) -> Tensor:
     """The pose `(B, 4, 4)` of a pure rotation `(B, 3)`."""
-    return pose_from_axis_angle(turn, torch.zeros_like(turn))
+    return pose_from_axis_angle(rotation, torch.zeros_like(rotation))
 
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.cat([torch.cat([rotation, translation], 2), last], 1)
 
 
-def turn_jacobian(image: Tensor, intrinsics: Tensor) -> Tensor:
+def rotation_jacobian(image: Tensor, intrinsics: Tensor) -> Tensor:
     """Derivative `(B, 3, N)` of the grey values of `image` `(B, H, W)` by the camera rotation, per radian."""
     right, down = slopes(image, intrinsics)
     x, y, _ = back_project(torch.ones_like(image), intrinsics).unbind(1)
@@ -225,5 +225,5 @@ def normalise_brightness(image: Tensor) -> Tensor:
 def level_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
     """Up to three sizes, each twice the one before; the first has a shorter side of `SMALLEST_SIDE` to twice that."""
     coarsest = max((min(full) // SMALLEST_SIDE).bit_length() - 1, 0)
-    factors = [2**level for level in range(coarsest, max(coarsest - len(TURN_STEPS), -1), -1)]
+    factors = [2**level for level in range(coarsest, max(coarsest - len(ROTATION_STEPS), -1), -1)]
     return [tuple(-(-side // factor) for side in full) for factor in factors]

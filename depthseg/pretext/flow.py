@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..geometry import pixel_grid, warp
-from .alignment import find_turn, stabilise, turned_pixels
+from .alignment import find_rotation, rotated_pixels, stabilise
 from .photometric import SSIM_WEIGHT, TargetStatistics, edge_aware_roughness, photometric_error
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class OpticalFlowObjective(nn.Module):
         model: `DepthSegForOpticalFlow`.
         ssim_weight: Weight of SSIM in the error, from 0 to 1; the rest is the absolute difference.
         smoothness_weight: Weight of the smoothness of flow relative to the image size, at least 0.
-        align: Estimate the rotation of the camera by image alignment (`find_turn`), as for depth from video. The other
-            image is warped to the view of a camera that has not rotated, and the network predicts the residual flow.
-            Without a correlation volume, training for flow of many pixels does not converge well.
+        derotate: Estimate the rotation of the camera by image alignment (`find_rotation`), as for depth from video.
+            The other image is warped to the view of a camera that has not rotated, and the network predicts the
+            residual flow. Without a correlation volume, training for flow of many pixels does not converge well.
 
     Source: Lao et al. 2024, https://huggingface.co/papers/2203.13987.
     """
@@ -49,13 +49,13 @@ class OpticalFlowObjective(nn.Module):
         model: nn.Module,
         ssim_weight: float = SSIM_WEIGHT,
         smoothness_weight: float = 2.0 / 3,
-        align: bool = False,
+        derotate: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight
-        self.align = align
+        self.derotate = derotate
 
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pixels of each scale, and images: int64 `(2,)`."""
@@ -68,7 +68,7 @@ class OpticalFlowObjective(nn.Module):
         Args:
             batch: `pixel_values` `(B, 3, H, W)` and `source_pixel_values` `(B, S, 3, H, W)`, as the image processor
                 makes them; `image` and `source_images` `(B, S, 3, H, W)` in [0, 1], the same images without colour
-                jitter. The first source is the other image. To align, `intrinsics` `(B, 3, 3)`, pixels.
+                jitter. The first source is the other image. To derotate, `intrinsics` `(B, 3, 3)`, pixels.
             num_valid: `(2,)`, the sum of `count_valid` over the optimiser step; None = of this batch.
 
         Returns:
@@ -99,16 +99,16 @@ class OpticalFlowObjective(nn.Module):
             Pairs of `(B, 2, H, W)`, pixels right and down. The two are equal unless images are aligned.
         """
         other, size = batch["source_pixel_values"][:, 0], tuple(batch["image"].shape[-2:])
-        if self.align:
+        if self.derotate:
             camera = batch["intrinsics"].float()
-            turn = find_turn(batch["image"], batch["source_images"][:, 0], camera)
-            other = stabilise(other, turn, camera)
+            rotation = find_rotation(batch["image"], batch["source_images"][:, 0], camera)
+            other = stabilise(other, rotation, camera)
         flow_maps = self.model(batch["pixel_values"], other).flow_maps
         learned = [F.interpolate(flow, size=size, mode="bilinear", align_corners=False) for flow in flow_maps]
-        if not self.align:
+        if not self.derotate:
             return list(zip(learned, learned, strict=True))
         grid = pixel_grid(*size, device=other.device)
-        return [(turned_pixels(turn, camera, grid + flow) - grid, flow) for flow in learned]
+        return [(rotated_pixels(rotation, camera, grid + flow) - grid, flow) for flow in learned]
 
 
 def average_scales(losses: list[Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from ..geometry import (
     scale_intrinsics,
     warp,
 )
-from .alignment import find_turn, refine_motion, stabilise, turn_pose
+from .alignment import find_rotation, refine_motion, rotation_pose, stabilise
 from .photometric import PhotometricLoss, PhotometricOutput
 from .pose import LearnedCamera, PoseNetwork
 
@@ -92,7 +92,7 @@ class SelfSupervisedObjective(nn.Module):
         pyramid: Compare each scale at half the resolution of the one before, as Monodepth does, instead of all at full
             resolution, as Monodepth2 does. Coarse images help if the camera rotates by many pixels per frame, at low
             cost; fine depth then tends to have holes in regions without texture.
-        align: Estimate camera rotations by image alignment (`find_turn`), use the pose network for the residual
+        derotate: Estimate camera rotations by image alignment (`find_rotation`), use the pose network for the residual
             motion, and refine rotation and speed with the predicted depth (`refine_motion`).
 
     Raises:
@@ -109,7 +109,7 @@ class SelfSupervisedObjective(nn.Module):
         stereo: bool = False,
         scale_consistency_weight: float = 0.0,
         pyramid: bool = False,
-        align: bool = False,
+        derotate: bool = False,
     ) -> None:
         super().__init__()
         if model.config.depth_type not in DEPTH_TYPES:
@@ -134,7 +134,7 @@ class SelfSupervisedObjective(nn.Module):
         self.stereo = stereo
         self.scale_consistency_weight = scale_consistency_weight
         self.pyramid = pyramid
-        self.align = align
+        self.derotate = derotate
 
     @property
     def is_metric(self) -> bool:
@@ -260,13 +260,13 @@ class SelfSupervisedObjective(nn.Module):
         if self.source_frames:
             count = len(self.source_frames)
             frames = batch["source_pixel_values"][:, :count].unbind(1)
-            if self.align:
+            if self.derotate:
                 # All pairs as one batch: these images are small, so the overhead of a call dominates.
                 assumed = intrinsics.float() if self.camera is None else self.camera.assume(batch["image"])
                 assumed = repeat(assumed, count)
                 targets, sources = repeat(batch["image"], count), torch.cat(batch["source_images"].unbind(1)[:count])
-                turns = find_turn(targets, sources, assumed)
-                frames = stabilise(torch.cat(frames), turns, assumed).chunk(count)
+                rotations = find_rotation(targets, sources, assumed)
+                frames = stabilise(torch.cat(frames), rotations, assumed).chunk(count)
             rotation, translation, seen = self.estimate_pairs(batch["pixel_values"], frames, features)
             if self.camera is not None:
                 size = tuple(batch["image"].shape[-2:])
@@ -278,9 +278,9 @@ class SelfSupervisedObjective(nn.Module):
             for offset, *motion in zip(self.source_frames, rotation, translation, strict=True):
                 pose = pose_from_axis_angle(*motion)
                 poses.append(pose if offset > 0 else invert_pose(pose))
-            if self.align:
+            if self.derotate:
                 cameras = repeat(intrinsics, count)
-                pose = compose_poses(turn_of(turns, assumed, cameras), torch.cat(poses))
+                pose = compose_poses(rotation_of(rotations, assumed, cameras), torch.cat(poses))
                 poses = list(set_right(pose, targets, sources, repeat(depth, count), cameras).chunk(count))
         if self.stereo:
             still = torch.zeros(len(depth), 3, dtype=torch.float32, device=depth.device)
@@ -320,14 +320,14 @@ class SelfSupervisedObjective(nn.Module):
         return found
 
 
-def turn_of(turn: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
+def rotation_of(rotation: Tensor, assumed: Tensor, intrinsics: Tensor) -> Tensor:
     """The pose `(B, 4, 4)` of a rotation `(B, 3)` that was estimated with assumed intrinsics, for the given ones.
 
     The estimate is based on pixel shifts in the middle of the image; with a longer focal length these correspond to
     smaller rotations.
     """
     ratio = assumed[:, 0, 0] / intrinsics[:, 0, 0].float()
-    return turn_pose(turn * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1))
+    return rotation_pose(rotation * torch.stack([ratio, ratio, torch.ones_like(ratio)], 1))
 
 
 def repeat(tensor: Tensor, count: int) -> Tensor:

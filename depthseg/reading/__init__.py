@@ -11,6 +11,7 @@ from .interpolation import interpolated, literal
 from .layers import Change, layered, merged, read_with_bases
 from .overrides import read_override, read_pairs
 from .reference import reference
+from .renamed import renamed
 from .written import Written, free_value, is_null, shown, written
 from .yaml_files import read_yaml, write_yaml
 
@@ -39,6 +40,7 @@ __all__ = [
     "read_with_bases",
     "read_yaml",
     "reference",
+    "renamed",
     "shown",
     "typed",
     "write_yaml",

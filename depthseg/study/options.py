@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..choices import did_you_mean
-from ..engine.options import RunConfig
+from ..engine.options import FORMER_NAMES, RunConfig
 from ..reading import (
     Allowed,
     Change,
@@ -24,9 +25,12 @@ from ..reading import (
     no_problems,
     read_override,
     read_with_bases,
+    renamed,
     typed,
     written,
 )
+
+logger = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
@@ -198,6 +202,9 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
             raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
         layers.append([Change(scales[scale]), Change(written({"scale": scale}, "--scale"))])
     layers.append([read_override(text, StudyOptions, EXAMPLE) for text in overrides])
+    layers, old_names = renamed(layers, StudyOptions, {RunConfig: FORMER_NAMES})
+    for sentence in old_names:
+        logger.warning(sentence)
     reader = TypeReader()
     for change in chain.from_iterable(layers):
         # By itself, as what is on top would hide its mistakes.

@@ -84,12 +84,12 @@ def read_records(folder: Path) -> Iterator[CellRecord]:
 
 
 def config_of(record: CellRecord) -> RunConfig:
-    """The options of a finished run.
+    """The options of a finished run, by their present names.
 
     Raises:
         ValueError: They are not options of this version.
     """
-    return compose_config([(str(record.path), record["config"])])
+    return compose_config([(str(record.path), record["config"])], is_record=True)
 
 
 def check_fields(path: Path, content: Any, fields: Sequence[str]) -> None:

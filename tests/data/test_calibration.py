@@ -86,7 +86,7 @@ def test_missing_files_are_named(tmp_path):
         read_poses(tmp_path / "a.txt")
 
 
-def test_the_size_of_the_pictures_must_be_that_of_the_file(tmp_path):
+def test_the_size_of_the_images_must_be_that_of_the_file(tmp_path):
     (tmp_path / "k.json").write_text('{"fx": 700, "fy": 710, "cx": 600, "cy": 180, "width": 1226, "height": 370}')
     calibration = read_calibration(tmp_path / "k.json")
     assert calibration.size == (370, 1226) and calibration.for_size((370, 1226)).tolist() == CAMERA

@@ -122,7 +122,7 @@ def test_two_files_of_one_image_are_one_too_many(tmp_path):
         MapFiles(tmp_path).find("a")
 
 
-def test_a_folder_takes_arrays_and_pictures_of_depth(root):
+def test_a_folder_takes_arrays_and_images_of_depth(root):
     np.save(root / "depth/a.npy", np.full((4, 6), 2.5))
     save_png(root / "depth/b.png", np.full((4, 6), 512))
     data = FolderDataset(root, "train", truth="depth", val_fraction=0)

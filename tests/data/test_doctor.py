@@ -52,8 +52,8 @@ def camera(tmp_path):
 @pytest.fixture
 def drive(tmp_path):
     def write(scene, times, change=lambda number, image: image):
-        pictures = [change(number, world_frame(scene, time)["image"]) for number, time in enumerate(times)]
-        return write_frames(tmp_path / "drive", pictures)
+        images = [change(number, world_frame(scene, time)["image"]) for number, time in enumerate(times)]
+        return write_frames(tmp_path / "drive", images)
 
     return write
 
@@ -73,7 +73,7 @@ def test_a_camera_that_only_turns_shows_no_parallax():
     k = start["intrinsics"]
     turn = np.radians(2)
     rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
-    # Each pixel of the turned picture looks up where its ray goes in the first one.
+    # Each pixel of the turned image looks up where its ray goes in the first one.
     rows, columns = np.mgrid[0:96, 0:320]
     rays = k @ rotation @ np.linalg.inv(k) @ np.stack([columns.ravel(), rows.ravel(), np.ones(96 * 320)])
     x, y = np.clip(rays[:2] / rays[2], 0, [[318.999], [94.999]])
@@ -150,7 +150,7 @@ def test_a_change_of_the_exposure_does_not_pass_for_motion(gain):
     assert found.rotation == pytest.approx(same.rotation, abs=0.1)
 
 
-def test_pictures_of_depth_are_not_frames(drive, camera, capsys):
+def test_images_of_depth_are_not_frames(drive, camera, capsys):
     path = drive((0, 1), range(4))
     write_frames(path.parent / "depth" / "drive", [np.full((96, 320), 512, np.uint16)] * 3, "00000{}.png")
     words = [str(path.parent), "--calibration", str(camera((0, 1))), "--json"]
@@ -167,7 +167,7 @@ def test_little_depth_does_not_stop_the_search_for_a_stride(drive):
     assert report.clips == 1 and report.suggested_stride is None
 
 
-def test_pictures_without_anything_in_common_cannot_be_followed(tmp_path):
+def test_images_without_anything_in_common_cannot_be_followed(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (4, 96, 320, 3), dtype=np.uint8)
     report = examine_video(write_frames(tmp_path / "a", list(noise)))
     assert report.lost_share == 1 and report.motion is None and report.suggested_stride is None
@@ -175,7 +175,7 @@ def test_pictures_without_anything_in_common_cannot_be_followed(tmp_path):
     assert "not measured" in str(report)
 
 
-def test_a_picture_of_nothing_is_told_as_well(tmp_path):
+def test_a_image_of_nothing_is_told_as_well(tmp_path):
     report = examine_video(write_frames(tmp_path / "a", [np.zeros((48, 64, 3), np.uint8)] * 4))
     assert report.lost_share == 1 and np.isfinite(json.loads(json.dumps(report.to_dict()))["lost_share"])
 
@@ -208,6 +208,6 @@ def test_the_kitti_clip_drives_straight_on():
     assert len(report.advice) == 1 and "shows no rotation" in report.advice[0]
     k = np.array([[707.0912, 0, 601.8873], [0, 707.0912, 183.1104], [0, 0, 1]])
     for start in (3, 24, 41):
-        pictures = [read_image(KITTI / "image_l" / f"{number:06d}.png") for number in (start, start + 2)]
-        found = measure_pair(*pictures, k)
+        images = [read_image(KITTI / "image_l" / f"{number:06d}.png") for number in (start, start + 2)]
+        found = measure_pair(*images, k)
         assert found.rotation == pytest.approx(angle(poses[start], poses[start + 2]), abs=0.2)

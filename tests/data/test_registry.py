@@ -13,7 +13,7 @@ def test_the_table_is_complete():
     for entry in DATASETS.values():
         assert entry.splits
         assert entry.summary
-        assert entry.terms
+        assert entry.licence
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_both_pictures_and_where_the_other_camera_is(root):
+def test_both_images_and_where_the_other_camera_is(root):
     data = load_dataset("stereo", root, "train", baseline=0.5, focal=8)
     assert data.names == ["0", "1", "2", "3"] and data.label_space is None
     sample = data[3]
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_named(root):
 
 
 def test_a_pair_of_the_world_fits_together(tmp_path):
-    """The data set's depth, camera and baseline carry the right picture onto the left one."""
+    """The data set's depth, camera and baseline carry the right image onto the left one."""
     size = (48, 144)
     left, right = (
         render(5, 21, size, view=view, outputs=("image", "depth", "intrinsics", "pose")) for view in ("left", "right")
@@ -128,12 +128,12 @@ def test_a_pair_of_the_world_fits_together(tmp_path):
     sample = StereoPairs(tmp_path, calibration="camera.yaml")[0]
     np.testing.assert_allclose(sample.depth, left["depth"], rtol=1e-5)
     pose = geometry.pose_from_axis_angle(torch.zeros(1, 3), torch.tensor([[-sample.stereo_x, 0.0, 0.0]]))
-    picture, depth, camera = (
+    image, depth, camera = (
         torch.tensor(np.asarray(part, np.float32))[None] for part in (sample.stereo, sample.depth, sample.intrinsics)
     )
-    warped, mask = geometry.reproject(picture.permute(0, 3, 1, 2), depth, camera, camera, pose)
+    warped, mask = geometry.reproject(image.permute(0, 3, 1, 2), depth, camera, camera, pose)
     error = (warped[0].permute(1, 2, 0) - torch.tensor(sample.image.astype(np.float32))).abs().mean(-1)
-    before = (picture[0] - torch.tensor(sample.image.astype(np.float32))).abs().mean(-1)
+    before = (image[0] - torch.tensor(sample.image.astype(np.float32))).abs().mean(-1)
     assert error[mask[0]].median() < 2 < before[mask[0]].mean() / 4
 
 

@@ -14,9 +14,9 @@ from depthseg.data.transforms import TrainTransform
 SIZE = (96, 288)
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 WAYS = {
-    "patch": {"size": (64, 160), "hflip": 0.0, "crop_pixels": True},
+    "patch": {"size": (64, 160), "hflip": 0.0, "random_crop": True},
     "mirror": {"size": SIZE, "hflip": 1.0},
-    "mirrored patch": {"size": (64, 160), "hflip": 1.0, "crop_pixels": True},
+    "mirrored patch": {"size": (64, 160), "hflip": 1.0, "random_crop": True},
     "resize": {"size": (80, 200), "hflip": 0.0},
     "mirrored crop": {"size": (72, 192), "hflip": 1.0, "crop_scale": (0.6, 0.9)},
 }
@@ -31,25 +31,25 @@ def coded(height, width, **views):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("hflip", [0.0, 1.0])
-@pytest.mark.parametrize("options", [{"crop_scale": (0.3, 1.0)}, {"crop_pixels": True}], ids=["resized", "patch"])
+@pytest.mark.parametrize("options", [{"crop_scale": (0.3, 1.0)}, {"random_crop": True}], ids=["resized", "patch"])
 def test_intrinsics_say_from_where_each_pixel_was_taken(seed, hflip, options):
     sample = coded(231, 317)
     transform = TrainTransform((58, 93), hflip=hflip, **options)
     out = transform(sample, np.random.default_rng(seed))
     rows, columns = np.mgrid[:58, :93]
     x, y, _ = np.linalg.inv(out.intrinsics) @ np.stack([columns.ravel(), rows.ravel(), np.ones(58 * 93)])
-    x = -x if hflip else x  # a mirrored picture shows a mirrored scene
+    x = -x if hflip else x  # a mirrored image shows a mirrored scene
     # The nearest pixel is the one on whose square the place lies; places on its very edge may go either way.
     assert out.intrinsics[0, 0] > 0
     found = out.depth.ravel().astype(int)
     assert np.abs(x - found % 1000).max() < 0.5 + 1e-6
     assert np.abs(y - found // 1000).max() < 0.5 + 1e-6
     # All of the square is used: half a pixel more or less in the convention would be seen.
-    if not transform.crop_pixels:
+    if not transform.random_crop:
         assert 0.4 < (x - found % 1000).max() and (x - found % 1000).min() < -0.4
 
 
-def test_intrinsics_of_a_resized_picture_are_those_of_the_geometry():
+def test_intrinsics_of_a_resized_image_are_those_of_the_geometry():
     camera = np.array([[210.0, 3.0, 160.5], [0.0, 190.0, 110.25], [0.0, 0.0, 1.0]])
     sample = replace(coded(200, 300), intrinsics=camera)
     out = TrainTransform((64, 192), hflip=0)(sample, np.random.default_rng(0))
@@ -87,9 +87,9 @@ def tensor(values):
 
 
 def mismatch(target, source, depth, intrinsics, pose, mask):
-    """Mean difference in grey levels between a picture and its neighbour warped to it."""
-    picture = tensor(source.transpose(2, 0, 1))
-    warped, inside = geometry.reproject(picture, tensor(depth), tensor(intrinsics), tensor(intrinsics), tensor(pose))
+    """Mean difference in grey levels between an image and its neighbour warped to it."""
+    image = tensor(source.transpose(2, 0, 1))
+    warped, inside = geometry.reproject(image, tensor(depth), tensor(intrinsics), tensor(intrinsics), tensor(pose))
     difference = np.abs(warped[0].numpy().transpose(1, 2, 0) - target).mean(-1)
     return difference[inside[0].numpy() & mask].mean()
 
@@ -143,17 +143,17 @@ def test_views_reproject_onto_the_image(street, way):
     assert stereo_error(out, -out.stereo_x, mask) > 2 * after
 
 
-def test_all_pictures_go_through_the_same_geometry_and_colours():
+def test_all_images_go_through_the_same_geometry_and_colours():
     image = coded(60, 90).image
     sample = coded(60, 90, frames={-1: image, 2: image}, stereo=image, stereo_x=0.5)
     for options in ({}, {"colour_jitter": 0.5}):
         out = TrainTransform((40, 50), crop_scale=(0.3, 0.9), **options)(sample, np.random.default_rng(1))
         assert list(out.frames) == [-1, 2]
-        for picture in (*out.frames.values(), out.stereo):
-            assert np.array_equal(picture, out.image)
+        for view in (*out.frames.values(), out.stereo):
+            assert np.array_equal(view, out.image)
 
 
-def test_clean_pictures_are_those_of_the_same_draws_without_jitter(street):
+def test_clean_images_are_those_of_the_same_draws_without_jitter(street):
     sample = street[0]
     plain, jittered = (
         TrainTransform((40, 100), crop_scale=(0.4, 0.9), colour_jitter=amount)(sample, np.random.default_rng(4))
@@ -180,7 +180,7 @@ def test_flow_is_dropped_and_the_rest_stays():
 
 def test_a_patch_is_cut_out_as_it_is_and_reaches_every_place():
     sample = coded(30, 40)
-    transform = TrainTransform((20, 25), hflip=0, crop_pixels=True)
+    transform = TrainTransform((20, 25), hflip=0, random_crop=True)
     corners = set()
     for seed in range(600):
         out = transform(sample, np.random.default_rng(seed))
@@ -192,15 +192,15 @@ def test_a_patch_is_cut_out_as_it_is_and_reaches_every_place():
     assert {left for _, left in corners} == set(range(16))
 
 
-def test_a_patch_as_large_as_the_picture_is_the_picture():
+def test_a_patch_as_large_as_the_image_is_the_image():
     sample = coded(30, 40)
-    out = TrainTransform((30, 40), hflip=0, crop_pixels=True)(sample, np.random.default_rng(0))
+    out = TrainTransform((30, 40), hflip=0, random_crop=True)(sample, np.random.default_rng(0))
     assert np.array_equal(out.image, sample.image)
 
 
 def test_a_hole_is_a_square_around_its_pixel_cut_off_at_the_border(monkeypatch):
     class Chosen:
-        """A generator that puts holes at the flat places 0, 27 and 44 of a picture of 5 x 10."""
+        """A generator that puts holes at the flat places 0, 27 and 44 of an image of 5 x 10."""
 
         def uniform(self, low, high):
             return 0.06
@@ -253,10 +253,10 @@ def test_holes_move_nothing_else_and_the_generator_decides(street):
 
 
 @pytest.mark.parametrize("size", [(31, 40), (30, 41)])
-def test_a_picture_smaller_than_the_patch_is_a_sentence(size):
+def test_a_image_smaller_than_the_patch_is_a_sentence(size):
     message = "'a' is 30 pixels high and 40 wide, too small to cut a patch of {} x {} out".format(*size)
     with pytest.raises(ValueError, match=message):
-        TrainTransform(size, crop_pixels=True)(coded(30, 40), np.random.default_rng(0))
+        TrainTransform(size, random_crop=True)(coded(30, 40), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

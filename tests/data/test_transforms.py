@@ -58,7 +58,7 @@ def test_crops_have_the_asked_share_and_reach_every_place():
     assert max(lefts) > 85
 
 
-def test_without_options_it_is_the_plain_resize_of_the_whole_picture():
+def test_without_options_it_is_the_plain_resize_of_the_whole_image():
     sample = street(31, 47)
     out = TrainTransform((16, 20), hflip=0)(sample, np.random.default_rng(0))
     expected = Image.fromarray(sample.image).resize((20, 16), Image.Resampling.BILINEAR)
@@ -70,7 +70,7 @@ def test_without_options_it_is_the_plain_resize_of_the_whole_picture():
     assert np.array_equal(resize_nearest(sample.labels, (16, 20)), out.labels)
 
 
-def test_half_of_the_pictures_are_mirrored():
+def test_half_of_the_images_are_mirrored():
     sample = street(8, 8)
     mirrored = [
         np.array_equal(TrainTransform((8, 8))(sample, np.random.default_rng(seed)).depth, sample.depth[:, ::-1])
@@ -100,8 +100,8 @@ def test_options_do_not_move_each_other():
     assert not np.array_equal(plain.image, jittered.image)
 
 
-def test_grey_pictures_only_change_in_brightness_and_within_range():
-    # Contrast is about the mean and saturation about grey, so both leave an even grey picture as it is.
+def test_grey_images_only_change_in_brightness_and_within_range():
+    # Contrast is about the mean and saturation about grey, so both leave an even grey image as it is.
     sample = Sample("a", np.full((4, 4, 3), 100, np.uint8))
     transform = TrainTransform((4, 4), colour_jitter=0.3)
     values = [transform(sample, np.random.default_rng(seed)).image for seed in range(300)]
@@ -116,12 +116,12 @@ def test_saturation_and_contrast_change_too():
     image[:2] = (150, 100, 85)
     transform = TrainTransform((4, 4), hflip=0, colour_jitter=0.3)
     out = [transform(Sample("a", image), np.random.default_rng(seed)).image.astype(float) for seed in range(100)]
-    luma = [picture @ (0.299, 0.587, 0.114) for picture in out]
+    luma = [pixels @ (0.299, 0.587, 0.114) for pixels in out]
     contrast = np.array([y[0, 0] - y[3, 3] for y in luma])
     # Brightness scales both, saturation keeps the luma: only contrast moves this ratio,
     assert np.ptp(contrast / [y.mean() for y in luma]) > 0.25
     # and both scale colour and luma differences alike: only saturation moves this one.
-    assert np.ptp([picture[0, 0, 0] - picture[0, 0, 1] for picture in out] / contrast) > 0.3
+    assert np.ptp([pixels[0, 0, 0] - pixels[0, 0, 1] for pixels in out] / contrast) > 0.3
 
 
 def test_colours_change_in_every_order(monkeypatch):

@@ -126,7 +126,7 @@ def test_resized_frames_take_intrinsics_and_depth_along(drive, frames):
     assert sample.image.shape == sample.frames[-1].shape == (24, 32, 3)
     expected = np.asarray(Image.fromarray(frames[3]).resize((32, 24), Image.Resampling.BILINEAR))
     assert np.array_equal(sample.image, expected)
-    # The centre of a pixel of the small picture is half a pixel right of that of every other large one.
+    # The centre of a pixel of the small image is half a pixel right of that of every other large one.
     assert sample.intrinsics.tolist() == [[30, 0, 14.75], [0, 30.5, 9.75], [0, 0, 1]]
     assert sample.depth.shape == (24, 32) and set(np.unique(sample.depth)) <= set(range(48))
     assert data[0].depth is None

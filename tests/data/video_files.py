@@ -18,8 +18,8 @@ def write_video(path, frames, codec="libx264rgb", pixels="rgb24", rate=10, turne
         if turned:
             stream.set_display_rotation(turned)
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.ndim == 3 else "gray")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.ndim == 3 else "gray")
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     return path
 

@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """Drawing takes longer than the tiny runs; the tests of the recipes look for the pictures."""
+def no_images():
+    """Drawing takes longer than the tiny runs; the tests of the recipes look for the images."""
     patch = pytest.MonkeyPatch()
     patch.setattr("depthseg.engine.run.write_report", lambda run_dir, *_: (run_dir / "report").mkdir(exist_ok=True))
     yield

@@ -78,7 +78,7 @@ def test_unreadable_options_are_named_with_a_way_out(override, parts):
     [
         (
             "task=detection",
-            "task must be one of segmentation, depth, flow, reconstruction, classification, got 'detection'",
+            "task must be one of segmentation, depth, flow, inpainting, classification, got 'detection'",
         ),
         ("model.encoder=null", "model.pretrained and model.encoder are both null"),
         ("model.head_init=none", "model.head_init must be one of pretrained, random"),
@@ -270,7 +270,7 @@ def test_null_is_refused_elsewhere_in_words_of_ours(tmp_path, name):
         assert ALLOWED.get(name, "") in read
 
 
-NEEDED = {"pretext.align": "pretext.align aligns frames of a video"}
+NEEDED = {"pretext.derotate": "pretext.derotate removes the rotation between frames"}
 
 
 @pytest.mark.parametrize("name", options_of_type(bool))

@@ -74,7 +74,7 @@ def depth_anything(tmp_path_factory):
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """Six small pictures whose upper part is bright, with labels."""
+    """Six small images whose upper part is bright, with labels."""
     rng = np.random.default_rng(0)
     for name in ("images", "labels"):
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -39,13 +39,13 @@ class Drive:
         return self.samples[index]
 
     def make_batch(self, sample):
-        def picture(image):
+        def as_tensor(image):
             return torch.from_numpy(np.asarray(image)).permute(2, 0, 1).float() / 255
 
         index = self.names.index(sample.name)
         return {
-            "image": picture(sample.image)[None],
-            "source_images": torch.stack([picture(frame) for frame in sample.frames.values()])[None],
+            "image": as_tensor(sample.image)[None],
+            "source_images": torch.stack([as_tensor(frame) for frame in sample.frames.values()])[None],
             "true_depth": torch.from_numpy(self.depths[index])[None],
             "true_poses": torch.from_numpy(np.stack(self.motions[index])).float()[None],
             "true_intrinsics": torch.from_numpy(sample.intrinsics).float()[None],
@@ -96,8 +96,8 @@ def drive_through_the_world(offsets=(-1, 1), length=4):
     for t in range(1, length + 1):
         here = frames[t]
         others = {offset: frames[t + offset] for offset in offsets}
-        pictures = {offset: other["image"] for offset, other in others.items()}
-        samples.append(Sample(f"{t:03d}", here["image"], frames=pictures, intrinsics=here["intrinsics"]))
+        images = {offset: other["image"] for offset, other in others.items()}
+        samples.append(Sample(f"{t:03d}", here["image"], frames=images, intrinsics=here["intrinsics"]))
         motions.append([np.linalg.inv(other["pose"]) @ here["pose"] for other in others.values()])
         depths.append(here["depth"])
     return Drive(samples, motions, depths, np.stack([frames[t]["pose"] for t in range(1, length + 1)]))
@@ -106,7 +106,7 @@ def drive_through_the_world(offsets=(-1, 1), length=4):
 def test_truth_explains_the_world_better_than_what_needs_no_network(tmp_path):
     oracle = Oracle((-1, 1)).train()
     report = report_of(tmp_path, oracle, drive_through_the_world())
-    # Four columns and two rows of pictures three times as wide as high.
+    # Four columns and two rows of images three times as wide as high.
     width, height = Image.open(tmp_path / "warped.png").size
     assert width > 5 * height / 2 > 1000
     errors = report["warp_error"]
@@ -167,7 +167,7 @@ def sliding_drive(names, shift=2.0, offset=1, **options):
 def straight_line_by_brute_force(drive):
     """Least error over finely spaced steps, rows alike: numpy's interpolation, border pixels beyond the border."""
     sample = drive[0]
-    target, source = (picture[0, :, 0].astype(float) for picture in (sample.image, sample.frames[1]))
+    target, source = (image[0, :, 0].astype(float) for image in (sample.image, sample.frames[1]))
     columns = np.arange(WIDTH)
     errors = []
     for step in np.linspace(-9, 9, 3601):
@@ -181,7 +181,7 @@ def straight_line_by_brute_force(drive):
 def test_by_hand(tmp_path):
     report = report_of(tmp_path, Oracle((1,)), drive := sliding_drive(["0", "1", "2"]))
     errors = report["warp_error"]
-    # Two columns of 24 slide out of the picture; the others are found again, where they had been off by 8.
+    # Two columns of 24 slide out of the image; the others are found again, where they had been off by 8.
     assert errors["model"] == pytest.approx(0, abs=1e-3) and errors["identity"] == pytest.approx(8, abs=1e-4)
     assert report["seen_share"] == pytest.approx((WIDTH - 2) / WIDTH)
     assert errors["straight_line"] == pytest.approx(straight_line_by_brute_force(drive), rel=1e-3)
@@ -191,7 +191,7 @@ def test_by_hand(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_drive_straight_ahead_is_found(tmp_path):
-    # The plane comes nearer by 1.3 of 10: a picture that widens by 10 / 8.7 about its centre.
+    # The plane comes nearer by 1.3 of 10: an image that widens by 10 / 8.7 about its centre.
     drive = sliding_drive(["0", "1"], 0.0)
     columns = (np.arange(WIDTH) - 11.5) * 8.7 / 10 + 11.5
     image, source = (

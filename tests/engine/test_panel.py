@@ -11,7 +11,7 @@ from transformers import BatchFeature
 
 from depthseg.data import Sample
 from depthseg.engine import panel
-from depthseg.engine.pictures import colourise_depth
+from depthseg.engine.visualization import colourise_depth
 
 TRUTH = np.linspace(2, 20, 24, dtype=np.float32).reshape(4, 6)
 

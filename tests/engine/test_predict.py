@@ -14,14 +14,14 @@ from depthseg.cli import main
 from depthseg.data import load_dataset
 from depthseg.data.images import read_depth
 from depthseg.data.label_spaces import CAMVID11, LabelSpace
-from depthseg.engine.pictures import (
+from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
+from depthseg.engine.visualization import (
     DEPTH_COLOURMAP,
     colourise_depth,
     colourise_inverse_depth,
     colourise_labels,
     overlay,
 )
-from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
 from depthseg.models import (
     DepthSegConfig,
     DepthSegForDepthEstimation,
@@ -78,13 +78,13 @@ def by_hand(model: torch.nn.Module, path: Path, key: str) -> np.ndarray:
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
-def assert_painted(picture: np.ndarray, expected: np.ndarray) -> None:
+def assert_painted(image: np.ndarray, expected: np.ndarray) -> None:
     """Equal but for single pixels between two colours: sums of floats depend on their order, which is not fixed."""
-    difference = np.abs(picture.astype(int) - expected.astype(int)).max(-1)
+    difference = np.abs(image.astype(int) - expected.astype(int)).max(-1)
     assert (difference > 0).mean() < 0.002
     assert difference.max() <= NEXT_COLOUR
 
@@ -96,8 +96,8 @@ def test_label_png_holds_the_models_ids_at_the_images_own_size(both, images: Pat
     assert labels.shape == SIZES[name]
     assert len(np.unique(labels)) > 1
     assert_same_ids(labels, by_hand(model, images / f"{name}.png", "logits"))
-    with Image.open(folder / "out" / "labels" / f"{name}.png") as picture:
-        np.testing.assert_array_equal(picture.convert("RGB"), colourise_labels(labels, CAMVID11.palette))
+    with Image.open(folder / "out" / "labels" / f"{name}.png") as painted:
+        np.testing.assert_array_equal(painted.convert("RGB"), colourise_labels(labels, CAMVID11.palette))
     image = read(images / f"{name}.png")
     np.testing.assert_array_equal(read(folder / "out" / "overlay" / f"{name}.png"), overlay(image, labels, CAMVID11))
 
@@ -255,7 +255,7 @@ def test_existing_files_are_kept_unless_asked(both, images: Path, tmp_path: Path
     assert precious.read_bytes() != b"drawn by hand"
 
 
-def test_damaged_weights_never_become_a_picture(images: Path, tmp_path: Path) -> None:
+def test_damaged_weights_never_become_a_image(images: Path, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", DepthSegForSemanticSegmentation, num_labels=3)
     with torch.no_grad():
         next(model.classifier.parameters()).view(-1)[0] = float("nan")

@@ -16,10 +16,10 @@ from depthseg.engine.run import train
 from depthseg.geometry import pixel_grid
 from depthseg.models import DepthSegForOpticalFlow, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.pretext import SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, stabilise, turned_pixels
+from depthseg.pretext.alignment import find_rotation, rotated_pixels, stabilise
 
 DEPTH = ("supervision=stereo", "supervision=mono", "supervision=mono_stereo")
-LEARNED = ("supervision=mono", "intrinsics=per_picture")
+LEARNED = ("supervision=mono", "intrinsics=per_image")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,9 @@ def scores_of(run):
         *((option,) for option in DEPTH),
         LEARNED,
         (*LEARNED[:1], "pose_network=shared"),
-        (*LEARNED, "align=true"),
-        (*LEARNED[:1], "pose_network=shared", "align=true"),
-        ("supervision=mono_stereo", "align=true"),
+        (*LEARNED, "derotate=true"),
+        (*LEARNED[:1], "pose_network=shared", "derotate=true"),
+        ("supervision=mono_stereo", "derotate=true"),
     ],
 )
 def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, options):
@@ -75,7 +75,7 @@ def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, op
     ("task", "names"),
     [
         ("flow", {"end_point_error", "outliers", "photometric_loss"}),
-        ("reconstruction", {"l1", "psnr", "hole_l1", "hole_psnr"}),
+        ("inpainting", {"l1", "psnr", "hole_l1", "hole_psnr"}),
         ("classification", {"accuracy", "mean_class_accuracy"}),
     ],
 )
@@ -107,7 +107,7 @@ def test_flat_depth_is_said(tiny, tmp_path, world, caplog, monkeypatch, flat):
 
 
 class Unmeasured:
-    """The world as a user's video has it: pictures and intrinsics, no truth."""
+    """The world as a user's video has it: images and intrinsics, no truth."""
 
     label_space = None
 
@@ -122,14 +122,14 @@ class Unmeasured:
 
 
 @pytest.mark.parametrize("task", ["depth", "flow"])
-def test_pictures_without_truth_are_scored_by_how_well_they_are_explained(tiny, tmp_path, world, task):
+def test_images_without_truth_are_scored_by_how_well_they_are_explained(tiny, tmp_path, world, task):
     options = ("supervision=mono",) if task == "depth" else ()
     config = tiny.tiny_pretext_config(tmp_path, task, *options)
     scores = scores_of(train(config, Unmeasured(world["train"]), Unmeasured(world["val"])))
     assert scores["photometric_loss"] > 0 and "abs_rel" not in scores and "end_point_error" not in scores
 
 
-@pytest.mark.parametrize("task", ["depth", "reconstruction"])
+@pytest.mark.parametrize("task", ["depth", "inpainting"])
 def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(tiny, tmp_path, world, task):
     """Motion networks and drawn holes are part of what is resumed."""
     options = ("supervision=mono", "intrinsics=one_camera") if task == "depth" else ()
@@ -170,9 +170,9 @@ def last_state(run):
     return load_file(run.run_dir / "checkpoints" / "step_4" / "model.safetensors")
 
 
-def test_patches_are_cut_and_whole_pictures_scored_as_they_are(tiny, tmp_path, world):
+def test_patches_are_cut_and_whole_images_scored_as_they_are(tiny, tmp_path, world):
     config = tiny.tiny_pretext_config(
-        tmp_path, "depth", overrides=["data.size=[32,32]", "data.crop_pixels=true", "data.hflip=0"]
+        tmp_path, "depth", overrides=["data.size=[32,32]", "data.random_crop=true", "data.hflip=0"]
     )
     run = train(config, world["train"], world["val"])
     _, processor = load_model(run.model_dir)
@@ -201,8 +201,8 @@ def test_missing_views_are_named(tiny, tmp_path, world):
         ("depth", ("source_frames=[0]",), "never 0"),
         ("depth", ("supervision=stereo", "intrinsics=one_camera"), "it needs pretext.supervision=mono"),
         ("depth", ("hole_share=[0.5,0.1]",), "hole_share must be \\[least, most\\]"),
-        ("depth", ("align=true", "supervision=stereo"), "pretext.align aligns frames of a video"),
-        ("reconstruction", ("align=true",), "task reconstruction with pretext.supervision=labels has none"),
+        ("depth", ("derotate=true", "supervision=stereo"), "pretext.derotate removes the rotation between frames"),
+        ("inpainting", ("derotate=true",), "task inpainting with pretext.supervision=labels has none"),
         ("depth", ("pose_network=lstm",), "pretext.pose_network must be one of separate, shared, posecnn"),
     ],
 )
@@ -212,7 +212,7 @@ def test_options_that_do_not_go_together(tiny, tmp_path, task, options, sentence
 
 
 class PartlyMeasured(Unmeasured):
-    """Depth of the second picture alone."""
+    """Depth of the second image alone."""
 
     def __getitem__(self, index):
         sample = self._world[index]
@@ -223,7 +223,7 @@ class PartlyMeasured(Unmeasured):
 
 
 @pytest.mark.parametrize("options", [("supervision=mono",), ()])
-def test_pictures_without_depth_are_left_out_of_the_score(tiny, tmp_path, world, options):
+def test_images_without_depth_are_left_out_of_the_score(tiny, tmp_path, world, options):
     scores = scores_of(
         train(tiny.tiny_pretext_config(tmp_path, "depth", *options), world["train"], PartlyMeasured(world["val"]))
     )
@@ -242,7 +242,7 @@ def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, w
 
     for task, option, way_out in (
         ("depth", "supervision=mono", "pretext.intrinsics=one_camera"),
-        ("flow", "align=true", "pretext.align=false"),
+        ("flow", "derotate=true", "pretext.derotate=false"),
     ):
         config = tiny.tiny_pretext_config(tmp_path, task, option, overrides=again)
         with pytest.raises(ValueError, match=f"the intrinsics of its camera: .*{way_out}"):
@@ -251,23 +251,23 @@ def test_what_cannot_be_scored_or_trained_costs_no_earlier_run(tiny, tmp_path, w
 
 
 @torch.no_grad()
-def test_the_flow_of_aligned_pictures_is_scored_with_the_turn(tiny, tmp_path, world):
-    """By hand: the network's flow on pictures without the turn, and the turn on top."""
+def test_the_flow_of_aligned_images_is_scored_with_the_turn(tiny, tmp_path, world):
+    """By hand: the network's flow on images without the turn, and the turn on top."""
     with torch.enable_grad():
-        run = train(tiny.tiny_pretext_config(tmp_path, "flow", "source_frames=[-1]", "align=true"), *world.values())
+        run = train(tiny.tiny_pretext_config(tmp_path, "flow", "source_frames=[-1]", "derotate=true"), *world.values())
     model = DepthSegForOpticalFlow.from_pretrained(run.model_dir).eval()
     processor = DepthSegImageProcessor.from_pretrained(run.model_dir)
     errors = {True: [], False: []}
     for index in range(len(world["val"])):
         sample = world["val"][index]
         camera = torch.from_numpy(sample.intrinsics)[None].float()
-        pictures = sample.image, sample.frames[-1]
-        first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in pictures)
-        turn = find_turn(first, other, camera)
-        pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
+        images = sample.image, sample.frames[-1]
+        first, other = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in images)
+        turn = find_rotation(first, other, camera)
+        pixels = [processor(images=[p], return_tensors="pt")["pixel_values"] for p in images]
         found = model(pixels[0], stabilise(pixels[1], turn, camera)).flow.double()
         grid = pixel_grid(32, 64)
-        turned = turned_pixels(turn, camera, grid + found) - grid
+        turned = rotated_pixels(turn, camera, grid + found) - grid
         truth = torch.from_numpy(sample.flow).permute(2, 0, 1)[None]
         for with_turn, flow in ((True, turned), (False, found)):
             errors[with_turn].append((flow - truth).norm(dim=1).nanmean().item())
@@ -280,12 +280,12 @@ def test_flow_to_another_frame_is_not_scored_by_the_flow_to_the_one_before(tiny,
     assert "end_point_error" not in scores and scores["photometric_loss"] > 0
 
 
-def test_whole_pictures_are_scored_where_patches_are_trained_on(tiny, tmp_path, world, monkeypatch):
+def test_whole_images_are_scored_where_patches_are_trained_on(tiny, tmp_path, world, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "depthseg.engine.scoring.Scorer.show", lambda scorer: seen.append(scorer.batch_of(world["val"][0])) or {}
     )
-    overrides = ["data.size=[32,32]", "data.crop_pixels=true", "run.tensorboard=true"]
+    overrides = ["data.size=[32,32]", "data.random_crop=true", "run.tensorboard=true"]
     train(tiny.tiny_pretext_config(tmp_path, "depth", "supervision=stereo", overrides=overrides), *world.values())
     assert seen[0]["image"].shape == (1, 3, 32, 64)
     expected = torch.from_numpy(world["val"][0].image).permute(2, 0, 1)[None] / 255

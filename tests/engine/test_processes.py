@@ -140,8 +140,8 @@ def test_a_converted_layer_that_does_not_train_is_the_plain_one():
 
 
 @pytest.mark.heavy
-def test_without_labels_two_processes_are_one_even_if_one_has_no_picture_to_score(tiny, tmp_path):
-    options = ("task=depth", "pretext.supervision=mono", "pretext.intrinsics=per_picture", *OPTIONS)
+def test_without_labels_two_processes_are_one_even_if_one_has_no_image_to_score(tiny, tmp_path):
+    options = ("task=depth", "pretext.supervision=mono", "pretext.intrinsics=per_image", *OPTIONS)
     done = launch(Path(tiny.__file__), "1", str(tmp_path / "two"), *options)
     assert done.returncode == 0, done.stderr
     tiny.tiny_train(tmp_path / "one", *options, scored=1)

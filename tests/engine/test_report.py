@@ -14,35 +14,35 @@ def plain(colour: tuple[int, int, int], height: int = 60, width: int = 160) -> n
 
 
 def read(path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.array(picture.convert("RGB"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.array(image.convert("RGB"))
 
 
-def box(picture: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+def box(image: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
     """Top, left, bottom, right of the pixels of a colour."""
-    places = np.argwhere((picture == colour).all(-1))
+    places = np.argwhere((image == colour).all(-1))
     return (*places.min(0), *places.max(0)) if len(places) else None
 
 
-def test_panel_puts_the_pictures_in_a_grid_in_their_own_shape(tmp_path) -> None:
+def test_panel_puts_the_images_in_a_grid_in_their_own_shape(tmp_path) -> None:
     write_panel(tmp_path / "report" / "panel.png", [[plain(RED), plain(GREEN)], [plain(BLUE), None]], ["in", "out"])
-    picture = read(tmp_path / "report" / "panel.png")
-    red, green, blue = (box(picture, colour) for colour in (RED, GREEN, BLUE))
+    image = read(tmp_path / "report" / "panel.png")
+    red, green, blue = (box(image, colour) for colour in (RED, GREEN, BLUE))
     assert red[3] < green[1], "columns from left to right"
     assert red[2] < blue[0], "rows from top to bottom"
     assert abs(red[0] - green[0]) <= 1 and abs(red[1] - blue[1]) <= 1
     for top, left, bottom, right in (red, green, blue):
         assert (bottom - top + 1) / (right - left + 1) == pytest.approx(60 / 160, rel=0.02)
-    assert picture.shape[1] < 1.1 * (green[3] - red[1]), "hardly any margin"
+    assert image.shape[1] < 1.1 * (green[3] - red[1]), "hardly any margin"
 
 
-def test_panel_has_a_legend_below_and_takes_pictures_of_several_sizes(tmp_path) -> None:
+def test_panel_has_a_legend_below_and_takes_images_of_several_sizes(tmp_path) -> None:
     rows = [[plain(RED)], [plain(GREEN, 120, 100)]]
     write_panel(tmp_path / "panel.png", rows, ["input"], names=["a", "b"], legend={"Something": ORANGE})
-    picture = read(tmp_path / "panel.png")
-    assert box(picture, ORANGE)[0] > box(picture, GREEN)[2]
-    top, left, bottom, right = box(picture, GREEN)
+    image = read(tmp_path / "panel.png")
+    assert box(image, ORANGE)[0] > box(image, GREEN)[2]
+    top, left, bottom, right = box(image, GREEN)
     assert (bottom - top + 1) / (right - left + 1) == pytest.approx(1.2, rel=0.02)
 
 

@@ -206,7 +206,7 @@ def test_options_reach_both_splits_of_a_named_data_set(tiny, tmp_path, monkeypat
         train(tiny.tiny_config(tmp_path / "other"))
 
 
-def test_a_picture_without_its_label_map_is_named(tiny, tmp_path):
+def test_a_image_without_its_label_map_is_named(tiny, tmp_path):
     class Unlabelled(tiny.Blocks):
         def __getitem__(self, index):
             sample = super().__getitem__(index)

@@ -98,7 +98,7 @@ def test_training_prediction_and_processor_see_the_same_values(bits, ending, tmp
     predict_maps(network, processor, read_image(path))
     sample = Sample("a", read_image(path), frames={1: read_image(path)}, stereo=read_image(path), stereo_x=1.0)
     trained = build_transform(tiny_config(tmp_path, "data.hflip=0"), processor)(sample, np.random.default_rng(0))
-    content = BatchContent(pictures=True, source_frames=(1,), stereo=True)
+    content = BatchContent(images=True, source_frames=(1,), stereo=True)
     batch = Collate(processor, content)([trained])
     seen += [batch["pixel_values"], batch["image"], batch["source_pixel_values"][:, 0], batch["source_images"][:, 1]]
     seen += [processor(path)["pixel_values"], processor(ramp(bits))["pixel_values"]]
@@ -123,7 +123,7 @@ def test_a_batch_of_8_and_of_16_bits(tmp_path):
     transform = build_transform(tiny_config(tmp_path, "data.hflip=0"), processor)
     images = [ramp(12), np.dstack([np.uint8(np.round(ramp(8)))] * 3)]
     samples = [transform(Sample("a", image), np.random.default_rng(0)) for image in images]
-    batch = Collate(processor, BatchContent(pictures=True))(samples)
+    batch = Collate(processor, BatchContent(images=True))(samples)
     for values in (batch["pixel_values"], batch["image"]):
         np.testing.assert_allclose(values[0, 0].numpy(), ramp(12) / 4095, atol=1e-6)
         np.testing.assert_allclose(values[1, 0].numpy(), ramp(8) / 255, atol=1e-6)
@@ -131,9 +131,9 @@ def test_a_batch_of_8_and_of_16_bits(tmp_path):
 
 def test_holes_are_black_in_deep_images_too(tmp_path):
     processor = DepthSegImageProcessor(do_normalize=False, value_range=[0, 4095])
-    config = tiny_config(tmp_path, "task=reconstruction", "pretext.hole_share=[0.05,0.05]")
+    config = tiny_config(tmp_path, "task=inpainting", "pretext.hole_share=[0.05,0.05]")
     sample = build_transform(config, processor)(Sample("a", ramp(12) // 2 + 2000), np.random.default_rng(0))
-    batch = Collate(processor, BatchContent(pictures=True, holes=True))([sample])
+    batch = Collate(processor, BatchContent(images=True, holes=True))([sample])
     assert 0 < batch["holes"].sum() < batch["holes"].numel()
     black = (batch["pixel_values"] == 0).all(1)
     assert torch.equal(black, batch["holes"])

@@ -1,4 +1,4 @@
-"""A run on pictures made in memory: imported by the tests, and launched by torchrun as a script."""
+"""A run on images made in memory: imported by the tests, and launched by torchrun as a script."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INTRINSICS = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 15.5], [0.0, 0.0, 1.0]])
 
 
 class Blocks:
-    """Noisy pictures of two colours with labels, depth, and a different share of unknown pixels in each.
+    """Noisy images of two colours with labels, depth, and a different share of unknown pixels in each.
 
-    Their neighbours in time are the same picture, a pixel aside.
+    Their neighbours in time are the same image, a pixel aside.
     """
 
     label_space = SPACE
@@ -74,7 +74,7 @@ def tiny_pretext_config(output_dir: object, task: str, *pretext: str, overrides:
 
 
 def tiny_train(output_dir: object, *overrides: str, scored: int = 3) -> RunResult:
-    """Train on ten pictures, score on a few."""
+    """Train on ten images, score on a few."""
     return train(tiny_config(output_dir, *overrides), Blocks(10), Blocks(scored, seed=1))
 
 

@@ -236,7 +236,7 @@ def test_weights(repo_id, key):
 @pytest.mark.parametrize("name", [*DATASETS, "unnamed"])
 def test_data(name):
     """What the table of data sets tells people is what decides; the user's own data are unknown."""
-    terms = DATASETS[name].terms if name in DATASETS else "yours"
+    terms = DATASETS[name].licence if name in DATASETS else "yours"
     licence = licence_of_data(name)
     if terms == "yours":
         assert licence is None

@@ -26,8 +26,8 @@ from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.hub.bundle import MANIFEST, prepare
 from depthseg.hub.facts import Facts, read_facts
-from depthseg.hub.proof import check_loads_elsewhere
 from depthseg.hub.record import read_run, trace
+from depthseg.hub.verify import check_loads_elsewhere
 
 FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
 
@@ -183,7 +183,7 @@ def test_a_rival_of_depth_is_scored_again(tmp_path):
             None,
             [
                 *(
-                    "task=reconstruction",
+                    "task=inpainting",
                     "data.name=synthetic",
                     f"data.root={tmp_path / 'world'}",
                     "data.size=[32,64]",
@@ -380,7 +380,7 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("task", TASKS | PRETEXT_TASKS)
 def test_models_of_every_task_load_elsewhere(task, tmp_path):
-    """The one that takes two pictures too, for which transformers has no Auto class."""
+    """The one that takes two images too, for which transformers has no Auto class."""
     tiny_model(task).save_pretrained(tmp_path)
     DepthSegImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
     check_loads_elsewhere(tmp_path)

@@ -160,7 +160,7 @@ def test_publishing_again_sends_what_changed_and_keeps_what_others_put_there(hub
     manifest["README.md"] = hash_of(folder / "README.md")
     (folder / MANIFEST).write_text(json.dumps(manifest))
     hub.requests.clear()
-    # The answer to the commit is lost: the next try finds the picture gone already.
+    # The answer to the commit is lost: the next try finds the image gone already.
     hub.faults.append(Fault("POST", "/commit/", "truncate"))
     second = pushed(hub, tmp_path / "second", folder, "tester/again")
     assert not hub.faults, "The fault was not met."

@@ -55,7 +55,7 @@ def test_position_prior_is_the_vote_at_each_place():
             assert votes[prior.class_ids[row, column]] == votes.max()
 
 
-def test_position_prior_fits_pictures_of_any_size():
+def test_position_prior_fits_images_of_any_size():
     half = np.zeros((8, 10), np.uint8)
     half[:, 5:] = 1
     prior = PositionPrior(Listed([sample_of(half)]), grid=(4, 4))

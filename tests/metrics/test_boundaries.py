@@ -16,7 +16,7 @@ from depthseg.metrics.boundaries import (
 
 
 def window(shape, place, distance):
-    """Places of the picture at most `distance` rows and columns away."""
+    """Places of the image at most `distance` rows and columns away."""
     (rows, columns), (row, column) = shape, place
     for i in range(max(0, row - distance), min(rows, row + distance + 1)):
         for j in range(max(0, column - distance), min(columns, column + distance + 1)):
@@ -130,7 +130,7 @@ def test_boundary_iou_by_hand():
     assert perfect.compute() == {"all": 1.0, "depth": None, "texture": 1.0}
 
 
-def test_the_border_of_a_picture_is_no_boundary():
+def test_the_border_of_a_image_is_no_boundary():
     meter = BoundaryIou(2)
     meter.update(np.ones((6, 6), dtype=int), np.ones((6, 6), dtype=int))
     assert meter.compute() == {"all": None, "depth": None, "texture": None}

@@ -1,4 +1,4 @@
-"""Scores of whole pictures against numbers worked out by hand."""
+"""Scores of whole images against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from depthseg.metrics import CategoryScores, ReconstructionErrors
+from depthseg.metrics import CategoryScores, InpaintingErrors
 
 
-def picture(value, height=2, width=4):
+def image(value, height=2, width=4):
     return torch.full((3, height, width), value, dtype=torch.float64)
 
 
@@ -18,10 +18,10 @@ def test_reconstruction_by_hand():
     # One of eight pixels is a hole: off by 0.5 there, by 0.1 elsewhere.
     holes = torch.zeros(2, 4, dtype=torch.bool)
     holes[1, 2] = True
-    predicted = picture(0.4) + 0.1
+    predicted = image(0.4) + 0.1
     predicted[:, 1, 2] = 0.9
-    errors = ReconstructionErrors()
-    errors.update(predicted, picture(0.4), holes)
+    errors = InpaintingErrors()
+    errors.update(predicted, image(0.4), holes)
     scores = errors.compute()
     assert scores["l1"] == pytest.approx((0.5 + 7 * 0.1) / 8)
     assert scores["psnr"] == pytest.approx(-10 * math.log10((0.25 + 7 * 0.01) / 8))
@@ -30,9 +30,9 @@ def test_reconstruction_by_hand():
     assert (scores["images"], scores["images_with_holes"]) == (1, 1)
 
 
-def test_a_perfect_picture_has_a_finite_psnr():
-    errors = ReconstructionErrors()
-    errors.update(picture(0.3), picture(0.3), torch.zeros(2, 4, dtype=torch.bool))
+def test_a_perfect_image_has_a_finite_psnr():
+    errors = InpaintingErrors()
+    errors.update(image(0.3), image(0.3), torch.zeros(2, 4, dtype=torch.bool))
     scores = errors.compute()
     assert (scores["l1"], scores["psnr"]) == (0.0, 100.0)
     assert (scores["hole_l1"], scores["hole_psnr"], scores["images_with_holes"]) == (None, None, 0)
@@ -43,7 +43,7 @@ def test_images_weigh_the_same_and_states_add_up():
     predicted, truth = (torch.rand(4, 3, 6, 5, generator=generator) for _ in range(2))
     holes = torch.rand(4, 6, 5, generator=generator) > 0.7
     holes[2] = False
-    batch, first, second = (ReconstructionErrors() for _ in range(3))
+    batch, first, second = (InpaintingErrors() for _ in range(3))
     batch.update(predicted, truth, holes)
     first.update(predicted[0], truth[0], holes[0])
     second.update(predicted[1:], truth[1:], holes[1:])
@@ -56,16 +56,16 @@ def test_images_weigh_the_same_and_states_add_up():
     assert batch.compute()["psnr"] == pytest.approx(sum(-10 * math.log10(value) for value in squares) / 4, rel=1e-6)
 
 
-def test_wrong_pictures_are_named():
+def test_wrong_images_are_named():
     holes = torch.zeros(2, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"the mask \(4, 2\)"):
-        ReconstructionErrors().update(picture(0.0), picture(0.0), holes.T)
+        InpaintingErrors().update(image(0.0), image(0.0), holes.T)
     with pytest.raises(ValueError, match=r"the true image \(3, 2, 5\)"):
-        ReconstructionErrors().update(picture(0.0), picture(0.0, width=5), holes)
+        InpaintingErrors().update(image(0.0), image(0.0, width=5), holes)
     with pytest.raises(ValueError, match="not finite"):
-        ReconstructionErrors().update(picture(math.nan), picture(0.0), holes)
+        InpaintingErrors().update(image(math.nan), image(0.0), holes)
     with pytest.raises(ValueError, match="No image was evaluated"):
-        ReconstructionErrors().compute()
+        InpaintingErrors().compute()
 
 
 def test_categories_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthseg.metrics import CategoryScores, ConfusionMatrix, DepthErrors, FlowErrors, Meter, ReconstructionErrors
+from depthseg.metrics import CategoryScores, ConfusionMatrix, DepthErrors, FlowErrors, InpaintingErrors, Meter
 from depthseg.metrics.boundaries import BoundaryAlignment, BoundaryIou
 from depthseg.metrics.groups import IouByDepth, RecallBySize
 
@@ -28,7 +28,7 @@ METERS = {
     "depth": (DepthErrors(), lambda: (metres(), metres())),
     "depth unknown": (DepthErrors(), lambda: (metres(), None if RNG.random() < 0.5 else metres())),
     "flow": (FlowErrors(), lambda: (tensor(2, 6, 8), tensor(2, 6, 8))),
-    "inpainting": (ReconstructionErrors(), lambda: (tensor(3, 6, 8), tensor(3, 6, 8), tensor(6, 8) > 0.5)),
+    "inpainting": (InpaintingErrors(), lambda: (tensor(3, 6, 8), tensor(3, 6, 8), tensor(6, 8) > 0.5)),
     "categories": (CategoryScores(3), lambda: tuple(torch.from_numpy(RNG.integers(0, 3, 2)))),
     "depth ranges": (IouByDepth(3), lambda: (ids(), ids(), metres())),
     "object sizes": (RecallBySize(3), lambda: (ids(), ids())),

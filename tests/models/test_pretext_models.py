@@ -129,10 +129,10 @@ def test_flow_is_a_share_of_the_width_to_the_side_and_of_the_height_down():
 
 @pytest.mark.parametrize(("encoder", "head"), [("depthseg_resnet", "monodepth2"), ("vit", "dpt")])
 @torch.no_grad()
-def test_the_decoder_reads_the_maps_of_both_pictures_side_by_side(encoder, head):
+def test_the_decoder_reads_the_maps_of_both_images_side_by_side(encoder, head):
     model = tiny_model("flow", encoder, head)
     for name, parameter in model.named_parameters():
-        # Else a CLS token, which knows little of its picture at first, may be swapped for another one's unnoticed.
+        # Else a CLS token, which knows little of its image at first, may be swapped for another one's unnoticed.
         if "attention" in name or "readout" in name:
             parameter.add_(0.5 * torch.randn_like(parameter))
     first, second = torch.randn(2, 2, 3, 64, 96).unbind()
@@ -149,7 +149,7 @@ def test_the_decoder_reads_the_maps_of_both_pictures_side_by_side(encoder, head)
     assert_same_up_to_rounding(model(first[1:], second[1:]).flow, output.flow[1:])
 
 
-def test_statistics_are_those_of_both_pictures_together():
+def test_statistics_are_those_of_both_images_together():
     model = any_model("flow").train()
     first, second = torch.randn(2, 3, 32, 64), 3 + torch.randn(2, 3, 32, 64)
     with torch.no_grad():
@@ -227,7 +227,7 @@ def test_the_native_head_is_refused(task):
         PRETEXT_TASKS[task](config)
 
 
-def test_pictures_of_different_size_are_refused():
+def test_images_of_different_size_are_refused():
     with pytest.raises(ValueError, match=r"shapes \(1, 3, 32, 64\) and \(1, 3, 64, 64\); they must be equal"):
         tiny_model("flow")(torch.randn(1, 3, 32, 64), torch.randn(1, 3, 64, 64))
 

@@ -8,8 +8,15 @@ from torch import nn
 from depthseg.data.synthetic.rendering import render
 from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
 from depthseg.pretext import LearnedCamera, PhotometricLoss, SelfSupervisedObjective
-from depthseg.pretext.alignment import find_turn, level_sizes, refine_motion, stabilise, turn_jacobian, turned_pixels
-from depthseg.pretext.self_supervised import set_right, turn_of
+from depthseg.pretext.alignment import (
+    find_rotation,
+    level_sizes,
+    refine_motion,
+    rotated_pixels,
+    rotation_jacobian,
+    stabilise,
+)
+from depthseg.pretext.self_supervised import rotation_of, set_right
 
 SIZE = (64, 192)
 FOCAL = 160.0
@@ -47,25 +54,25 @@ TURNS = [(0.0, 0.0, 0.0), (0.01, 0.06, -0.005), (-0.02, -0.03, 0.01), (0.0, 0.00
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turn_is_found(turn):
-    found = find_turn(far_scene(), far_scene(turn), CAMERA)
+    found = find_rotation(far_scene(), far_scene(turn), CAMERA)
     assert np.degrees(np.linalg.norm(found[0].numpy() - turn)) < 0.05
 
 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_place_is_followed_through_a_turn(turn, autocast):
-    """By Rodrigues' formula, for places between pixels and outside of the picture."""
+    """By Rodrigues' formula, for places between pixels and outside of the image."""
     places = np.random.default_rng(0).uniform([-40, -20], [230, 80], (5, 7, 2))
     rays = np.concatenate([(places - [95.5, 31.5]) / FOCAL, np.ones((5, 7, 1))], -1) @ rotation_matrix(turn).T
     expected = rays[..., :2] / rays[..., 2:] * FOCAL + [95.5, 31.5]
     pixels = torch.from_numpy(places).permute(2, 0, 1)[None].float()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = turned_pixels(torch.tensor([turn]), CAMERA, pixels)
+        found = rotated_pixels(torch.tensor([turn]), CAMERA, pixels)
     np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_a_stabilised_picture_is_the_one_before_the_turn(turn):
+def test_a_stabilised_image_is_the_one_before_the_turn(turn):
     first, second = far_scene(), far_scene(turn)
     steady = stabilise(second, torch.tensor([turn]), CAMERA)
     inner = (..., slice(8, -8), slice(16, -16))
@@ -77,13 +84,13 @@ def test_a_stabilised_picture_is_the_one_before_the_turn(turn):
 
 def test_exposure_does_not_count():
     turn = (0.01, 0.03, 0.0)
-    found = find_turn(far_scene(), 0.6 * far_scene(turn) + 0.1, CAMERA)
+    found = find_rotation(far_scene(), 0.6 * far_scene(turn) + 0.1, CAMERA)
     assert np.degrees(np.linalg.norm(found[0].numpy() - turn)) < 0.05
 
 
-def test_each_picture_of_a_batch_has_its_own_turn():
-    alone = [find_turn(far_scene(), far_scene(turn), CAMERA) for turn in TURNS]
-    together = find_turn(
+def test_each_image_of_a_batch_has_its_own_turn():
+    alone = [find_rotation(far_scene(), far_scene(turn), CAMERA) for turn in TURNS]
+    together = find_rotation(
         far_scene().expand(4, -1, -1, -1), torch.cat([far_scene(t) for t in TURNS]), CAMERA.expand(4, 3, 3)
     )
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
@@ -91,18 +98,18 @@ def test_each_picture_of_a_batch_has_its_own_turn():
 
 def test_no_texture_no_turn():
     grey = torch.full((1, 3, *SIZE), 0.5)
-    assert torch.equal(find_turn(grey, grey, CAMERA), torch.zeros(1, 3))
-    assert find_turn(grey, far_scene(), CAMERA).isfinite().all()
+    assert torch.equal(find_rotation(grey, grey, CAMERA), torch.zeros(1, 3))
+    assert find_rotation(grey, far_scene(), CAMERA).isfinite().all()
 
 
 def test_grey_values_change_by_the_jacobian():
     """A small turn, rendered."""
     before = far_scene().mean(1)
-    jacobian = turn_jacobian(before, CAMERA)
+    jacobian = rotation_jacobian(before, CAMERA)
     for axis in range(3):
         turn = [0.0, 0.0, 0.0]
         turn[axis] = 1e-3
-        # A camera that turns by w sees at each pixel what lies there after turning by -w in the unturned picture.
+        # A camera that turns by w sees at each pixel what lies there after turning by -w in the unturned image.
         change = (far_scene([-t for t in turn]).mean(1) - before) / 1e-3
         inner = (slice(None), slice(8, -8), slice(8, -8))
         expected, found = change[inner], jacobian[:, axis].view_as(before)[inner]
@@ -111,16 +118,16 @@ def test_grey_values_change_by_the_jacobian():
 
 @pytest.fixture(scope="module")
 def drives():
-    """Twelve pairs of frames of the world: pictures, intrinsics, exact depth (sky far away) and motion."""
+    """Twelve pairs of frames of the world: images, intrinsics, exact depth (sky far away) and motion."""
     pairs = []
     for index in range(12):
         here = render(3, index, SIZE, outputs=["image", "intrinsics", "pose", "depth"])
         there = render(3, index, SIZE, time=1, outputs=["image", "pose"])
-        pictures = [torch.from_numpy(view["image"]).permute(2, 0, 1)[None] for view in (here, there)]
+        images = [torch.from_numpy(view["image"]).permute(2, 0, 1)[None] for view in (here, there)]
         depth = torch.from_numpy(here["depth"])[None]
         motion = np.linalg.inv(there["pose"]) @ here["pose"]
         camera = torch.from_numpy(here["intrinsics"]).float()[None]
-        pairs.append((*pictures, camera, torch.where(depth > 0, depth, 1e4), motion))
+        pairs.append((*images, camera, torch.where(depth > 0, depth, 1e4), motion))
     return pairs
 
 
@@ -132,7 +139,7 @@ def test_turns_of_the_world_are_found_while_it_drives(drives):
     """Half of them within 0.4 degrees, where standing still is off by more than 1."""
     errors, still = [], []
     for target, source, camera, _, motion in drives:
-        found = find_turn(target, source, camera)
+        found = find_rotation(target, source, camera)
         errors.append(degrees_between(rotation_matrix(found[0].numpy()), motion[:3, :3]))
         still.append(degrees_between(np.eye(3), motion[:3, :3]))
     assert np.median(errors) < 0.4 < 1 < np.median(still)
@@ -190,7 +197,7 @@ def test_without_texture_or_motion_it_stays_as_it_is():
         ((4, 6), [(4, 6)]),
     ],
 )
-def test_sizes_of_pictures_that_are_aligned(full, sizes):
+def test_sizes_of_images_that_are_aligned(full, sizes):
     assert level_sizes(full) == sizes
 
 
@@ -210,7 +217,7 @@ def objective_and_batch(aligned, camera=None):
     tiny = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
     model = DepthSegForDepthEstimation(DepthSegConfig(encoder_config=tiny)).eval()
     objective = SelfSupervisedObjective(
-        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, align=aligned
+        model, PhotometricLoss(auto_mask=False), (-1, 1), StandsStill(), camera, derotate=aligned
     )
     here = far_scene()
     sources = torch.stack([far_scene((-0.01, -0.04, 0.0)), far_scene((0.005, 0.03, 0.01))], 1)
@@ -232,14 +239,14 @@ def test_what_is_left_for_the_pose_network_is_nothing_where_a_camera_only_turns(
         torch.testing.assert_close(pose[0, :3, :3], torch.from_numpy(rotation_matrix(turn)).float(), atol=1e-3, rtol=0)
 
 
-def test_a_turn_found_with_an_assumed_focal_length_moves_the_middle_of_the_picture_as_seen():
+def test_a_turn_found_with_an_assumed_focal_length_moves_the_middle_of_the_image_as_seen():
     """An uncalibrated camera: aligned as if it were 192 pixels long, it is 160."""
     camera = LearnedCamera()
     assumed = camera.assume(far_scene())
     torch.testing.assert_close(assumed[0, 0, 0], torch.tensor(192.0))
     turn = (0.01, 0.04, 0.01)
-    found = find_turn(far_scene(), far_scene(turn), assumed)
-    corrected = turn_of(found, assumed, CAMERA)[0, :3, :3].numpy()
+    found = find_rotation(far_scene(), far_scene(turn), assumed)
+    corrected = rotation_of(found, assumed, CAMERA)[0, :3, :3].numpy()
     wrong = np.degrees(np.arccos((np.trace(corrected @ rotation_matrix(turn).T) - 1) / 2))
     assert wrong < 0.15 < np.degrees(np.linalg.norm(found[0].numpy() - turn))
 
@@ -249,7 +256,7 @@ def test_learned_focal_lengths_get_a_gradient_from_turns():
     objective, batch = objective_and_batch(True, camera)
     del batch["intrinsics"]
     objective(batch)["loss"].backward()
-    # The picture is as wide as 192, the camera 160 long: descending has to make the focal length shorter.
+    # The image is as wide as 192, the camera 160 long: descending has to make the focal length shorter.
     assert camera.raw_focal.grad.item() > 0
 
 

@@ -13,7 +13,7 @@ from models.tiny_models import tiny_model
 from depthseg.data.synthetic import render
 from depthseg.geometry import pixel_grid
 from depthseg.pretext import OpticalFlowObjective
-from depthseg.pretext.alignment import find_turn, turned_pixels
+from depthseg.pretext.alignment import find_rotation, rotated_pixels
 from depthseg.pretext.flow import edge_aware_roughness
 
 
@@ -41,11 +41,11 @@ def pair(image: torch.Tensor, source: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def street(index: int, size: tuple[int, int] = (96, 128)) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A pair of the world's pictures, and the true flow to the earlier one, `(1, 2, H, W)`."""
+    """A pair of the world's images, and the true flow to the earlier one, `(1, 2, H, W)`."""
     now = render(0, index, size, outputs=("image", "flow_previous"))
     before = render(0, index, size, time=-1, outputs=("image",))
-    pictures = [torch.from_numpy(p["image"]).permute(2, 0, 1)[None].float() / 255 for p in (now, before)]
-    return pair(*pictures), torch.from_numpy(now["flow_previous"]).permute(2, 0, 1)[None]
+    images = [torch.from_numpy(p["image"]).permute(2, 0, 1)[None].float() / 255 for p in (now, before)]
+    return pair(*images), torch.from_numpy(now["flow_previous"]).permute(2, 0, 1)[None]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def batch_of(size: tuple[int, int], number: int = 4) -> dict[str, torch.Tensor]:
 
 
 def test_error_and_smoothness_of_two_scales_by_hand():
-    """A picture that grows by 0.1 a column, and flows of which every number is known."""
+    """An image that grows by 0.1 a column, and flows of which every number is known."""
     image = (0.1 * torch.arange(8.0)).expand(1, 3, 6, 8).contiguous()
     source = torch.cat([image[..., 1:], image[..., -1:]], -1)
     steps = torch.zeros(1, 2, 6, 8)
@@ -83,7 +83,7 @@ def test_coarse_flow_is_stretched_in_size_and_not_in_length():
     source = torch.roll(image, (2, -3), (2, 3))
     flow = torch.tensor([-3.0, 2.0])[:, None, None].expand(1, 2, 3, 4)
     parts = OpticalFlowObjective(GivenFlow(flow), ssim_weight=0.0)(pair(image, source))
-    # What leaves the picture is looked up at its border: left 3 columns, lower 2 rows.
+    # What leaves the image is looked up at its border: left 3 columns, lower 2 rows.
     inside = (torch.arange(16) >= 3)[None] & (torch.arange(12) < 10)[:, None]
     expected = source[..., torch.arange(12).add(2).clamp(max=11), :][..., torch.arange(16).sub(3).clamp(min=0)]
     assert torch.equal(expected[..., inside], image[..., inside])
@@ -144,13 +144,13 @@ def test_the_gradient_leads_towards_the_true_flow(streets):
     model = GivenFlow(flow + 0.5)
     OpticalFlowObjective(model, smoothness_weight=0.0)(batch)["loss"].backward()
     towards = -model.flow_maps[0].grad
-    # Less flow to the right and down: together over the picture, and in most of its pixels.
+    # Less flow to the right and down: together over the image, and in most of its pixels.
     assert (towards.sum((0, 2, 3)) < 0).all()
     assert (towards < 0).float().sum() > 1.5 * (towards > 0).float().sum()
 
 
 def test_true_flow_is_what_the_network_is_asked_for():
-    """The other picture is the first source, for the network as for the error."""
+    """The other image is the first source, for the network as for the error."""
     batch, flow = street(0, (32, 48))
     model = GivenFlow(flow)
     OpticalFlowObjective(model)(batch)
@@ -166,18 +166,18 @@ def turning_street(index: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 @torch.no_grad()
-def test_of_aligned_pictures_far_things_are_no_work_for_the_network():
+def test_of_aligned_images_far_things_are_no_work_for_the_network():
     """Where it finds no flow at all, the flow of what is far away is right by the turn alone."""
     errors = []
     for index in (0, 1, 3, 4):
         batch, flow = turning_street(index)
         model = GivenFlow(torch.zeros_like(flow))
-        found, learned = OpticalFlowObjective(model, align=True).estimate(batch)[0]
+        found, learned = OpticalFlowObjective(model, derotate=True).estimate(batch)[0]
         assert not learned.any()
         depth = torch.from_numpy(render(0, index, (96, 128), outputs=("depth",))["depth"])[None]
         far = ~(depth < 50)  # metres; the sky has none
         errors.append([e.norm(dim=1)[far].median() for e in (found - flow, flow)])
-        # The network saw the other picture turned back: it is more like the one at hand than before.
+        # The network saw the other image turned back: it is more like the one at hand than before.
         first, seen, other = *model.shown, batch["source_pixel_values"][:, 0]
         assert (seen - first).abs().mean() < (other - first).abs().mean()
     errors = torch.tensor(errors)
@@ -188,11 +188,11 @@ def test_of_aligned_pictures_far_things_are_no_work_for_the_network():
 def test_what_a_turn_leaves_of_the_true_flow_gives_the_true_flow_and_its_loss():
     batch, flow = turning_street(1)
     camera = batch["intrinsics"]
-    turn = find_turn(batch["image"], batch["source_images"][:, 0], camera)
+    turn = find_rotation(batch["image"], batch["source_images"][:, 0], camera)
     assert turn.norm() > 0.01
     grid = pixel_grid(96, 128)
-    left = turned_pixels(-turn, camera, (grid + flow).float()) - grid  # the turn back
-    objective = OpticalFlowObjective(GivenFlow(left.float()), align=True)
+    left = rotated_pixels(-turn, camera, (grid + flow).float()) - grid  # the turn back
+    objective = OpticalFlowObjective(GivenFlow(left.float()), derotate=True)
     torch.testing.assert_close(objective.estimate(batch)[0][0], flow.float(), atol=2e-3, rtol=0)
     plain = OpticalFlowObjective(GivenFlow(flow.float()))(batch)["photometric_loss"]
     assert objective(batch)["photometric_loss"].item() == pytest.approx(plain.item(), rel=1e-3)

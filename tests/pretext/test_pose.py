@@ -3,7 +3,7 @@ import torch
 
 from depthseg.pretext import LearnedCamera, build_pose_network
 
-PICTURES = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
 def network(name):
@@ -12,11 +12,11 @@ def network(name):
 
 
 def inputs(net):
-    return torch.rand(2, 2, 8, 2, 3) if net.reads_maps else PICTURES
+    return torch.rand(2, 2, 8, 2, 3) if net.reads_maps else IMAGES
 
 
 @pytest.mark.parametrize("name", ["separate", "shared", "posecnn"])
-def test_motion_of_two_pictures(name):
+def test_motion_of_two_images(name):
     net = network(name)
     rotation, translation, seen = net(*inputs(net))
     assert rotation.shape == translation.shape == (2, 3)
@@ -46,7 +46,7 @@ def test_unknown_network():
         build_pose_network("lstm", {}, 8)
 
 
-def test_one_camera_begins_as_wide_as_the_picture_and_square():
+def test_one_camera_begins_as_wide_as_the_image_and_square():
     camera = LearnedCamera(pixel_aspect=2.0)
     found = camera(torch.zeros(3, 7), (10, 21))
     expected = torch.tensor([[21.0, 0.0, 10.0], [0.0, 42.0, 4.5], [0.0, 0.0, 1.0]]).expand(3, 3, 3)
@@ -55,7 +55,7 @@ def test_one_camera_begins_as_wide_as_the_picture_and_square():
     assert camera.raw_focal.grad.item() > 0
 
 
-def test_each_picture_may_have_a_camera_of_its_own():
+def test_each_image_may_have_a_camera_of_its_own():
     camera = LearnedCamera(channels=2)
     same = camera(torch.randn(2, 2), (10, 20))[:, 0, 0]
     torch.testing.assert_close(same, torch.full((2,), 20.0))

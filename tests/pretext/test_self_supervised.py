@@ -22,8 +22,8 @@ SIZE = (64, 192)
 TINY = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
 
 
-def to_batch(pictures):
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+def to_batch(images):
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def tiny_batch(count=2, sources=2, size=(32, 64)):
 def tiny_objective(pose="separate", camera=None, stereo=False, weight=0.0, model=None, frames=(-1, 1)):
     model = model or tiny_model()
     network = build_pose_network(pose, {"depth": 18, "width_factor": 0.125}, model.encoder.channels[-1])
-    if camera == "per_picture":
+    if camera == "per_image":
         camera = LearnedCamera(network.channels)
     elif camera == "one_camera":
         camera = LearnedCamera()
@@ -171,7 +171,7 @@ def tiny_objective(pose="separate", camera=None, stereo=False, weight=0.0, model
 
 
 @pytest.mark.parametrize("pose", ["separate", "shared", "posecnn"])
-@pytest.mark.parametrize("camera", [None, "one_camera", "per_picture"])
+@pytest.mark.parametrize("camera", [None, "one_camera", "per_image"])
 def test_every_trainable_parameter_gets_a_finite_gradient(pose, camera):
     objective = tiny_objective(pose, camera)
     parts = objective(tiny_batch())
@@ -225,7 +225,7 @@ def test_a_size_that_is_no_multiple_of_the_stride():
     assert objective(batch)["loss"].isfinite()
 
 
-def test_pictures_without_motion_keep_the_loss_finite():
+def test_images_without_motion_keep_the_loss_finite():
     batch = tiny_batch()
     batch["source_images"] = batch["source_pixel_values"] = batch["image"][:, None].expand(-1, 2, -1, -1, -1)
     objective = tiny_objective()
@@ -236,7 +236,7 @@ def test_pictures_without_motion_keep_the_loss_finite():
     assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
 
 
-def test_grey_pictures_of_one_value_keep_the_loss_finite():
+def test_grey_images_of_one_value_keep_the_loss_finite():
     batch = {k: torch.full_like(v, 0.5) if v.dim() > 3 else v for k, v in tiny_batch().items()}
     assert tiny_objective()(batch)["loss"].isfinite()
 
@@ -254,7 +254,7 @@ def test_depth_of_another_unit_explains_as_much():
 
 
 def test_anchor_by_hand():
-    """Pictures whose mean is e and 1/e^2 times where depth begins: 1 and 4, whatever their contrast."""
+    """Images whose mean is e and 1/e^2 times where depth begins: 1 and 4, whatever their contrast."""
     shares = torch.tensor([[0.5, 1.5], [2.0, 0.0]])[:, None, None] * FAR_DISPARITY
     factors = torch.tensor([1.0, -2.0]).exp()[:, None, None, None]
     assert scale_anchor(shares * factors).item() == pytest.approx(5.0, rel=1e-5)
@@ -308,7 +308,7 @@ def test_scale_consistency_is_nothing_where_all_views_have_the_true_depth():
     )
 
 
-def test_monitor_shows_one_picture_of_each():
+def test_monitor_shows_one_image_of_each():
     maps = tiny_objective().eval().monitor(tiny_batch())
     assert {name: tuple(values.shape) for name, values in maps.items()} == {
         "target": (3, 32, 64),
@@ -319,8 +319,8 @@ def test_monitor_shows_one_picture_of_each():
     }
 
 
-def test_a_pyramid_compares_coarse_scales_on_coarse_pictures(world):
-    """Each scale is the loss of pictures of its size: a camera of half the pixels sees half of the flow."""
+def test_a_pyramid_compares_coarse_scales_on_coarse_images(world):
+    """Each scale is the loss of images of its size: a camera of half the pixels sees half of the flow."""
     motion = KnownMotion(world.poses, unit=mean_depth(world.depth))
     model = KnownDepth(torch.where(world.depth > 0, world.depth, 1e7))
     model.predict_raw_depth = lambda maps: (model.disparity,) * 3

@@ -52,7 +52,7 @@ def test_the_decoder_of_every_depth_recipe_fits_every_few_shot_recipe(path, tmp_
     """What the README promises: encoder and decoder are kept, without a word on the command line."""
     assert FEW_SHOT_RECIPES
     samples = SimpleNamespace(label_space=LabelSpace("two", ("low", "high"), ((0, 0, 0), (255, 0, 0))))
-    for part in build_model(load_config(path, ["data.crop_pixels=false"]), samples):
+    for part in build_model(load_config(path, ["data.random_crop=false"]), samples):
         part.save_pretrained(tmp_path)
     for recipe in FEW_SHOT_RECIPES:
         model, _ = build_model(load_config(recipe, [f"model.pretrained={tmp_path}"]), samples)

@@ -54,15 +54,15 @@ def test_the_network_explains_the_drive_better_than_standing_still_and_driving_s
 
 def write_video(path, codec, pixel_format, options):
     av = pytest.importorskip("av")
-    pictures = [np.array(Image.open(file).convert("RGB")) for file in sorted((CLIP / "image_l").iterdir())]
+    images = [np.array(Image.open(file).convert("RGB")) for file in sorted((CLIP / "image_l").iterdir())]
     # Video codecs with subsampled colour want even numbers of pixels.
-    pictures = [picture[:370, :1226] for picture in pictures]
+    images = [image[:370, :1226] for image in images]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FRAMES_A_SECOND, options=options)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.time_base = pixel_format, Fraction(1, FRAMES_A_SECOND)
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     shutil.copy(CLIP / "calib.txt", path.parent / "calib.txt")
     return path

@@ -29,7 +29,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A user's folder: twelve pictures with label maps and class names."""
+    """A user's folder: twelve images with label maps and class names."""
     root = tmp_path_factory.mktemp("data")
     (root / "images").mkdir()
     (root / "labels").mkdir()
@@ -71,8 +71,8 @@ def test_evaluate_prints_what_the_run_logged(folder, tmp_path):
     model, _, printed = done.stdout.partition("\n")
     logged = json.loads(printed)
     assert logged["mean_iou"] > 0 and "step 6/6" in done.stderr
-    for picture in ("panel.png", "curves.png"):
-        assert Image.open(tmp_path / "run" / "report" / picture).size > (100, 100)
+    for image in ("panel.png", "curves.png"):
+        assert Image.open(tmp_path / "run" / "report" / image).size > (100, 100)
     options = ("--dataset", "folder", "--root", folder, "--split", "val", "--option", "val_fraction=0.2")
     scored = _run(_command("evaluate.py", "--model", model, *options, "--json"))
     assert scored.returncode == 0, scored.stderr

@@ -66,7 +66,7 @@ def test_a_folder_of_frames_becomes_a_depth_network_and_a_motion_report(clip, tm
         *("curves.png", "panel.png", "motion.json", "warped.png")
     }
     board = EventAccumulator(str(run / "tensorboard")).Reload()
-    names = {f"pictures/{name}" for name in ("target", "warped", "disparity", "auto_mask", "error")}
+    names = {f"images/{name}" for name in ("target", "warped", "disparity", "auto_mask", "error")}
     assert names <= set(board.Tags()["images"])
     DepthSegForSemanticSegmentation.from_pretrained(run / "model", num_labels=2)
     with pytest.raises(SystemExit) as exit_info:
@@ -87,9 +87,9 @@ def test_without_calibration_the_focal_length_can_be_learned(clip, tmp_path):
 
 def test_a_video_that_stands_still_keeps_the_loss_finite(tmp_path):
     (tmp_path / "still").mkdir()
-    picture = Image.fromarray(render(2, 4, SIZE, outputs=["image"])["image"])
+    image = Image.fromarray(render(2, 4, SIZE, outputs=["image"])["image"])
     for number in range(4):
-        picture.save(tmp_path / "still" / f"{number}.png")
+        image.save(tmp_path / "still" / f"{number}.png")
     options = [f"data.video={tmp_path / 'still'}", "data.size=[48,144]", "pretext.intrinsics=one_camera"]
     assert pretrain(*options, f"run.output_dir={tmp_path / 'run'}", *TINY) is None
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

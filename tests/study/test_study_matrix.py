@@ -306,7 +306,7 @@ ARMS_OF_RECIPES = {
     "depth_stereo": "stereo",
     "depth_mono": "mono",
     "flow": "flow",
-    "inpainting": "reconstruction",
+    "inpainting": "inpainting",
 }
 
 

@@ -95,10 +95,10 @@ keep("again.labels", forward(again, AutoImageProcessor.from_pretrained("again", 
 result["files"] = {path.name: path.read_text() for path in Path("again").glob("*.py")}
 result["module"] = type(again).__module__
 
-picture = Image.fromarray(image)
-segments = pipeline("image-segmentation", "tester/both", trust_remote_code=True, device="cpu")(picture)
+image = Image.fromarray(image)
+segments = pipeline("image-segmentation", "tester/both", trust_remote_code=True, device="cpu")(image)
 result["segments"] = {s["label"]: (np.array(s["mask"]) > 0).tolist() for s in segments}
-estimate = pipeline("depth-estimation", f"tester/{arg['roads'][0][0]}", trust_remote_code=True, device="cpu")(picture)
+estimate = pipeline("depth-estimation", f"tester/{arg['roads'][0][0]}", trust_remote_code=True, device="cpu")(image)
 result["estimate"] = [list(estimate["depth"].size), estimate["predicted_depth"].tolist()]
 """
 )

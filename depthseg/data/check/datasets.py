@@ -13,7 +13,6 @@ import numpy as np
 from ..calibration import read_calibration
 from ..camvid import CamVid, read_camvid_labels, split_folders
 from ..clips import ImageFrames, find_clips, natural_order
-from ..film import looks_like_film
 from ..folder import divide_images, read_folder_depth, read_folder_labels, read_label_space, read_list
 from ..images import (
     IMAGE_SUFFIXES,
@@ -26,6 +25,7 @@ from ..images import (
 )
 from ..label_spaces import CAMVID11, LabelSpace
 from ..layout import misplaced_images, misplaced_maps
+from ..sequences import looks_like_sequence
 from .depth import examine_unit
 from .labels import examine_classes, explain_ids, explain_sizes
 from .report import DatasetReport
@@ -196,17 +196,17 @@ def _report_listed(
 
 
 def _compare_lists(report: DatasetReport, splits: dict[str, list[str]], files: dict[str, Path]) -> None:
-    """Report images of both splits, and neighbours in a film that are on both sides."""
+    """Report images of both splits, and neighbours in a sequence that are on both sides."""
     train, val = (set(splits.get(split, ())) for split in ("train", "val"))
     if common := sorted(train & val):
         number = "1 image is" if len(common) == 1 else f"{len(common)} images are"
         report.problem(f"{number} in train.txt and in val.txt, the first is {common[0]!r}.")
     order = sorted(train | val, key=natural_order)
     beside = {name for pair in pairwise(order) for name in pair if name in val and train & {*pair} - {name}}
-    if len(beside) > len(val) / 2 and len(val) > 1 and looks_like_film(tuple(files[name] for name in order)):
+    if len(beside) > len(val) / 2 and len(val) > 1 and looks_like_sequence(tuple(files[name] for name in order)):
         report.note(
-            f"Neighbouring images look like frames of one film, and {len(beside)} of {len(val)} images of val are "
-            "beside one of train: scores on val are too good. List whole parts of the film for val."
+            f"Neighbouring images look like frames of one sequence, and {len(beside)} of {len(val)} images of val are "
+            "beside one of train: scores on val are too good. List whole parts of the sequence for val."
         )
 
 

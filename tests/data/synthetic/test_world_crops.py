@@ -44,7 +44,7 @@ def test_the_middle_shows_the_class(crops):
     assert min(shares) > 0.04 and np.mean(shares) > 0.2
 
 
-def test_a_crop_is_a_window_of_the_picture(crops):
+def test_a_crop_is_a_window_of_the_image(crops):
     seed = CROP_SEEDS["val"]
     view, pixels = crop_view(build_scene(seed, 5), (100, 30, 4.5), 9)
     cut = quantise(view.radiance(*view.cast(pixels))).reshape(9, 9, 3)
@@ -92,8 +92,8 @@ def test_split_and_index_decide_and_nothing_else(crops, tmp_path):
     for index in (2, 0, 1):
         np.testing.assert_array_equal(shorter[index].image, crops[index].image)
     train = SyntheticCrops(tmp_path, "train", count=8, size=(32, 32))
-    pictures = {sample.image.tobytes() for sample in [*crops, *train]}
-    assert len(pictures) == 32
+    images = {sample.image.tobytes() for sample in [*crops, *train]}
+    assert len(images) == 32
 
 
 # PINNED: change what is chosen or drawn, and raise the number in `_VERSION`.

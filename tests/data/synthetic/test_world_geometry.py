@@ -233,7 +233,7 @@ def test_hidden_and_left_behind_points_are_not_visible():
     assert here["visible_next"][covered].mean() < 0.3  # the nearest pixel may show the edge's other side
 
 
-def test_same_arguments_same_picture_whatever_was_rendered_between():
+def test_same_arguments_same_image_whatever_was_rendered_between():
     first = render(2, 5, (16, 40))
     render(2, 6, (16, 40))
     build_scene.cache_clear()

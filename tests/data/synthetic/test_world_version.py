@@ -38,7 +38,7 @@ def test_the_version_is_pinned():
 
 
 @pytest.mark.parametrize(("seed", "index", "pixels", "brightness", "depth"), PINNED_FRAMES)
-def test_the_pictures_are_pinned(seed, index, pixels, brightness, depth):
+def test_the_images_are_pinned(seed, index, pixels, brightness, depth):
     frame = render(seed, index, (24, 72))
     assert np.bincount(frame["labels"].ravel(), minlength=11).tolist() == pixels
     assert frame["image"].mean() == pytest.approx(brightness, abs=0.02)

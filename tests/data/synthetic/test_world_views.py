@@ -31,7 +31,7 @@ def test_views_are_those_of_the_renderer(world):
         x = np.linalg.inv(here["pose"]) @ right["pose"][:, 3]
         np.testing.assert_allclose(x, [sample.stereo_x, 0, 0, 1], atol=1e-9)
         assert isinstance(sample.stereo_x, float) and sample.stereo_x > 0
-        assert len({picture.tobytes() for picture in (sample.image, sample.stereo, *sample.frames.values())}) == 4
+        assert len({image.tobytes() for image in (sample.image, sample.stereo, *sample.frames.values())}) == 4
 
 
 def test_flow_points_at_the_frame_before_where_that_shows_the_point(world):

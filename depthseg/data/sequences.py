@@ -1,4 +1,4 @@
-"""Telling the frames of a film from single photographs."""
+"""The frames of a sequence, and how they differ from single photographs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEAST_IMAGES = 10
 _PAIRS = 20
 _THUMBNAIL = (32, 24)
 _NEAR = 0.6
-"""Neighbours are frames of one film if they differ by less than this fraction of what other pairs differ by.
+"""Neighbours are frames of one sequence if they differ by less than this fraction of what other pairs differ by.
 
 Measured with `_PAIRS` pairs: KITTI at 10 frames a second 0.1, CamVid at 1 frame a second 0.4; single photographs are
 near 1, and the median of so few pairs strays by 0.1.
@@ -25,8 +25,8 @@ near 1, and the median of so few pairs strays by 0.1.
 
 
 @functools.lru_cache(maxsize=16)
-def looks_like_film(paths: tuple[Path, ...]) -> bool:
-    """Whether neighbouring images look like frames of one or several films.
+def looks_like_sequence(paths: tuple[Path, ...]) -> bool:
+    """Whether neighbouring images look like frames of one or several sequences.
 
     Their names must end in a number and be equal before it, and in the median, neighbours must be far more alike than
     images from different places in the list. At most 40 images are decoded, evenly spread; those that cannot be read

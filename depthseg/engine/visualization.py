@@ -1,10 +1,11 @@
-"""Label maps and depth maps as images that people can look at."""
+"""Label maps, depth maps and what self-supervised training compares, as images that people can look at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,12 +13,18 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.label_spaces import LabelSpace
 from .atomic import atomic_path
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Colour = tuple[int, int, int]
 
 IGNORED = 255
 BLACK: Colour = (0, 0, 0)
 # Ends well above black, so that far away and unknown (black) cannot be taken for one another.
 DEPTH_COLOURMAP = "plasma"
+ERROR_COLOURMAP = "inferno"
+ERROR_LIMIT = 0.25
+"""Error that gets the brightest colour, as does all above: a fixed scale lets the images of a run be compared."""
 OVERLAY_WEIGHT = 0.55
 """Weight of the colours of the labels against the image, 0 to 1."""
 # Narrower overlays are enlarged by a whole factor: a legend needs room for its words.
@@ -99,6 +106,47 @@ def colourise_predicted_depth(depth: np.ndarray, depth_type: str) -> np.ndarray:
         return colourise_inverse_depth(depth)
     # Without a known shift there is nothing to invert: the depth itself is painted, the nearest brightest.
     return colourise_inverse_depth(-depth) if depth_type == "relative" else colourise_depth(depth)
+
+
+def colourise_error(error: np.ndarray) -> np.ndarray:
+    """Paint an error map `(H, W)`: black is 0 (or no number), bright is 0.25 and above; uint8 `(H, W, 3)`."""
+    return colours_of(ERROR_COLOURMAP, np.nan_to_num(error / ERROR_LIMIT, posinf=1.0))
+
+
+def image_of(image: Tensor) -> np.ndarray:
+    """An image `(3, H, W)` in [0, 1] as uint8 `(H, W, 3)`."""
+    return _to_bytes(_as_array(image))
+
+
+def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Paint the maps of one image that a self-supervised objective returns from `monitor`.
+
+    Args:
+        maps: Name -> tensor: `target` and `warped`, images `(3, H, W)` in [0, 1]; `disparity` `(H, W)`, in any unit;
+            `error` `(H, W)`, from 0 to 1; `auto_mask` bool `(H, W)`.
+
+    Returns:
+        Name -> uint8 image `(H, W, 3)`. Disparity: near is bright, on its own scale. Error: black = 0, bright = 0.25
+        and above. Mask: white = has a gradient. Where a map has no finite number its image is black.
+    """
+    return {name: PAINTERS[name](_as_array(values)) for name, values in maps.items()}
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    return np.rint(255 * np.clip(np.nan_to_num(image), 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
+
+
+PAINTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "target": _to_bytes,
+    "warped": _to_bytes,
+    "disparity": colourise_inverse_depth,
+    "error": colourise_error,
+    "auto_mask": lambda mask: np.repeat(np.uint8(255) * (mask > 0)[..., None], 3, axis=2),
+}
 
 
 def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
@@ -191,7 +239,7 @@ def write_labels(path: str | Path, labels: np.ndarray, palette: Sequence[Colour]
         image.save(temporary, format="PNG")
 
 
-def write_picture(path: str | Path, image: np.ndarray) -> None:
+def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write an image as PNG: uint8 `(H, W, 3)`, or uint16 `(H, W)` for 16-bit depth."""
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")

@@ -15,7 +15,7 @@ SCALE_WEIGHTS = ("fine", "reversed")
 SCALE_FACTOR = 4.0
 
 
-class ReconstructionObjective(nn.Module):
+class InpaintingObjective(nn.Module):
     """L1 loss against the original image, over all pixels inside and outside the masked regions.
 
     Each scale is upsampled to full resolution, bilinearly by pixel centres (the code of Lao et al. aligns corners),

@@ -1,4 +1,4 @@
-"""Rules between the options of a run, as far as they can be told without data, model or device."""
+"""Problems between the options of a run, as far as they can be found without data, model or device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
     from .options import DataOptions, ModelOptions, PretextOptions, RunConfig
 
-Rule = tuple[bool, str]
-"""Whether it is broken, and the sentence that says so."""
+Check = tuple[bool, str]
+"""Whether there is a problem, and the sentence that says so."""
 
 
-def broken_rules(config: RunConfig) -> list[str]:
-    """The sentence of every rule that the options break; each value by itself is one of those declared."""
+def find_problems(config: RunConfig) -> list[str]:
+    """A sentence for every problem; each value alone is one of those declared."""
     schedule, run = config.schedule, config.run
-    rules = [
-        *_model_rules(config.task, config.model),
-        *_data_rules(config.data),
-        *_pretext_rules(config.task, config.pretext, config.data),
+    checks = [
+        *_check_model(config.task, config.model),
+        *_check_data(config.data),
+        *_check_pretext(config.task, config.pretext, config.data),
         (
             schedule.warmup_steps >= schedule.steps,
             f"schedule.warmup_steps must be below schedule.steps ({schedule.steps}), "
@@ -27,10 +27,10 @@ def broken_rules(config: RunConfig) -> list[str]:
         ),
         (run.resume and run.overwrite, "run.resume and run.overwrite exclude each other: keep the run or remove it."),
     ]
-    return [sentence for broken, sentence in rules if broken]
+    return [sentence for is_wrong, sentence in checks if is_wrong]
 
 
-def _model_rules(task: str, model: ModelOptions) -> Iterator[Rule]:
+def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
     yield (
         model.pretrained is None and model.encoder is None,
         "model.pretrained and model.encoder are both null: name a checkpoint, or describe the encoder to build.",
@@ -50,35 +50,36 @@ def _model_rules(task: str, model: ModelOptions) -> Iterator[Rule]:
     )
 
 
-def _data_rules(data: DataOptions) -> Iterator[Rule]:
+def _check_data(data: DataOptions) -> Iterator[Check]:
     yield (
         data.video is not None and (data.name is not None or data.root is not None),
         "data.video stands for data.name=video and data.root; give either it or those two.",
     )
     yield (
-        data.crop_pixels and list(data.crop_scale) != [1, 1],
-        "data.crop_pixels cuts patches of data.size, data.crop_scale cuts shares of the image: set one of them.",
+        data.random_crop and list(data.crop_scale) != [1, 1],
+        "data.random_crop crops patches of data.size, data.crop_scale crops fractions of the image: set one of them.",
     )
 
 
-def _pretext_rules(task: str, pretext: PretextOptions, data: DataOptions) -> Iterator[Rule]:
+def _check_pretext(task: str, pretext: PretextOptions, data: DataOptions) -> Iterator[Check]:
     yield (
         task != "depth" and pretext.supervision != "labels",
         f"pretext.supervision={pretext.supervision} is for task depth; task {task} leaves it at labels.",
     )
-    learned = pretext.intrinsics != "given"
+    is_trained = pretext.intrinsics != "given"
     yield (
-        learned and pretext.supervision != "mono",
-        f"pretext.intrinsics={pretext.intrinsics} learns a focal length from a camera that turns: it needs "
-        "pretext.supervision=mono.",
+        is_trained and pretext.supervision != "mono",
+        f"pretext.intrinsics={pretext.intrinsics} estimates the focal length from the rotation of the camera: it "
+        "needs pretext.supervision=mono.",
     )
     yield (
-        pretext.align and task != "flow" and not pretext.supervision.startswith("mono"),
-        f"pretext.align aligns frames of a video, and task {task} with pretext.supervision={pretext.supervision} has "
-        "none: leave it off, or use task flow, or mono or mono_stereo depth.",
+        pretext.derotate and task != "flow" and not pretext.supervision.startswith("mono"),
+        f"pretext.derotate removes the rotation between frames of a video, and task {task} with "
+        f"pretext.supervision={pretext.supervision} has none: leave it off, or use task flow, or mono or mono_stereo "
+        "depth.",
     )
     yield (
-        learned and (data.crop_pixels or list(data.crop_scale) != [1, 1]),
+        is_trained and (data.random_crop or list(data.crop_scale) != [1, 1]),
         f"pretext.intrinsics={pretext.intrinsics} takes the image's centre for the camera's, which crops move: "
-        "leave data.crop_scale at [1, 1] and data.crop_pixels at false.",
+        "leave data.crop_scale at [1, 1] and data.random_crop at false.",
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hub.tiny_runs import tiny_runs
 
 from depthseg.engine.config import load_config
-from depthseg.hub import proof
-from depthseg.hub.proof import compare_scores, evaluate_checkpoint
+from depthseg.engine.tasks import TASKS
+from depthseg.hub import verify
+from depthseg.hub.verify import compare_scores, evaluate_checkpoint
 from depthseg.models import DepthSegForSemanticSegmentation, DepthSegImageProcessor
 
 RECORDED = {
@@ -94,9 +95,9 @@ def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, e
         devices.append(str(accelerator.device))
         return lambda: {"hole_l1": 0.5}
 
-    task = SimpleNamespace(predicts_maps=False, objective=Placed)
+    task = replace(TASKS["inpainting"], objective=Placed)
     for name, stand_in in (("model_of", Placed), ("task_of", lambda config: task), ("Scorer", scorer)):
-        monkeypatch.setattr(proof, name, stand_in)
-    config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=reconstruction"])
+        monkeypatch.setattr(verify, name, stand_in)
+    config = load_config(runs["depth"] / "config.yaml", [f"run.cpu={cpu}", "task=inpainting"])
     found = evaluate_checkpoint(config, runs["depth"] / "model")
     assert devices == [expected] * 3 and found.scores == {"hole_l1": 0.5} and len(found.names) == 12

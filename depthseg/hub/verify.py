@@ -125,7 +125,7 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         meters = meters_of(model, dataset, alignment=alignment)
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
-        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_film else 1
+        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
         arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
         per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
     else:

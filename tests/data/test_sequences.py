@@ -1,4 +1,4 @@
-"""Frames of a film are divided in blocks, single photographs at random."""
+"""Frames of a sequence are divided in blocks, single photographs at random."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,17 @@ from PIL import Image
 
 from depthseg.data import FolderDataset
 from depthseg.data.check import check_dataset
-from depthseg.data.film import looks_like_film
+from depthseg.data.sequences import looks_like_sequence
 from depthseg.data.subsets import shuffled_names
 
 REAL = Path(os.environ.get("DEPTHSEG_DATA", "no data"))
 COUNT = 30
 
 
-def save_images(folder, pictures, name="frame_{:04}"):
+def save_images(folder, images, name="frame_{:04}"):
     folder.mkdir(parents=True)
-    for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{name.format(index)}.png")
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{name.format(index)}.png")
     return tuple(sorted(folder.iterdir()))
 
 
@@ -30,7 +30,7 @@ def landscape(width):
     return np.asarray(smooth).astype(np.uint8)
 
 
-def film(count=COUNT, step=3):
+def sequence(count=COUNT, step=3):
     strip = landscape(64 + step * count)
     return [strip[:, step * index : step * index + 64] for index in range(count)]
 
@@ -41,57 +41,59 @@ def photographs(count=COUNT):
 
 @pytest.fixture
 def root(tmp_path):
-    """A film of 30 frames with labels."""
+    """A sequence of 30 frames with labels."""
     (tmp_path / "labels").mkdir()
-    for path in save_images(tmp_path / "images", film()):
+    for path in save_images(tmp_path / "images", sequence()):
         Image.new("L", (64, 48)).save(tmp_path / "labels" / path.name)
     (tmp_path / "classes.txt").write_text("a\nb\n")
     return tmp_path
 
 
-def test_films_and_photographs_are_told_apart(tmp_path):
-    assert looks_like_film(save_images(tmp_path / "film", film()))
-    assert not looks_like_film(save_images(tmp_path / "shuffled", [film()[7 * n % COUNT] for n in range(COUNT)]))
-    assert not looks_like_film(save_images(tmp_path / "photographs", photographs()))
-    assert not looks_like_film(save_images(tmp_path / "equal", [film()[0]] * COUNT))
+def test_sequences_and_photographs_are_told_apart(tmp_path):
+    assert looks_like_sequence(save_images(tmp_path / "sequence", sequence()))
+    assert not looks_like_sequence(
+        save_images(tmp_path / "shuffled", [sequence()[7 * n % COUNT] for n in range(COUNT)])
+    )
+    assert not looks_like_sequence(save_images(tmp_path / "photographs", photographs()))
+    assert not looks_like_sequence(save_images(tmp_path / "equal", [sequence()[0]] * COUNT))
 
 
-def test_names_without_numbers_and_few_images_are_no_film(tmp_path):
+def test_names_without_numbers_and_few_images_are_no_sequence(tmp_path):
     letters = [chr(ord("a") + index) for index in range(26)]
-    for letter, picture in zip(letters, film(), strict=False):
+    for letter, image in zip(letters, sequence(), strict=False):
         (tmp_path / "names").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / "names" / f"{letter}.png")
-    assert not looks_like_film(tuple(sorted((tmp_path / "names").iterdir())))
-    assert not looks_like_film(save_images(tmp_path / "few", film(9)))
-    assert looks_like_film(save_images(tmp_path / "enough", film(12)))
+        Image.fromarray(image).save(tmp_path / "names" / f"{letter}.png")
+    assert not looks_like_sequence(tuple(sorted((tmp_path / "names").iterdir())))
+    assert not looks_like_sequence(save_images(tmp_path / "few", sequence(9)))
+    assert looks_like_sequence(save_images(tmp_path / "enough", sequence(12)))
 
 
 def test_at_most_forty_images_are_decoded(tmp_path, monkeypatch):
-    import depthseg.data.film as module
+    import depthseg.data.sequences as module
 
-    paths = save_images(tmp_path / "long", film(200))
+    paths = save_images(tmp_path / "long", sequence(200))
     read, asked = module.read_thumbnail, []
     monkeypatch.setattr(module, "read_thumbnail", lambda path, size: asked.append(path) or read(path, size))
-    assert looks_like_film(paths)
+    assert looks_like_sequence(paths)
     assert len(asked) <= 40
 
 
 def test_damaged_images_do_not_count(tmp_path):
-    paths = save_images(tmp_path / "film", film())
+    paths = save_images(tmp_path / "sequence", sequence())
     paths[0].write_bytes(b"")
     paths[10].write_bytes(b"")
-    assert looks_like_film(paths)
+    assert looks_like_sequence(paths)
     for path in paths:
         path.write_bytes(b"")
-    assert not looks_like_film((*paths, paths[0]))
+    assert not looks_like_sequence((*paths, paths[0]))
 
 
-def test_the_end_of_a_film_is_val_and_that_is_logged_once(root, caplog):
+def test_the_end_of_a_sequence_is_val_and_that_is_logged_once(root, caplog):
     train, val = (FolderDataset(root, split).names for split in ("train", "val"))
     assert train == [f"frame_{index:04}" for index in range(24)]
     assert val == [f"frame_{index:04}" for index in range(24, 30)]
     assert [FolderDataset(root, "val", seed=seed).names for seed in (1, 2)] == [val, val]
-    said = [message for message in caplog.messages if "frames of one film" in message]
+    said = [message for message in caplog.messages if "frames of one sequence" in message]
     assert len(said) == 1
     assert "val is its end: the last 6 of 30 images in the order of their names, from frame_0024 on" in said[0]
 
@@ -102,8 +104,8 @@ def test_the_option_decides(root, caplog):
         val = FolderDataset(root, "val", split_by="random", seed=seed).names
         assert val == sorted(shuffled_names(names, seed)[:6])
     assert not caplog.messages
-    with pytest.raises(ValueError, match="split_by='film' is not known; choose one of auto, random, blocks"):
-        FolderDataset(root, "val", split_by="film")
+    with pytest.raises(ValueError, match="split_by='sequence' is not known; choose one of auto, random, blocks"):
+        FolderDataset(root, "val", split_by="sequence")
 
 
 def test_blocks_follow_the_natural_order_of_names(tmp_path):
@@ -119,8 +121,8 @@ def test_blocks_follow_the_natural_order_of_names(tmp_path):
 def test_the_check_divides_in_the_same_way_and_says_so(root):
     report = check_dataset("folder", root)
     assert (report.splits["train"].images, report.splits["val"].images) == (24, 6)
-    assert sum("look like frames of one film, so val is its end" in note for note in report.notes) == 1
-    assert not any("film" in note for note in check_dataset("folder", root, split_by="random").notes)
+    assert sum("look like frames of one sequence, so val is its end" in note for note in report.notes) == 1
+    assert not any("one sequence" in note for note in check_dataset("folder", root, split_by="random").notes)
 
 
 def test_lists_that_tear_neighbours_apart_are_noted(root):
@@ -135,15 +137,15 @@ def test_lists_that_tear_neighbours_apart_are_noted(root):
 
 
 @pytest.mark.skipif(not (REAL / "kitti_drive").is_dir(), reason="DEPTHSEG_DATA has no kitti_drive/")
-def test_a_real_drive_is_a_film():
+def test_a_real_drive_is_a_sequence():
     train, val = (FolderDataset(REAL / "kitti_drive", split, truth="depth").names for split in ("train", "val"))
     assert (len(train), len(val), val[0]) == (62, 16, "0000000062")
 
 
 @pytest.mark.skipif(not (REAL / "camvid").is_dir(), reason="DEPTHSEG_DATA has no camvid/")
-def test_real_street_sequences_are_films_and_their_shuffled_frames_are_not(tmp_path):
+def test_real_street_sequences_are_found_and_their_shuffled_frames_are_not(tmp_path):
     frames = sorted((REAL / "camvid" / "val").iterdir())
-    assert looks_like_film(tuple(frames))
+    assert looks_like_sequence(tuple(frames))
     for place, index in enumerate(np.random.default_rng(0).permutation(len(frames))):
         (tmp_path / f"{place:04}.png").symlink_to(frames[index])
-    assert not looks_like_film(tuple(sorted(tmp_path.iterdir())))
+    assert not looks_like_sequence(tuple(sorted(tmp_path.iterdir())))

@@ -1,0 +1,77 @@
+"""Options that were written under their former names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .declared import declared, no_problems, type_below
+from .layers import Change
+from .written import Written
+
+FormerNames = Mapping[type, Mapping[str, str]]
+"""Dataclass -> former name of one of its options -> the name now; a former value as `option=value`."""
+
+
+def renamed(layers: Iterable[Sequence[Change]], hint: Any, names: FormerNames) -> tuple[list[list[Change]], list[str]]:
+    """Give options the names that they have now.
+
+    Args:
+        layers: Layers of options as they were written.
+        hint: Their type.
+        names: The former names, such as `{RunConfig: {"data.crop_pixels": "data.random_crop"}}`; only the last part
+            of a name may differ.
+
+    Returns:
+        The layers, and a sentence for each former name in them.
+
+    Raises:
+        ValueError: One file or override gives an option by both names.
+    """
+    sentences: dict[str, str] = {}
+    problems: list[str] = []
+
+    def current(given: Written, hint: Any) -> Written:
+        value = given.value
+        if isinstance(value, list):
+            below = declared(hint).below
+            return replace(given, value=[current(entry, below) for entry in value])
+        if not isinstance(value, dict):
+            return given
+        given = replace(given, value={name: current(below, type_below(hint, name)) for name, below in value.items()})
+        for old, new in names.get(declared(hint).kind, {}).items():
+            found = _rename(given.value, old, new)
+            if found is None:
+                continue
+            place, has_both = found
+            if has_both:
+                problems.append(f"{place}{old} is called {new} now, and both are given: leave out {old}.")
+            elif old not in sentences:
+                sentences[old] = f"{place}{old} is called {new} now; the old name goes with the next version."
+        return given
+
+    result = [[change._replace(given=current(change.given, hint)) for change in layer] for layer in layers]
+    no_problems(problems)
+    return result, list(sentences.values())
+
+
+def _rename(options: dict[str, Written], old: str, new: str) -> tuple[str, bool] | None:
+    """Rename an option or its value in these maps.
+
+    Returns:
+        Where it was written, and whether the new name is there as well; None where it was not written.
+    """
+    (old, _, old_value), (new, _, new_value) = old.partition("="), new.partition("=")
+    *sections, name = old.split(".")
+    for section in sections:
+        below = options[section].value if section in options else None
+        if not isinstance(below, dict):
+            return None
+        options = below
+    if name not in options or (old_value and options[name].value != old_value):
+        return None
+    given, new_name = options.pop(name), new.split(".")[-1]
+    has_both = new_name in options
+    options[new_name] = replace(given, value=new_value) if new_value else given
+    return f"{given.place}: " if given.place else "", has_both
