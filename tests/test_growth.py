@@ -57,7 +57,7 @@ class Stripes:
     "data/__init__.py": (
         (
             "DATASETS: dict[str, DatasetEntry] = {\n",
-            '    "stripes": DatasetEntry(Stripes, Stripes.splits, "stripes of two classes", OWN_TERMS),\n',
+            '    "stripes": DatasetEntry(Stripes, Stripes.splits, "stripes of two classes", OWN_LICENCE),\n',
         ),
         ("from .stereo import StereoPairs\n", "from .stripes import Stripes\n"),
     ),
@@ -185,7 +185,7 @@ class ColourErrors(Meter):
         DepthSegForMeanColour,
         "mean colour of an image",
         (Score("colour_l1", "L1 error of the colour", min),),
-        lambda config: BatchContent(pictures=True),
+        lambda config: BatchContent(images=True),
         lambda config, model, train_set: MeanColourObjective(model),
         meter=lambda model: ColourErrors(),
         measure=lambda meter, objective, batch, sample: meter.update(
