@@ -30,6 +30,7 @@ from depthseg.metrics import FlowErrors
 from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
 from depthseg.pretext.alignment import find_turn, turned_pixels
 from depthseg.pretext.photometric import SSIM_WEIGHT, TargetStatistics, photometric_error
+from depthseg.study.stored import config_of, read_records, trials_folder
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -119,9 +120,8 @@ def what_counts(config: dict[str, Any]) -> dict[str, Any]:
 
 def find_in_study(study: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     """Scores of the pre-training with these options; None if the study has none."""
-    for path in (study / "cells").glob("*.json"):
-        record = json.loads(path.read_text())
-        if record["kind"] == "pretrain" and what_counts(record["config"]) == wanted:
+    for record in read_records(trials_folder(study)):
+        if record["kind"] == "pretrain" and what_counts(config_of(record).to_dict()) == wanted:
             return record["scores"]
     return None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Convergence:
-    """Convergence speed of the runs of an arm; None where no run has a value.
+    """Convergence speed of the runs of an initialisation; None where no run has a value.
 
     Attributes:
         steps_to_95: Step at which a run reaches 95 % of its own final score, mean over runs.

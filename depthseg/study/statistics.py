@@ -1,10 +1,11 @@
-"""Scores of an arm over seeds and test images, and their resampling.
+"""Scores of an initialisation over seeds and test images, their resampling, and what is chosen or adjusted by them.
 
 Three levels are random: pre-training seeds, the fine-tuning seeds under each of them, and blocks of test images.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,16 +15,16 @@ import numpy as np
 from ..metrics.blocks import BlockCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PRETRAINING = ("seeds", "checkpoint", "none")
-"""Initialisation of an arm: pre-trained by the study once per seed, one given checkpoint (all statements are then
-conditional on this checkpoint), or random."""
+"""Origins of the weights of an initialisation: pre-trained by the study once per seed, one given checkpoint (all
+statements are then conditional on this checkpoint), or none, that is random."""
 
 
 @dataclass(frozen=True, eq=False)
-class ArmResults:
-    """Results of an arm of a study on the test images.
+class InitialisationResults:
+    """Results of an initialisation of a study on the test images.
 
     Args:
         confusion: int64 `(P, F, N, K, K)`: P pre-training seeds, F fine-tuning seeds under each, N test images; rows =
@@ -41,7 +42,7 @@ class ArmResults:
     confusion: np.ndarray
     blocks: np.ndarray
     pretraining: str = "seeds"
-    name: str = "the arm"
+    name: str = "the initialisation"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "confusion", np.asarray(self.confusion))
@@ -103,36 +104,74 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _check_shapes(arm: ArmResults) -> None:
-    shape = arm.confusion.shape
+@dataclass(frozen=True)
+class RateChoice:
+    """The best learning rate of a grid.
+
+    Attributes:
+        rate: The rate with the best mean.
+        at_edge: Whether it is the lowest or highest of the grid, so that a better rate may be outside.
+        sentence: The choice in words.
+    """
+
+    rate: float
+    at_edge: bool
+    sentence: str
+
+
+def select_rate(table: Mapping[float, Sequence[float]]) -> RateChoice:
+    """Choose the learning rate with the best mean validation score; the lowest of equal ones.
+
+    Args:
+        table: Rate -> validation scores of its seeds. Only rates with the most scores can be chosen.
+
+    Raises:
+        ValueError: There is no rate, a rate has no score, or a score is not finite.
+    """
+    if not table or not all(table.values()):
+        raise ValueError("Learning-rate selection requires at least one rate, and a validation score for each rate.")
+    if not all(math.isfinite(score) for scores in table.values() for score in scores):
+        raise ValueError("A validation score is not finite; a run that diverged scores 0.")
+    seeds = max(map(len, table.values()))
+    means = {rate: sum(scores) / seeds for rate, scores in sorted(table.items()) if len(scores) == seeds}
+    best, low, high = max(means, key=means.__getitem__), min(table), max(table)
+    grid = f"{len(table)} learning rates from {low:g} to {high:g}, {seeds} seed{'s' * (seeds > 1)} each"
+    where = "inside the grid."
+    if best in (low, high):
+        where = "at the end of the grid: the grid is too narrow, and a better rate may be outside it."
+    return RateChoice(best, best in (low, high), f"Best of {grid}: {best:g}, {where}")
+
+
+def _check_shapes(init: InitialisationResults) -> None:
+    shape = init.confusion.shape
     if len(shape) != 5 or shape[3] != shape[4] or 0 in shape:
         raise ValueError(
-            f"The confusion matrices of {arm.name} have shape {shape}; expected (pre-training seeds, fine-tuning "
+            f"The confusion matrices of {init.name} have shape {shape}; expected (pre-training seeds, fine-tuning "
             "seeds, images, K, K), all at least 1."
         )
-    if arm.blocks.shape != shape[2:3]:
+    if init.blocks.shape != shape[2:3]:
         raise ValueError(
-            f"{arm.name} has {shape[2]} images and blocks of shape {arm.blocks.shape}; give one block per image."
+            f"{init.name} has {shape[2]} images and blocks of shape {init.blocks.shape}; give one block per image."
         )
-    if arm.pretraining not in PRETRAINING:
-        raise ValueError(f"pretraining={arm.pretraining!r} is unknown; choose one of {', '.join(PRETRAINING)}.")
-    if arm.pretraining != "seeds" and shape[0] != 1:
+    if init.pretraining not in PRETRAINING:
+        raise ValueError(f"pretraining={init.pretraining!r} is unknown; choose one of {', '.join(PRETRAINING)}.")
+    if init.pretraining != "seeds" and shape[0] != 1:
         raise ValueError(
-            f"{arm.name} has {shape[0]} pre-training seeds, but pretraining={arm.pretraining!r} allows only one; give "
-            "all its runs in shape (1, F, N, K, K)."
+            f"{init.name} has {shape[0]} pre-training seeds, but pretraining={init.pretraining!r} allows only one; "
+            "give all its runs in shape (1, F, N, K, K)."
         )
 
 
-def _check_counts(arm: ArmResults) -> None:
-    if arm.confusion.dtype.kind not in "iu" or arm.confusion.min() < 0:
-        raise ValueError(f"The confusion matrices of {arm.name} must contain counts, integers from 0.")
-    truth = arm.confusion.sum(-1)
+def _check_counts(init: InitialisationResults) -> None:
+    if init.confusion.dtype.kind not in "iu" or init.confusion.min() < 0:
+        raise ValueError(f"The confusion matrices of {init.name} must contain counts, integers from 0.")
+    truth = init.confusion.sum(-1)
     differs = np.any(truth != truth[:1, :1], axis=(0, 1, 3))
     if differs.any():
         raise ValueError(
-            f"The runs of {arm.name} do not have the same labels in test image {int(differs.argmax())}; evaluate "
+            f"The runs of {init.name} do not have the same labels in test image {int(differs.argmax())}; evaluate "
             "every seed on the same images in the same order."
         )
-    for block in np.unique(arm.blocks):
-        if not truth[0, 0, arm.blocks == block].any():
-            raise ValueError(f"Block {block!s} has no labelled pixel in {arm.name}; remove its images.")
+    for block in np.unique(init.blocks):
+        if not truth[0, 0, init.blocks == block].any():
+            raise ValueError(f"Block {block!s} has no labelled pixel in {init.name}; remove its images.")

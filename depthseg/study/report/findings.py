@@ -21,11 +21,12 @@ def overview(numbers: Row) -> list[str]:
     if lacking:
         lines.append(
             f"The study is not finished: {plural(lacking, 'planned run')} {'is' if lacking == 1 else 'are'} missing. "
-            "Each comparison uses only the seeds that both arms have finished."
+            "Each comparison uses only the seeds that both initialisations have finished."
         )
     rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
     if not rows:
-        return [*lines, "No comparison is possible yet: no two arms have a finished run with the same seeds."]
+        none = "No comparison is possible yet: no two initialisations have a finished run with the same seeds."
+        return [*lines, none]
     if any(row["p_adjusted"] is not None for row in rows):
         tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(
@@ -37,9 +38,9 @@ def overview(numbers: Row) -> list[str]:
         )
         if halves := [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]:
             lines.append(
-                "A difference that is not significant does not show that the arms are equal: the half-widths of the "
-                f"intervals are {between((min(halves), max(halves)))} points. The notes below each table describe its "
-                "intervals and their conditions."
+                "A difference that is not significant does not show that the initialisations are equal: the "
+                f"half-widths of the intervals are {between((min(halves), max(halves)))} points. The notes below each "
+                "table describe its intervals and their conditions."
             )
     return lines
 
@@ -60,7 +61,7 @@ def rows_of(rows: Sequence[Row], setting: Row) -> list[Row]:
 
 
 def verdict(row: Row) -> str:
-    """One of `better`, `worse`, `open` and `untested`, for arm a against arm b."""
+    """One of `better`, `worse`, `open` and `untested`, for a against b."""
     if row["p_adjusted"] is None:
         return "untested"
     if row["p_adjusted"] >= LEVEL:
@@ -68,8 +69,8 @@ def verdict(row: Row) -> str:
     return "better" if row["difference"] > 0 else "worse"
 
 
-def turned(row: Row) -> Row:
-    """The same comparison, arm b against arm a."""
+def swapped(row: Row) -> Row:
+    """The same comparison, b against a."""
     return row | {
         **{"a": row["b"], "b": row["a"], "difference": -row["difference"]},
         "interval": row["interval"] and [-bound for bound in reversed(row["interval"])],
@@ -80,7 +81,7 @@ def claim_rows(claim: Row, numbers: Row) -> list[Row]:
     """The comparisons that test a claim, in the direction of the claim, setting by setting."""
     wanted = (claim["better"], claim["than"])
     found = [row for row in numbers["comparisons"] if claim["mode"] in ("", row["mode"])]
-    found = [turned(row) if (row["b"], row["a"]) == wanted else row for row in found]
+    found = [swapped(row) if (row["b"], row["a"]) == wanted else row for row in found]
     return [row for row in found if (row["a"], row["b"]) == wanted]
 
 
@@ -95,7 +96,7 @@ def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     for b in dict.fromkeys(row["b"] for row in rows):
         for kind, beginning in beginnings.items():
             chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
-            # One sentence for all arms with the same reason; only untested comparisons have a reason.
+            # One sentence for all initialisations with the same reason; only untested comparisons have a reason.
             for reason in dict.fromkeys(row["reason"] for row in chosen):
                 clauses = "; ".join(
                     f"{title[row['a']]} ({_evidence(row)})" for row in chosen if row["reason"] == reason
@@ -116,7 +117,7 @@ def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> 
     fixed = {(row["a"], row["b"]): row for row in others}
     for row in rows:
         other = fixed.get((row["a"], row["b"]))
-        # If both arms chose the fixed rate, the runs are the same and only the seeds of other arms differ.
+        # If both chose the fixed rate, the runs are the same and only the seeds of other initialisations differ.
         if other and set(other["records"]) != set(row["records"]) and verdict(other) != verdict(row):
             yield (
                 f"{title[row['a']]} against {title[row['b']]} at the chosen learning rates: {_evidence(row)}; both at "
@@ -129,4 +130,4 @@ def _count_below(name: str, rows: Sequence[Row]) -> int:
 
 
 def _titles(numbers: Row) -> dict[str, str]:
-    return {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+    return {init: entry["title"] for init, entry in numbers["initialisations"].items()}

@@ -34,21 +34,21 @@ SETTINGS = {
 }
 
 
-Looks = Mapping[str, dict[str, Any]]
-"""Arm -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
+Styles = Mapping[str, dict[str, Any]]
+"""Initialisation -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
 
 
-def looks_of(arms: Iterable[str]) -> Looks:
-    """The looks of arms, given in the order of display."""
+def styles_of(inits: Iterable[str]) -> Styles:
+    """The styles of initialisations, given in the order of display."""
     return {
-        arm: {
+        init: {
             "color": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
             "markersize": 4,
             "linewidth": 1.4,
         }
-        for place, arm in enumerate(arms)
+        for place, init in enumerate(inits)
     }
 
 

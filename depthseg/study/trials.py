@@ -1,4 +1,4 @@
-"""Running one cell of a study, and the record that it writes."""
+"""Running one trial of a study, and the record that it writes."""
 
 from __future__ import annotations
 
@@ -30,124 +30,91 @@ from ..engine.run import RunResult, train
 from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
 from ..metrics.blocks import blocks_of
 from .options import FULL_SCALE
+from .stored import RUNS, read_record, record_path, weights_path
 
 if TYPE_CHECKING:
-    from .matrix import Cell
+    from .matrix import Trial
     from .options import StudyOptions
 
 logger = logging.getLogger(__name__)
 
-CELLS = "cells"
-RUNS = "runs"
 BASELINES = {"majority_class": MajorityClass, "position_prior": PositionPrior}
 CURVE = ("step", "mean_iou", "train_loss")
 
 
-def record_path(out: Path, key: str) -> Path:
-    """The path of the record that a cell writes when it ends."""
-    return out / CELLS / f"{key}.json"
+def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
+    """Run a trial; an interrupted one resumes from its last checkpoint.
 
-
-def weights_path(out: Path, key: str) -> Path:
-    """The path of the checkpoint that a pre-training writes when it ends."""
-    return out / RUNS / key / "model"
-
-
-def read_record(out: Path, key: str) -> dict[str, Any] | None:
-    """The record of a cell, None while it has not ended.
-
-    Raises:
-        ValueError: The file is not JSON.
-    """
-    path = record_path(out, key)
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it and run the study again to repeat it.") from error
-
-
-def run_cell(study: StudyOptions, cell: Cell, out: Path) -> dict[str, Any]:
-    """Run a cell unless it has a record; an interrupted cell resumes from its last checkpoint.
-
-    The record is written last, so a cell with a record is complete. Files that are no longer needed are then removed:
+    The record is written last, so a trial with a record is complete. Files that are no longer needed are then removed:
     the checkpoints of a pre-training, the whole run directory of a fine-tuning.
 
     Args:
         study: The study.
-        cell: The cell; the cell that it is initialised from has ended.
+        trial: The trial; the trial that it is initialised from has ended.
         out: Directory of the study.
-
-    Returns:
-        The record.
 
     Raises:
         SystemExit: Training was asked to stop; a checkpoint was saved.
     """
-    record = read_record(out, cell.key)
-    if record is not None:
-        return record
-    path = record_path(out, cell.key)
+    path = record_path(out, trial.key)
     start = time.perf_counter()
-    run_dir = out / RUNS / cell.key
-    result = train(located(cell, out))
-    record = {"kind": cell.kind, "key": cell.key, "study": study.name, **cell.labels}
-    record |= {"pretrain_key" if cell.kind == "finetune" else "parent_key": cell.parent}
+    run_dir = out / RUNS / trial.key
+    result = train(located(trial, out))
+    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels}
+    record |= {"pretrain_key" if trial.kind == "finetune" else "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
-    if cell.kind == "finetune" and cell.labels["role"] != "rate":
-        record |= examine(study, cell, result, path)
+    if trial.kind == "finetune" and trial.labels["role"] != "rate":
+        record |= examine(study, trial, result, path)
     record |= {
-        "config": cell.config.to_dict(),
+        "config": trial.config.to_dict(),
         "seconds": round(time.perf_counter() - start, 1),
         "hardware": hardware(),
         "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
         "command": f"depthseg study {study.name}" + ("" if study.scale == FULL_SCALE else f" --scale {study.scale}"),
     }
     write_json(path, record)
-    if cell.kind == "finetune":
+    if trial.kind == "finetune":
         shutil.rmtree(run_dir)
     else:
         _remove_checkpoints(run_dir)
-    return record
 
 
-def repeat_pretraining(cell: Cell, out: Path) -> None:
+def repeat_pretraining(trial: Trial, out: Path) -> None:
     """Train a pre-training again whose record exists, but whose weights do not. The record is not changed.
 
     Other hardware or other versions may give other scores with the same seed. A warning reports this, because
     fine-tunings are then initialised with weights that differ slightly from those of the record.
 
     Args:
-        cell: The pre-training; the weights that it is initialised from exist.
+        trial: The pre-training; the weights that it is initialised from exist.
         out: Directory of the study.
     """
-    now = train(located(cell, out)).scores
-    then = read_record(out, cell.key)["scores"]
+    now = train(located(trial, out)).scores
+    then = read_record(record_path(out, trial.key))["scores"]
     differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
     if differing:
-        logger.warning("Cell %s was trained again, and its scores differ: %s.", cell.key, "; ".join(differing))
-    _remove_checkpoints(out / RUNS / cell.key)
+        logger.warning("Trial %s was trained again, and its scores differ: %s.", trial.key, "; ".join(differing))
+    _remove_checkpoints(out / RUNS / trial.key)
 
 
 def _remove_checkpoints(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def located(cell: Cell, out: Path) -> RunConfig:
-    """The options of a cell, with its folders in the output directory of the study."""
-    config = replace(cell.config, run=replace(cell.config.run, output_dir=str(out / RUNS / cell.key)))
-    if cell.parent is None:
+def located(trial: Trial, out: Path) -> RunConfig:
+    """The options of a trial, with its folders in the output directory of the study."""
+    config = replace(trial.config, run=replace(trial.config.run, output_dir=str(out / RUNS / trial.key)))
+    if trial.parent is None:
         return config
-    return replace(config, model=replace(config.model, pretrained=str(weights_path(out, cell.parent))))
+    return replace(config, model=replace(config.model, pretrained=str(weights_path(out, trial.parent))))
 
 
-def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> dict[str, Any]:
+def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
-    _, test_set = build_datasets(cell.config.data)
+    _, test_set = build_datasets(trial.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
-    model, processor = load_model(result.model_dir, device="cpu" if cell.config.run.cpu else None)
+    model, processor = load_model(result.model_dir, device="cpu" if trial.config.run.cpu else None)
     meters = {"segmentation": class_meter(model, test_set)}
     predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
@@ -158,12 +125,12 @@ def examine(study: StudyOptions, cell: Cell, result: RunResult, path: Path) -> d
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
     # Runs at the fixed rate are used for their scores only.
-    names = study.measures if cell.labels["role"] == "main" else ()
+    names = study.measures if trial.labels["role"] == "main" else ()
     measures = measure_model(model, processor, test_set, names, predictions) if names else {}
     return {
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),
-        "baselines": baseline_scores(json.dumps(asdict(cell.config.data))),
+        "baselines": baseline_scores(json.dumps(asdict(trial.config.data))),
     }
 
 
@@ -172,7 +139,7 @@ def baseline_scores(data: str) -> dict[str, float]:
     """Mean IoU of the baselines that use the training labels but not the test image.
 
     Args:
-        data: The data options as JSON; cells of all arms share them.
+        data: The data options as JSON; they are the same for all initialisations.
     """
     options = DataOptions(**json.loads(data))
     train_set, test_set = build_datasets(options)
