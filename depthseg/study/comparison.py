@@ -10,7 +10,7 @@ import numpy as np
 
 from ..metrics.blocks import BlockCounts, draw_blocks
 from .intervals import TINY, Uncertainty, measure, pooled_variance_of_difference, pooled_variance_of_mean
-from .statistics import InitialisationResults, draw_seeds, weighted_scores
+from .statistics import InitialisationResults, draw_seeds, plural, weighted_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def summarise(
         interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
         spread=(100 * float(scores.min()), 100 * float(scores.max())),
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([init], False, pooled, conditions),
+        conditional_on=_conditional_on([init], False, len(pooled), conditions),
         reason=reason,
     )
 
@@ -155,7 +155,7 @@ def compare(
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([a, b], paired, pooled, conditions),
+        conditional_on=_conditional_on([a, b], paired, len(pooled), conditions),
         reason=reason,
     )
 
@@ -199,7 +199,7 @@ def _too_few(init: InitialisationResults) -> str | None:
             f"No interval: {init.name} has {outer} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
         )
     if outer * inner < LEAST_RUNS:
-        return f"No interval: {init.name} has {_plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
+        return f"No interval: {init.name} has {plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
     if init.num_blocks < 2:
         return "No interval: all test images are in one block, so the variance between blocks cannot be estimated."
     return None
@@ -246,10 +246,7 @@ def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> No
 
 
 def _conditional_on(
-    inits: Sequence[InitialisationResults],
-    paired: bool,
-    pooled: Sequence[InitialisationResults],
-    conditions: Sequence[str],
+    inits: Sequence[InitialisationResults], paired: bool, pooled: int, conditions: Sequence[str]
 ) -> str:
     who = [_describe_seeds(init) for init in inits]
     if len(inits) == 1:
@@ -258,12 +255,10 @@ def _conditional_on(
         seeds = f"{who[0]} for each initialisation, {'paired' if paired else 'not paired'}"
     else:
         seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, who, strict=True))
-    images = f"{_plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
+    images = f"{plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
     if pooled:
-        lines.append(
-            f"assuming that the scores of all {len(pooled)} initialisations have the same variance over seeds"
-        )
+        lines.append(f"assuming that the scores of all {pooled} initialisations have the same variance over seeds")
     if conditions:
         lines.append(f"conditional on {', '.join(conditions)}")
     return "; ".join(lines)
@@ -272,13 +267,9 @@ def _conditional_on(
 def _describe_seeds(init: InitialisationResults) -> str:
     outer, inner = init.seeds
     origins = {
-        "seeds": _plural(outer, "pre-training seed"),
+        "seeds": plural(outer, "pre-training seed"),
         "checkpoint": "one given checkpoint",
         "none": "random initialisation",
     }
     each = " each" if outer > 1 else ""
-    return f"{origins[init.pretraining]}, {_plural(inner, 'fine-tuning seed')}{each}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{origins[init.pretraining]}, {plural(inner, 'fine-tuning seed')}{each}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -13,17 +14,9 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run import MAY_CHANGE
 from .options import StudyOptions
+from .stored import LABELS
 
 KEY_LENGTH = 12
-
-POSITION = {
-    "pretrain": ("initialisation", "architecture", "pretrain_seed"),
-    "finetune": (
-        *("initialisation", "architecture", "mode", "benchmark", "fold", "num_labelled", "role", "lr"),
-        *("pretrain_seed", "finetune_seed"),
-    ),
-}
-"""Kind of a trial -> the names of its labels."""
 
 SEEDS_APART = 1000
 """Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
@@ -96,21 +89,14 @@ def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], s
         study: The study.
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
     """
-    composed: dict[tuple[str, ...], RunConfig] = {}
-    return [
-        _finetuning(
-            study,
-            (init, architecture, mode, None, None, study.rates.num_labelled, "rate", rate, 0, seed),
-            study.rates.data,
-            pretrained,
-            composed,
+    rates = study.rates
+    places = [
+        (init, architecture, mode, None, None, rates.num_labelled, "rate", rate, 0, seed)
+        for architecture, init, mode, rate, seed in product(
+            study.architectures, study.initialisations, study.modes, rates.grid, range(rates.seeds)
         )
-        for architecture in study.architectures
-        for init in study.initialisations
-        for mode in study.modes
-        for rate in study.rates.grid
-        for seed in range(study.rates.seeds)
     ]
+    return _finetunings(study, pretrained, places)
 
 
 def main_trials(
@@ -125,40 +111,26 @@ def main_trials(
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
         rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
     """
-    found = []
-    composed: dict[tuple[str, ...], RunConfig] = {}
+    places = []
     seeds = list(product(range(study.seeds.pretrain), range(study.seeds.finetune)))
     for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
         chosen = rates.get((architecture, init, mode), study.rates.fixed)
         roles = {"main": chosen} | ({} if chosen == study.rates.fixed else {"fixed": study.rates.fixed})
         for (role, rate), (name, benchmark) in product(roles.items(), study.benchmarks.items()):
-            for num_labelled, fold, (first, second) in product(benchmark.num_labelled, benchmark.folds, seeds):
-                place = (init, architecture, mode, name, fold, num_labelled, role, rate, first, second)
-                found.append(_finetuning(study, place, benchmark.folds[fold], pretrained, composed))
-    return found
+            for num_labelled, fold, run in product(benchmark.num_labelled, benchmark.folds, seeds):
+                places.append((init, architecture, mode, name, fold, num_labelled, role, rate, *run))
+    return _finetunings(study, pretrained, places)
 
 
-def _finetuning(
-    study: StudyOptions,
-    place: tuple[Any, ...],
-    images: Mapping[str, Any],
-    pretrained: Mapping[tuple[str, str, int], str],
-    composed: dict[tuple[str, ...], RunConfig],
-) -> Trial:
-    """The fine-tuning at one position of the matrix.
+def _finetunings(
+    study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str], places: Sequence[tuple[Any, ...]]
+) -> list[Trial]:
+    """The fine-tunings at these positions of the matrix, each given by its labels."""
 
-    Args:
-        study: The study.
-        place: The position, as in `POSITION`.
-        images: Sections with the training and test images.
-        pretrained: Architecture, initialisation and seed -> key of the pre-training.
-        composed: Cache of the options that trials have in common, filled here; composing them is slow.
-    """
-    labels = dict(zip(POSITION["finetune"], place, strict=True))
-    init, architecture, mode, _, fold, *_ = place
-    shared = place[1:5]
-    if shared not in composed:
-        composed[shared] = compose_config(
+    @cache  # composing is slow
+    def composed(architecture: str, mode: str, benchmark: str | None, fold: str | None) -> RunConfig:
+        images = study.rates.data if benchmark is None else study.benchmarks[benchmark].folds[fold]
+        return compose_config(
             [
                 ("finetune", study.finetune),
                 (f"architectures.{architecture}", study.architectures[architecture]),
@@ -166,22 +138,25 @@ def _finetuning(
                 (f"the images of {fold or 'rates.data'}", images),
             ]
         )
-    config = composed[shared]
-    seed = SEEDS_APART * labels["pretrain_seed"] + labels["finetune_seed"]
-    if labels["role"] == "rate":
+
+    found = []
+    for init, *shared, num_labelled, role, lr, first, second in places:
+        config, given = composed(*shared), study.initialisations[init]
         # Runs that choose a rate must be independent of the reported runs.
-        seed += SEEDS_APART // 2
-    config = replace(
-        config,
-        data=replace(config.data, subset_size=labels["num_labelled"], subset_seed=seed),
-        optim=replace(config.optim, lr=labels["lr"]),
-        run=replace(config.run, seed=seed, resume=True),
-    )
-    checkpoint, revision = study.initialisations[init].checkpoint, study.initialisations[init].revision
-    if checkpoint is not None:
-        config = replace(config, model=replace(config.model, pretrained=checkpoint, revision=revision))
-    config.validate()
-    return make_trial("finetune", labels, config, pretrained.get((architecture, init, labels["pretrain_seed"])))
+        seed = SEEDS_APART * first + second + (SEEDS_APART // 2 if role == "rate" else 0)
+        config = replace(
+            config,
+            data=replace(config.data, subset_size=num_labelled, subset_seed=seed),
+            optim=replace(config.optim, lr=lr),
+            run=replace(config.run, seed=seed, resume=True),
+        )
+        if given.checkpoint is not None:
+            model = replace(config.model, pretrained=given.checkpoint, revision=given.revision)
+            config = replace(config, model=model)
+        config.validate()
+        labels = dict(zip(LABELS["finetune"], (init, *shared, num_labelled, role, lr, first, second), strict=True))
+        found.append(make_trial("finetune", labels, config, pretrained.get((shared[0], init, first))))
+    return found
 
 
 def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]]:

@@ -88,19 +88,16 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
     for trial in trials_in_order(study, out):
         if (trial.labels["architecture"], trial.labels["initialisation"]) in mine:
             stages.setdefault(stage_of(trial), []).append(trial)
-    count = sum(map(len, stages.values()))
-    logger.info(
-        "%s has %d trials in %d stages; each stage that is not finished is measured", study.name, count, len(stages)
-    )
+    logger.info("%s has %d trials in %d stages", study.name, sum(map(len, stages.values())), len(stages))
     rows = []
     for what, trials in stages.items():
         left = [trial for trial in trials if not record_path(out, trial.key).is_file()]
+        cost = Cost(0.0, 0.0, 0.0)
         if left:
             logger.info("measuring %d steps of one of %d remaining trials: %s", STEPS, len(left), what)
-        cost = measure_cost(left[0].config) if left else Cost(0.0, 0.0, 0.0)
-        rows.append(
-            PlanRow(what, len(trials), len(trials) - len(left), cost, sum(cost.seconds(c.config) for c in left))
-        )
+            cost = measure_cost(left[0].config)
+        seconds = sum(cost.seconds(trial.config) for trial in left)
+        rows.append(PlanRow(what, len(trials), len(trials) - len(left), cost, seconds))
     return rows
 
 

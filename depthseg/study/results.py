@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..reading import free_value, read_yaml
 from .options import StudyOptions, with_present_names
 from .runner import PLAN_FILE, STUDY_FILE
-from .statistics import InitialisationResults
+from .statistics import InitialisationResults, plural
 from .stored import Run, TrialRecord, check_fields, read_records, trials_folder
 
 STUDY_FIELDS = ("name", "initialisations", "modes", "architectures", "benchmarks", "seeds", "rates", "reference")
@@ -31,8 +31,7 @@ class Setting:
     num_labelled: int
 
     def __str__(self) -> str:
-        labels = f"{self.num_labelled} label{'' if self.num_labelled == 1 else 's'}"
-        return f"{self.architecture}, {self.mode}, {self.benchmark}, {labels}"
+        return f"{self.architecture}, {self.mode}, {self.benchmark}, {plural(self.num_labelled, 'label')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ class StudyResults:
 
     def __post_init__(self) -> None:
         for record in self.records:
-            if record["kind"] == "finetune":
+            if record["kind"] == "finetune" and not is_rate(record):
                 self._add(record)
 
     @property
@@ -72,10 +71,6 @@ class StudyResults:
             for name, benchmark in study["benchmarks"].items()
             for num_labelled in benchmark["num_labelled"]
         ]
-
-    def folds(self, setting: Setting) -> list[str]:
-        """The folds of a benchmark, in order."""
-        return list(self.study["benchmarks"][setting.benchmark]["folds"])
 
     @property
     def planned_runs(self) -> list[Run]:
@@ -102,7 +97,7 @@ class StudyResults:
             for run, folds in self._index.get((init, setting, "main"), {}).items():
                 same = {fold: record for fold, record in folds.items() if record["lr"] == fixed}
                 found[run] = same | found.get(run, {})
-        order = self.folds(setting)
+        order = self.study["benchmarks"][setting.benchmark]["folds"]
         return {
             run: [folds[fold] for fold in order] for run, folds in sorted(found.items()) if set(folds) >= set(order)
         }
@@ -152,10 +147,6 @@ class StudyResults:
         """Curves of the used runs, one per record; a run that was evaluated only at its end has none."""
         return [curve for record in self.used_records([init], setting, role) if len(curve := record["curve"]) > 1]
 
-    def measures(self, init: str, setting: Setting, role: str = "main") -> list[Mapping[str, Any]]:
-        """Measures of the used runs, one per record."""
-        return [record["measures"] for record in self.used_records([init], setting, role)]
-
     def used_records(self, inits: Sequence[str], setting: Setting, role: str = "main") -> list[TrialRecord]:
         """Records of the used runs of these initialisations, initialisation by initialisation."""
         runs = self.used_runs(inits, setting, role)
@@ -196,17 +187,14 @@ class StudyResults:
         return table
 
     def _add(self, record: TrialRecord) -> None:
-        place = (record["initialisation"], _setting_of(record), record["role"])
-        if record["role"] == "rate":
-            return
-        folds = self._index.setdefault(place, {}).setdefault(record.run, {})
-        if record["fold"] in folds:
+        setting, fold = Setting(*(record[part.name] for part in fields(Setting))), record["fold"]
+        place = (record["initialisation"], setting, record["role"])
+        other = self._index.setdefault(place, {}).setdefault(record.run, {}).setdefault(fold, record)
+        if other is not record:
             raise ValueError(
-                f"{folds[record['fold']].path} and {record.path} are records of the same trial (initialisation "
-                f"{record['initialisation']}, {_setting_of(record)}, seeds {record.run}, fold {record['fold']}). "
-                "Remove the older one."
+                f"{other.path} and {record.path} are records of the same trial (initialisation {place[0]}, {setting}, "
+                f"seeds {record.run}, fold {fold}). Remove the older one."
             )
-        folds[record["fold"]] = record
 
 
 def read_study(out: Path) -> dict[str, Any]:
@@ -232,8 +220,8 @@ def load_results(out: str | Path) -> StudyResults:
         ValueError: A file cannot be read, lacks fields, or two records belong to the same run.
     """
     out = Path(out)
-    study, records, unused = read_study(out), [], []
-    planned = planned_keys(out)
+    study, records, unused, plan = read_study(out), [], [], out / PLAN_FILE
+    planned = json.loads(plan.read_text(encoding="utf-8"))["keys"] if plan.is_file() else None
     for record in read_records(trials_folder(out)):
         reason = _reason_against(record, study, planned)
         if reason is None:
@@ -243,19 +231,13 @@ def load_results(out: str | Path) -> StudyResults:
     return StudyResults(out, study, records, unused)
 
 
-def planned_keys(out: Path) -> Collection[str] | None:
-    """Keys of the trials of the study as last run; None if it was never run to completion."""
-    path = out / PLAN_FILE
-    return set(json.loads(path.read_text(encoding="utf-8"))["keys"]) if path.is_file() else None
-
-
 def is_rate(record: TrialRecord) -> bool:
     """Whether a record belongs to the learning-rate selection."""
     return record["kind"] == "finetune" and record["role"] == "rate"
 
 
 def _reason_against(record: TrialRecord, study: Mapping[str, Any], planned: Collection[str] | None) -> str | None:
-    """Why a record does not belong to the study."""
+    """Why a record does not belong to the study, whose planned keys are known if it was run to completion."""
     names = ["initialisation"]
     if record["kind"] == "finetune":
         names += ["architecture", "mode"] if is_rate(record) else ["architecture", "mode", "benchmark"]
@@ -269,16 +251,8 @@ def _reason_against(record: TrialRecord, study: Mapping[str, Any], planned: Coll
 
 def _blocks(records: Sequence[TrialRecord]) -> np.ndarray:
     """Blocks of the test images of all folds, concatenated; no block spans two folds."""
-    labels = [
-        f"{record['fold']}/{block}" if len(records) > 1 else str(block)
-        for record in records
-        for block in record.arrays["blocks"]
-    ]
-    return np.array(labels)
-
-
-def _setting_of(record: TrialRecord) -> Setting:
-    return Setting(record["architecture"], record["mode"], record["benchmark"], record["num_labelled"])
+    several = len(records) > 1
+    return np.array([f"{r['fold']}/{b}" if several else str(b) for r in records for b in r.arrays["blocks"]])
 
 
 def _largest_rectangle(runs: Collection[Run]) -> list[Run]:

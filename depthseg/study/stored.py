@@ -22,19 +22,20 @@ OLD_TRIALS = "cells"
 """Folder of the records in earlier versions."""
 
 RUNS = "runs"
-RENAMED_FIELDS = {"arm": "initialisation", "budget": "num_labelled"}
+RENAMED_FIELDS = {"arm": "initialisation", "budget": "num_labelled", "pretrain_key": "parent_key"}
 """Names of fields in records of earlier versions -> the present ones."""
 
 Run = tuple[int, int]
 """Number of the pre-training seed and of the fine-tuning seed under it, also without pre-training."""
 
-RECORD_FIELDS = {
-    "pretrain": ("key", "initialisation", "pretrain_seed", "scores", "seconds"),
+LABELS = {
+    "pretrain": ("initialisation", "architecture", "pretrain_seed"),
     "finetune": (
-        *("key", "initialisation", "architecture", "mode", "benchmark", "num_labelled", "role", "fold", "lr"),
-        *("pretrain_seed", "finetune_seed", "scores", "curve", "seconds"),
+        *("initialisation", "architecture", "mode", "benchmark", "fold", "num_labelled", "role", "lr"),
+        *("pretrain_seed", "finetune_seed"),
     ),
 }
+"""Kind of a trial -> the names of its labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +114,10 @@ def read_record(path: Path) -> TrialRecord:
             f"The record {path} cannot be read ({error}). Remove it and run the study again to repeat this trial."
         ) from None
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in RECORD_FIELDS:
-        raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(RECORD_FIELDS)}.")
+    if kind not in LABELS:
+        raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(LABELS)}.")
     content = {RENAMED_FIELDS.get(name, name): value for name, value in content.items()}
-    check_fields(path, content, RECORD_FIELDS[kind])
+    check_fields(path, content, ("key", "parent_key", *LABELS[kind], "config", "scores", "curve", "seconds"))
     return TrialRecord(path, content)
 
 

@@ -60,8 +60,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     start = time.perf_counter()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out))
-    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels}
-    record |= {"pretrain_key" if trial.kind == "finetune" else "parent_key": trial.parent}
+    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
     if trial.kind == "finetune" and trial.labels["role"] != "rate":
@@ -74,10 +73,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         "command": f"depthseg study {study.name}" + ("" if study.scale == FULL_SCALE else f" --scale {study.scale}"),
     }
     write_json(path, record)
-    if trial.kind == "finetune":
-        shutil.rmtree(run_dir)
-    else:
-        _remove_checkpoints(run_dir)
+    shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)
 
 
 def repeat_pretraining(trial: Trial, out: Path) -> None:
@@ -95,11 +91,7 @@ def repeat_pretraining(trial: Trial, out: Path) -> None:
     differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
     if differing:
         logger.warning("Trial %s was trained again, and its scores differ: %s.", trial.key, "; ".join(differing))
-    _remove_checkpoints(out / RUNS / trial.key)
-
-
-def _remove_checkpoints(run_dir: Path) -> None:
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / RUNS / trial.key / "checkpoints", ignore_errors=True)
 
 
 def located(trial: Trial, out: Path) -> RunConfig:

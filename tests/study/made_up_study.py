@@ -109,7 +109,7 @@ def write_finetuning(out, init, mode, num_labelled, run, *, role="main", lr=None
             "role": role,
         },
         **({"benchmark": None, "fold": None} if role == "rate" else {"benchmark": "streets", "fold": fold}),
-        **{"lr": lr, "pretrain_seed": run[0], "finetune_seed": run[1], "pretrain_key": None},
+        **{"lr": lr, "pretrain_seed": run[0], "finetune_seed": run[1], "parent_key": None},
         "scores": {"mean_iou": final if role != "rate" else 0.5 - abs(np.log10(lr / RATES[init])) / 10},
         "curve": [{"step": step, "mean_iou": final * step / 100, "train_loss": 1.0} for step in (50, 100)],
         "measures": {"iou_by_depth": {"0-10 m": 0.5 + run[1] / 10, "10-20 m": None}, "cam_boundary_alignment": 0.6},
@@ -148,6 +148,7 @@ def write_study(out, *, without=(), **changes):
                 write_finetuning(out, init, mode, NUM_LABELLED[0], (0, 0), role="rate", lr=lr)
     for seed in seeds if "depth" in study["initialisations"] else ():
         content = {"kind": "pretrain", "initialisation": "depth", "pretrain_seed": seed, "parent_key": None}
+        content |= {"architecture": "resnet18", "curve": []}
         scores = {"step": 900, "lr": 1e-9, "abs_rel": 0.1 + seed / 10, "alignment": "median", "images": 7}
         write_trial(out, f"depth-{seed}", content | {"scores": scores, "seconds": 3700.0, "config": PRETRAINING})
     return out

@@ -40,7 +40,9 @@ def make_old(out, keys=lambda key: key):
     for path in [*folder.glob("*.json"), *folder.glob("*.npz")]:
         if path.suffix == ".json":
             record = {OLD_FIELDS.get(name, name): value for name, value in json.loads(path.read_text()).items()}
-            record |= {name: keys(record[name]) for name in ("key", "parent_key", "pretrain_key") if record.get(name)}
+            record |= {name: record[name] and keys(record[name]) for name in ("key", "parent_key")}
+            if record["kind"] == "finetune":
+                record["pretrain_key"] = record.pop("parent_key")
             path.write_text(json.dumps(record))
         path.rename(path.with_stem(keys(path.stem)))
 
@@ -114,8 +116,8 @@ def test_an_old_directory_is_not_added_to(tmp_path):
 def write_records(study, out):
     """A finished study whose records are made up, with the weights of its pre-trainings."""
     for trial in trials_in_order(study, out):
-        parent = {"parent_key" if trial.kind == "pretrain" else "pretrain_key": trial.parent}
-        content = {"kind": trial.kind, "key": trial.key, **trial.labels, **parent, "config": trial.config.to_dict()}
+        content = {"kind": trial.kind, "key": trial.key, **trial.labels, "parent_key": trial.parent}
+        content["config"] = trial.config.to_dict()
         record_path(out, trial.key).parent.mkdir(parents=True, exist_ok=True)
         content |= {"scores": {"mean_iou": 0.5}, "curve": [], "seconds": 0.1 + 0.2}
         record_path(out, trial.key).write_text(json.dumps(content))

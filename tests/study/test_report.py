@@ -15,7 +15,6 @@ from PIL import Image
 from study.made_up_study import GRID, MODES, NUM_LABELLED, TITLES, pooled_iou, write_finetuning, write_study
 
 from depthseg.cli import main
-from depthseg.study.convergence import Convergence, summarise_curves
 from depthseg.study.report import figures, tables, write_report
 from depthseg.study.report.hero import hero
 from depthseg.study.report.html import write_page
@@ -24,6 +23,7 @@ from depthseg.study.report.style import spread_apart, styles_of
 from depthseg.study.report.tables import claim_table, fixed_rate_table, origin_table, rate_table
 from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
+from depthseg.study.statistics import Convergence, summarise_curves
 
 RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
 STREETS = Setting("resnet18", "full", "streets", 8)

@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from depthseg.study.convergence import area_under_curve, steps_to_share
-from depthseg.study.statistics import select_rate
+from depthseg.study.statistics import area_under_curve, select_rate, steps_to_share
 
 
 class TestStepsToShare:

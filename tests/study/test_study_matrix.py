@@ -10,10 +10,10 @@ from study.tiny_study import TEXT, tiny_study
 
 from depthseg.engine.config import load_config
 from depthseg.engine.options import OptimOptions, RunConfig
-from depthseg.study.matrix import POSITION, main_trials, make_trial, pretraining_trials, rate_trials, shard_of
+from depthseg.study.matrix import main_trials, make_trial, pretraining_trials, rate_trials, shard_of
 from depthseg.study.options import PRESETS, load_study
 from depthseg.study.runner import keys_of, save_study, trials_in_order
-from depthseg.study.stored import config_of, read_records
+from depthseg.study.stored import LABELS, config_of, read_records
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RESULTS = Path(__file__).parents[2] / "training" / "studies" / "results"
@@ -101,9 +101,9 @@ def test_finished_runs_have_the_keys_that_their_options_give(name):
     records = list(read_records(RESULTS / name / "trials"))
     assert len({record["key"] for record in records}) == len(records) > 200
     for record in records[::20]:
-        labels = {label: record[label] for label in POSITION[record["kind"]]}
-        parent = record["parent_key" if record["kind"] == "pretrain" else "pretrain_key"]
-        assert make_trial(record["kind"], labels, config_of(record), parent).key == record["key"] == record.path.stem
+        labels = {label: record[label] for label in LABELS[record["kind"]]}
+        made = make_trial(record["kind"], labels, config_of(record), record["parent_key"])
+        assert made.key == record["key"] == record.path.stem
 
 
 def test_a_rate_other_than_the_fixed_one_adds_the_runs_at_the_fixed_one(tmp_path):

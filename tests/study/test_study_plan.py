@@ -22,9 +22,15 @@ def costs(monkeypatch):
     return measured
 
 
-def test_trials_are_counted_and_their_time_added_up(costs, tmp_path):
+def test_trials_are_counted_and_their_time_added_up(costs, tmp_path, caplog):
     study = tiny_study(tmp_path)
-    rows = {row.what: row for row in plan_study(study, tmp_path / "out")}
+    with caplog.at_level("INFO", logger="depthseg"):
+        rows = {row.what: row for row in plan_study(study, tmp_path / "out")}
+    first, *stages = caplog.messages
+    assert first == "tiny has 20 trials in 4 stages"
+    assert stages == [
+        f"measuring 8 steps of one of {row.trials} remaining trials: {name}" for name, row in rows.items()
+    ]
     # Two initialisations are pre-trained; three x two rates; three x two numbers of labels x two seeds.
     assert {what: row.trials for what, row in rows.items()} == {
         "pre-training, depth, eighth": 1,

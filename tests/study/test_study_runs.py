@@ -111,8 +111,7 @@ def test_weights_of_pretrainings_stay_and_those_of_fine_tunings_go(done):
     assert not (out / "runs" / pretrained["key"] / "checkpoints").exists()
     DepthSegForDepthEstimation.from_pretrained(out / "runs" / pretrained["key"] / "model")
     for record in records(out):
-        starts = record.get("pretrain_key")
-        assert starts == (
+        assert record["parent_key"] == (
             pretrained["key"] if record["kind"] == "finetune" and record["initialisation"] == "depth" else None
         )
 

@@ -61,7 +61,8 @@ def per_class(results: StudyResults, init: str, setting: Setting) -> Row | None:
 
 def measures(results: StudyResults, init: str, setting: Setting) -> Row | None:
     """Mean and spread of each measure over the records (runs and folds) that have a value."""
-    found = results.measures(init, setting)
+    records = results.used_records([init], setting)
+    found = [record["measures"] for record in records]
     if not any(found):
         return None
     values = {}
@@ -74,8 +75,7 @@ def measures(results: StudyResults, init: str, setting: Setting) -> Row | None:
         if len(groups) > 1:  # one record without any number does not make a group of its own
             groups.pop("", None)
         values[name] = {group: _summary(numbers) for group, numbers in groups.items()}
-    records = keys_of(results.used_records([init], setting))
-    return {**asdict(setting), "initialisation": init, "values": values, "records": records}
+    return {**asdict(setting), "initialisation": init, "values": values, "records": keys_of(records)}
 
 
 def curves(results: StudyResults, init: str, setting: Setting) -> Row | None:

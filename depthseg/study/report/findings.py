@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..results import Setting
-from .text import between, p_equals, plural, signed
+from ..statistics import plural
+from .text import between, p_equals, signed
 
 LEVEL = 0.05
 """A comparison with a Holm-adjusted p-value below this level is significant."""
@@ -60,6 +61,11 @@ def rows_of(rows: Sequence[Row], setting: Row) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in setting.items())]
 
 
+def titles_of(numbers: Row) -> dict[str, str]:
+    """The title of each initialisation."""
+    return {init: entry["title"] for init, entry in numbers["initialisations"].items()}
+
+
 def verdict(row: Row) -> str:
     """One of `better`, `worse`, `open` and `untested`, for a against b."""
     if row["p_adjusted"] is None:
@@ -86,7 +92,7 @@ def claim_rows(claim: Row, numbers: Row) -> list[Row]:
 
 
 def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
-    title = _titles(numbers)
+    title = titles_of(numbers)
     beginnings = {
         "better": "Significantly better than {b}: ",
         "worse": "Significantly worse than {b}: ",
@@ -113,7 +119,7 @@ def _evidence(row: Row) -> str:
 
 
 def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> Iterator[str]:
-    title = _titles(numbers)
+    title = titles_of(numbers)
     fixed = {(row["a"], row["b"]): row for row in others}
     for row in rows:
         other = fixed.get((row["a"], row["b"]))
@@ -127,7 +133,3 @@ def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> 
 
 def _count_below(name: str, rows: Sequence[Row]) -> int:
     return sum(row[name] < LEVEL for row in rows)
-
-
-def _titles(numbers: Row) -> dict[str, str]:
-    return {init: entry["title"] for init, entry in numbers["initialisations"].items()}

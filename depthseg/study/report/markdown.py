@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..statistics import plural
 from . import tables as made
 from .figures import FigureText
 from .findings import findings, overview
 from .tables import Table, measure_groups, measure_of
-from .text import duration, plural
+from .text import duration
 
 Row = Mapping[str, Any]
 

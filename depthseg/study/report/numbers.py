@@ -11,9 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..comparison import compare, summarise
-from ..convergence import summarise_curves
 from ..results import Setting, StudyResults
-from ..statistics import InitialisationResults, holm
+from ..statistics import InitialisationResults, holm, summarise_curves
 from ..stored import Run, TrialRecord, trials_folder
 from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
 

@@ -5,19 +5,21 @@ A number that a row of `study_numbers` has is shown by one more `Column`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ...engine.analysis import MEASURES, Measure
 from ..results import Setting
-from .findings import claim_rows, rows_of, verdict
+from .findings import claim_rows, rows_of, titles_of, verdict
 from .text import NOTHING, between, duration, number, p_value, rates, signed, whole
 
 Row = Mapping[str, Any]
 
-PLACE = ("architecture", "mode", "benchmark", "num_labelled")
+PLACE = {"architecture": "Architecture", "mode": "Mode", "benchmark": "Benchmark", "num_labelled": "Labels"}
+"""Parts of a setting and the titles of their columns."""
+
 VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
 ORIGINS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
 
@@ -128,16 +130,15 @@ COST_COLUMNS = (
 )
 
 MISSING_COLUMNS = (
-    *(Column(name.capitalize(), name, str, words=True) for name in PLACE[:3]),
-    Column("Labels", "num_labelled", str, words=True),
+    *(Column(title, name, str, words=True) for name, title in PLACE.items()),
     Column("Kind", "role", str, words=True),
     Column("Missing", "runs", ", ".join, words=True),
 )
 
 
-def initialisation_column(numbers: Row, title: str = "Initialisation", key: str = "initialisation") -> Column:
+def title_column(numbers: Row, title: str = "Initialisation", key: str = "initialisation") -> Column:
     """The title of an initialisation."""
-    titles = {init: entry["title"] for init, entry in numbers["initialisations"].items()}
+    titles = titles_of(numbers)
     return Column(title, key, lambda init: titles.get(init, init or NOTHING), words=True)
 
 
@@ -146,15 +147,14 @@ def runs_column(numbers: Row, title: str) -> Column:
     return Column(title, "runs", lambda runs: f"{runs} of {numbers['planned_runs']}")
 
 
-def place_columns(numbers: Row, names: Sequence[str] = PLACE, *, named: bool = True) -> tuple[Column, ...]:
+def place_columns(numbers: Row, names: Iterable[str] = PLACE, *, named: bool = True) -> tuple[Column, ...]:
     """The parts of a setting that vary in this study, and the title of the initialisation if `named`."""
     varying = [name for name in names if len({setting[name] for setting in numbers["settings"]}) > 1]
-    titles = {"num_labelled": "Labels"}
-    columns = [Column(titles.get(name, name.capitalize()), name, str, words=True) for name in varying]
-    return (*columns, initialisation_column(numbers)) if named else tuple(columns)
+    columns = [Column(PLACE[name], name, str, words=True) for name in varying]
+    return (*columns, title_column(numbers)) if named else tuple(columns)
 
 
-def caption(numbers: Row, text: str, names: Sequence[str] = PLACE) -> str:
+def caption(numbers: Row, text: str, names: Iterable[str] = PLACE) -> str:
     """A caption with the parts of the setting that do not vary."""
     constant = [name for name in names if len({setting[name] for setting in numbers["settings"]}) == 1]
     values = [f"{numbers['settings'][0][name]}{' labels' if name == 'num_labelled' else ''}" for name in constant]
@@ -185,10 +185,7 @@ def origin_table(numbers: Row) -> Table:
     transferred = {row["decoder"] for row in numbers["origins"] if "decoder" in row}
     return Table(
         "Origin of the weights of each initialisation.",
-        (
-            *(initialisation_column(numbers), *TASK_COLUMNS),
-            *(initialisation_column(numbers, "After", "after"), *DECODER_COLUMNS),
-        ),
+        (title_column(numbers), *TASK_COLUMNS, title_column(numbers, "After", "after"), *DECODER_COLUMNS),
         [
             row
             | {
@@ -204,7 +201,7 @@ def origin_table(numbers: Row) -> Table:
 
 def score_tables(numbers: Row) -> Iterator[Table]:
     """Mean IoU of the initialisations at their chosen rates, and of the baselines, a table for each setting."""
-    columns = (initialisation_column(numbers), *SCORE_COLUMNS, runs_column(numbers, "Runs"))
+    columns = (title_column(numbers), *SCORE_COLUMNS, runs_column(numbers, "Runs"))
     for setting in numbers["settings"]:
         if found := rows_of(numbers["main"], setting):
             baselines = [
@@ -218,7 +215,7 @@ def score_tables(numbers: Row) -> Iterator[Table]:
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
     """Comparisons at the chosen rates or at the fixed rate (`comparisons_fixed`), a table for each setting."""
-    pair = initialisation_column(numbers, "First", "a"), initialisation_column(numbers, "Second", "b")
+    pair = title_column(numbers, "First", "a"), title_column(numbers, "Second", "b")
     columns = (*pair, *COMPARISON_COLUMNS, runs_column(numbers, "Runs per initialisation"))
     tested = sum(row["p_value"] is not None for row in numbers[rows])
     family = [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
@@ -230,7 +227,7 @@ def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table
 
 def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
     """Why intervals are absent, and their conditions; with the names of the rows if these differ."""
-    title = {init: entry["title"] for init, entry in numbers["initialisations"].items()}
+    title = titles_of(numbers)
     who: dict[str, list[str]] = {}
     for row in rows:
         names = [title[row[key]] for key in ("initialisation", "a", "b") if key in row]
@@ -243,7 +240,7 @@ def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
 
 def rate_table(numbers: Row) -> Table:
     """Learning-rate sensitivity and the chosen rate."""
-    rows, names = numbers["rates"], PLACE[:2]
+    rows, names = numbers["rates"], ("architecture", "mode")
     grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
     labelled = ", ".join(map(str, {row["num_labelled"] for row in rows}))
     seeds = {count for row in rows for count in row["seeds"].values()}
@@ -343,7 +340,7 @@ def pretraining_table(numbers: Row) -> Table:
     return Table(
         "Pre-training: scores on the pre-training task, and time.",
         (
-            initialisation_column(numbers),
+            title_column(numbers),
             Column("Depth alignment", "alignment", lambda text: text or NOTHING, words=True),
             Column("Seed", "pretrain_seed", whole),
             *(Column(name, ("scores", name), partial(number, digits=4)) for name in names),
@@ -356,10 +353,10 @@ def pretraining_table(numbers: Row) -> Table:
 def cost_table(numbers: Row) -> Table:
     """Trials and time by initialisation."""
     text = "Finished trials and their time; fine-tuning includes the runs of the learning-rate selection."
-    return Table(text, (initialisation_column(numbers), *COST_COLUMNS), numbers["cost"]["initialisations"])
+    return Table(text, (title_column(numbers), *COST_COLUMNS), numbers["cost"]["initialisations"])
 
 
 def missing_table(numbers: Row) -> Table:
     """Planned runs without a record."""
     text = "Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed)."
-    return Table(text, (initialisation_column(numbers), *MISSING_COLUMNS), numbers["missing"])
+    return Table(text, (title_column(numbers), *MISSING_COLUMNS), numbers["missing"])
