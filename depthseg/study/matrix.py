@@ -40,11 +40,6 @@ class Trial:
     parent: str | None
     key: str
 
-    @property
-    def steps(self) -> int:
-        """Optimiser steps."""
-        return self.config.schedule.steps
-
 
 def make_trial(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: str | None) -> Trial:
     """A trial with its key: equal for equal runs, independent of folder, machine and order of the options.

@@ -117,4 +117,4 @@ def chosen_rates(trials: Iterable[Trial], out: Path) -> dict[tuple[str, str, str
 def describe(trial: Trial) -> str:
     """A trial in words, for the log."""
     labels = ", ".join(f"{name} {value}" for name, value in trial.labels.items())
-    return f"{trial.kind}, {labels}, {trial.steps} steps"
+    return f"{trial.kind}, {labels}, {trial.config.schedule.steps} steps"

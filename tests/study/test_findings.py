@@ -1,4 +1,4 @@
-"""What a report says of comparisons, told by hand."""
+"""The sentences of a report on comparisons, written by hand."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The report of a study whose numbers were made up, so that they can be told by hand."""
+"""The report of a study whose numbers were made up, so that they can be computed by hand."""
 
 from __future__ import annotations
 
@@ -236,12 +236,12 @@ def test_contents_lead_to_the_headings(whole, page):
 
 def test_figures_are_beside_the_markdown(whole):
     _, path, _ = whole
-    pictures = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", path.read_text())
-    assert "figures/hero.png" in pictures and len(pictures) >= 4
-    for picture in pictures:
-        with Image.open(path.parent / picture) as image:
+    images = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", path.read_text())
+    assert "figures/hero.png" in images and len(images) >= 4
+    for file in images:
+        with Image.open(path.parent / file) as image:
             assert min(image.size) > 300
-        assert (path.parent / picture).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert (path.parent / file).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -291,6 +291,6 @@ def test_the_variance_of_seeds_that_vary_alike():
     alone = pooled_variance_of_mean(np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 8.0]]))
     # Of it 4.5 / 2 is what seeds do to all, with one degree of freedom, and two thirds of 1.5 / 2 the rest.
     assert (alone.variance, alone.freedom) == pytest.approx((5.5 / 2, 2.75**2 / (2.25**2 / 1 + 0.5**2 / 2)))
-    # Where seeds do nothing to all initialisations, every initialisation tells of the others.
+    # Where seeds do nothing to all initialisations, every initialisation is informative about the others.
     apart = pooled_variance_of_mean(np.array([[1.0, 3.0], [3.0, 1.0], [2.0, 4.0], [4.0, 2.0]]))
     assert (apart.variance, apart.freedom) == pytest.approx((2 / 2, 3))

@@ -287,7 +287,7 @@ def test_studies_of_the_package_have_trials_at_every_scale(name):
         )
 
 
-def test_folds_of_the_camvid_study_are_tested_on_streets_that_were_not_learned_from():
+def test_folds_of_the_camvid_study_are_tested_on_sequences_that_were_not_trained_on():
     """The frames of CamVid's val split are 0016E5, too."""
     folds = {name: benchmark.folds for name, benchmark in load_study("camvid").benchmarks.items()}
     assert list(folds["sequences"]) == ["0001TP", "0006R0", "0016E5"] and list(folds["val"]) == ["val"]
@@ -336,7 +336,7 @@ INITIALISATIONS_OF_RECIPES = {
 
 
 def test_initialisations_of_the_world_study_are_the_recipes_in_training_configs():
-    """The same options but for how a run is logged and where it lies; so pretext_table.py may take them over."""
+    """The same options but for how a run is logged and where it is; so pretext_table.py may use their scores."""
     trials = pretraining_trials(load_study("world"))
     found = {
         trial.labels["initialisation"]: trial.config.to_dict()

@@ -1,4 +1,4 @@
-"""Running the trials of a study: real runs of two steps on small pictures."""
+"""Running the trials of a study: real runs of two steps on small images."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ LIMIT = 1200
 pytestmark = pytest.mark.heavy
 
 
-def start(name, out, world, log, *overrides):
+def launch(name, out, world, log, *overrides):
     """Begin or continue a study; what it says goes to the end of a file."""
     options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", *overrides]
     command = [Path(sys.executable).with_name("depthseg"), "study", name, "--scale", "smoke", "--output-dir", str(out)]
@@ -65,7 +65,7 @@ def test_the_world_study_survives_ten_kills_without_repeating_a_finished_trial(t
     with (tmp_path / "log.txt").open("a") as log:
         for trials in MOMENTS:
             target = len(begun(log)) + trials
-            process = start("world", out, tmp_path, log)
+            process = launch("world", out, tmp_path, log)
             while len(begun(log)) < target and process.poll() is None:
                 time.sleep(0.1)
             time.sleep(moment.uniform(0, 2))  # in the middle of a trial, of its records, or of the next one
@@ -74,9 +74,9 @@ def test_the_world_study_survives_ten_kills_without_repeating_a_finished_trial(t
             process.wait()
             now = records(out)
             assert {name: now.get(name) for name in kept} == kept
-            # Of a trial that was killed, a half-written file may lie there; what has a record stays as it is.
+            # A killed trial may leave a half-written file; what has a record stays as it is.
             kept = {name: file for name, file in now.items() if f"{Path(name).stem}.json" in now}
-        finish(start("world", out, tmp_path, log), log, LIMIT)
+        finish(launch("world", out, tmp_path, log), log, LIMIT)
         keys = check_report(out, "world")
         last = records(out)
         assert {name: last[name] for name in kept} == kept
@@ -94,5 +94,5 @@ def test_the_camvid_study(tmp_path):
     for name in ("camvid", "kitti_clip"):
         (tmp_path / "data" / name).symlink_to(Path(data) / name)
     with (tmp_path / "log.txt").open("a") as log:
-        finish(start("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
+        finish(launch("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
         check_report(tmp_path / "out", "camvid")

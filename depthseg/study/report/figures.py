@@ -91,10 +91,8 @@ def _figures(numbers: Row, styles: Styles) -> Iterator[tuple[FigureText, Figure]
         caption = f"{measure.title} ({measure.unit}); bars span the lowest to the highest run."
         rows = [row for row in numbers["measures"] if any(row["values"].get(name, {}).values())]
         alt = f"{measure.title} of {names}. The table below contains the numbers."
-        yield (
-            FigureText(f"measure{place}", caption, alt),
-            _grid(rows, numbers, styles, partial(_measured, name=name, groups=groups)),
-        )
+        draw = partial(_measured, name=name, groups=groups)
+        yield FigureText(f"measure{place}", caption, alt), _grid(rows, numbers, styles, draw)
 
 
 def _hero_text(numbers: Row, names: str) -> FigureText:
@@ -137,10 +135,9 @@ def _grid(
 
 def _learning_curves(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
     for row in rows:
-        marks = {} if len(row["steps"]) <= 15 else {"marker": ""}
-        axes.plot(row["steps"], row["mean"], **styles[row["initialisation"]] | marks)
-        colour = styles[row["initialisation"]]["color"]
-        axes.fill_between(row["steps"], row["lowest"], row["highest"], color=colour, alpha=0.12, linewidth=0)
+        style = styles[row["initialisation"]]
+        axes.plot(row["steps"], row["mean"], **style | ({} if len(row["steps"]) <= 15 else {"marker": ""}))
+        axes.fill_between(row["steps"], row["lowest"], row["highest"], color=style["color"], alpha=0.12, linewidth=0)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("mean IoU, points")
     axes.set_xlim(left=0)
@@ -151,10 +148,9 @@ def _rate_curves(axes: Axes, rows: Sequence[Row], styles: Styles, fixed_rate: fl
         axes.axvline(fixed_rate, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
     ring = {"markersize": 9, "markerfacecolor": "none", "linestyle": "", "marker": "o"}
     for row in rows:
-        axes.plot(
-            [float(rate) for rate in row["scores"]], list(row["scores"].values()), **styles[row["initialisation"]]
-        )
-        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **styles[row["initialisation"]] | ring)
+        style = styles[row["initialisation"]]
+        axes.plot([float(rate) for rate in row["scores"]], list(row["scores"].values()), **style)
+        axes.plot(row["chosen"], row["scores"][f"{row['chosen']:g}"], **style | ring)
     rates = sorted({rate for row in rows for rate in row["scores"]}, key=float)
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

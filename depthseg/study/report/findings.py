@@ -26,8 +26,7 @@ def overview(numbers: Row) -> list[str]:
         )
     rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
     if not rows:
-        none = "No comparison is possible yet: no two initialisations have a finished run with the same seeds."
-        return [*lines, none]
+        return [*lines, "No two initialisations have a finished run with the same seeds yet: nothing is compared."]
     if any(row["p_adjusted"] is not None for row in rows):
         tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(

@@ -78,8 +78,8 @@ def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, styles: Styles)
 
 def _name_lines(axes: Axes, rows: Sequence[Row], inits: Sequence[str], numbers: Row, styles: Styles) -> None:
     """The name of each initialisation at the right end of its line."""
-    ends = {row["initialisation"]: row for row in sorted(rows, key=lambda row: row["num_labelled"])}
-    ends = [ends[init] for init in inits]
+    last = {row["initialisation"]: row for row in sorted(rows, key=lambda row: row["num_labelled"])}
+    ends = [last[init] for init in inits]
     low, high = axes.get_ylim()
     heights = spread_apart([row["mean_iou"] for row in ends], (high - low) / 22)
     right = max(row["num_labelled"] for row in rows) * 1.12
