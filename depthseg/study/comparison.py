@@ -104,7 +104,6 @@ def compare(
     b: InitialisationResults,
     *,
     draws: int = 2000,
-    generator: np.random.Generator | None = None,
     paired_seeds: bool = False,
     pooled: Sequence[InitialisationResults] = (),
     conditions: Sequence[str] = (),
@@ -119,8 +118,7 @@ def compare(
     Args:
         a: One initialisation.
         b: The other.
-        draws: Bootstrap draws.
-        generator: Source of randomness; None = a fixed seed.
+        draws: Bootstrap draws, always with the same seed.
         paired_seeds: Whether seeds at the same position of both initialisations are equal (common random numbers), so
             that shared effects cancel. Different numbers of seeds are treated as independent; `paired` of the result
             is then False.
@@ -144,7 +142,7 @@ def compare(
         interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
         half_width = uncertainty.half_width(CONFIDENCE)
         interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
-        resampled = _bootstrap_differences((a.counts, b.counts), draws, generator or np.random.default_rng(0), paired)
+        resampled = _bootstrap_differences((a.counts, b.counts), draws, paired)
         probability = _fraction_above_zero(resampled, difference, half_width)
     return Comparison(
         difference=100 * float(difference),
@@ -209,9 +207,8 @@ def _interval(centre: float, half_width: float) -> tuple[float, float]:
     return 100 * float(centre - half_width), 100 * float(centre + half_width)
 
 
-def _bootstrap_differences(
-    counts: Sequence[BlockCounts], draws: int, generator: np.random.Generator, paired: bool
-) -> np.ndarray:
+def _bootstrap_differences(counts: Sequence[BlockCounts], draws: int, paired: bool) -> np.ndarray:
+    generator = np.random.default_rng(0)
     shapes = [part.union.shape for part in counts]
     blocks = draw_blocks(shapes[0][2], draws, generator)
     seeds = draw_seeds(shapes[0][:2], draws, generator)

@@ -129,7 +129,7 @@ def summarise_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> Converg
         curves: Evaluations of each run, with `step` and `mean_iou` (0 to 1).
     """
     points = [([point["step"] for point in curve], [point["mean_iou"] for point in curve]) for curve in curves]
-    steps = [step for curve in points if (step := steps_to_fraction(*curve)) is not None]
+    steps = [step for curve in points if (step := steps_to_95(*curve)) is not None]
     areas = [area_under_curve(*curve) for curve in points]
     return Convergence(
         steps_to_95=sum(steps) / len(steps) if steps else None,
@@ -138,8 +138,8 @@ def summarise_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> Converg
     )
 
 
-def steps_to_fraction(steps: Sequence[int], scores: Sequence[float], fraction: float = 0.95) -> float | None:
-    """Step at which a curve first reaches a fraction of its own final value.
+def steps_to_95(steps: Sequence[int], scores: Sequence[float]) -> float | None:
+    """Step at which a curve first reaches 95 % of its own final value.
 
     The final value is the last one. The curve is interpolated linearly between evaluations. A later drop below the
     target does not change the result.
@@ -147,18 +147,15 @@ def steps_to_fraction(steps: Sequence[int], scores: Sequence[float], fraction: f
     Args:
         steps: Steps of the evaluations, increasing.
         scores: Their scores, 0 or more.
-        fraction: In (0, 1].
 
     Returns:
         The step, or None if the final value is 0.
 
     Raises:
-        ValueError: The curve is empty, out of order or contains an invalid score, or the fraction is out of range.
+        ValueError: The curve is empty, out of order or contains an invalid score.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction} is out of range; it must be above 0 and at most 1.")
     step, score = _curve(steps, scores)
-    target = fraction * score[-1]
+    target = 0.95 * score[-1]
     if target == 0:
         return None
     after = int(np.argmax(score >= target))
