@@ -218,7 +218,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     layers.append([_read_override(text, renamed) for text in overrides])
     if renamed:
         names = ", ".join(f"{present} instead of {old}" for old, present in sorted(renamed.items()))
-        logger.warning("%s or its overrides: old names, read by this version only; write %s.", path, names)
+        logger.warning("The study %s has old names of options, which only this version reads: write %s.", path, names)
     reader = TypeReader()
     for change in chain.from_iterable(layers):
         # By itself, as what is on top would hide its mistakes.

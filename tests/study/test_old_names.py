@@ -55,7 +55,7 @@ def test_a_file_with_old_names_is_the_same_study_with_one_warning(tmp_path, capl
     (message,) = caplog.messages
     for new, old in (("initialisations", "arms"), ("reference", "reference_arm"), ("num_labelled", "budgets")):
         assert f"{new} instead of {old}" in message
-    assert "num_labelled instead of budget," in message and "tiny.yaml or its overrides" in message
+    assert "num_labelled instead of budget," in message and "tiny.yaml has old names of options" in message
 
 
 def test_old_and_new_names_may_meet_in_layers_and_on_the_command_line(tmp_path, caplog):
