@@ -16,7 +16,7 @@ from depthseg.engine.run import train
 from depthseg.hub.record import read_published, trace
 from depthseg.recipes import find_recipe
 from depthseg.study.options import load_study
-from depthseg.study.stored import CellRecord, config_of
+from depthseg.study.stored import TrialRecord, config_of
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 ENCODER = "model.encoder={model_type: depthseg_resnet}"
@@ -180,7 +180,7 @@ def test_an_old_run_is_part_of_a_lineage_without_a_warning(old_run, tmp_path, ca
 
 def test_old_records_of_studies_have_their_options_without_a_warning(caplog):
     config = load_config(None, [ENCODER, "task=inpainting", "data.random_crop=true"])
-    record = CellRecord(Path("cell.json"), {"config": former_options(config)})
+    record = TrialRecord(Path("cell.json"), {"config": former_options(config)})
     assert config_of(record) == config
     assert not caplog.records
 

@@ -201,11 +201,12 @@ def study_numbers(name):
 
 
 def study_scores(numbers):
-    """A line an arm: mean IoU in each setting, and how many runs it is the mean of."""
-    for arm, entry in numbers["arms"].items():
+    """A line an initialisation: mean IoU in each setting, and how many runs it is the mean of."""
+    for init, entry in numbers["initialisations"].items():
         cells = []
         for setting in numbers["settings"]:
-            (row,) = [row for row in rows_of(numbers["main"], setting) if row["arm"] == arm] or [None]
+            rows = rows_of(numbers["main"], setting)
+            (row,) = [row for row in rows if row["initialisation"] == init] or [None]
             cells.append(
                 "" if row is None else f"{row['mean_iou']:.1f} ± {spread_of(numbers, row):.1f} ({row['runs']})"
             )
@@ -214,7 +215,7 @@ def study_scores(numbers):
 
 def spread_of(numbers, row):
     """Standard deviation over the runs, each the mean of its folds, from their records."""
-    folder = ROOT / "training" / "studies" / "results" / numbers["name"] / "cells"
+    folder = ROOT / "training" / "studies" / "results" / numbers["name"] / numbers["folder"]
     runs = {}
     for record in (json.loads((folder / f"{key}.json").read_text()) for key in row["records"]):
         run = record["pretrain_seed"], record["finetune_seed"]

@@ -176,4 +176,4 @@ def test_a_copied_recipe_trains_and_a_study_is_planned(run, tmp_path):
     run("depthseg", "finetune", "--config", "mine.yaml", model, *tiny, "data.subset_size=4")
     assert (tmp_path / "runs" / "finetune_synthetic_fewshot" / "model" / "config.json").is_file()
     planned = run("depthseg", "study", "world", "--dry-run", "--scale", "smoke")
-    assert "pre-training" in planned.stdout and not (tmp_path / "runs" / "study_world_smoke" / "cells").exists()
+    assert "pre-training" in planned.stdout and not (tmp_path / "runs" / "study_world_smoke" / "trials").exists()

@@ -30,7 +30,7 @@ from depthseg.metrics import FlowErrors
 from depthseg.metrics.baselines import ConstantDepth, score_depth_baseline
 from depthseg.pretext.alignment import find_rotation, rotated_pixels
 from depthseg.pretext.photometric import SSIM_WEIGHT, TargetStatistics, photometric_error
-from depthseg.study.stored import config_of, read_records
+from depthseg.study.stored import config_of, read_records, trials_folder
 
 FOLDER = Path(__file__).parent
 NAMES = [path.stem.removeprefix("pretrain_synthetic_") for path in FOLDER.glob("configs/pretrain_synthetic_*.yaml")]
@@ -120,7 +120,7 @@ def what_counts(config: dict[str, Any]) -> dict[str, Any]:
 
 def find_in_study(study: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     """Scores of the pre-training with these options; None if the study has none."""
-    for record in read_records(study / "cells"):
+    for record in read_records(trials_folder(study)):
         if record["kind"] == "pretrain" and what_counts(config_of(record).to_dict()) == wanted:
             return record["scores"]
     return None

@@ -1,70 +1,67 @@
-"""Name the records of a study by the keys that this version gives them, so that none of its runs is repeated.
+"""Bring the records of a study to the names and keys of this version, so that none of its trials is repeated.
 
     python training/rekey_study.py training/studies/results/world
 
-The key of a run is a hash of its options. Every record holds them, so its key can always be computed again.
+The key of a trial is a hash of its options. Every record contains them, so its key can always be computed again. If
+the script is interrupted, the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
+from depthseg.engine.atomic import atomic_folder, atomic_path
 from depthseg.engine.records import write_json
-from depthseg.study.cells import CELLS, RUNS, record_path
-from depthseg.study.matrix import POSITION, make_cell
-from depthseg.study.runner import PLAN_FILE
-from depthseg.study.stored import CellRecord, config_of, read_records
-
-PARENTS = ("parent_key", "pretrain_key")
+from depthseg.reading import write_yaml
+from depthseg.study import stored
+from depthseg.study.matrix import make_trial
+from depthseg.study.results import PLAN_FILE, STUDY_FILE, read_study
 
 
-def new_keys(records: dict[str, CellRecord]) -> dict[str, str]:
+def new_keys(records: dict[str, stored.TrialRecord]) -> dict[str, str]:
     """Return the key of each record in this version, by its present one."""
     keys: dict[str, str] = {}
 
     def key_of(old: str | None) -> str | None:
-        if old is not None and old not in keys:
+        if old in records and old not in keys:
             record = records[old].content
-            labels = {name: record[name] for name in POSITION[record["kind"]]}
-            parent = key_of(next((record[name] for name in PARENTS if name in record), None))
-            keys[old] = make_cell(record["kind"], labels, config_of(records[old]), parent).key
-        return keys.get(old)
+            labels = {name: record[name] for name in stored.LABELS[record["kind"]]}
+            parent = key_of(record["parent_key"])
+            keys[old] = make_trial(record["kind"], labels, stored.config_of(records[old]), parent).key
+        return keys.get(old, old)
 
     for key in records:
         key_of(key)
     return keys
 
 
-def rename(out: Path, record: CellRecord, keys: dict[str, str]) -> None:
-    """Write a record under its new key, with the weights and confusion matrices that belong to it."""
-    old, new = record["key"], keys[record["key"]]
-    if old == new:
-        return
-    content = {name: keys[record[name]] for name in ("key", *PARENTS) if record.content.get(name)}
-    write_json(record_path(out, new), {**record.content, **content})
-    for before, after in (
-        (record.path.with_suffix(".npz"), record_path(out, new).with_suffix(".npz")),
-        (out / RUNS / old, out / RUNS / new),
-    ):
-        if before.exists():
-            before.rename(after)
-    record.path.unlink()
-
-
 def main() -> None:
-    """Rename what the records of a study are named by, and follow in its plan."""
+    """Write the records, their confusion matrices, the plan and the study anew; weights are renamed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="output directory of the study")
     out = parser.parse_args().folder
-    records = {record["key"]: record for record in read_records(out / CELLS)}
+    study = read_study(out)
+    records = {record["key"]: record for record in stored.read_records(stored.trials_folder(out))}
     keys = new_keys(records)
-    if (out / PLAN_FILE).is_file():
-        plan = json.loads((out / PLAN_FILE).read_text())
-        write_json(out / PLAN_FILE, {**plan, "keys": [keys.get(key, key) for key in plan["keys"]]})
-    for record in records.values():
-        rename(out, record, keys)
+    with atomic_folder(out / stored.TRIALS) as partial:
+        partial.mkdir()
+        for old, new in keys.items():
+            content = records[old].content
+            parent = keys.get(content["parent_key"], content["parent_key"])
+            write_json(partial / f"{new}.json", {**content, "key": new, "parent_key": parent})
+            if (arrays := records[old].path.with_suffix(".npz")).is_file():
+                shutil.copy2(arrays, partial / f"{new}.npz")
+            if old != new and (out / stored.RUNS / old).is_dir():
+                (out / stored.RUNS / old).rename(out / stored.RUNS / new)
+        if (out / PLAN_FILE).is_file():
+            plan = json.loads((out / PLAN_FILE).read_text())
+            write_json(out / PLAN_FILE, {**plan, "keys": [keys.get(key, key) for key in plan["keys"]]})
+        with atomic_path(out / STUDY_FILE) as temporary:
+            write_yaml(temporary, study)
+    shutil.rmtree(out / stored.OLD_TRIALS, ignore_errors=True)
     print(f"{sum(old != new for old, new in keys.items())} of {len(keys)} records have a new key.")
 
 

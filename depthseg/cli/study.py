@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", default=FULL_SCALE, help="full, or one of the study's scales, such as smoke")
     parser.add_argument("--shard", type=read_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="say what would run, and how long that takes")
+    what.add_argument("--dry-run", action="store_true", help="report what would run, and how long that takes")
     what.add_argument("--report", action="store_true", help="write the report of what is done, and run nothing")
     parser.add_argument("--html", action="store_true", help="also write the report as one HTML page")
     parser.set_defaults(run=run)

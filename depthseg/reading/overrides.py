@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .declared import declared, type_below
@@ -12,7 +11,9 @@ from .written import Written, free_value
 from .yaml_files import read_value
 
 
-def read_override(text: str, hint: Any, example: str, kind: str = "override") -> Change:
+def read_override(
+    text: str, hint: Any, example: str, kind: str = "override", former: Mapping[type, Mapping[str, str]] | None = None
+) -> Change:
     """Read an override.
 
     Where text is declared, all that follows `=` is the text, whatever it looks like to YAML; quotes around it are
@@ -24,6 +25,7 @@ def read_override(text: str, hint: Any, example: str, kind: str = "override") ->
         hint: The type in which the name is looked up, such as `RunConfig`.
         example: An override for messages to show.
         kind: What messages call it.
+        former: Dataclass -> former name of an option -> its name now, to find the type; `renamed` changes the name.
 
     Returns:
         Maps around the value, one for each part of the name, and their number.
@@ -38,7 +40,9 @@ def read_override(text: str, hint: Any, example: str, kind: str = "override") ->
         wrong = "has an empty name" if equals else "has no `=`"
         form = example.partition("=")[0].count(".") * "section." + "option=value"
         raise ValueError(f"{place} {wrong}: write `{form}`, such as `{example}`.")
-    given = _value(value.strip(), reduce(type_below, names, hint), place)
+    for part in names:
+        hint = type_below(hint, (former or {}).get(declared(hint).kind, {}).get(part, part))
+    given = _value(value.strip(), hint, place)
     for part in reversed(names):
         given = Written({part: given}, place)
     return Change(given, len(names))

@@ -32,24 +32,29 @@ def renamed(layers: Iterable[Sequence[Change]], hint: Any, names: FormerNames) -
     sentences: dict[str, str] = {}
     problems: list[str] = []
 
+    def rename(options: dict[str, Written], old: str, new: str) -> None:
+        found = _rename(options, old, new)
+        if found is None:
+            return
+        place, has_both = found
+        if has_both:
+            problems.append(f"{place}{old} is called {new} now, and both are given: leave out {old}.")
+        sentences.setdefault(old, f"{place}{old} is called {new} now; the old name goes with the next version.")
+
     def current(given: Written, hint: Any) -> Written:
-        value = given.value
-        if isinstance(value, list):
+        if isinstance(given.value, list):
             below = declared(hint).below
-            return replace(given, value=[current(entry, below) for entry in value])
-        if not isinstance(value, dict):
+            return replace(given, value=[current(entry, below) for entry in given.value])
+        if not isinstance(given.value, dict):
             return given
-        given = replace(given, value={name: current(below, type_below(hint, name)) for name, below in value.items()})
-        for old, new in names.get(declared(hint).kind, {}).items():
-            found = _rename(given.value, old, new)
-            if found is None:
-                continue
-            place, has_both = found
-            if has_both:
-                problems.append(f"{place}{old} is called {new} now, and both are given: leave out {old}.")
-            elif old not in sentences:
-                sentences[old] = f"{place}{old} is called {new} now; the old name goes with the next version."
-        return given
+        here, options = names.get(declared(hint).kind, {}), dict(given.value)
+        own = [old for old in here if not {".", "="} & set(old)]
+        for old in own:  # first, because the type of what is below follows from the name
+            rename(options, old, here[old])
+        options = {name: current(below, type_below(hint, name)) for name, below in options.items()}
+        for old in here.keys() - set(own):
+            rename(options, old, here[old])
+        return replace(given, value=options)
 
     result = [[change._replace(given=current(change.given, hint)) for change in layer] for layer in layers]
     no_problems(problems)

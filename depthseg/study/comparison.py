@@ -1,4 +1,4 @@
-"""Differences between arms, with confidence intervals and p-values."""
+"""Differences between initialisations, with confidence intervals and p-values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..metrics.blocks import BlockCounts, draw_blocks
-from .intervals import TINY, Uncertainty, measure, seeds_alike, seeds_alike_alone
-from .statistics import ArmResults, draw_seeds, weighted_scores
+from .intervals import TINY, Uncertainty, measure, pooled_variance_of_difference, pooled_variance_of_mean
+from .statistics import InitialisationResults, draw_seeds, plural, weighted_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ CONFIDENCE = 0.95
 LEAST_PRETRAINING_SEEDS = 2
 LEAST_RUNS = 6
 """With fewer runs a spread is given, but no interval and no p-value."""
-LEAST_ALIKE = 3
-"""Number of arms from which the variance over seeds is pooled."""
+LEAST_POOLED = 3
+"""Number of initialisations from which the variance over seeds is pooled."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean IoU of one arm, in points (0 to 100).
+    """Mean IoU of one initialisation, in points (0 to 100).
 
     Attributes:
         mean_iou: Mean over runs of the mean IoU over all test images.
@@ -47,12 +47,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of the mean IoU of two arms, a - b, in points (-100 to 100).
+    """Difference of the mean IoU of two initialisations, a - b, in points (-100 to 100).
 
     Attributes:
         difference: The estimate.
         interval: 95 % confidence interval; None if `reason` is given.
-        interval_alone: The interval from the seeds of these two arms only, without `alike`.
+        interval_alone: The interval from the seeds of these two initialisations only, without `pooled`.
         p_value: Two-sided, against no difference; below 0.05 exactly if the interval excludes 0. Not adjusted for
             multiple comparisons, see `depthseg.study.statistics.holm`. None without interval.
         probability_a_beats_b: Fraction of bootstrap differences above 0; None without interval.
@@ -75,56 +75,56 @@ class Comparison:
     reason: str | None
 
 
-def summarise(arm: ArmResults, conditions: Sequence[str] = (), alike: Sequence[ArmResults] = ()) -> Summary:
-    """Mean IoU of an arm with its uncertainty.
+def summarise(
+    init: InitialisationResults, conditions: Sequence[str] = (), pooled: Sequence[InitialisationResults] = ()
+) -> Summary:
+    """Mean IoU of an initialisation with its uncertainty.
 
     Args:
-        arm: Results.
+        init: Results.
         conditions: Further conditions of the interval, such as "one training set of 16 images".
-        alike: As in `compare`.
+        pooled: As in `compare`.
     """
-    scores = _run_scores(arm.counts)
+    scores = _run_scores(init.counts)
     mean = scores.mean()
-    alike = _enough(alike)
-    uncertainty, reason = _uncertainty([arm], alike=alike)
+    pooled = _poolable(pooled)
+    uncertainty, reason = _uncertainty([init], pooled=pooled)
     return Summary(
         mean_iou=100 * float(mean),
         interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
         spread=(100 * float(scores.min()), 100 * float(scores.max())),
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([arm], False, alike, conditions),
+        conditional_on=_conditional_on([init], False, len(pooled), conditions),
         reason=reason,
     )
 
 
 def compare(
-    a: ArmResults,
-    b: ArmResults,
+    a: InitialisationResults,
+    b: InitialisationResults,
     *,
     draws: int = 2000,
-    generator: np.random.Generator | None = None,
     paired_seeds: bool = False,
-    alike: Sequence[ArmResults] = (),
+    pooled: Sequence[InitialisationResults] = (),
     conditions: Sequence[str] = (),
 ) -> Comparison:
-    """Compare two arms on the same test images.
+    """Compare two initialisations on the same test images.
 
     The images are always paired, so the difficulty of an image cancels. The interval and the p-value are those of
-    `depthseg.study.intervals`. The bootstrap resamples seeds and blocks of both arms, with the same blocks for both.
-    Its differences are then scaled about the estimate so that the 95 % range of a normal distribution equals the
-    interval; `probability_a_beats_b` is therefore consistent with the interval.
+    `depthseg.study.intervals`. The bootstrap resamples seeds and blocks of both initialisations, with the same
+    blocks for both. Its differences are then scaled about the estimate so that the 95 % range of a normal distribution
+    equals the interval; `probability_a_beats_b` is therefore consistent with the interval.
 
     Args:
-        a: One arm.
+        a: One initialisation.
         b: The other.
-        draws: Bootstrap draws.
-        generator: Source of randomness; None = a fixed seed.
-        paired_seeds: Whether seeds at the same position of both arms are equal (common random numbers), so that
-            shared effects cancel. Arms with different numbers of seeds are treated as independent; `paired` of the
-            result is then False.
-        alike: Arms, including `a` and `b`, that all have runs of the same seeds and whose scores are assumed to have
-            the same variance over seeds. With at least three arms this variance is pooled, which gives usable
-            intervals from few seeds; the common effect of a seed on all arms cancels.
+        draws: Bootstrap draws, always with the same seed.
+        paired_seeds: Whether seeds at the same position of both initialisations are equal (common random numbers), so
+            that shared effects cancel. Different numbers of seeds are treated as independent; `paired` of the result
+            is then False.
+        pooled: Initialisations, including `a` and `b`, that all have runs of the same seeds and whose scores are
+            assumed to have the same variance over seeds. With at least three this variance is pooled, which gives
+            usable intervals from few seeds; the common effect of a seed on all cancels.
         conditions: Further conditions of the interval, such as "one training set of 16 images".
 
     Raises:
@@ -132,18 +132,18 @@ def compare(
     """
     _check_same_images(a, b)
     paired = paired_seeds and a.seeds == b.seeds
-    scores = [_run_scores(arm.counts) for arm in (a, b)]
+    scores = [_run_scores(init.counts) for init in (a, b)]
     difference = scores[0].mean() - scores[1].mean()
-    alike = _enough(alike)
-    uncertainty, reason = _uncertainty([a, b], paired, alike)
+    pooled = _poolable(pooled)
+    uncertainty, reason = _uncertainty([a, b], paired, pooled)
     interval = interval_alone = p_value = probability = None
     if uncertainty is not None:
-        alone = _uncertainty([a, b], paired)[0] if alike else uncertainty
+        alone = _uncertainty([a, b], paired)[0] if pooled else uncertainty
         interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
         half_width = uncertainty.half_width(CONFIDENCE)
         interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
-        resampled = _bootstrap_differences((a.counts, b.counts), draws, generator or np.random.default_rng(0), paired)
-        probability = _share_above_zero(resampled, difference, half_width)
+        resampled = _bootstrap_differences((a.counts, b.counts), draws, paired)
+        probability = _fraction_above_zero(resampled, difference, half_width)
     return Comparison(
         difference=100 * float(difference),
         interval=interval,
@@ -153,7 +153,7 @@ def compare(
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([a, b], paired, alike, conditions),
+        conditional_on=_conditional_on([a, b], paired, len(pooled), conditions),
         reason=reason,
     )
 
@@ -164,18 +164,18 @@ def _run_scores(counts: BlockCounts) -> np.ndarray:
 
 
 def _uncertainty(
-    arms: Sequence[ArmResults], paired: bool = False, alike: Sequence[ArmResults] = ()
+    inits: Sequence[InitialisationResults], paired: bool = False, pooled: Sequence[InitialisationResults] = ()
 ) -> tuple[Uncertainty | None, str | None]:
-    """Uncertainty of an arm or of the difference of two, or the reason for its absence."""
-    reason = next((reason for arm in arms if (reason := _too_few(arm))), None)
+    """Uncertainty of an initialisation or of the difference of two, or the reason for its absence."""
+    reason = next((reason for init in inits if (reason := _too_few(init))), None)
     if reason is not None:
         return None, reason
-    first, *others = (arm.counts.pseudo_values() for arm in arms)
-    if alike:
-        seeds = max(arm.seeds[0] for arm in alike)
+    first, *others = (init.counts.pseudo_values() for init in inits)
+    if pooled:
+        seeds = max(init.seeds[0] for init in pooled)
         by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
-        scores = np.stack([_run_scores(arm.counts).reshape(seeds, -1).mean(1) for arm in alike])
-        level = seeds_alike(scores) if others else seeds_alike_alone(scores)
+        scores = np.stack([_run_scores(init.counts).reshape(seeds, -1).mean(1) for init in pooled])
+        level = pooled_variance_of_difference(scores) if others else pooled_variance_of_mean(scores)
         uncertainty = measure([by_seed[0] - sum(by_seed[1:])], level)
     else:
         uncertainty = measure([first - others[0]] if paired else [first, *(-other for other in others)])
@@ -184,19 +184,21 @@ def _uncertainty(
     return uncertainty, None
 
 
-def _enough(alike: Sequence[ArmResults]) -> Sequence[ArmResults]:
-    """The arms whose variance over seeds is pooled, or none if they are too few."""
-    several = any(arm.seeds[0] >= LEAST_PRETRAINING_SEEDS for arm in alike)
-    return alike if several and len(alike) >= LEAST_ALIKE else ()
+def _poolable(pooled: Sequence[InitialisationResults]) -> Sequence[InitialisationResults]:
+    """The initialisations whose variance over seeds is pooled, or none if they are too few."""
+    several = any(init.seeds[0] >= LEAST_PRETRAINING_SEEDS for init in pooled)
+    return pooled if several and len(pooled) >= LEAST_POOLED else ()
 
 
-def _too_few(arm: ArmResults) -> str | None:
-    outer, inner = arm.seeds
-    if arm.pretraining == "seeds" and outer < LEAST_PRETRAINING_SEEDS:
-        return f"No interval: {arm.name} has {outer} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
+def _too_few(init: InitialisationResults) -> str | None:
+    outer, inner = init.seeds
+    if init.pretraining == "seeds" and outer < LEAST_PRETRAINING_SEEDS:
+        return (
+            f"No interval: {init.name} has {outer} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
+        )
     if outer * inner < LEAST_RUNS:
-        return f"No interval: {arm.name} has {_plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
-    if arm.num_blocks < 2:
+        return f"No interval: {init.name} has {plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
+    if init.num_blocks < 2:
         return "No interval: all test images are in one block, so the variance between blocks cannot be estimated."
     return None
 
@@ -205,9 +207,8 @@ def _interval(centre: float, half_width: float) -> tuple[float, float]:
     return 100 * float(centre - half_width), 100 * float(centre + half_width)
 
 
-def _bootstrap_differences(
-    counts: Sequence[BlockCounts], draws: int, generator: np.random.Generator, paired: bool
-) -> np.ndarray:
+def _bootstrap_differences(counts: Sequence[BlockCounts], draws: int, paired: bool) -> np.ndarray:
+    generator = np.random.default_rng(0)
     shapes = [part.union.shape for part in counts]
     blocks = draw_blocks(shapes[0][2], draws, generator)
     seeds = draw_seeds(shapes[0][:2], draws, generator)
@@ -215,7 +216,7 @@ def _bootstrap_differences(
     return weighted_scores(counts[0], blocks, seeds) - weighted_scores(counts[1], blocks, other_seeds)
 
 
-def _share_above_zero(resampled: np.ndarray, estimate: float, half_width: float) -> float:
+def _fraction_above_zero(resampled: np.ndarray, estimate: float, half_width: float) -> float:
     normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * resampled.std()
     stretch = half_width / normal if normal > TINY else 1.0
     differences = estimate + (resampled - resampled.mean()) * stretch
@@ -227,7 +228,7 @@ def _spread_of_differences(first: np.ndarray, second: np.ndarray, paired: bool) 
     return 100 * float(differences.min()), 100 * float(differences.max())
 
 
-def _check_same_images(a: ArmResults, b: ArmResults) -> None:
+def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> None:
     if a.confusion.shape[2:] != b.confusion.shape[2:] or not np.array_equal(a.blocks, b.blocks):
         raise ValueError(
             f"{a.name} and {b.name} were not evaluated on the same test images: {a.confusion.shape[2:]} and "
@@ -242,34 +243,30 @@ def _check_same_images(a: ArmResults, b: ArmResults) -> None:
 
 
 def _conditional_on(
-    arms: Sequence[ArmResults], paired: bool, alike: Sequence[ArmResults], conditions: Sequence[str]
+    inits: Sequence[InitialisationResults], paired: bool, pooled: int, conditions: Sequence[str]
 ) -> str:
-    who = [_describe_seeds(arm) for arm in arms]
-    if len(arms) == 1:
+    who = [_describe_seeds(init) for init in inits]
+    if len(inits) == 1:
         seeds = who[0]
     elif who[0] == who[1]:
-        seeds = f"{who[0]} for each arm, {'paired' if paired else 'not paired'}"
+        seeds = f"{who[0]} for each initialisation, {'paired' if paired else 'not paired'}"
     else:
-        seeds = "; ".join(f"{arm.name}: {text}" for arm, text in zip(arms, who, strict=True))
-    images = f"{_plural(arms[0].num_blocks, 'block')} of test images ({len(arms[0].blocks)} in all)"
+        seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, who, strict=True))
+    images = f"{plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
-    if alike:
-        lines.append(f"assuming that the scores of all {len(alike)} arms have the same variance over seeds")
+    if pooled:
+        lines.append(f"assuming that the scores of all {pooled} initialisations have the same variance over seeds")
     if conditions:
         lines.append(f"conditional on {', '.join(conditions)}")
     return "; ".join(lines)
 
 
-def _describe_seeds(arm: ArmResults) -> str:
-    outer, inner = arm.seeds
-    starts = {
-        "seeds": _plural(outer, "pre-training seed"),
+def _describe_seeds(init: InitialisationResults) -> str:
+    outer, inner = init.seeds
+    origins = {
+        "seeds": plural(outer, "pre-training seed"),
         "checkpoint": "one given checkpoint",
         "none": "random initialisation",
     }
     each = " each" if outer > 1 else ""
-    return f"{starts[arm.pretraining]}, {_plural(inner, 'fine-tuning seed')}{each}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{origins[init.pretraining]}, {plural(inner, 'fine-tuning seed')}{each}"

@@ -13,13 +13,15 @@ subtracted once: `V = V_seeds + V_blocks - V_both`, and never less than the larg
 distributions of the levels, each weighted by its fraction of the variance. This is exact if one level dominates and
 conservative otherwise. Satterthwaite's single t distribution with pooled degrees of freedom covers only 88 to 92 % in
 our simulations if one of the levels has a single degree of freedom (two pre-training seeds), because its weights come
-from the same noisy estimates; the Behrens-Fisher distribution covers 95 to 99.9 %. Within one level the two arms are
-pooled by Satterthwaite's rule. If all variance is interaction, the interval is too wide (coverage 99 %).
+from the same noisy estimates; the Behrens-Fisher distribution covers 95 to 99.9 %. Within one level the two
+initialisations are pooled by Satterthwaite's rule. If all variance is interaction, the interval is too wide (coverage
+99 %).
 
-**Many arms, few seeds.** Two pre-training seeds of two arms give a poor estimate of the variance over seeds; those of
-eight arms give a good one. `seeds_alike` uses one variance for all arms of a setting, with (arms - 1)(seeds - 1)
-degrees of freedom. In our simulations the intervals become a quarter to a half narrower and cover 94 to 97 %; 88 to
-91 % for two arms of eight whose standard deviation is twice that of the others.
+**Many initialisations, few seeds.** Two pre-training seeds of two initialisations give a poor estimate of the variance
+over seeds; those of eight give a good one. `pooled_variance_of_difference` uses one variance for all initialisations
+of a setting, with (initialisations - 1)(seeds - 1) degrees of freedom. In our simulations the intervals become a
+quarter to a half narrower and cover 94 to 97 %; 88 to 91 % for two initialisations of eight whose standard deviation
+is twice that of the others.
 
 Source:
     Variance of a crossed design: Searle, Casella and McCulloch 1992, chapter 4; the interaction term: Owen 2007, "The
@@ -95,46 +97,47 @@ class Uncertainty:
         return sum(share * 2 * float(special.stdtr(self.levels[name].freedom, -x)) for name, share in shares)
 
 
-def seeds_alike(scores: np.ndarray) -> Level:
-    """Variance over seeds of the difference of two arms, if it is the same for all arms.
+def pooled_variance_of_difference(scores: np.ndarray) -> Level:
+    """Variance over seeds of the difference of two initialisations, if it is the same for all initialisations.
 
-    Two-way analysis of variance: the effects of arms and of seeds are subtracted, and the residual variance is assumed
-    to be the same for any two arms. With few seeds this estimate is far better than that from two arms alone.
+    Two-way analysis of variance: the effects of initialisations and of seeds are subtracted, and the residual variance
+    is assumed to be the same for any two initialisations. With few seeds this estimate is far better than that from
+    the two alone.
 
     Args:
-        scores: `(A, P)`, mean of each of A arms under each of P pre-training seeds, at least three arms and two seeds.
+        scores: `(A, P)`, mean of each of A >= 3 initialisations under each of P >= 2 pre-training seeds.
 
     Source:
         Fisher 1935, "The Design of Experiments", randomised blocks; Scheffe 1959, chapter 4.
     """
-    arms, seeds = scores.shape
-    rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    freedom = (arms - 1) * (seeds - 1)
-    return Level(2 * float(np.sum(rest**2)) / freedom / seeds, freedom)
+    inits, seeds = scores.shape
+    residuals = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
+    freedom = (inits - 1) * (seeds - 1)
+    return Level(2 * float(np.sum(residuals**2)) / freedom / seeds, freedom)
 
 
-def seeds_alike_alone(scores: np.ndarray) -> Level:
-    """Variance over seeds of the mean of a single arm, if it is the same for all arms.
+def pooled_variance_of_mean(scores: np.ndarray) -> Level:
+    """Variance over seeds of the mean of a single initialisation, if it is the same for all initialisations.
 
-    The common effect of a seed on all arms (runs of one seed use the same labelled images) does not cancel here. Its
-    variance can only be estimated from the seeds, regardless of the number of arms. The two components therefore keep
-    their own degrees of freedom and are pooled by Satterthwaite's rule.
+    The common effect of a seed on all initialisations (runs of one seed use the same labelled images) does not cancel
+    here. Its variance can only be estimated from the seeds, regardless of the number of initialisations. The two
+    components therefore keep their own degrees of freedom and are pooled by Satterthwaite's rule.
 
     Args:
-        scores: As for `seeds_alike`.
+        scores: As for `pooled_variance_of_difference`.
     """
-    arms, seeds = scores.shape
+    inits, seeds = scores.shape
     shared = Level(_variance_of_mean(scores.mean(0)), seeds - 1)
-    own = seeds_alike(scores)
-    return _pooled([shared, Level((1 - 1 / arms) * own.variance / 2, own.freedom)])
+    own = pooled_variance_of_difference(scores)
+    return _pooled([shared, Level((1 - 1 / inits) * own.variance / 2, own.freedom)])
 
 
 def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Uncertainty:
     """Uncertainty of a sum of means, such as a difference.
 
     Args:
-        parts: For each arm whose runs are independent of those of the others, pseudo-values `(P, F, B)`, with the
-            sign that the arm has in the sum. The blocks are the same in all.
+        parts: For each initialisation whose runs are independent of those of the others, pseudo-values `(P, F, B)`,
+            with the sign that it has in the sum. The blocks are the same in all.
         seeds_level: Variance over seeds from another estimate; None = from these runs.
 
     Raises:
@@ -142,7 +145,7 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
     """
     runs = [_independent_runs(part) for part in parts]
     if min(values.shape[axis] for values in runs for axis in (0, 1)) < 2:
-        raise ValueError("A spread needs at least two runs of every arm and two blocks of test images.")
+        raise ValueError("A spread needs at least two runs of every initialisation and two blocks of test images.")
     blocks = _variance_of_mean(sum(values.mean(0) for values in runs))
     levels = {"blocks": Level(blocks, runs[0].shape[1] - 1)}
     for name, several in (("pretraining", True), ("finetuning", False)):
@@ -156,8 +159,8 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
     if seeds_level is not None:
         levels = {"blocks": levels["blocks"], "pretraining": seeds_level}
     seeds = sum(level.variance for name, level in levels.items() if name != "blocks")
-    both = sum(_variance_of_interplay(values) for values in runs)
-    return Uncertainty(math.sqrt(max(seeds, blocks, seeds + blocks - both)), levels)
+    interaction = sum(_interaction_variance(values) for values in runs)
+    return Uncertainty(math.sqrt(max(seeds, blocks, seeds + blocks - interaction)), levels)
 
 
 def _independent_runs(part: np.ndarray) -> np.ndarray:
@@ -169,10 +172,10 @@ def _variance_of_mean(values: np.ndarray) -> float:
     return float(values.var(ddof=1) / len(values))
 
 
-def _variance_of_interplay(values: np.ndarray) -> float:
+def _interaction_variance(values: np.ndarray) -> float:
     rows, columns = values.shape
-    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    return float(np.sum(rest**2) / ((rows - 1) * (columns - 1)) / (rows * columns))
+    residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    return float(np.sum(residuals**2) / ((rows - 1) * (columns - 1)) / (rows * columns))
 
 
 def _pooled(members: Sequence[Level]) -> Level:

@@ -1,4 +1,4 @@
-"""The options of a study: its arms, settings and repetitions."""
+"""The options of a study: its initialisations, settings and repetitions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from ..reading import (
     TypeReader,
     Written,
     built,
+    free_value,
     layered,
     no_problems,
     read_override,
     read_with_bases,
+    read_yaml,
     renamed,
     typed,
     written,
@@ -37,14 +39,17 @@ FULL_SCALE = "full"
 EXAMPLE = "seeds.finetune=6"
 """An override for messages."""
 
+PARTS = ("initialisations", "architectures", "modes", "benchmarks")
+"""Parts of a study that have at least one entry; an entry of a base may be null."""
+
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
 
-Pair = Annotated[list[str], Allowed("a pair of arms such as [depth, none]", lambda arms: len(arms) == 2)]
+Pair = Annotated[list[str], Allowed("a pair of initialisations such as [depth, none]", lambda pair: len(pair) == 2)]
 
 
 @dataclass
-class ArmOptions:
+class InitialisationOptions:
     """One initialisation and its source: a checkpoint, a pre-training of the study, or neither.
 
     Attributes:
@@ -52,7 +57,7 @@ class ArmOptions:
         checkpoint: Directory or Hub id of given weights.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
-        after: Arm whose pre-trained weights initialise this pre-training.
+        after: Initialisation whose pre-trained weights initialise this pre-training.
     """
 
     title: str = ""
@@ -67,10 +72,10 @@ class SeedOptions:
     """Number of repetitions.
 
     Attributes:
-        pretrain: Pre-trainings of each arm, numbered from 0.
-        finetune: Fine-tunings of each pre-training. Arms without pre-training have the same total number of
+        pretrain: Pre-trainings of each initialisation, numbered from 0.
+        finetune: Fine-tunings of each pre-training. Initialisations without pre-training have the same total number of
             fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
-            and is the same in all arms.
+            and is the same in all initialisations.
     """
 
     pretrain: PositiveCount = 2
@@ -79,13 +84,13 @@ class SeedOptions:
 
 @dataclass
 class RateOptions:
-    """The learning rates of fine-tuning: the same grid and the same number of runs for every arm.
+    """The learning rates of fine-tuning: the same grid and the same number of runs for every initialisation.
 
     Attributes:
-        fixed: A common rate at which all arms are compared as well.
+        fixed: A common rate at which all initialisations are compared as well.
         grid: Rates to choose from; empty = only the fixed one.
         seeds: Runs for each rate.
-        budget: Labelled images of these runs.
+        num_labelled: Labelled images of these runs.
         data: Sections of a run's options for these runs, which must be evaluated on other images than the study. They
             override those of `finetune`, in place of those of a fold.
     """
@@ -93,7 +98,7 @@ class RateOptions:
     fixed: Positive = 1e-3
     grid: list[Positive] = field(default_factory=list)
     seeds: PositiveCount = 1
-    budget: Count = 0
+    num_labelled: Count = 0
     data: Sections = field(default_factory=dict)
 
 
@@ -102,24 +107,24 @@ class BenchmarkOptions:
     """One set of training and test images.
 
     Attributes:
-        budgets: Numbers of labelled images; 0 = all.
+        num_labelled: Numbers of labelled images; 0 = all.
         folds: Sections of a run's options with the training and test images of each fold. A model is trained for each
             fold; the test images of all folds together are those of the benchmark. Without folds (null), the images
             of `finetune` are the fold `test`.
     """
 
-    budgets: list[Count] = field(default_factory=list)
+    num_labelled: list[Count] = field(default_factory=list)
     folds: dict[str, Sections | None] | None = None
 
 
 @dataclass
 class ClaimOptions:
-    """A published finding that a study tests: one arm is better than another.
+    """A published finding that a study tests: one initialisation is better than another.
 
     Attributes:
         text: The finding in words, with its source.
-        better: The arm.
-        than: The other arm.
+        better: The initialisation.
+        than: The other initialisation.
         mode: Mode of the finding; empty = all.
     """
 
@@ -131,14 +136,15 @@ class ClaimOptions:
 
 @dataclass
 class StudyOptions:
-    """A study: arms x architectures x modes x benchmarks x budgets x seeds.
+    """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
-    In a file, an arm, architecture, mode, benchmark or fold of its base may be null; a study that was read has none.
+    In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
+    has none.
 
     Attributes:
         name: Name of the output directory.
         summary: The question of the study, for its report.
-        arms: The initialisations, in the order of the report.
+        initialisations: What is compared, in the order of the report.
         architectures: Sections of a run's options for both pre-training and fine-tuning, such as the encoder.
         modes: Sections for fine-tuning only, such as a frozen encoder.
         benchmarks: Training and test images.
@@ -147,9 +153,9 @@ class StudyOptions:
         block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
             resampled together in blocks of this many.
         measures: Further measures of every fine-tuned model, see `depthseg.engine.analysis`.
-        reference_arm: The arm that all others are compared with.
-        comparisons: Further pairs of arms.
-        claims: Published findings and the pair of arms that tests each; these pairs are compared as well.
+        reference: The initialisation that all others are compared with.
+        comparisons: Further pairs of initialisations.
+        claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -158,7 +164,7 @@ class StudyOptions:
 
     name: str = ""
     summary: str = ""
-    arms: dict[str, ArmOptions | None] = field(default_factory=dict)
+    initialisations: dict[str, InitialisationOptions | None] = field(default_factory=dict)
     architectures: dict[str, Sections | None] = field(default_factory=dict)
     modes: dict[str, Sections | None] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkOptions | None] = field(default_factory=dict)
@@ -166,24 +172,33 @@ class StudyOptions:
     rates: RateOptions = field(default_factory=RateOptions)
     block_length: PositiveCount = 1
     measures: list[str] = field(default_factory=list)
-    reference_arm: str = ""
+    reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
-    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scales: dict[str, Annotated[dict[str, Any], StudyOptions]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain dictionaries, lists and numbers."""
         return asdict(self)
 
 
+FORMER = {
+    RunConfig: FORMER_NAMES,
+    StudyOptions: {"arms": "initialisations", "reference_arm": "reference"},
+    BenchmarkOptions: {"budgets": "num_labelled"},
+    RateOptions: {"budget": "num_labelled"},
+}
+"""Where an option is -> its former name -> its name now. Users may write them for one version, with a warning."""
+
+
 def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOptions:
     """Read a study.
 
     A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
-    changes. An arm, architecture, mode, benchmark or fold that is null is removed, together with its claims.
+    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its claims.
 
     Args:
         name: A study of depthseg, or the path of a YAML file.
@@ -196,14 +211,16 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """
     path = study_path(name)
     layers = [[Change(file)] for file in read_with_bases(path, study_path, "`name: mine`")]
+    layers, old_names = renamed(layers, StudyOptions, FORMER)
     if scale != FULL_SCALE:
         scales = _put_together(layers).value.get("scales", Written({})).value
         if scale not in scales:
             raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
         layers.append([Change(scales[scale]), Change(written({"scale": scale}, "--scale"))])
-    layers.append([read_override(text, StudyOptions, EXAMPLE) for text in overrides])
-    layers, old_names = renamed(layers, StudyOptions, {RunConfig: FORMER_NAMES})
-    for sentence in old_names:
+    overridden = [read_override(text, StudyOptions, EXAMPLE, former=FORMER) for text in overrides]
+    (overridden,), more_names = renamed([overridden], StudyOptions, FORMER)
+    layers.append(overridden)
+    for sentence in dict.fromkeys([*old_names, *more_names]):
         logger.warning(sentence)
     reader = TypeReader()
     for change in chain.from_iterable(layers):
@@ -216,6 +233,12 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     if problems:
         raise ValueError(f"{path}: " + "\n".join(problems))
     return study
+
+
+def read_stored_study(path: Path) -> Any:
+    """The options of a study that was run, whichever version wrote the file."""
+    (((change,),), _) = renamed([[Change(read_yaml(path))]], StudyOptions, FORMER)
+    return free_value(change.given)
 
 
 def study_path(name: str, folder: str | Path = ".") -> Path:
@@ -236,9 +259,10 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
 
 def _completed(study: StudyOptions) -> StudyOptions:
     """A study without what is null and the claims about that, and with the fold of benchmarks without folds."""
-    gone = {name for entries in (study.arms, study.modes) for name, entry in entries.items() if entry is None}
+    entries = chain(study.initialisations.items(), study.modes.items())
+    gone = {name for name, entry in entries if entry is None}
     claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
-    kept = {part: _without_null(getattr(study, part)) for part in ("arms", "architectures", "modes", "benchmarks")}
+    kept = {part: _without_null(getattr(study, part)) for part in PARTS}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
@@ -251,15 +275,15 @@ def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 def broken_rules(study: StudyOptions) -> Iterator[str]:
     """The sentence of every rule between options that a study breaks."""
-    for part in ("name", "arms", "architectures", "modes", "benchmarks", "finetune"):
+    for part in ("name", *PARTS, "finetune"):
         if not getattr(study, part):
             yield f"{part} is empty: give at least one entry."
     yield from _unknown_names(study)
-    for name, arm in study.arms.items():
-        yield from _arm_rules(name, arm, study)
+    for name, init in study.initialisations.items():
+        yield from _initialisation_rules(name, init, study)
     for name, benchmark in study.benchmarks.items():
-        if not (benchmark.budgets and benchmark.folds):
-            yield f"benchmarks.{name} requires budgets and folds."
+        if not (benchmark.num_labelled and benchmark.folds):
+            yield f"benchmarks.{name} requires num_labelled and folds."
     if study.measures:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 
@@ -272,26 +296,30 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
 
 
 def _unknown_names(study: StudyOptions) -> Iterator[str]:
-    compared = [("comparisons", arm) for pair in study.comparisons for arm in pair]
-    claimed = [("claims", arm) for claim in study.claims for arm in (claim.better, claim.than)]
-    for option, arm in [("reference_arm", study.reference_arm), *compared, *claimed]:
-        if arm not in study.arms:
-            yield f"{option} refers to {arm!r}, which is not an arm; arms are {', '.join(study.arms)}."
+    compared = [("comparisons", init) for pair in study.comparisons for init in pair]
+    claimed = [("claims", init) for claim in study.claims for init in (claim.better, claim.than)]
+    for option, init in [("reference", study.reference), *compared, *claimed]:
+        if init not in study.initialisations:
+            known = ", ".join(study.initialisations)
+            yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
     for claim in study.claims:
         if claim.mode not in ("", *study.modes):
             yield f"claims refers to the mode {claim.mode!r}; modes are {', '.join(study.modes)}."
 
 
-def _arm_rules(name: str, arm: ArmOptions, study: StudyOptions) -> Iterator[str]:
-    if arm.checkpoint is not None and arm.pretrain is not None:
+def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:
+    if init.checkpoint is not None and init.pretrain is not None:
         yield (
-            f"arms.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
+            f"initialisations.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
             "model.pretrained within pretrain."
         )
-    if arm.after is None:
+    if init.after is None:
         return
-    if arm.pretrain is None:
-        yield f"arms.{name} has after but no pretrain; give both."
-    before = study.arms.get(arm.after)
+    if init.pretrain is None:
+        yield f"initialisations.{name} has after but no pretrain; give both."
+    before = study.initialisations.get(init.after)
     if before is None or before.pretrain is None or before.after is not None:
-        yield f"arms.{name}.after is {arm.after!r}; it must be an arm with its own pretrain and without after."
+        yield (
+            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with its own pretrain and "
+            "without after."
+        )

@@ -1,7 +1,8 @@
-"""The remaining cells of a study and their estimated time, measured with a few steps of each stage."""
+"""The remaining trials of a study and their estimated time, measured with a few steps of each stage."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import resource
 import sys
@@ -18,10 +19,12 @@ from transformers.utils import logging as transformers_logging
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.run import train
-from .cells import record_path
-from .matrix import Cell, shard_of
+from .matrix import Trial, shard_of
 from .options import StudyOptions
-from .runner import cells_in_order
+from .runner import trials_in_order
+from .stored import record_path, require_present_keys
+
+logger = logging.getLogger(__name__)
 
 STEPS = 8
 """Measured steps per stage."""
@@ -29,7 +32,7 @@ STEPS = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of one cell on this machine.
+    """Time and memory of one trial on this machine.
 
     Attributes:
         step: Seconds per optimiser step.
@@ -43,57 +46,66 @@ class Cost:
 
     def seconds(self, config: RunConfig) -> float:
         """Estimated time of a run; every evaluation is assumed to take as long as the set-up."""
-        scorings = config.schedule.steps // config.run.eval_every if config.run.eval_every else 1
-        return self.step * config.schedule.steps + self.rest * max(1, scorings)
+        evaluations = config.schedule.steps // config.run.eval_every if config.run.eval_every else 1
+        return self.step * config.schedule.steps + self.rest * max(1, evaluations)
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """The cells of one stage.
+    """The trials of one stage.
 
     Attributes:
         what: The stage in words.
-        cells: Number of cells.
-        done: Number of cells with a record.
-        cost: Time and memory of one cell.
-        seconds: Estimated time of the remaining cells.
+        trials: Number of trials.
+        done: Number of trials with a record.
+        cost: Time and memory of one trial.
+        seconds: Estimated time of the remaining trials.
     """
 
     what: str
-    cells: int
+    trials: int
     done: int
     cost: Cost
     seconds: float
 
 
 def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> list[PlanRow]:
-    """Count the cells of a shard and estimate their time and memory from a few steps of each stage.
+    """Count the trials of a shard and estimate their time and memory from a few steps of each stage.
 
     Nothing is written to the output directory of the study.
 
     Args:
         study: The study.
-        out: Its output directory; cells with a record there are done.
+        out: Its output directory; trials with a record there are done.
         shard: Number of the shard, from 1, and of all.
+
+    Raises:
+        ValueError: There is no such shard, or the directory has records of an earlier version.
     """
+    require_present_keys(out)
     mine = shard_of(study, *shard)
-    kinds: dict[str, list[Cell]] = {}
-    for cell in cells_in_order(study, out):
-        if (cell.labels["architecture"], cell.labels["arm"]) in mine:
-            kinds.setdefault(kind_of(cell), []).append(cell)
+    stages: dict[str, list[Trial]] = {}
+    for trial in trials_in_order(study, out):
+        if (trial.labels["architecture"], trial.labels["initialisation"]) in mine:
+            stages.setdefault(stage_of(trial), []).append(trial)
+    logger.info("%s has %d trials in %d stages", study.name, sum(map(len, stages.values())), len(stages))
     rows = []
-    for what, cells in kinds.items():
-        left = [cell for cell in cells if not record_path(out, cell.key).is_file()]
-        cost = measure_cost(left[0].config) if left else Cost(0.0, 0.0, 0.0)
-        rows.append(PlanRow(what, len(cells), len(cells) - len(left), cost, sum(cost.seconds(c.config) for c in left)))
+    for what, trials in stages.items():
+        left = [trial for trial in trials if not record_path(out, trial.key).is_file()]
+        cost = Cost(0.0, 0.0, 0.0)
+        if left:
+            logger.info("measuring %d steps of one of %d remaining trials: %s", STEPS, len(left), what)
+            cost = measure_cost(left[0].config)
+        seconds = sum(cost.seconds(trial.config) for trial in left)
+        rows.append(PlanRow(what, len(trials), len(trials) - len(left), cost, seconds))
     return rows
 
 
-def kind_of(cell: Cell) -> str:
-    """The stage of a cell; cells of one stage have the same cost."""
-    labels = cell.labels
-    if cell.kind == "pretrain":
-        return f"pre-training, {labels['arm']}, {labels['architecture']}"
+def stage_of(trial: Trial) -> str:
+    """The stage of a trial; trials of one stage have the same cost."""
+    labels = trial.labels
+    if trial.kind == "pretrain":
+        return f"pre-training, {labels['initialisation']}, {labels['architecture']}"
     role = "learning-rate selection" if labels["role"] == "rate" else "fine-tuning"
     return f"{role}, {labels['mode']}, {labels['architecture']}"
 
@@ -127,16 +139,16 @@ def _measure(config: RunConfig) -> Cost:
 
 def plan_text(rows: Sequence[PlanRow]) -> str:
     """The plan as a Markdown table, and its total."""
-    lines = ["| cells | done | per cell | memory | remaining | stage |", "|---|---|---|---|---|---|"]
+    lines = ["| trials | done | per trial | memory | remaining | stage |", "|---|---|---|---|---|---|"]
     for row in rows:
-        each = row.seconds / max(1, row.cells - row.done)
+        each = row.seconds / max(1, row.trials - row.done)
         lines.append(
-            f"| {row.cells} | {row.done} | {_clock(each)} | {row.cost.memory:.1f} GiB | {_clock(row.seconds)} | "
+            f"| {row.trials} | {row.done} | {_clock(each)} | {row.cost.memory:.1f} GiB | {_clock(row.seconds)} | "
             f"{row.what} |"
         )
     left = sum(row.seconds for row in rows)
-    cells = sum(row.cells - row.done for row in rows)
-    lines += ["", f"{cells} cells remain, about {_clock(left)} on this machine if run one after another."]
+    trials = sum(row.trials - row.done for row in rows)
+    lines += ["", f"{trials} trials remain, about {_clock(left)} on this machine if run one after another."]
     return "\n".join(lines)
 
 

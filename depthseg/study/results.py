@@ -6,33 +6,31 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..reading import free_value, read_yaml
-from .cells import CELLS
+from .options import read_stored_study
 from .runner import PLAN_FILE, STUDY_FILE
-from .statistics import ArmResults
-from .stored import CellRecord, Run, check_fields, read_records
+from .statistics import InitialisationResults, plural
+from .stored import Run, TrialRecord, check_fields, read_records, trials_folder
 
-STUDY_FIELDS = ("name", "arms", "modes", "architectures", "benchmarks", "seeds", "rates", "reference_arm")
+STUDY_FIELDS = ("name", "initialisations", "modes", "architectures", "benchmarks", "seeds", "rates", "reference")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The options that the arms of one comparison have in common."""
+    """The options that the initialisations of one comparison have in common."""
 
     architecture: str
     mode: str
     benchmark: str
-    budget: int
+    num_labelled: int
 
     def __str__(self) -> str:
-        labels = f"{self.budget} label{'' if self.budget == 1 else 's'}"
-        return f"{self.architecture}, {self.mode}, {self.benchmark}, {labels}"
+        return f"{self.architecture}, {self.mode}, {self.benchmark}, {plural(self.num_labelled, 'label')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,91 +38,87 @@ class StudyResults:
     """All records of a study.
 
     Args:
-        out: Run directory of the study.
+        out: Output directory of the study.
         study: The resolved `study.yaml`.
-        records: Records of the study's arms.
-        strangers: A sentence for each record that does not belong to `study.yaml`.
+        records: Records of the study's initialisations.
+        unused: A sentence for each record that does not belong to `study.yaml`.
     """
 
     out: Path
     study: Mapping[str, Any]
-    records: Sequence[CellRecord]
-    strangers: Sequence[str] = ()
-    _index: dict[tuple, dict[Run, dict[str, CellRecord]]] = field(default_factory=dict, init=False, repr=False)
+    records: Sequence[TrialRecord]
+    unused: Sequence[str] = ()
+    _index: dict[tuple, dict[Run, dict[str, TrialRecord]]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for record in self.records:
-            if record["kind"] == "finetune":
+            if record["kind"] == "finetune" and not is_rate(record):
                 self._add(record)
 
     @property
-    def arms(self) -> Mapping[str, Mapping[str, Any]]:
-        """The arms in the order of display."""
-        return self.study["arms"]
+    def initialisations(self) -> Mapping[str, Mapping[str, Any]]:
+        """The initialisations in the order of display."""
+        return self.study["initialisations"]
 
     @property
     def settings(self) -> list[Setting]:
-        """Architecture x mode x benchmark x budget, in the order of `study.yaml`."""
+        """Architecture x mode x benchmark x number of labelled images, in the order of `study.yaml`."""
         study = self.study
         return [
-            Setting(architecture, mode, name, budget)
+            Setting(architecture, mode, name, num_labelled)
             for architecture, mode in itertools.product(study["architectures"], study["modes"])
             for name, benchmark in study["benchmarks"].items()
-            for budget in benchmark["budgets"]
+            for num_labelled in benchmark["num_labelled"]
         ]
-
-    def folds(self, setting: Setting) -> list[str]:
-        """The folds of a benchmark, in order."""
-        return list(self.study["benchmarks"][setting.benchmark]["folds"])
 
     @property
     def planned_runs(self) -> list[Run]:
-        """Seeds of every arm in every setting."""
+        """Seeds of every initialisation in every setting."""
         seeds = self.study["seeds"]
         return list(itertools.product(range(seeds["pretrain"]), range(seeds["finetune"])))
 
-    def start(self, arm: str) -> str:
-        """The initialisation of an arm: `seeds`, `checkpoint` or `none`, as in `ArmResults`."""
-        entry = self.arms[arm]
+    def origin(self, init: str) -> str:
+        """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""
+        entry = self.initialisations[init]
         return "seeds" if entry.get("pretrain") else "checkpoint" if entry.get("checkpoint") else "none"
 
-    def runs(self, arm: str, setting: Setting, role: str = "main") -> dict[Run, list[CellRecord]]:
+    def runs(self, init: str, setting: Setting, role: str = "main") -> dict[Run, list[TrialRecord]]:
         """Finished runs, each with the records of all folds in order; a run that lacks a fold is not finished.
 
         Args:
-            arm: Its id.
+            init: Its id.
             setting: The setting.
             role: `main` or `fixed`; a main run at the study's fixed rate counts as both.
         """
-        found = dict(self._index.get((arm, setting, role), {}))
+        found = dict(self._index.get((init, setting, role), {}))
         if role == "fixed":
             fixed = self.study["rates"].get("fixed")
-            for run, folds in self._index.get((arm, setting, "main"), {}).items():
+            for run, folds in self._index.get((init, setting, "main"), {}).items():
                 same = {fold: record for fold, record in folds.items() if record["lr"] == fixed}
                 found[run] = same | found.get(run, {})
-        order = self.folds(setting)
+        order = self.study["benchmarks"][setting.benchmark]["folds"]
         return {
             run: [folds[fold] for fold in order] for run, folds in sorted(found.items()) if set(folds) >= set(order)
         }
 
-    def used_runs(self, arms: Sequence[str], setting: Setting, role: str = "main") -> list[Run]:
-        """The runs that all these arms have finished, with the same number under each pre-training seed.
+    def used_runs(self, inits: Sequence[str], setting: Setting, role: str = "main") -> list[Run]:
+        """The runs that all these initialisations have finished, with the same number under each pre-training seed.
 
         If some are missing, the largest such subset is used; of equal ones the one with more pre-training seeds. If
-        no arm has a pre-training, all common runs are used.
+        no initialisation has a pre-training, all common runs are used.
         """
-        common = set.intersection(*(set(self.runs(arm, setting, role)) for arm in arms))
-        if all(self.start(arm) != "seeds" for arm in arms):
+        common = set.intersection(*(set(self.runs(init, setting, role)) for init in inits))
+        if all(self.origin(init) != "seeds" for init in inits):
             return sorted(common)
         return _largest_rectangle(common)
 
-    def arm_results(
-        self, arm: str, setting: Setting, role: str = "main", runs: Sequence[Run] | None = None
-    ) -> ArmResults | None:
-        """Confusion matrices of an arm, with the test images of all folds concatenated.
+    def initialisation_results(
+        self, init: str, setting: Setting, role: str = "main", runs: Sequence[Run] | None = None
+    ) -> InitialisationResults | None:
+        """Confusion matrices of an initialisation, with the test images of all folds concatenated.
 
         Args:
-            arm: Its id.
+            init: Its id.
             setting: The setting.
             role: `main` or `fixed`.
             runs: Finished runs to use, see `used_runs`; None = as many as possible.
@@ -135,57 +129,54 @@ class StudyResults:
         Raises:
             ValueError: An npz file cannot be read, or two runs were evaluated on different images.
         """
-        runs = self.used_runs([arm], setting, role) if runs is None else runs
+        runs = self.used_runs([init], setting, role) if runs is None else runs
         if not runs:
             return None
-        finished = self.runs(arm, setting, role)
+        finished = self.runs(init, setting, role)
         _check_same_names([finished[run] for run in runs])
         confusion = np.stack([np.concatenate([part.arrays["confusion"] for part in finished[run]]) for run in runs])
-        start = self.start(arm)
-        outer = len({run[0] for run in runs}) if start == "seeds" else 1
+        origin = self.origin(init)
+        outer = len({run[0] for run in runs}) if origin == "seeds" else 1
         shape = (outer, len(runs) // outer, *confusion.shape[1:])
         blocks = _blocks(finished[runs[0]])
-        return ArmResults(confusion.reshape(shape), blocks, start, str(self.arms[arm].get("title") or arm))
+        title = str(self.initialisations[init].get("title") or init)
+        return InitialisationResults(confusion.reshape(shape), blocks, origin, title)
 
-    def curves(self, arm: str, setting: Setting, role: str = "main") -> list[list[Mapping[str, float]]]:
+    def curves(self, init: str, setting: Setting, role: str = "main") -> list[list[Mapping[str, float]]]:
         """Curves of the used runs, one per record; a run that was evaluated only at its end has none."""
-        return [curve for record in self.used_records([arm], setting, role) if len(curve := record["curve"]) > 1]
+        return [curve for record in self.used_records([init], setting, role) if len(curve := record["curve"]) > 1]
 
-    def measures(self, arm: str, setting: Setting, role: str = "main") -> list[Mapping[str, Any]]:
-        """Measures of the used runs, one per record."""
-        return [record["measures"] for record in self.used_records([arm], setting, role)]
+    def used_records(self, inits: Sequence[str], setting: Setting, role: str = "main") -> list[TrialRecord]:
+        """Records of the used runs of these initialisations, initialisation by initialisation."""
+        runs = self.used_runs(inits, setting, role)
+        return [record for init in inits for run in runs for record in self.runs(init, setting, role)[run]]
 
-    def used_records(self, arms: Sequence[str], setting: Setting, role: str = "main") -> list[CellRecord]:
-        """Records of the used runs of these arms, arm by arm."""
-        runs = self.used_runs(arms, setting, role)
-        return [record for arm in arms for run in runs for record in self.runs(arm, setting, role)[run]]
-
-    def missing(self, arm: str, setting: Setting, role: str = "main") -> list[Run]:
+    def missing(self, init: str, setting: Setting, role: str = "main") -> list[Run]:
         """Planned runs that are not finished; for `fixed` only those whose main run is finished at another rate."""
         planned = self.planned_runs
         if role == "fixed":
-            planned = [run for run in planned if run in self.runs(arm, setting)]
-        finished = self.runs(arm, setting, role)
+            planned = [run for run in planned if run in self.runs(init, setting)]
+        finished = self.runs(init, setting, role)
         return [run for run in planned if run not in finished]
 
-    def pretraining(self, arm: str) -> list[CellRecord]:
-        """Pre-training cells of an arm, by seed."""
-        found = (record for record in self.records if record["kind"] == "pretrain" and record["arm"] == arm)
+    def pretraining(self, init: str) -> list[TrialRecord]:
+        """Pre-training trials of an initialisation, by seed."""
+        found = [r for r in self.records if (r["kind"], r["initialisation"]) == ("pretrain", init)]
         return sorted(found, key=lambda record: record["pretrain_seed"])
 
-    def rate_records(self, arm: str, setting: Setting) -> dict[float, list[CellRecord]]:
+    def rate_records(self, init: str, setting: Setting) -> dict[float, list[TrialRecord]]:
         """Records of the learning-rate selection, by rate."""
-        found: dict[float, list[CellRecord]] = {}
+        found: dict[float, list[TrialRecord]] = {}
         for record in self.records:
-            place = [record[name] for name in ("arm", "architecture", "mode")] if is_rate(record) else None
-            if place == [arm, setting.architecture, setting.mode]:
+            place = [record[name] for name in ("initialisation", "architecture", "mode")] if is_rate(record) else None
+            if place == [init, setting.architecture, setting.mode]:
                 found.setdefault(record["lr"], []).append(record)
         return dict(sorted(found.items()))
 
-    def rate_table(self, arm: str, setting: Setting) -> dict[float, list[float]]:
+    def rate_table(self, init: str, setting: Setting) -> dict[float, list[float]]:
         """Rate -> mean IoU on validation images of each seed, mean over folds; 0 for a run that diverged."""
         table: dict[float, list[float]] = {}
-        for rate, records in self.rate_records(arm, setting).items():
+        for rate, records in self.rate_records(init, setting).items():
             seeds: dict[Run, list[float]] = {}
             for record in records:
                 score = record["scores"].get("mean_iou")
@@ -194,82 +185,73 @@ class StudyResults:
             table[rate] = [sum(scores) / len(scores) for scores in seeds.values()]
         return table
 
-    def _add(self, record: CellRecord) -> None:
-        place = (record["arm"], _setting_of(record), record["role"])
-        if record["role"] == "rate":
-            return
-        folds = self._index.setdefault(place, {}).setdefault(record.run, {})
-        if record["fold"] in folds:
+    def _add(self, record: TrialRecord) -> None:
+        setting, fold = Setting(*(record[part.name] for part in fields(Setting))), record["fold"]
+        place = (record["initialisation"], setting, record["role"])
+        other = self._index.setdefault(place, {}).setdefault(record.run, {}).setdefault(fold, record)
+        if other is not record:
             raise ValueError(
-                f"{folds[record['fold']].path} and {record.path} are records of the same run ({record['arm']}, "
-                f"{_setting_of(record)}, seeds {record.run}, fold {record['fold']}). Remove the older one."
+                f"{other.path} and {record.path} are records of the same trial (initialisation {place[0]}, {setting}, "
+                f"seeds {record.run}, fold {fold}). Remove the older one."
             )
-        folds[record["fold"]] = record
+
+
+def read_study(out: Path) -> dict[str, Any]:
+    """The options in the output directory of a study, under their present names.
+
+    Raises:
+        FileNotFoundError: There is no `study.yaml`.
+        ValueError: It lacks options.
+    """
+    path = out / STUDY_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}; give the output directory of a study.")
+    study = read_stored_study(path)
+    check_fields(path, study, STUDY_FIELDS)
+    return study
 
 
 def load_results(out: str | Path) -> StudyResults:
-    """Read the run directory of a study, finished or not.
+    """Read the output directory of a study, finished or not, of this version or an earlier one.
 
     Raises:
         FileNotFoundError: There is no `study.yaml`.
         ValueError: A file cannot be read, lacks fields, or two records belong to the same run.
     """
     out = Path(out)
-    path = out / STUDY_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}; give the run directory of a study.")
-    study = free_value(read_yaml(path))
-    check_fields(path, study, STUDY_FIELDS)
-    records, strangers = [], []
-    planned = planned_keys(out)
-    for record in read_records(out / CELLS):
-        stranger = _stranger(record, study, planned)
-        if stranger is None:
+    study, records, unused, plan = read_study(out), [], [], out / PLAN_FILE
+    planned = json.loads(plan.read_text(encoding="utf-8"))["keys"] if plan.is_file() else None
+    for record in read_records(trials_folder(out)):
+        reason = _reason_against(record, study, planned)
+        if reason is None:
             records.append(record)
         else:
-            strangers.append(f"{CELLS}/{record.path.name} is not used: {stranger}.")
-    return StudyResults(out, study, records, strangers)
+            unused.append(f"{record.path.parent.name}/{record.path.name} is not used: {reason}.")
+    return StudyResults(out, study, records, unused)
 
 
-def planned_keys(out: Path) -> Collection[str] | None:
-    """Keys of the cells of the study as last run; None if it was never run to completion."""
-    path = out / PLAN_FILE
-    return set(json.loads(path.read_text(encoding="utf-8"))["keys"]) if path.is_file() else None
-
-
-def is_rate(record: CellRecord) -> bool:
+def is_rate(record: TrialRecord) -> bool:
     """Whether a record belongs to the learning-rate selection."""
     return record["kind"] == "finetune" and record["role"] == "rate"
 
 
-def _stranger(record: CellRecord, study: Mapping[str, Any], planned: Collection[str] | None) -> str | None:
-    """Why a record does not belong to the study."""
-    owners = {"arm": "arms"}
+def _reason_against(record: TrialRecord, study: Mapping[str, Any], planned: Collection[str] | None) -> str | None:
+    """Why a record does not belong to the study, whose planned keys are known if it was run to completion."""
+    names = ["initialisation"]
     if record["kind"] == "finetune":
-        owners |= {"architecture": "architectures", "mode": "modes"} | ({} if is_rate(record) else _BENCHMARK)
-    for name, owner in owners.items():
-        if record[name] not in study[owner]:
+        names += ["architecture", "mode"] if is_rate(record) else ["architecture", "mode", "benchmark"]
+    for name in names:
+        if record[name] not in study[f"{name}s"]:
             return f"study.yaml has no {name} {record[name]!r}"
     if planned is not None and record["key"] not in planned:
         return "its options differ from those of study.yaml"
     return None
 
 
-_BENCHMARK = {"benchmark": "benchmarks"}
-
-
-def _blocks(records: Sequence[CellRecord]) -> np.ndarray:
+def _blocks(records: Sequence[TrialRecord]) -> np.ndarray:
     """Blocks of the test images of all folds, concatenated; no block spans two folds."""
-    labels = [
-        f"{record['fold']}/{block}" if len(records) > 1 else str(block)
-        for record in records
-        for block in record.arrays["blocks"]
-    ]
-    return np.array(labels)
-
-
-def _setting_of(record: CellRecord) -> Setting:
-    return Setting(record["architecture"], record["mode"], record["benchmark"], record["budget"])
+    several = len(records) > 1
+    return np.array([f"{r['fold']}/{b}" if several else str(b) for r in records for b in r.arrays["blocks"]])
 
 
 def _largest_rectangle(runs: Collection[Run]) -> list[Run]:
@@ -285,11 +267,11 @@ def _largest_rectangle(runs: Collection[Run]) -> list[Run]:
     return best
 
 
-def _check_same_names(runs: Sequence[Sequence[CellRecord]]) -> None:
+def _check_same_names(runs: Sequence[Sequence[TrialRecord]]) -> None:
     for records in runs[1:]:
         for first, other in zip(runs[0], records, strict=True):
             if not np.array_equal(first.arrays["names"], other.arrays["names"]):
                 raise ValueError(
-                    f"{first.path} and {other.path} are runs of one arm, but were evaluated on different images or in "
-                    "a different order. Remove the older one."
+                    f"{first.path} and {other.path} are trials of one initialisation, but were evaluated on different "
+                    "images or in a different order. Remove the older one."
                 )

@@ -1,10 +1,10 @@
-"""The records in the run directory of a study."""
+"""The records in the output directory of a study, also of earlier versions."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,21 +17,30 @@ from ..engine.config import compose_config
 if TYPE_CHECKING:
     from ..engine.options import RunConfig
 
-Run = tuple[int, int]
-"""Number of the pre-training seed and of the fine-tuning seed under it; arms without pre-training also have both."""
+TRIALS = "trials"
+OLD_TRIALS = "cells"
+"""Folder of the records in earlier versions."""
 
-RECORD_FIELDS = {
-    "pretrain": ("key", "arm", "pretrain_seed", "scores", "seconds"),
+RUNS = "runs"
+RENAMED_FIELDS = {"arm": "initialisation", "budget": "num_labelled", "pretrain_key": "parent_key"}
+"""Names of fields in records of earlier versions -> the present ones."""
+
+Run = tuple[int, int]
+"""Number of the pre-training seed and of the fine-tuning seed under it, also without pre-training."""
+
+LABELS = {
+    "pretrain": ("initialisation", "architecture", "pretrain_seed"),
     "finetune": (
-        *("key", "arm", "architecture", "mode", "benchmark", "budget", "role", "fold", "lr"),
-        *("pretrain_seed", "finetune_seed", "scores", "curve", "seconds"),
+        *("initialisation", "architecture", "mode", "benchmark", "fold", "num_labelled", "role", "lr"),
+        *("pretrain_seed", "finetune_seed"),
     ),
 }
+"""Kind of a trial -> the names of its labels."""
 
 
 @dataclass(frozen=True, eq=False)
-class CellRecord:
-    """The record of one finished cell.
+class TrialRecord:
+    """The record of one finished trial.
 
     Args:
         path: The JSON file; the confusion matrices are next to it under the same name with `.npz`.
@@ -46,7 +55,7 @@ class CellRecord:
 
     @property
     def run(self) -> Run:
-        """The seeds of a fine-tuning cell."""
+        """The seeds of a fine-tuning trial."""
         return self["pretrain_seed"], self["finetune_seed"]
 
     @cached_property
@@ -59,31 +68,60 @@ class CellRecord:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"The confusion matrices {path} cannot be read ({error}). Remove it and {self.path.name} and run the "
-                "study again to repeat this cell."
+                "study again to repeat this trial."
             ) from None
 
 
-def read_records(folder: Path) -> Iterator[CellRecord]:
-    """Read the records of a folder, in the order of their names.
+def record_path(out: Path, key: str) -> Path:
+    """The path of the record that a trial writes when it ends."""
+    return out / TRIALS / f"{key}.json"
+
+
+def weights_path(out: Path, key: str) -> Path:
+    """The path of the checkpoint that a pre-training writes when it ends."""
+    return out / RUNS / key / "model"
+
+
+def trials_folder(out: Path) -> Path:
+    """The folder of the records of a study, which has another name if an earlier version wrote them."""
+    return out / (OLD_TRIALS if (out / OLD_TRIALS).is_dir() and not (out / TRIALS).is_dir() else TRIALS)
+
+
+def require_present_keys(out: Path) -> None:
+    """Raise a ValueError if records have the keys of an earlier version, as finished trials would be repeated."""
+    if trials_folder(out).name == OLD_TRIALS:
+        raise ValueError(
+            f"{out / OLD_TRIALS} contains records of an earlier version. --report reads them as they are; before "
+            f"further trials, rename them with `python training/rekey_study.py {out}` from the repository of depthseg."
+        )
+
+
+def read_records(folder: Path) -> list[TrialRecord]:
+    """Read the records of a folder, in the order of their names; see `read_record`."""
+    return [read_record(path) for path in sorted(folder.glob("[!.]*.json"))]
+
+
+def read_record(path: Path) -> TrialRecord:
+    """Read a record; its fields have their present names, whichever version wrote it.
 
     Raises:
-        ValueError: A file is not a record.
+        ValueError: The file is not a record.
     """
-    for path in sorted(folder.glob("[!.]*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"The record {path} cannot be read ({error}). Remove it and run the study again to repeat this cell."
-            ) from None
-        kind = content.get("kind") if isinstance(content, dict) else None
-        if kind not in RECORD_FIELDS:
-            raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(RECORD_FIELDS)}.")
-        check_fields(path, content, RECORD_FIELDS[kind])
-        yield CellRecord(path, content)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"The record {path} cannot be read ({error}). Remove it and run the study again to repeat this trial."
+        ) from None
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in LABELS:
+        raise ValueError(f"The record {path} is of kind {kind!r}; allowed kinds: {', '.join(LABELS)}.")
+    content = {RENAMED_FIELDS.get(name, name): value for name, value in content.items()}
+    check_fields(path, content, ("key", "parent_key", *LABELS[kind], "config", "scores", "curve", "seconds"))
+    return TrialRecord(path, content)
 
 
-def config_of(record: CellRecord) -> RunConfig:
+def config_of(record: TrialRecord) -> RunConfig:
     """The options of a finished run, by their present names.
 
     Raises:

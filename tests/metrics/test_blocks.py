@@ -125,10 +125,10 @@ def test_published_intervals_follow_from_the_published_images(folder):
 
 
 @pytest.mark.parametrize(("study", "length"), [("camvid", 10), ("world", 5)])
-def test_recorded_scores_of_study_cells_follow_from_their_images(study, length):
-    cells = sorted((ROOT / "training/studies/results" / study / "cells").glob("*.npz"))
-    assert len(cells) > 200
-    for path in cells[:: len(cells) // 3]:
+def test_recorded_scores_of_trials_follow_from_their_images(study, length):
+    trials = sorted((ROOT / "training/studies/results" / study / "trials").glob("*.npz"))
+    assert len(trials) > 200
+    for path in trials[:: len(trials) // 3]:
         record = json.loads(path.with_suffix(".json").read_text())
         with np.load(path) as arrays:
             scores = segmentation_scores(torch.from_numpy(arrays["confusion"].sum(0)), record["classes"])

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 TITLES = {"none": "Random <start> & nothing", "depth": "Depth $x$", "hub": "A | checkpoint"}
-BUDGETS = (8, 32)
+NUM_LABELLED = (8, 32)
 MODES = ("full", "frozen")
 PRETRAIN_SEEDS = (0, 1)
 FINETUNE_SEEDS = 3
@@ -27,27 +27,35 @@ def iou(wrong):
     return ((90 - wrong) / 90 + 10 / (10 + wrong)) / 2
 
 
-def wrong_pixels(arm, budget, run, image):
+def wrong_pixels(init, num_labelled, run, image):
     """Lost pixels of an image: fewer with more labels, a little other for each run and image."""
     outer, inner = run
-    return BASE[arm] - (5 if budget == 32 else 0) + 2 * outer + inner + (3 if image >= 2 else 0)
+    return BASE[init] - (5 if num_labelled == 32 else 0) + 2 * outer + inner + (3 if image >= 2 else 0)
 
 
-def confusion(arm, budget, run):
-    lost = [wrong_pixels(arm, budget, run, image) for image in range(IMAGES)]
+def confusion(init, num_labelled, run):
+    lost = [wrong_pixels(init, num_labelled, run, image) for image in range(IMAGES)]
     return np.array([[[90 - wrong, wrong], [0, 10]] for wrong in lost], dtype=np.int64)
 
 
-def pooled_iou(arm, budget, run):
-    lost = [wrong_pixels(arm, budget, run, image) for image in range(IMAGES)]
+def pooled_iou(init, num_labelled, run):
+    lost = [wrong_pixels(init, num_labelled, run, image) for image in range(IMAGES)]
     return iou(sum(lost) / IMAGES)
 
 
-FINETUNING = {"data": {"size": [64, 192]}, "schedule": {"steps": 100}, "optim": {"batch_size": 4}}
+MODEL = {"encoder": {"model_type": "depthseg_resnet"}}
+FINETUNING = {
+    "task": "segmentation",
+    "model": MODEL,
+    "data": {"name": "synthetic", "root": "data/world", "size": [64, 192]},
+    "schedule": {"steps": 100},
+    "optim": {"batch_size": 4},
+}
 PRETRAINING = {
     "task": "depth",
+    "model": MODEL,
     "pretext": {"supervision": "mono"},
-    "data": {"name": "synthetic", "video": None, "train_options": {"count": 2000}},
+    "data": {"name": "synthetic", "root": "data/world", "train_options": {"count": 2000}},
     "schedule": {"steps": 900},
     "optim": {"batch_size": 8},
 }
@@ -58,18 +66,18 @@ def study_yaml(**changes):
         "name": "made-up",
         "summary": "A study <b>of</b> nothing.",
         "scale": "smoke",
-        "arms": {
+        "initialisations": {
             "none": {"title": TITLES["none"], "after": None, "checkpoint": None, "pretrain": None},
             "depth": {"title": TITLES["depth"], "after": None, "checkpoint": None, "pretrain": {"objective": "depth"}},
             "hub": {"title": TITLES["hub"], "after": None, "checkpoint": "somebody/weights", "pretrain": None},
         },
         "modes": {mode: {} for mode in MODES},
         "architectures": {"resnet18": {}},
-        "benchmarks": {"streets": {"title": "", "budgets": list(BUDGETS), "folds": {"test": {}}}},
+        "benchmarks": {"streets": {"title": "", "num_labelled": list(NUM_LABELLED), "folds": {"test": {}}}},
         "seeds": {"pretrain": len(PRETRAIN_SEEDS), "finetune": FINETUNE_SEEDS},
-        "rates": {"fixed": FIXED_RATE, "grid": list(GRID), "seeds": 1, "budget": 4},
+        "rates": {"fixed": FIXED_RATE, "grid": list(GRID), "seeds": 1, "num_labelled": 4},
         "measures": ["iou_by_depth", "cam_boundary_alignment"],
-        "reference_arm": "none",
+        "reference": "none",
         "comparisons": [["depth", "hub"]],
         "claims": [
             {"text": "Depth helps", "better": "depth", "than": "none", "mode": "frozen"},
@@ -78,34 +86,41 @@ def study_yaml(**changes):
     } | changes
 
 
-def write_cell(out, key, content, arrays=None):
-    path = Path(out) / "cells" / f"{key}.json"
+def write_trial(out, key, content, arrays=None):
+    path = Path(out) / "trials" / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if arrays:
         np.savez(path.with_suffix(".npz"), **arrays)
     path.write_text(json.dumps({"key": key, "study": "made-up", "versions": {"torch": "2.13"}} | content))
 
 
-def write_finetuning(out, arm, mode, budget, run, *, role="main", lr=None, fold="test", matrices=None):
+def write_finetuning(out, init, mode, num_labelled, run, *, role="main", lr=None, fold="test", matrices=None):
     """Write one record with its matrices; return its key."""
-    lr = RATES[arm] if lr is None else lr
-    key = f"{arm}-{mode}-{budget}-{run[0]}-{run[1]}-{role}-{lr:g}-{fold}".replace(".", "_")
-    final = pooled_iou(arm, budget, run)
+    lr = RATES[init] if lr is None else lr
+    key = f"{init}-{mode}-{num_labelled}-{run[0]}-{run[1]}-{role}-{lr:g}-{fold}".replace(".", "_")
+    final = pooled_iou(init, num_labelled, run)
     content = {
-        **{"kind": "finetune", "arm": arm, "architecture": "resnet18", "mode": mode, "budget": budget, "role": role},
+        **{
+            "kind": "finetune",
+            "initialisation": init,
+            "architecture": "resnet18",
+            "mode": mode,
+            "num_labelled": num_labelled,
+            "role": role,
+        },
         **({"benchmark": None, "fold": None} if role == "rate" else {"benchmark": "streets", "fold": fold}),
-        **{"lr": lr, "pretrain_seed": run[0], "finetune_seed": run[1], "pretrain_key": None},
-        "scores": {"mean_iou": final if role != "rate" else 0.5 - abs(np.log10(lr / RATES[arm])) / 10},
+        **{"lr": lr, "pretrain_seed": run[0], "finetune_seed": run[1], "parent_key": None},
+        "scores": {"mean_iou": final if role != "rate" else 0.5 - abs(np.log10(lr / RATES[init])) / 10},
         "curve": [{"step": step, "mean_iou": final * step / 100, "train_loss": 1.0} for step in (50, 100)],
         "measures": {"iou_by_depth": {"0-10 m": 0.5 + run[1] / 10, "10-20 m": None}, "cam_boundary_alignment": 0.6},
         "classes": ["Road <wide>", "Car"],
         "baselines": {"position_prior": 0.3, "majority_class": 0.1},
         **{"config": FINETUNING, "seconds": 60.0, "hardware": "2 cores", "command": "depthseg study made-up"},
     }
-    matrices = confusion(arm, budget, run) if matrices is None else matrices
+    matrices = confusion(init, num_labelled, run) if matrices is None else matrices
     names = [f"{fold}{place}" for place in range(len(matrices))]
     blocks = (BLOCKS * len(matrices))[: len(matrices)]
-    write_cell(out, key, content, {"confusion": matrices, "names": np.array(names), "blocks": np.array(blocks)})
+    write_trial(out, key, content, {"confusion": matrices, "names": np.array(names), "blocks": np.array(blocks)})
     return key
 
 
@@ -114,7 +129,7 @@ def write_study(out, *, without=(), **changes):
 
     Args:
         out: Its run directory.
-        without: Main and fixed runs that are left out, as (arm, mode, budget, run).
+        without: Main and fixed runs that are left out, as (initialisation, mode, num_labelled, run).
         changes: To `study.yaml`.
     """
     study = study_yaml(**changes)
@@ -123,23 +138,24 @@ def write_study(out, *, without=(), **changes):
     (out / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     seeds, streets = range(study["seeds"]["pretrain"]), study["benchmarks"]["streets"]
     runs = [(outer, inner) for outer in seeds for inner in range(study["seeds"]["finetune"])]
-    for arm in study["arms"]:
+    for init in study["initialisations"]:
         for mode in study["modes"]:
-            for budget in streets["budgets"]:
+            for num_labelled in streets["num_labelled"]:
                 for run in runs:
-                    if (arm, mode, budget, run) not in without:
-                        _write_run(out, arm, mode, budget, run, streets["folds"])
+                    if (init, mode, num_labelled, run) not in without:
+                        _write_run(out, init, mode, num_labelled, run, streets["folds"])
             for lr in study["rates"]["grid"]:
-                write_finetuning(out, arm, mode, BUDGETS[0], (0, 0), role="rate", lr=lr)
-    for seed in seeds if "depth" in study["arms"] else ():
-        content = {"kind": "pretrain", "arm": "depth", "pretrain_seed": seed, "parent_key": None}
+                write_finetuning(out, init, mode, NUM_LABELLED[0], (0, 0), role="rate", lr=lr)
+    for seed in seeds if "depth" in study["initialisations"] else ():
+        content = {"kind": "pretrain", "initialisation": "depth", "pretrain_seed": seed, "parent_key": None}
+        content |= {"architecture": "resnet18", "curve": []}
         scores = {"step": 900, "lr": 1e-9, "abs_rel": 0.1 + seed / 10, "alignment": "median", "images": 7}
-        write_cell(out, f"depth-{seed}", content | {"scores": scores, "seconds": 3700.0, "config": PRETRAINING})
+        write_trial(out, f"depth-{seed}", content | {"scores": scores, "seconds": 3700.0, "config": PRETRAINING})
     return out
 
 
-def _write_run(out, arm, mode, budget, run, folds):
+def _write_run(out, init, mode, num_labelled, run, folds):
     for fold in folds:
-        write_finetuning(out, arm, mode, budget, run, fold=fold)
-        if RATES[arm] != FIXED_RATE:
-            write_finetuning(out, arm, mode, budget, run, role="fixed", lr=FIXED_RATE, fold=fold)
+        write_finetuning(out, init, mode, num_labelled, run, fold=fold)
+        if RATES[init] != FIXED_RATE:
+            write_finetuning(out, init, mode, num_labelled, run, role="fixed", lr=FIXED_RATE, fold=fold)

@@ -1,4 +1,4 @@
-"""The report of a study whose numbers were made up, so that they can be told by hand."""
+"""The report of a study whose numbers were made up, so that they can be computed by hand."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from study.made_up_study import BUDGETS, GRID, MODES, TITLES, pooled_iou, write_finetuning, write_study
+from study.made_up_study import GRID, MODES, NUM_LABELLED, TITLES, pooled_iou, write_finetuning, write_study
 
 from depthseg.cli import main
-from depthseg.study.convergence import Convergence, summarise_curves
 from depthseg.study.report import figures, tables, write_report
 from depthseg.study.report.hero import hero
 from depthseg.study.report.html import write_page
 from depthseg.study.report.markdown import to_markdown
-from depthseg.study.report.style import looks_of, spread_apart
-from depthseg.study.report.tables import claim_table, fixed_rate_table, rate_table, start_table
+from depthseg.study.report.style import spread_apart, styles_of
+from depthseg.study.report.tables import claim_table, fixed_rate_table, origin_table, rate_table
 from depthseg.study.report.text import MINUS, NOTHING, number
 from depthseg.study.results import Setting, load_results
+from depthseg.study.statistics import Convergence, summarise_curves
 
 RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
 STREETS = Setting("resnet18", "full", "streets", 8)
@@ -96,10 +96,10 @@ def only(rows, **place):
 
 def test_scores_are_means_over_the_runs(whole):
     _, _, numbers = whole
-    for arm in TITLES:
-        for budget in BUDGETS:
-            row = only(numbers["main"], arm=arm, mode="full", budget=budget)
-            scores = [100 * pooled_iou(arm, budget, run) for run in RUNS]
+    for init in TITLES:
+        for num_labelled in NUM_LABELLED:
+            row = only(numbers["main"], initialisation=init, mode="full", num_labelled=num_labelled)
+            scores = [100 * pooled_iou(init, num_labelled, run) for run in RUNS]
             assert row["mean_iou"] == pytest.approx(np.mean(scores))
             assert row["spread"] == pytest.approx([min(scores), max(scores)])
             assert row["interval"][0] < row["mean_iou"] < row["interval"][1]
@@ -110,9 +110,9 @@ def test_scores_are_means_over_the_runs(whole):
 
 def test_differences_are_those_of_the_means(whole):
     _, _, numbers = whole
-    mean = {arm: np.mean([100 * pooled_iou(arm, 8, run) for run in RUNS]) for arm in TITLES}
+    mean = {init: np.mean([100 * pooled_iou(init, 8, run) for run in RUNS]) for init in TITLES}
     for a, b in (("depth", "none"), ("hub", "none"), ("depth", "hub")):
-        row = only(numbers["comparisons"], a=a, b=b, mode="full", budget=8)
+        row = only(numbers["comparisons"], a=a, b=b, mode="full", num_labelled=8)
         assert row["difference"] == pytest.approx(mean[a] - mean[b])
         assert row["p_value"] <= row["p_adjusted"] <= 1
         assert "2 blocks of test images" in row["conditional_on"]
@@ -126,22 +126,22 @@ def test_claims_are_tested_in_their_direction_and_mode(whole):
     places = [("full", 8), ("full", 32), ("frozen", 8), ("frozen", 32)]
     expected = [("depth", "none", place) for place in places[2:]] + [("depth", "hub", place) for place in places]
     assert len(shown) == len(expected)
-    for cells, (a, b, (mode, budget)) in zip(shown, expected, strict=True):
-        row = only(numbers["comparisons"], a=a, b=b, mode=mode, budget=budget)
+    for cells, (a, b, (mode, num_labelled)) in zip(shown, expected, strict=True):
+        row = only(numbers["comparisons"], a=a, b=b, mode=mode, num_labelled=num_labelled)
         sign, found = (1 if b == "none" else -1), row["p_adjusted"] < 0.05
         assert cells[0] == ("Depth helps" if b == "none" else "Weights from elsewhere help more")
-        assert cells[1:3] == [mode, str(budget)]
+        assert cells[1:3] == [mode, str(num_labelled)]
         assert cells[3] == ("undecided" if not found else "supported" if b == "none" else "contradicted")
         assert float(cells[4].replace(MINUS, "-")) == pytest.approx(sign * row["difference"], abs=0.051)
 
 
 def test_rates_and_baselines_and_measures(whole):
     _, _, numbers = whole
-    row = only(numbers["rates"], arm="depth", mode="full")
+    row = only(numbers["rates"], initialisation="depth", mode="full")
     assert row["scores"] == pytest.approx({f"{lr:g}": 50 - 10 * abs(np.log10(lr / 0.0003)) for lr in GRID})
     assert (row["chosen"], row["at_edge"], row["used"]) == (0.0003, True, [0.0003])
     assert numbers["baselines"][0]["mean_iou"] == pytest.approx({"position_prior": 30, "majority_class": 10})
-    depths = only(numbers["measures"], arm="hub", mode="frozen", budget=32)["values"]["iou_by_depth"]
+    depths = only(numbers["measures"], initialisation="hub", mode="frozen", num_labelled=32)["values"]["iou_by_depth"]
     assert depths["0-10 m"]["mean"] == pytest.approx(0.6) and depths["10-20 m"] is None
     assert [row["scores"] for row in numbers["pretraining"]] == [{"abs_rel": 0.1}, {"abs_rel": 0.2}]
     assert {row["alignment"] for row in numbers["pretraining"]} == {"median"}
@@ -150,19 +150,23 @@ def test_rates_and_baselines_and_measures(whole):
 def test_rates_are_told_with_the_labels_that_they_were_chosen_with(whole):
     """Four labels, which no setting of the study has."""
     _, _, numbers = whole
-    assert {row["budget"] for row in numbers["rates"]} == {4} and {row["budget"] for row in numbers["main"]} == {8, 32}
+    assert {row["num_labelled"] for row in numbers["rates"]} == {4} and {
+        row["num_labelled"] for row in numbers["main"]
+    } == {8, 32}
     table, beside = rate_table(numbers), fixed_rate_table(numbers)
     assert table.caption.startswith("Mean IoU in points on validation images for each learning rate, with 4 labels")
-    assert [column.title for column in table.columns[:2]] == ["Mode", "Arm"] and len(table.rows) == len(TITLES) * 2
-    chosen = only(numbers["main"], arm="depth", mode="frozen", budget=32)
-    fixed = only(numbers["fixed"], arm="depth", mode="frozen", budget=32)
+    assert [column.title for column in table.columns[:2]] == ["Mode", "Initialisation"] and len(table.rows) == len(
+        TITLES
+    ) * 2
+    chosen = only(numbers["main"], initialisation="depth", mode="frozen", num_labelled=32)
+    fixed = only(numbers["fixed"], initialisation="depth", mode="frozen", num_labelled=32)
     (row,) = [cells for cells in texts(beside) if cells[:3] == ["frozen", "32", TITLES["depth"]]]
     assert row[3:] == ["0.0003", f"{chosen['mean_iou']:.1f}", "6", "0.001", f"{fixed['mean_iou']:.1f}", "6"]
 
 
 def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path):
     write_study(tmp_path)
-    for path in (tmp_path / "cells").glob("*.json"):
+    for path in (tmp_path / "trials").glob("*.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"curve": record.get("curve", [])[-1:]}))
     numbers = json.loads((write_report(tmp_path).parent / "results.json").read_text())
@@ -172,17 +176,17 @@ def test_runs_that_were_scored_once_tell_nothing_of_how_fast_they_learn(tmp_path
     assert "steps to 95 % of the final score" not in page and "Learning curves" not in page
 
 
-def test_what_each_start_has_seen(whole):
+def test_what_each_initialisation_was_trained_on(whole):
     _, path, numbers = whole
-    table = start_table(numbers)
+    table = origin_table(numbers)
     shown = {first: rest for first, *rest in texts(table)}
     assert shown[TITLES["none"]] == ["random", *[NOTHING] * 6]
     assert shown[TITLES["hub"]] == ["a given checkpoint", *[NOTHING] * 6]
     assert shown[TITLES["depth"]] == ["depth", "synthetic, mono", NOTHING, "transferred", "2000", "900", "8"]
     assert "Fine-tuning: 100 steps of 4 images of 64x192 pixels." in path.read_text()
-    flow = numbers["starts"][1] | {"task": "flow", "decoder": False}
-    table = start_table(numbers | {"starts": [*numbers["starts"], flow]})
-    assert "a difference between such arms includes the effect of the decoder" in table.notes[-1]
+    flow = numbers["origins"][1] | {"task": "flow", "decoder": False}
+    table = origin_table(numbers | {"origins": [*numbers["origins"], flow]})
+    assert "a difference between such initialisations includes the effect of the decoder" in table.notes[-1]
 
 
 def test_the_page_is_whole_and_needs_no_other_file(whole, page):
@@ -207,8 +211,8 @@ def test_the_page_has_every_heading_table_cell_figure_and_link_of_the_markdown(w
     captions = re.findall(r"^\*\*(.*)\*\*\n\n\|", text, re.MULTILINE)
     assert [name.replace("\\", "") for name in captions] == [re.sub("&", "&amp;", name) for name in shown.names]
     assert sum(tag == "h2" for tag in shown.tags) == len(re.findall("^## ", text, re.MULTILINE))
-    assert shown.links == re.findall(r"\]\(((?:#|\.\./cells|figures/[^)]*pdf)[^)]*)\)", text)
-    row = only(whole[2]["main"], arm="depth", mode="full", budget=8)
+    assert shown.links == re.findall(r"\]\(((?:#|\.\./trials|figures/[^)]*pdf)[^)]*)\)", text)
+    row = only(whole[2]["main"], initialisation="depth", mode="full", num_labelled=8)
     expected = [TITLES["depth"], f"{row['mean_iou']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
     assert expected in [cells[:3] for cells in shown.rows]
 
@@ -232,12 +236,12 @@ def test_contents_lead_to_the_headings(whole, page):
 
 def test_figures_are_beside_the_markdown(whole):
     _, path, _ = whole
-    pictures = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", path.read_text())
-    assert "figures/hero.png" in pictures and len(pictures) >= 4
-    for picture in pictures:
-        with Image.open(path.parent / picture) as image:
+    images = re.findall(r"!\[[^\n]*?\]\((figures/[^)]*\.png)\)", path.read_text())
+    assert "figures/hero.png" in images and len(images) >= 4
+    for file in images:
+        with Image.open(path.parent / file) as image:
             assert min(image.size) > 300
-        assert (path.parent / picture).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert (path.parent / file).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -246,7 +250,7 @@ def test_what_is_written_and_where_is_logged_once_before_it_is_computed(tmp_path
     with caplog.at_level("INFO", logger="depthseg"):
         write_report(out)
     (message,) = caplog.messages
-    records = len(list((out / "cells").glob("*.json")))
+    records = len(list((out / "trials").glob("*.json")))
     assert message == f"writing report.md, results.json and figures of {records} records to {out / 'report'}"
     assert not (out / "report" / "index.html").exists()
 
@@ -315,7 +319,9 @@ def test_legends_are_inside_their_figures(whole, tmp_path, monkeypatch):
     titles = dict(zip(TITLES, ("random initialisation", "depth, monocular video, world", "m" * 40), strict=True))
     drawn = []
     monkeypatch.setattr(figures, "write_figure", lambda figure, folder, name: drawn.append(figure))
-    figures.write_figures(numbers | {"arms": {arm: {"title": title} for arm, title in titles.items()}}, tmp_path)
+    figures.write_figures(
+        numbers | {"initialisations": {init: {"title": title} for init, title in titles.items()}}, tmp_path
+    )
     legends = [legend for figure in drawn for legend in figure.legends]
     assert len(legends) >= 3
     for legend in legends:
@@ -339,11 +345,11 @@ def test_labels_are_moved_as_little_as_needed(heights, expected):
     assert spread_apart(heights, 1.0) == pytest.approx(expected)
 
 
-def test_the_main_figure_of_a_study_with_one_number_of_labels_names_every_arm(whole):
+def test_the_main_figure_of_a_study_with_one_number_of_labels_names_every_initialisation(whole):
     numbers = whole[2]
-    settings = [setting for setting in numbers["settings"] if setting["budget"] == 8]
-    rows = [row for row in numbers["main"] if row["budget"] == 8]
-    figure = hero(numbers | {"settings": settings, "main": rows}, looks_of(TITLES))
+    settings = [setting for setting in numbers["settings"] if setting["num_labelled"] == 8]
+    rows = [row for row in numbers["main"] if row["num_labelled"] == 8]
+    figure = hero(numbers | {"settings": settings, "main": rows}, styles_of(TITLES))
     figure.draw_without_rendering()
     first, second = figure.axes
     assert [axes.get_title(loc="left") for axes in (first, second)] == [f"resnet18, {mode}, streets" for mode in MODES]
@@ -357,11 +363,11 @@ def test_an_unfinished_study_says_what_is_missing_and_compares_what_both_have(tm
     out = write_study(tmp_path, without=[("depth", "full", 8, (1, 2))])
     write_report(out)
     numbers = json.loads((out / "report" / "results.json").read_text())
-    missing = only(numbers["missing"], arm="depth", mode="full", budget=8, role="main")
+    missing = only(numbers["missing"], initialisation="depth", mode="full", num_labelled=8, role="main")
     assert missing["runs"] == ["1.2"]
-    row = only(numbers["comparisons"], a="depth", b="none", mode="full", budget=8)
+    row = only(numbers["comparisons"], a="depth", b="none", mode="full", num_labelled=8)
     used = [(outer, inner) for outer in (0, 1) for inner in (0, 1)]
-    expected = [np.mean([100 * pooled_iou(arm, 8, run) for run in used]) for arm in ("depth", "none")]
+    expected = [np.mean([100 * pooled_iou(init, 8, run) for run in used]) for init in ("depth", "none")]
     assert row["difference"] == pytest.approx(expected[0] - expected[1])
     assert row["interval"] is None and "4 runs, at least 6 are needed" in row["reason"]
     assert "The study is not finished: 1 planned run is missing" in (out / "report" / "report.md").read_text()
@@ -372,24 +378,24 @@ def test_one_pretraining_seed_gives_a_spread_and_no_interval(tmp_path):
     out = write_study(tmp_path, seeds={"pretrain": 1, "finetune": 3})
     write_report(out)
     numbers = json.loads((out / "report" / "results.json").read_text())
-    row = only(numbers["main"], arm="depth", mode="full", budget=8)
+    row = only(numbers["main"], initialisation="depth", mode="full", num_labelled=8)
     assert row["interval"] is None and "1 pre-training seed, at least 2 are needed" in row["reason"]
     assert row["spread"][0] < row["spread"][1]
 
 
-def test_cells_of_other_options_do_not_count(tmp_path):
+def test_trials_of_other_options_do_not_count(tmp_path):
     out = write_study(tmp_path)
-    keys = [path.stem for path in (out / "cells").glob("*.json")]
+    keys = [path.stem for path in (out / "trials").glob("*.json")]
     stale = write_finetuning(out, "depth", "full", 8, (0, 0), lr=0.1)
     (out / "plan.json").write_text(json.dumps({"keys": keys}))
     results = load_results(out)
-    assert results.strangers == [f"cells/{stale}.json is not used: its options differ from those of study.yaml."]
+    assert results.unused == [f"trials/{stale}.json is not used: its options differ from those of study.yaml."]
     assert len(results.used_records(["depth"], STREETS)) == 6
 
 
 def test_a_study_without_records_is_said(tmp_path):
     out = write_study(tmp_path)
-    for path in (out / "cells").glob("*.json"):
+    for path in (out / "trials").glob("*.json"):
         path.unlink()
     with pytest.raises(ValueError, match="contains no record of this study"):
         write_report(out)

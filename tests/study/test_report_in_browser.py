@@ -54,10 +54,10 @@ def test_the_page_opens_without_complaint_and_without_a_network(browser, report,
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     # Only tables may be wider than the screen, and those scroll on their own.
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[device][0]
-    pictures = page.locator("img")
-    assert pictures.count() > 0
-    for number in range(pictures.count()):
-        shown = pictures.nth(number).evaluate("image => [image.naturalWidth, image.getBoundingClientRect().width]")
+    images = page.locator("img")
+    assert images.count() > 0
+    for number in range(images.count()):
+        shown = images.nth(number).evaluate("image => [image.naturalWidth, image.getBoundingClientRect().width]")
         assert shown[0] > 0 and 0 < shown[1] <= WIDTHS[device][0]
     page.close()
 

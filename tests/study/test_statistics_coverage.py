@@ -1,7 +1,7 @@
 """Do the intervals hold what they promise? Simulated studies with known truth.
 
-A pixel of class c is right with probability sigmoid(class + arm + block + seeds + seeds x block + frame); the rest
-falls on the other classes. Truth is the statistic itself in the limit of many blocks and seeds.
+A pixel of class c is right with probability sigmoid(class + initialisation + block + seeds + seeds x block + frame);
+the rest falls on the other classes. Truth is the statistic itself in the limit of many blocks and seeds.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from depthseg.study.comparison import compare, summarise
-from depthseg.study.statistics import ArmResults
+from depthseg.study.statistics import InitialisationResults
 
 CLASS_LOGITS = np.array([2.0, 1.2, 0.3, -0.5])
 PIXELS = np.array([4000.0, 2500.0, 1000.0, 300.0])
@@ -28,12 +28,12 @@ class Kind:
     frames: int = 4
     pretraining_sd: float = 0.10
     finetuning_sd: float = 0.15
-    block_sd: float = 0.8  # of a block, the same for all arms
-    arm_block_sd: float = 0.5  # of a block, another for every arm
+    block_sd: float = 0.8  # of a block, the same for all initialisations
+    init_block_sd: float = 0.5  # of a block, another for every initialisation
     both_sd: float = 0.15  # of seed and block together
     frame_sd: float = 0.02  # frames of one block are nearly equal
     paired: bool = False
-    baseline: bool = False  # the second arm has no pre-training, six fine-tuning seeds
+    baseline: bool = False  # the second initialisation has no pre-training, six fine-tuning seeds
 
 
 FEW = Kind()
@@ -57,13 +57,13 @@ def simulate_images(kind, rng):
 def share_right(kind, hard, gain, rng):
     """Share of the pixels of each class that is right, `(P, F, B, frames, K)`."""
     p, f, b, normal = kind.pretraining, kind.finetuning, kind.blocks, rng.standard_normal
-    logit = CLASS_LOGITS + gain + hard + kind.arm_block_sd * normal((b, 1, 4))
+    logit = CLASS_LOGITS + gain + hard + kind.init_block_sd * normal((b, 1, 4))
     logit = logit + kind.pretraining_sd * normal((p, 1, 1, 1, 4)) + kind.finetuning_sd * normal((p, f, 1, 1, 4))
     logit = logit + kind.both_sd * normal((p, f, b, 1, 4)) + kind.frame_sd * normal((p, f, b, kind.frames, 4))
     return 1 / (1 + np.exp(-logit))
 
 
-def simulate_arm(kind, images, gain, rng, frames_as_blocks=False):
+def simulate_init(kind, images, gain, rng, frames_as_blocks=False):
     pixels, hard = images
     right = share_right(kind, hard, gain, rng)
     wrong = np.floor((pixels * (1 - right))[..., None] * CONFUSED_WITH)
@@ -71,14 +71,14 @@ def simulate_arm(kind, images, gain, rng, frames_as_blocks=False):
     confusion = confusion.reshape(kind.pretraining, kind.finetuning, -1, 4, 4).astype(np.int64)
     frames = np.arange(kind.blocks * kind.frames)
     pretraining = "none" if kind.baseline else "seeds"
-    return ArmResults(confusion, frames if frames_as_blocks else frames // kind.frames, pretraining)
+    return InitialisationResults(confusion, frames if frames_as_blocks else frames // kind.frames, pretraining)
 
 
 def simulate_pair(kind, rng, gain=0.0, frames_as_blocks=False):
     images = simulate_images(kind, rng)
     other = replace(kind, pretraining=1, finetuning=6, pretraining_sd=0.0) if kind.baseline else kind
-    first = simulate_arm(replace(kind, baseline=False), images, gain, rng, frames_as_blocks)
-    return first, simulate_arm(other, images, 0.0, rng, frames_as_blocks)
+    first = simulate_init(replace(kind, baseline=False), images, gain, rng, frames_as_blocks)
+    return first, simulate_init(other, images, 0.0, rng, frames_as_blocks)
 
 
 def limit(kind, gain=0.0):
@@ -116,10 +116,10 @@ def share_found(kind, repeats, seed, frames_as_blocks=False):
 
 
 def simulate_setting(kind, rng, gain=0.0, common_sd=0.2):
-    """Eight arms, the first one better by `gain`; the seeds do something to all arms alike."""
+    """Eight initialisations, the first one better by `gain`; the seeds do something to all initialisations alike."""
     images, normal = simulate_images(kind, rng), rng.standard_normal
     common = common_sd * normal((kind.pretraining, kind.finetuning, 1, 1, 4))
-    return [simulate_arm(kind, images, common + gain * (place == 0), rng) for place in range(8)]
+    return [simulate_init(kind, images, common + gain * (place == 0), rng) for place in range(8)]
 
 
 def share_covered_alike(kind, repeats, seed, gain=0.3, common_sd=0.2):
@@ -128,8 +128,8 @@ def share_covered_alike(kind, repeats, seed, gain=0.3, common_sd=0.2):
     truth = limit(spread, gain) - limit(spread)
     hits = 0
     for _ in range(repeats):
-        arms = simulate_setting(kind, rng, gain, common_sd)
-        low, high = compare(arms[0], arms[1], draws=2, alike=arms).interval
+        inits = simulate_setting(kind, rng, gain, common_sd)
+        low, high = compare(inits[0], inits[1], draws=2, pooled=inits).interval
         hits += low <= truth <= high
     return hits / repeats
 
@@ -137,8 +137,8 @@ def share_covered_alike(kind, repeats, seed, gain=0.3, common_sd=0.2):
 def share_found_alike(kind, repeats, seed):
     rng, found = np.random.default_rng(seed), 0
     for _ in range(repeats):
-        arms = simulate_setting(kind, rng)
-        found += compare(arms[0], arms[1], draws=2, alike=arms).p_value < 0.05
+        inits = simulate_setting(kind, rng)
+        found += compare(inits[0], inits[1], draws=2, pooled=inits).p_value < 0.05
     return found / repeats
 
 
@@ -164,7 +164,7 @@ def test_truth_does_not_depend_on_how_it_is_computed():
     # a study of many seeds and blocks through counts, frames and the code under test
     kind = replace(FEW, pretraining=20, finetuning=2, blocks=400, frames=1)
     rng = np.random.default_rng(5)
-    found = [summarise(simulate_arm(kind, simulate_images(kind, rng), 0.3, rng)).mean_iou for _ in range(3)]
+    found = [summarise(simulate_init(kind, simulate_images(kind, rng), 0.3, rng)).mean_iou for _ in range(3)]
     assert np.mean(found) == pytest.approx(limit(FEW, 0.3), abs=1.5)
 
 
@@ -181,15 +181,15 @@ def test_correlated_frames_give_less_than_5_percent_false_findings(name):
 
 
 @pytest.mark.heavy
-def test_the_interval_of_one_arm_covers_its_limit():
+def test_the_interval_of_one_initialisation_covers_its_limit():
     rng, truth, repeats = np.random.default_rng(23), limit(FEW), 2000
-    intervals = [summarise(simulate_arm(FEW, simulate_images(FEW, rng), 0.0, rng)).interval for _ in range(repeats)]
+    intervals = [summarise(simulate_init(FEW, simulate_images(FEW, rng), 0.0, rng)).interval for _ in range(repeats)]
     assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.98
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["2 x 3 seeds, 12 blocks", "pre-training seeds matter as much as blocks"])
-def test_coverage_is_92_to_98_percent_where_the_seeds_of_eight_arms_vary_alike(name):
+def test_coverage_is_92_to_98_percent_where_the_seeds_of_eight_initialisations_vary_alike(name):
     assert 0.92 <= share_covered_alike(KINDS[name], 500, seed=24) <= 0.98
 
 
@@ -199,11 +199,11 @@ def test_correlated_frames_give_less_than_5_percent_false_findings_where_seeds_v
 
 
 @pytest.mark.heavy
-def test_the_interval_of_one_arm_covers_its_limit_where_the_seeds_of_eight_arms_vary_alike():
+def test_the_interval_of_one_initialisation_covers_its_limit_where_the_seeds_of_eight_initialisations_vary_alike():
     rng, repeats, hits = np.random.default_rng(26), 500, 0
     truth = limit(replace(FEW, pretraining_sd=math.hypot(FEW.pretraining_sd, 0.2)))
     for _ in range(repeats):
-        arms = simulate_setting(FEW, rng)
-        low, high = summarise(arms[0], alike=arms).interval
+        inits = simulate_setting(FEW, rng)
+        low, high = summarise(inits[0], pooled=inits).interval
         hits += low <= truth <= high
     assert 0.92 <= hits / repeats <= 0.98

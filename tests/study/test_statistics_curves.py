@@ -2,35 +2,25 @@ import math
 
 import pytest
 
-from depthseg.study.convergence import area_under_curve, steps_to_share
-from depthseg.study.rates import select_rate
+from depthseg.study.statistics import area_under_curve, select_rate, steps_to_95
 
 
-class TestStepsToShare:
+class TestStepsTo95:
     def test_by_hand(self):
         # 95 % of 0.8 is 0.76, one fifth of the way from 0.72 at 200 to 0.92 at 300
-        assert steps_to_share([0, 100, 200, 300, 400], [0.1, 0.4, 0.72, 0.92, 0.8]) == pytest.approx(220)
+        assert steps_to_95([0, 100, 200, 300, 400], [0.1, 0.4, 0.72, 0.92, 0.8]) == pytest.approx(220)
 
     def test_the_first_time_counts(self):
-        assert steps_to_share([0, 10, 20, 30], [0.0, 1.0, 0.2, 1.0]) == pytest.approx(9.5)
-
-    def test_other_share(self):
-        assert steps_to_share([0, 10, 20], [0.0, 0.5, 1.0], share=0.5) == pytest.approx(10)
-        assert steps_to_share([0, 10, 20], [0.0, 0.5, 1.0], share=1) == pytest.approx(20)
+        assert steps_to_95([0, 10, 20, 30], [0.0, 1.0, 0.2, 1.0]) == pytest.approx(9.5)
 
     def test_a_curve_that_starts_later_starts_from_0(self):
-        assert steps_to_share([100, 200], [0.5, 0.5]) == pytest.approx(95)
+        assert steps_to_95([100, 200], [0.5, 0.5]) == pytest.approx(95)
 
     def test_there_from_the_start(self):
-        assert steps_to_share([0, 100], [0.5, 0.5]) == 0
+        assert steps_to_95([0, 100], [0.5, 0.5]) == 0
 
     def test_nothing_to_reach(self):
-        assert steps_to_share([0, 100], [0.2, 0.0]) is None
-
-    @pytest.mark.parametrize("share", [0, 1.1, -0.5])
-    def test_share_out_of_range(self, share):
-        with pytest.raises(ValueError, match="must be above 0 and at most 1"):
-            steps_to_share([0, 1], [0, 1], share=share)
+        assert steps_to_95([0, 100], [0.2, 0.0]) is None
 
 
 class TestAreaUnderCurve:
@@ -50,7 +40,7 @@ class TestAreaUnderCurve:
             area_under_curve([0], [0.3])
 
 
-@pytest.mark.parametrize("measure", [steps_to_share, area_under_curve])
+@pytest.mark.parametrize("measure", [steps_to_95, area_under_curve])
 @pytest.mark.parametrize(
     ("steps", "scores", "sentence"),
     [
@@ -72,7 +62,6 @@ class TestSelectRate:
     def test_best_mean_inside_the_grid(self):
         choice = select_rate({1e-3: [0.5, 0.4], 1e-4: [0.6, 0.5], 1e-5: [0.7, 0.1]})
         assert (choice.rate, choice.at_edge) == (1e-4, False)
-        assert choice.mean == pytest.approx(0.55)
         assert (
             choice.sentence == "Best of 3 learning rates from 1e-05 to 0.001, 2 seeds each: 0.0001, inside the grid."
         )

@@ -1,4 +1,4 @@
-"""From a file to cells."""
+"""From a file to trials."""
 
 from __future__ import annotations
 
@@ -10,53 +10,56 @@ from study.tiny_study import TEXT, tiny_study
 
 from depthseg.engine.config import load_config
 from depthseg.engine.options import OptimOptions, RunConfig
-from depthseg.study.matrix import POSITION, main_cells, make_cell, pretraining_cells, rate_cells, shard_of
+from depthseg.study.matrix import main_trials, make_trial, pretraining_trials, rate_trials, shard_of
 from depthseg.study.options import PRESETS, load_study
-from depthseg.study.runner import cells_in_order, keys_of, save_study
-from depthseg.study.stored import config_of, read_records
+from depthseg.study.runner import keys_of, save_study, trials_in_order
+from depthseg.study.stored import LABELS, config_of, read_records
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RESULTS = Path(__file__).parents[2] / "training" / "studies" / "results"
 
 
-def cells_of(study):
-    return list(cells_in_order(study, Path("nowhere")))
+def trials_of(study):
+    return list(trials_in_order(study, Path("nowhere")))
 
 
 def test_every_place_of_the_matrix_is_there_once(tmp_path):
-    cells = cells_of(tiny_study(tmp_path))
-    # 2 pre-trained arms; 3 arms x 2 rates; 3 arms x 2 budgets x 2 seeds.
-    assert [sum(c.kind == "pretrain" for c in cells), sum(c.labels.get("role") == "rate" for c in cells)] == [2, 6]
-    assert sum(c.labels.get("role") == "main" for c in cells) == 12
-    assert len({cell.key for cell in cells}) == len(cells) == 20
+    trials = trials_of(tiny_study(tmp_path))
+    # 2 pre-trained initialisations; 3 x 2 rates; 3 x 2 numbers of labels x 2 seeds.
+    assert [sum(c.kind == "pretrain" for c in trials), sum(c.labels.get("role") == "rate" for c in trials)] == [2, 6]
+    assert sum(c.labels.get("role") == "main" for c in trials) == 12
+    assert len({trial.key for trial in trials}) == len(trials) == 20
 
 
-def test_cells_are_the_runs_that_the_file_describes(tmp_path):
-    cells = cells_of(tiny_study(tmp_path))
-    parents = {cell.key: cell for cell in cells}
-    for cell in cells:
-        config, labels = cell.config, cell.labels
+def test_trials_are_the_runs_that_the_file_describes(tmp_path):
+    trials = trials_of(tiny_study(tmp_path))
+    parents = {trial.key: trial for trial in trials}
+    for trial in trials:
+        config, labels = trial.config, trial.labels
         assert config.model.encoder["width_factor"] == 0.125
         assert config.data.options == {"size": [32, 64]}
-        if cell.kind == "pretrain":
-            assert (config.task, cell.parent is None) == ("depth", labels["arm"] == "depth")
+        if trial.kind == "pretrain":
+            assert (config.task, trial.parent is None) == ("depth", labels["initialisation"] == "depth")
             continue
         assert config.task == "segmentation" and config.model.freeze_encoder
-        assert (config.data.subset_size, config.optim.lr) == (labels["budget"], labels["lr"])
+        assert (config.data.subset_size, config.optim.lr) == (labels["num_labelled"], labels["lr"])
         assert config.data.val_split == ("val" if labels["role"] == "rate" else "test")
-        assert (cell.parent is None) == (labels["arm"] == "none")
-        if cell.parent:
-            assert parents[cell.parent].labels["arm"] == labels["arm"]
-    assert parents[[c for c in cells if c.labels["arm"] == "deeper"][0].parent].labels["arm"] == "depth"
+        assert (trial.parent is None) == (labels["initialisation"] == "none")
+        if trial.parent:
+            assert parents[trial.parent].labels["initialisation"] == labels["initialisation"]
+    assert (
+        parents[[c for c in trials if c.labels["initialisation"] == "deeper"][0].parent].labels["initialisation"]
+        == "depth"
+    )
 
 
-def test_seeds_are_the_same_in_all_arms_and_others_than_those_that_chose_the_rate(tmp_path):
+def test_seeds_are_the_same_in_all_initialisations_and_others_than_those_that_chose_the_rate(tmp_path):
     study = tiny_study(tmp_path, "seeds.pretrain=2")
     seeds = {}
-    for cell in cells_of(study):
-        if cell.kind == "finetune":
-            assert cell.config.run.seed == cell.config.data.subset_seed
-            seeds.setdefault((cell.labels["role"], cell.labels["arm"]), set()).add(cell.config.run.seed)
+    for trial in trials_of(study):
+        if trial.kind == "finetune":
+            assert trial.config.run.seed == trial.config.data.subset_seed
+            seeds.setdefault((trial.labels["role"], trial.labels["initialisation"]), set()).add(trial.config.run.seed)
     assert {frozenset(found) for (role, _), found in seeds.items() if role == "main"} == {
         frozenset({0, 1, 1000, 1001})
     }
@@ -65,14 +68,14 @@ def test_seeds_are_the_same_in_all_arms_and_others_than_those_that_chose_the_rat
 
 def test_keys_tell_runs_apart_by_what_their_numbers_depend_on(tmp_path):
     study = tiny_study(tmp_path)
-    keys = [cell.key for cell in cells_of(study)]
+    keys = [trial.key for trial in trials_of(study)]
     (tmp_path / "elsewhere").mkdir()
-    assert [cell.key for cell in cells_of(tiny_study(tmp_path / "elsewhere"))] == keys
-    longer = [cell.key for cell in cells_of(tiny_study(tmp_path, "finetune.schedule.steps=3"))]
+    assert [trial.key for trial in trials_of(tiny_study(tmp_path / "elsewhere"))] == keys
+    longer = [trial.key for trial in trials_of(tiny_study(tmp_path, "finetune.schedule.steps=3"))]
     assert longer[:2] == keys[:2] and not set(longer[2:]) & set(keys)
     # What a pre-training does changes the fine-tunings of it, too, and no others.
-    other = tiny_study(tmp_path, "arms.deeper.pretrain.schedule.steps=3")
-    changed = {cell.labels["arm"] for cell in cells_of(other) if cell.key not in keys}
+    other = tiny_study(tmp_path, "initialisations.deeper.pretrain.schedule.steps=3")
+    changed = {trial.labels["initialisation"] for trial in trials_of(other) if trial.key not in keys}
     assert changed == {"deeper"}
 
 
@@ -85,29 +88,29 @@ def test_a_new_option_with_a_default_keeps_all_keys(tmp_path):
     class MoreOptions(RunConfig):
         optim: MoreOptim = field(default_factory=MoreOptim)
 
-    for cell in cells_of(tiny_study(tmp_path)):
-        values = {part.name: getattr(cell.config, part.name) for part in fields(RunConfig)}
-        grown = MoreOptions(**{**values, "optim": MoreOptim(**asdict(cell.config.optim))})
-        assert make_cell(cell.kind, cell.labels, grown, cell.parent).key == cell.key
+    for trial in trials_of(tiny_study(tmp_path)):
+        values = {part.name: getattr(trial.config, part.name) for part in fields(RunConfig)}
+        grown = MoreOptions(**{**values, "optim": MoreOptim(**asdict(trial.config.optim))})
+        assert make_trial(trial.kind, trial.labels, grown, trial.parent).key == trial.key
         other = replace(grown, optim=replace(grown.optim, foreach=True))
-        assert make_cell(cell.kind, cell.labels, other, cell.parent).key != cell.key
+        assert make_trial(trial.kind, trial.labels, other, trial.parent).key != trial.key
 
 
 @pytest.mark.parametrize("name", ["world", "camvid"])
 def test_finished_runs_have_the_keys_that_their_options_give(name):
-    records = list(read_records(RESULTS / name / "cells"))
+    records = list(read_records(RESULTS / name / "trials"))
     assert len({record["key"] for record in records}) == len(records) > 200
     for record in records[::20]:
-        labels = {label: record[label] for label in POSITION[record["kind"]]}
-        parent = record["parent_key" if record["kind"] == "pretrain" else "pretrain_key"]
-        assert make_cell(record["kind"], labels, config_of(record), parent).key == record["key"] == record.path.stem
+        labels = {label: record[label] for label in LABELS[record["kind"]]}
+        made = make_trial(record["kind"], labels, config_of(record), record["parent_key"])
+        assert made.key == record["key"] == record.path.stem
 
 
 def test_a_rate_other_than_the_fixed_one_adds_the_runs_at_the_fixed_one(tmp_path):
     study = tiny_study(tmp_path)
-    pretrained = keys_of(pretraining_cells(study))
-    cells = main_cells(study, pretrained, {("eighth", "depth", "frozen"): 0.003})
-    found = {(c.labels["arm"], c.labels["role"], c.labels["lr"]) for c in cells}
+    pretrained = keys_of(pretraining_trials(study))
+    trials = main_trials(study, pretrained, {("eighth", "depth", "frozen"): 0.003})
+    found = {(c.labels["initialisation"], c.labels["role"], c.labels["lr"]) for c in trials}
     assert found == {
         ("none", "main", 0.001),
         ("deeper", "main", 0.001),
@@ -116,10 +119,10 @@ def test_a_rate_other_than_the_fixed_one_adds_the_runs_at_the_fixed_one(tmp_path
     }
 
 
-def test_shards_share_the_arms_out_and_keep_together_what_belongs_together(tmp_path):
+def test_shards_share_the_initialisations_out_and_keep_together_what_belongs_together(tmp_path):
     study = tiny_study(tmp_path)
     shards = [shard_of(study, index, 2) for index in (1, 2)]
-    assert sorted(shards[0] | shards[1]) == [("eighth", arm) for arm in ("deeper", "depth", "none")]
+    assert sorted(shards[0] | shards[1]) == [("eighth", init) for init in ("deeper", "depth", "none")]
     assert not shards[0] & shards[1]
     assert any({("eighth", "depth"), ("eighth", "deeper")} <= shard for shard in shards)
     with pytest.raises(ValueError, match="--shard 3/2 does not exist; write 1/2 to 2/2"):
@@ -128,44 +131,64 @@ def test_shards_share_the_arms_out_and_keep_together_what_belongs_together(tmp_p
 
 def test_a_scale_changes_what_it_names(tmp_path):
     study = tiny_study(tmp_path, scale="smaller")
-    assert (study.scale, study.benchmarks["world"].budgets, study.seeds.finetune) == ("smaller", [2], 2)
+    assert (study.scale, study.benchmarks["world"].num_labelled, study.seeds.finetune) == ("smaller", [2], 2)
     assert list(study.benchmarks["world"].folds) == ["test"]
-    assert rate_cells(study, {}) == []
+    assert rate_trials(study, {}) == []
 
 
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
         (TEXT, ["seeds.finetune=0"], "seeds.finetune must be a whole number of at least 1, got 0"),
-        (TEXT, ["arms.deeper.after=none"], "arms.deeper.after is 'none'; it must be an arm with its own pretrain"),
-        (TEXT, ["arms.depth.checkpoint=org/model"], "arms.depth has both checkpoint and pretrain: give one"),
         (
             TEXT,
-            ["reference_arm=nobody"],
-            "reference_arm refers to 'nobody', which is not an arm; arms are none, depth, deeper",
+            ["initialisations.deeper.after=none"],
+            "initialisations.deeper.after is 'none'; it must be an initialisation with its own pretrain",
+        ),
+        (
+            TEXT,
+            ["initialisations.depth.checkpoint=org/model"],
+            "initialisations.depth has both checkpoint and pretrain: give one",
+        ),
+        (
+            TEXT,
+            ["reference=nobody"],
+            "reference refers to 'nobody', which is not an initialisation; initialisations are none, depth, deeper",
         ),
         (
             TEXT,
             ["comparisons=[[none,depth,deeper]]"],
-            r"comparisons\[0\] must be a pair of arms such as \[depth, none\], got \['none', 'depth', 'deeper'\]",
+            r"comparisons\[0\] must be a pair of initialisations such as \[depth, none\], got \['none', 'depth'",
         ),
         (
             TEXT.replace("data: {{data: {{val_split: val}}}}", "data: {{}}"),
             [],
             "rates must not be chosen on the test images of the study",
         ),
-        (TEXT, ["claims=[{better: depth, than: nobody}]"], "claims refers to 'nobody', which is not an arm"),
+        (
+            TEXT,
+            ["claims=[{better: depth, than: nobody}]"],
+            "claims refers to 'nobody', which is not an initialisation",
+        ),
         (
             TEXT,
             ["claims=[{better: depth, than: none, mode: full}]"],
             "claims refers to the mode 'full'; modes are frozen",
         ),
         (TEXT, ["measures=[beauty]"], "There is no measure beauty. There are iou_by_depth, recall_by_scale"),
-        (TEXT, ["budget=3"], "'budget'"),
-        ("arms: [", [], "tiny.yaml is not a YAML file that can be read: line 1: "),
-        (TEXT, ["arm.depth=null"], "'arm'. Did you mean 'arms'"),
-        (TEXT, ["arms.depth.titel=x"], "'arms.depth.titel'. Did you mean 'arms.depth.title'"),
-        (TEXT, ["arms.depth.pretrain.optim.lear=1"], "'arms.depth.pretrain.optim.lear'. Did you mean"),
+        (TEXT, ["num_labelled=3"], "'num_labelled'"),
+        ("initialisations: [", [], "tiny.yaml is not a YAML file that can be read: line 1: "),
+        (TEXT, ["initialisation.depth=null"], "'initialisation'. Did you mean 'initialisations'"),
+        (
+            TEXT,
+            ["initialisations.depth.titel=x"],
+            "'initialisations.depth.titel'. Did you mean 'initialisations.depth.title'",
+        ),
+        (
+            TEXT,
+            ["initialisations.depth.pretrain.optim.lear=1"],
+            "'initialisations.depth.pretrain.optim.lear'. Did you mean",
+        ),
         (TEXT, ["seeds.finetune=many"], "seeds.finetune must be a whole number of at least 1, got 'many'"),
         (TEXT, ["seeds.finetune=${seeds.pretrain}"], "seeds.finetune must be a whole number of at least 1, got '"),
         (TEXT, ["benchmarks.world=8"], "'benchmarks.world' is a section with options of its own, got 8"),
@@ -189,9 +212,9 @@ def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
         "finetune.schedule.steps=1e1",
         "finetune.data.root=1e3",
         "finetune.data.train_options.exclude_sequences=[0016E5, 0006R0]",
-        "benchmarks.world.budgets=[02, 1e1]",
-        "arms.off={title: 010, checkpoint: no}",
-        "arms.none.revision=1e5",
+        "benchmarks.world.num_labelled=[02, 1e1]",
+        "initialisations.off={title: 010, checkpoint: no}",
+        "initialisations.none.revision=1e5",
     )
     assert study.finetune["run"] | study.finetune["optim"] == {
         **{"tensorboard": False, "cpu": True, "select": "last", "eval_every": 1, "precision": "no", "report": False},
@@ -199,13 +222,13 @@ def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
     }
     assert (study.finetune["schedule"], study.finetune["data"]["root"]) == ({"steps": 10}, "1e3")
     assert study.finetune["data"]["train_options"] == {"count": 4, "exclude_sequences": ["0016E5", "0006R0"]}
-    assert study.benchmarks["world"].budgets == [2, 10]
-    assert (study.arms["off"].title, study.arms["off"].checkpoint) == ("010", "no")
-    assert study.arms["none"].revision == "1e5"
+    assert study.benchmarks["world"].num_labelled == [2, 10]
+    assert (study.initialisations["off"].title, study.initialisations["off"].checkpoint) == ("010", "no")
+    assert study.initialisations["none"].revision == "1e5"
 
 
 def test_a_saved_study_reads_back_to_the_same_values(tmp_path):
-    study = tiny_study(tmp_path, "arms.no={title: 'null', checkpoint: 1e-3}", "summary=0016E5")
+    study = tiny_study(tmp_path, "initialisations.no={title: 'null', checkpoint: 1e-3}", "summary=0016E5")
     save_study(study, tmp_path)
     assert load_study(str(tmp_path / "study.yaml")) == study
 
@@ -217,20 +240,20 @@ def test_an_unknown_study_or_scale_is_named(tmp_path):
         tiny_study(tmp_path, scale="huge")
 
 
-def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
-    """One entry, and the cells of the others keep their keys, so none of them runs again."""
+def test_a_study_may_add_an_initialisation_to_another_and_leave_some_out(tmp_path):
+    """One entry, and the trials of the others keep their keys, so none of them runs again."""
     whole = tiny_study(tmp_path)
     (tmp_path / "mine.yaml").write_text(
-        "base: tiny.yaml\nname: mine\narms: {mine: {checkpoint: me/weights}, deeper: null}\nreference_arm: depth\n"
+        "base: tiny.yaml\nname: mine\narms: {mine: {checkpoint: me/weights}, deeper: null}\nreference: depth\n"
     )
     study = load_study(str(tmp_path / "mine.yaml"))
-    assert (study.name, study.reference_arm, list(study.arms)) == ("mine", "depth", ["none", "depth", "mine"])
-    cells, before = cells_of(study), {cell.key for cell in cells_of(whole)}
-    assert {cell.labels["arm"] for cell in cells if cell.key not in before} == {"mine"}
-    assert {cell.labels["arm"] for cell in cells if cell.key in before} == {"none", "depth"}
+    assert (study.name, study.reference, list(study.initialisations)) == ("mine", "depth", ["none", "depth", "mine"])
+    trials, before = trials_of(study), {trial.key for trial in trials_of(whole)}
+    assert {trial.labels["initialisation"] for trial in trials if trial.key not in before} == {"mine"}
+    assert {trial.labels["initialisation"] for trial in trials if trial.key in before} == {"none", "depth"}
     (tmp_path / "of_the_package.yaml").write_text("base: world\nname: ours\nmodes: {frozen: null}\n")
     ours = load_study(str(tmp_path / "of_the_package.yaml"))
-    assert ours.name == "ours" and ours.arms == load_study("world").arms
+    assert ours.name == "ours" and ours.initialisations == load_study("world").initialisations
     assert list(ours.modes) == ["full"]
     assert ours.claims == [claim for claim in load_study("world").claims if claim.mode != "frozen"] != []
 
@@ -240,7 +263,7 @@ def test_a_study_may_add_an_arm_to_another_and_leave_some_out(tmp_path):
     [
         ("base: ours.yaml\n", ValueError, "ours.yaml is its own base, by way of"),
         ("base: wrold\n", FileNotFoundError, "There is no study 'wrold'. Did you mean 'world'"),
-        ("- arms\n", ValueError, "ours.yaml must hold options such as `name: mine`"),
+        ("- initialisations\n", ValueError, "ours.yaml must hold options such as `name: mine`"),
     ],
 )
 def test_a_base_that_does_not_work(tmp_path, text, error, words):
@@ -250,19 +273,21 @@ def test_a_base_that_does_not_work(tmp_path, text, error, words):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_studies_of_the_package_have_cells_at_every_scale(name):
+def test_studies_of_the_package_have_trials_at_every_scale(name):
     """Their first pre-training and their runs at one seed: all of them would take long to put together."""
     for scale in ("full", *load_study(name).scales):
         study = load_study(name, scale, ["seeds.pretrain=1", "seeds.finetune=1", "rates.grid=[]"])
-        pretrained = pretraining_cells(study)
-        assert {cell.labels["arm"] for cell in pretrained} == {
-            arm for arm, options in study.arms.items() if options.pretrain is not None
+        pretrained = pretraining_trials(study)
+        assert {trial.labels["initialisation"] for trial in pretrained} == {
+            init for init, options in study.initialisations.items() if options.pretrain is not None
         }
-        places = sum(len(b.budgets) * len(b.folds) for b in study.benchmarks.values())
-        assert len(main_cells(study, keys_of(pretrained), {})) == len(study.arms) * len(study.modes) * places
+        places = sum(len(b.num_labelled) * len(b.folds) for b in study.benchmarks.values())
+        assert (
+            len(main_trials(study, keys_of(pretrained), {})) == len(study.initialisations) * len(study.modes) * places
+        )
 
 
-def test_folds_of_the_camvid_study_are_tested_on_streets_that_were_not_learned_from():
+def test_folds_of_the_camvid_study_are_tested_on_sequences_that_were_not_trained_on():
     """The frames of CamVid's val split are 0016E5, too."""
     folds = {name: benchmark.folds for name, benchmark in load_study("camvid").benchmarks.items()}
     assert list(folds["sequences"]) == ["0001TP", "0006R0", "0016E5"] and list(folds["val"]) == ["val"]
@@ -276,7 +301,7 @@ def test_a_benchmark_without_folds_has_one_and_null_leaves_one_out():
     assert load_study("world").benchmarks["world"].folds == {"test": {}}
     fewer = load_study("camvid", overrides=["benchmarks.sequences.folds.0001TP=null"])
     assert list(fewer.benchmarks["sequences"].folds) == ["0006R0", "0016E5"]
-    with pytest.raises(ValueError, match="benchmarks.val requires budgets and folds"):
+    with pytest.raises(ValueError, match="benchmarks.val requires num_labelled and folds"):
         load_study("camvid", overrides=["benchmarks.val.folds.val=null"])
 
 
@@ -288,19 +313,19 @@ def test_the_camvid_study_has_the_size_of_the_paper_by_overrides_alone():
         "finetune.data.size=[192,640]",
         "architectures.resnet18_half.model.encoder.width_factor=1.0",
         "pretrain.schedule.steps=20000",
-        "arms.depth_mono_kitti.pretrain.schedule.steps=20000",
+        "initialisations.depth_mono_kitti.pretrain.schedule.steps=20000",
         "finetune.schedule.steps=20000",
     ]
     for study in (load_study("camvid", "paper", one), load_study("camvid", "full", one + by_hand)):
-        pretrained = pretraining_cells(study)
-        for cell in pretrained + main_cells(study, keys_of(pretrained), {}):
-            assert cell.config.model.encoder.get("width_factor", 1.0) == 1.0
-            assert cell.config.schedule.steps == 20000
-            if cell.labels["arm"] != "classification" or cell.kind == "finetune":
-                assert list(cell.config.data.size) == [192, 640]
+        pretrained = pretraining_trials(study)
+        for trial in pretrained + main_trials(study, keys_of(pretrained), {}):
+            assert trial.config.model.encoder.get("width_factor", 1.0) == 1.0
+            assert trial.config.schedule.steps == 20000
+            if trial.labels["initialisation"] != "classification" or trial.kind == "finetune":
+                assert list(trial.config.data.size) == [192, 640]
 
 
-ARMS_OF_RECIPES = {
+INITIALISATIONS_OF_RECIPES = {
     "classification": "classification",
     "depth_supervised": "supervised",
     "depth_stereo": "stereo",
@@ -310,22 +335,26 @@ ARMS_OF_RECIPES = {
 }
 
 
-def test_arms_of_the_world_study_are_the_recipes_in_training_configs():
-    """The same options but for how a run is logged and where it lies; so pretext_table.py may take them over."""
-    cells = pretraining_cells(load_study("world"))
-    found = {cell.labels["arm"]: cell.config.to_dict() for cell in cells if cell.labels["pretrain_seed"] == 0}
-    for arm, name in ARMS_OF_RECIPES.items():
+def test_initialisations_of_the_world_study_are_the_recipes_in_training_configs():
+    """The same options but for how a run is logged and where it is; so pretext_table.py may use their scores."""
+    trials = pretraining_trials(load_study("world"))
+    found = {
+        trial.labels["initialisation"]: trial.config.to_dict()
+        for trial in trials
+        if trial.labels["pretrain_seed"] == 0
+    }
+    for init, name in INITIALISATIONS_OF_RECIPES.items():
         recipe = load_config(CONFIGS / f"pretrain_synthetic_{name}.yaml").to_dict()
-        differing = {key for key, value in recipe.pop("run").items() if found[arm]["run"][key] != value}
+        differing = {key for key, value in recipe.pop("run").items() if found[init]["run"][key] != value}
         assert differing <= {"output_dir", "log_every", "tensorboard", "resume"}
-        assert {key: value for key, value in found[arm].items() if key != "run"} == recipe, arm
+        assert {key: value for key, value in found[init].items() if key != "run"} == recipe, init
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_smoke_studies_take_a_handful_of_steps_and_frames_in_every_arm(name):
-    for cell in cells_of(load_study(name, "smoke")):
-        assert cell.config.schedule.steps <= 8
-        frames = [cell.config.data.train_options.get("count", 0), cell.config.data.val_options.get("count", 0)]
+def test_smoke_studies_take_a_handful_of_steps_and_frames_in_every_initialisation(name):
+    for trial in trials_of(load_study(name, "smoke")):
+        assert trial.config.schedule.steps <= 8
+        frames = [trial.config.data.train_options.get("count", 0), trial.config.data.val_options.get("count", 0)]
         assert max(frames) <= 16
 
 
@@ -341,5 +370,5 @@ def test_another_decoder_or_data_set_drops_the_options_of_the_one_below(tmp_path
     assert "options" not in tiny_study(tmp_path, "finetune.data.name=folder").finetune["data"]
     assert tiny_study(tmp_path, "finetune.data.options={}").finetune["data"]["options"] == {}
     study = tiny_study(tmp_path, f"{head}=monodepth2", "modes.frozen.model.head_type=linear")
-    heads = {cell.config.model.head_type: cell.config.model.head_config for cell in cells_of(study)}
+    heads = {trial.config.model.head_type: trial.config.model.head_config for trial in trials_of(study)}
     assert heads == {"monodepth2": {"decoder_channels": [8, 8, 8, 16, 16]}, "linear": None}

@@ -9,9 +9,9 @@ import torch
 from study.tiny_study import tiny_study
 
 from depthseg.study import plan as plan_module
-from depthseg.study.cells import record_path
 from depthseg.study.plan import Cost, PlanRow, plan_study, plan_text
-from depthseg.study.runner import cells_in_order
+from depthseg.study.runner import trials_in_order
+from depthseg.study.stored import record_path
 
 
 @pytest.fixture
@@ -22,11 +22,17 @@ def costs(monkeypatch):
     return measured
 
 
-def test_cells_are_counted_and_their_time_added_up(costs, tmp_path):
+def test_trials_are_counted_and_their_time_added_up(costs, tmp_path, caplog):
     study = tiny_study(tmp_path)
-    rows = {row.what: row for row in plan_study(study, tmp_path / "out")}
-    # Two arms are pre-trained; three arms, two rates; three arms, two budgets, two seeds (a random start has as many).
-    assert {what: row.cells for what, row in rows.items()} == {
+    with caplog.at_level("INFO", logger="depthseg"):
+        rows = {row.what: row for row in plan_study(study, tmp_path / "out")}
+    first, *stages = caplog.messages
+    assert first == "tiny has 20 trials in 4 stages"
+    assert stages == [
+        f"measuring 8 steps of one of {row.trials} remaining trials: {name}" for name, row in rows.items()
+    ]
+    # Two initialisations are pre-trained; three x two rates; three x two numbers of labels x two seeds.
+    assert {what: row.trials for what, row in rows.items()} == {
         "pre-training, depth, eighth": 1,
         "pre-training, deeper, eighth": 1,
         "learning-rate selection, frozen, eighth": 6,
@@ -39,10 +45,10 @@ def test_cells_are_counted_and_their_time_added_up(costs, tmp_path):
 
 def test_what_is_done_takes_no_time_and_is_not_measured(costs, tmp_path):
     study, out = tiny_study(tmp_path), tmp_path / "out"
-    first, second, third, *_ = cells_in_order(study, out)
-    for cell in (first, second):
-        record_path(out, cell.key).parent.mkdir(parents=True, exist_ok=True)
-        record_path(out, cell.key).write_text("{}")
+    first, second, third, *_ = trials_in_order(study, out)
+    for trial in (first, second):
+        record_path(out, trial.key).parent.mkdir(parents=True, exist_ok=True)
+        record_path(out, trial.key).write_text("{}")
     rows = plan_study(study, out)
     assert [(row.done, row.seconds) for row in rows[:2]] == [(1, 0.0), (1, 0.0)]
     assert [config.task for config in costs] == ["segmentation", "segmentation"]
@@ -52,8 +58,8 @@ def test_the_table_says_what_is_left():
     rows = [PlanRow("a", 4, 1, Cost(1, 2, 0.5), 3 * 60.0), PlanRow("b", 2, 2, Cost(0, 0, 0), 0.0)]
     text = plan_text(rows)
     assert "| 4 | 1 | 1 min 00 s | 0.5 GiB | 3 min 00 s | a |" in text
-    assert text.startswith("| cells | done | per cell | memory | remaining | stage |\n")
-    assert text.endswith("3 cells remain, about 3 min 00 s on this machine if run one after another.")
+    assert text.startswith("| trials | done | per trial | memory | remaining | stage |\n")
+    assert text.endswith("3 trials remain, about 3 min 00 s on this machine if run one after another.")
 
 
 def test_steps_are_told_from_the_rest(tmp_path, monkeypatch):
@@ -71,7 +77,7 @@ def test_steps_are_told_from_the_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plan_module, "train", run)
     monkeypatch.setattr(plan_module, "build_datasets", lambda data: time.sleep(0.2))
-    config = next(iter(cells_in_order(tiny_study(tmp_path), tmp_path / "out"))).config
+    config = next(iter(trials_in_order(tiny_study(tmp_path), tmp_path / "out"))).config
     cost = plan_module._measure(config)
     assert steps == list(range(plan_module.STEPS))
     assert 0.03 <= cost.step < 0.045

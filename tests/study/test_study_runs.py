@@ -1,4 +1,4 @@
-"""Running the cells of a study: real runs of two steps on small pictures."""
+"""Running the trials of a study: real runs of two steps on small images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from depthseg.engine.evaluation import json_scores
 from depthseg.engine.predict import load_model
 from depthseg.metrics.blocks import mean_iou
 from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
-from depthseg.study import cells as cells_module
-from depthseg.study.runner import PLAN_FILE, STUDY_FILE, cells_in_order, run_study
+from depthseg.study import trials as trials_module
+from depthseg.study.runner import PLAN_FILE, STUDY_FILE, run_study, trials_in_order
 
 PREDICTION_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.compute is None)
-WITHOUT_THIRD_ARM = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
-SMALL = ("benchmarks.world.budgets=[2]", "seeds.finetune=1")
+WITHOUT_THIRD = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")
+SMALL = ("benchmarks.world.num_labelled=[2]", "seeds.finetune=1")
 
 
 class Killed(Exception):
@@ -35,10 +35,10 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A study that was broken off again and again, and the names of the cells that were trained."""
+    """A study that was broken off again and again, and the names of the trials that were trained."""
     folder = tmp_path_factory.mktemp("study")
-    study, trained = tiny_study(folder, *SMALL, text=WITHOUT_THIRD_ARM), []
-    train = cells_module.train
+    study, trained = tiny_study(folder, *SMALL, text=WITHOUT_THIRD), []
+    train = trials_module.train
     with pytest.MonkeyPatch.context() as patch:
         for _ in range(20):
 
@@ -49,7 +49,7 @@ def done(tmp_path_factory):
                 trained.append(config.run.output_dir)
                 return train(config)
 
-            patch.setattr(cells_module, "train", once)
+            patch.setattr(trials_module, "train", once)
             try:
                 run_study(study, folder / "out")
                 break
@@ -59,29 +59,29 @@ def done(tmp_path_factory):
 
 
 def records(out):
-    return [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
+    return [json.loads(path.read_text()) for path in sorted((out / "trials").glob("*.json"))]
 
 
-def test_no_cell_runs_twice_however_often_the_study_is_broken_off(done):
+def test_no_trial_runs_twice_however_often_the_study_is_broken_off(done):
     study, out, trained = done
     keys = json.loads((out / PLAN_FILE).read_text())["keys"]
     assert len(trained) == len(set(trained)) == len(keys)
     assert {record["key"] for record in records(out)} == set(keys)
-    assert [cell.key for cell in cells_in_order(study, out)] == keys
+    assert [trial.key for trial in trials_in_order(study, out)] == keys
 
 
 def test_a_finished_study_trains_nothing(done, monkeypatch):
     study, out, _ = done
-    monkeypatch.setattr(cells_module, "train", None)
+    monkeypatch.setattr(trials_module, "train", None)
     run_study(study, out)
 
 
 def test_records_hold_what_the_run_scored(done):
     study, out, _ = done
     found = [record for record in records(out) if record["kind"] == "finetune" and record["role"] != "rate"]
-    assert {record["arm"] for record in found} == {"none", "depth"}
+    assert {record["initialisation"] for record in found} == {"none", "depth"}
     for record in found:
-        stored = np.load(out / "cells" / f"{record['key']}.npz")
+        stored = np.load(out / "trials" / f"{record['key']}.npz")
         assert stored["confusion"].shape == (3, 11, 11)
         # Per image and added up, they give the score of the training's own evaluation.
         assert mean_iou(stored["confusion"].sum(0)) == pytest.approx(record["scores"]["mean_iou"], rel=1e-6)
@@ -98,10 +98,10 @@ def test_records_hold_what_the_run_scored(done):
 def test_the_best_rate_of_the_validation_images_is_taken(done):
     study, out, _ = done
     found = records(out)
-    for arm in ("none", "depth"):
-        choosing = [r for r in found if r["arm"] == arm and r.get("role") == "rate"]
+    for init in ("none", "depth"):
+        choosing = [r for r in found if r["initialisation"] == init and r.get("role") == "rate"]
         best = max(choosing, key=lambda record: (record["scores"]["mean_iou"], -record["lr"]))["lr"]
-        assert {r["lr"] for r in found if r["arm"] == arm and r.get("role") == "main"} == {best}
+        assert {r["lr"] for r in found if r["initialisation"] == init and r.get("role") == "main"} == {best}
 
 
 def test_weights_of_pretrainings_stay_and_those_of_fine_tunings_go(done):
@@ -111,23 +111,24 @@ def test_weights_of_pretrainings_stay_and_those_of_fine_tunings_go(done):
     assert not (out / "runs" / pretrained["key"] / "checkpoints").exists()
     DepthSegForDepthEstimation.from_pretrained(out / "runs" / pretrained["key"] / "model")
     for record in records(out):
-        starts = record.get("pretrain_key")
-        assert starts == (pretrained["key"] if record["kind"] == "finetune" and record["arm"] == "depth" else None)
+        assert record["parent_key"] == (
+            pretrained["key"] if record["kind"] == "finetune" and record["initialisation"] == "depth" else None
+        )
 
 
-def test_the_study_is_written_down_and_a_changed_one_counts_its_own_cells(done):
+def test_the_study_is_written_down_and_a_changed_one_counts_its_own_trials(done):
     study, out, _ = done
     assert (out / STUDY_FILE).is_file()
     before = set(json.loads((out / PLAN_FILE).read_text())["keys"])
-    other = tiny_study(out.parent, *SMALL, "finetune.schedule.steps=3", text=WITHOUT_THIRD_ARM)
-    keys = {cell.key for cell in cells_in_order(other, out)}
+    other = tiny_study(out.parent, *SMALL, "finetune.schedule.steps=3", text=WITHOUT_THIRD)
+    keys = {trial.key for trial in trials_in_order(other, out)}
     # The pre-training is the same; no rate of the changed runs is chosen yet.
     assert len(keys & before) == 1 and len(keys) == 1 + 4 + 2
 
 
 @pytest.mark.parametrize("when", ["after the last step", "while a model is measured"])
-def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, monkeypatch, when):
-    owner, name = (loop, "save_checkpoint") if when == "after the last step" else (cells_module, "examine")
+def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, monkeypatch, when):
+    owner, name = (loop, "save_checkpoint") if when == "after the last step" else (trials_module, "examine")
     action = getattr(owner, name)
 
     def then_terminate(*arguments):
@@ -137,7 +138,7 @@ def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, m
         return found
 
     monkeypatch.setattr(owner, name, then_terminate)
-    study = tiny_study(tmp_path, *SMALL, "rates.grid=[]", "arms={depth: null, deeper: null}")
+    study = tiny_study(tmp_path, *SMALL, "rates.grid=[]", "initialisations={depth: null, deeper: null}")
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit, match="which is finished; the same command resumes"):
         run_study(study, tmp_path / "out")
@@ -145,23 +146,25 @@ def test_a_request_to_stop_at_the_end_of_a_cell_ends_the_study_there(tmp_path, m
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_lost_weights_are_trained_again_for_the_cells_that_need_them_and_for_no_others(tmp_path, monkeypatch, caplog):
+def test_lost_weights_are_trained_again_for_the_trials_that_need_them_and_for_no_others(tmp_path, monkeypatch, caplog):
     study = tiny_study(tmp_path, *SMALL, "rates.grid=[]")
     out = tmp_path / "out"
     run_study(study, out)
-    before = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
-    (missing,) = [record for record in records(out) if record["kind"] == "finetune" and record["arm"] == "deeper"]
-    pretrained = {record["arm"]: record["key"] for record in records(out) if record["kind"] == "pretrain"}
+    before = {path.name: path.read_bytes() for path in (out / "trials").glob("*.json")}
+    (missing,) = [
+        record for record in records(out) if record["kind"] == "finetune" and record["initialisation"] == "deeper"
+    ]
+    pretrained = {record["initialisation"]: record["key"] for record in records(out) if record["kind"] == "pretrain"}
     # What a checkout with committed records has: no weights, and here one fine-tuning still to be run.
     shutil.rmtree(out / "runs")
-    (out / "cells" / f"{missing['key']}.json").unlink()
-    trained, train = [], cells_module.train
-    monkeypatch.setattr(cells_module, "train", lambda config: trained.append(config.run.output_dir) or train(config))
+    (out / "trials" / f"{missing['key']}.json").unlink()
+    trained, train = [], trials_module.train
+    monkeypatch.setattr(trials_module, "train", lambda config: trained.append(config.run.output_dir) or train(config))
     run_study(study, out)
     keys = [pretrained["depth"], pretrained["deeper"], missing["key"]]
     assert trained == [str(out / "runs" / key) for key in keys]
     assert "its scores differ" not in caplog.text
-    again = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
+    again = {path.name: path.read_bytes() for path in (out / "trials").glob("*.json")}
     assert json.loads(again.pop(f"{missing['key']}.json"))["scores"] == missing["scores"]
     assert again == {name: text for name, text in before.items() if name in again} and len(again) == len(before) - 1
     assert not (out / "runs" / pretrained["depth"] / "checkpoints").exists()
@@ -170,28 +173,28 @@ def test_lost_weights_are_trained_again_for_the_cells_that_need_them_and_for_no_
 def test_weights_that_come_out_differently_the_second_time_are_told(done, tmp_path, caplog):
     study, out, _ = done
     copy = shutil.copytree(out, tmp_path / "out")
-    (cell,) = [cell for cell in cells_in_order(study, copy) if cell.kind == "pretrain"]
-    record = json.loads((copy / "cells" / f"{cell.key}.json").read_text())
+    (trial,) = [trial for trial in trials_in_order(study, copy) if trial.kind == "pretrain"]
+    record = json.loads((copy / "trials" / f"{trial.key}.json").read_text())
     record["scores"]["abs_rel"] = 7.0
-    (copy / "cells" / f"{cell.key}.json").write_text(json.dumps(record))
+    (copy / "trials" / f"{trial.key}.json").write_text(json.dumps(record))
     shutil.rmtree(copy / "runs")
-    cells_module.repeat_pretraining(cell, copy)
-    assert f"Cell {cell.key} was trained again, and its scores differ: abs_rel was 7.0, is " in caplog.text
+    trials_module.repeat_pretraining(trial, copy)
+    assert f"Trial {trial.key} was trained again, and its scores differ: abs_rel was 7.0, is " in caplog.text
 
 
 def test_one_pretraining_seed_comes_after_another(tmp_path):
     study = tiny_study(tmp_path, "seeds.pretrain=2")
-    seeds = [cell.labels["pretrain_seed"] for cell in cells_in_order(study, tmp_path)]
+    seeds = [trial.labels["pretrain_seed"] for trial in trials_in_order(study, tmp_path)]
     assert seeds == sorted(seeds) and set(seeds) == {0, 1}
 
 
 def test_a_damaged_record_is_named(done, tmp_path):
     study, _, _ = done
-    first = next(iter(cells_in_order(study, tmp_path)))
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / f"{first.key}.json").write_text("{")
-    with pytest.raises(ValueError, match=rf"{first.key}\.json is damaged .* Remove it and run the study again"):
-        cells_module.run_cell(study, first, tmp_path)
+    first = next(trial for trial in trials_in_order(study, tmp_path) if trial.labels.get("role") == "rate")
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / f"{first.key}.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"{first.key}\.json cannot be read .* Remove it and run the study again"):
+        run_study(study, tmp_path)
 
 
 def test_a_test_image_is_predicted_once_for_counts_and_measures(tmp_path, monkeypatch):
@@ -206,13 +209,13 @@ def test_a_test_image_is_predicted_once_for_counts_and_measures(tmp_path, monkey
         "forward",
         lambda self, *args, **options: calls.append(1) or forward(self, *args, **options),
     )
-    cell = SimpleNamespace(config=config, labels={"role": "main"})
+    trial = SimpleNamespace(config=config, labels={"role": "main"})
     study = SimpleNamespace(block_length=2, measures=PREDICTION_MEASURES)
     result = SimpleNamespace(model_dir=tmp_path / "model")
-    found = cells_module.examine(study, cell, result, tmp_path / "cell.json")
+    found = trials_module.examine(study, trial, result, tmp_path / "trial.json")
     assert len(calls) == 3 and tuple(found["measures"]) == PREDICTION_MEASURES
     calls.clear()
     assert found["measures"] == json_scores(
         measure_model(*load_model(tmp_path / "model"), build_datasets(config.data)[1], PREDICTION_MEASURES)
     )
-    assert len(calls) == 3 and np.load(tmp_path / "cell.npz")["confusion"].shape == (3, 11, 11)
+    assert len(calls) == 3 and np.load(tmp_path / "trial.npz")["confusion"].shape == (3, 11, 11)

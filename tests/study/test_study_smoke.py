@@ -16,7 +16,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 MOMENTS = (3, 5, 2, 5, 4, 3, 4, 3, 5, 2)
-"""Cells that are begun before each kill; of the 39 cells, the last 16 are those that are reported."""
+"""Trials that are begun before each kill; of the 39 trials, the last 16 are those that are reported."""
 
 LIMIT = 1200
 """Seconds after which something hangs."""
@@ -24,7 +24,7 @@ LIMIT = 1200
 pytestmark = pytest.mark.heavy
 
 
-def start(name, out, world, log, *overrides):
+def launch(name, out, world, log, *overrides):
     """Begin or continue a study; what it says goes to the end of a file."""
     options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", *overrides]
     command = [Path(sys.executable).with_name("depthseg"), "study", name, "--scale", "smoke", "--output-dir", str(out)]
@@ -38,18 +38,18 @@ def finish(process, log, limit):
 
 
 def begun(log):
-    """Keys of the cells that were begun, in order."""
-    return re.findall(r"cell (\w+):", Path(log.name).read_text())
+    """Keys of the trials that were begun, in order."""
+    return re.findall(r"trial (\w+):", Path(log.name).read_text())
 
 
 def records(out):
     """File -> when and what was written."""
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (out / "cells").glob("*")}
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (out / "trials").glob("*")}
 
 
 def check_report(out, name):
     keys = json.loads((out / "plan.json").read_text())["keys"]
-    assert {path.stem for path in (out / "cells").glob("*.json")} == set(keys)
+    assert {path.stem for path in (out / "trials").glob("*.json")} == set(keys)
     report = (out / "report" / "report.md").read_text()
     assert report.startswith(f"# {name}\n") and "Scale: smoke." in report
     numbers = json.loads((out / "report" / "results.json").read_text())
@@ -58,30 +58,30 @@ def check_report(out, name):
     return keys
 
 
-def test_the_world_study_survives_ten_kills_without_repeating_a_finished_cell(tmp_path):
+def test_the_world_study_survives_ten_kills_without_repeating_a_finished_trial(tmp_path):
     out = tmp_path / "out"
     moment = random.Random(0)
     kept = {}
     with (tmp_path / "log.txt").open("a") as log:
-        for cells in MOMENTS:
-            target = len(begun(log)) + cells
-            process = start("world", out, tmp_path, log)
+        for trials in MOMENTS:
+            target = len(begun(log)) + trials
+            process = launch("world", out, tmp_path, log)
             while len(begun(log)) < target and process.poll() is None:
                 time.sleep(0.1)
-            time.sleep(moment.uniform(0, 2))  # in the middle of a cell, of its records, or of the next one
+            time.sleep(moment.uniform(0, 2))  # in the middle of a trial, of its records, or of the next one
             assert process.poll() is None, "The study ended before it could be killed ten times."
             process.send_signal(signal.SIGKILL)
             process.wait()
             now = records(out)
             assert {name: now.get(name) for name in kept} == kept
-            # Of a cell that was killed, a half-written file may lie there; what has a record stays as it is.
+            # A killed trial may leave a half-written file; what has a record stays as it is.
             kept = {name: file for name, file in now.items() if f"{Path(name).stem}.json" in now}
-        finish(start("world", out, tmp_path, log), log, LIMIT)
+        finish(launch("world", out, tmp_path, log), log, LIMIT)
         keys = check_report(out, "world")
         last = records(out)
         assert {name: last[name] for name in kept} == kept
         assert any(name.endswith(".npz") for name in kept)
-        # Each kill may cost the cell that was running, and no other.
+        # Each kill may cost the trial that was running, and no other.
         assert set(begun(log)) == set(keys)
         assert len(keys) <= len(begun(log)) <= len(keys) + len(MOMENTS)
 
@@ -94,5 +94,5 @@ def test_the_camvid_study(tmp_path):
     for name in ("camvid", "kitti_clip"):
         (tmp_path / "data" / name).symlink_to(Path(data) / name)
     with (tmp_path / "log.txt").open("a") as log:
-        finish(start("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
+        finish(launch("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
         check_report(tmp_path / "out", "camvid")

@@ -9,7 +9,7 @@ from depthseg.study.options import StudyOptions, load_study
 TEXT = """
 name: tiny
 summary: Does anything happen?
-arms:
+initialisations:
   none: {{title: random initialisation}}
   depth: {{pretrain: {{task: depth}}}}
   deeper: {{after: depth, pretrain: {{task: depth}}}}
@@ -21,12 +21,12 @@ architectures:
 modes:
   frozen: {{model: {{freeze_encoder: true}}}}
 benchmarks:
-  world: {{budgets: [2, 3], folds: {{test: {{data: {{val_split: test}}}}}}}}
+  world: {{num_labelled: [2, 3], folds: {{test: {{data: {{val_split: test}}}}}}}}
 seeds: {{pretrain: 1, finetune: 2}}
-rates: {{fixed: 0.001, grid: [0.001, 0.003], seeds: 1, budget: 2, data: {{data: {{val_split: val}}}}}}
+rates: {{fixed: 0.001, grid: [0.001, 0.003], seeds: 1, num_labelled: 2, data: {{data: {{val_split: val}}}}}}
 block_length: 2
 measures: [iou_by_depth]
-reference_arm: none
+reference: none
 pretrain: &run
   data:
     name: synthetic
@@ -42,7 +42,7 @@ finetune:
   <<: *run
   task: segmentation
 scales:
-  smaller: {{benchmarks: {{world: {{budgets: [2]}}}}, rates: {{grid: []}}}}
+  smaller: {{benchmarks: {{world: {{num_labelled: [2]}}}}, rates: {{grid: []}}}}
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
 from ..results import load_results
+from ..stored import trials_folder
 from .figures import write_figures
 from .markdown import to_markdown
 from .numbers import study_numbers
@@ -24,7 +25,7 @@ def write_report(out: str | Path) -> Path:
     """Write the report of a study, finished or not, from its records.
 
     Args:
-        out: Run directory of the study. The folder `report/` contains `report.md`, `figures/` with PNG and PDF, and
+        out: Output directory of the study. The folder `report/` contains `report.md`, `figures/` with PNG and PDF, and
             `results.json` with every number; `depthseg.study.report.html` makes a page of it.
 
     Returns:
@@ -32,21 +33,21 @@ def write_report(out: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: There is no `study.yaml`.
-        ValueError: A record cannot be read, or no cell is finished.
+        ValueError: A record cannot be read, or no trial is finished.
     """
     results = load_results(out)
     if not results.records:
         raise ValueError(
-            f"{Path(out) / 'cells'} contains no record of this study. Run the study first, then write its report."
+            f"{trials_folder(Path(out))} contains no record of this study. Run the study first, then write its report."
         )
     folder = Path(out) / FOLDER
     report = folder / "report.md"
     logger.info("writing report.md, results.json and figures of %d records to %s", len(results.records), folder)
     numbers = study_numbers(results)
     write_json(folder / "results.json", rounded(numbers))
-    pictures = write_figures(numbers, folder / "figures")
+    texts = write_figures(numbers, folder / "figures")
     with atomic_path(report) as temporary:
-        temporary.write_text(to_markdown(numbers, pictures), encoding="utf-8")
+        temporary.write_text(to_markdown(numbers, texts), encoding="utf-8")
     return report
 
 

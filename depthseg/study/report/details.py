@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..rates import select_rate
 from ..results import Setting, StudyResults
-from ..stored import CellRecord
+from ..statistics import select_rate
+from ..stored import TrialRecord, config_of
 
 Row = dict[str, Any]
 
@@ -18,37 +18,37 @@ NO_SCORES = ("step", "lr", "images", "images_without_depth", "images_without_flo
 NO_SCORES += ("min_depth", "max_depth")
 """Entries among the scores of a pre-training that describe the evaluation and are not scores."""
 
-BRING_A_DECODER = ("depth", "segmentation")
+TRANSFER_A_DECODER = ("depth", "segmentation")
 """Tasks whose decoder is transferred to a segmenter; the decoders of other tasks are not transferred."""
 
 
-def rates(results: StudyResults, arm: str, setting: Setting) -> Row | None:
-    """Learning-rate sensitivity of an arm, the chosen rate and the rates that its runs used."""
-    table = results.rate_table(arm, setting)
+def rates(results: StudyResults, init: str, setting: Setting) -> Row | None:
+    """Learning-rate sensitivity of an initialisation, the chosen rate and the rates that its runs used."""
+    table = results.rate_table(init, setting)
     if not table:
         return None
     choice = select_rate(table)
     return {
         "architecture": setting.architecture,
         "mode": setting.mode,
-        "budget": results.study["rates"]["budget"],
-        "arm": arm,
+        "num_labelled": results.study["rates"]["num_labelled"],
+        "initialisation": init,
         "scores": {f"{rate:g}": 100 * _mean(scores) for rate, scores in table.items()},
         "seeds": {f"{rate:g}": len(scores) for rate, scores in table.items()},
         "chosen": choice.rate,
         "at_edge": choice.at_edge,
         "sentence": choice.sentence,
-        "used": sorted({record["lr"] for parts in results.runs(arm, setting).values() for record in parts}),
-        "records": keys_of(record for parts in results.rate_records(arm, setting).values() for record in parts),
+        "used": sorted({record["lr"] for parts in results.runs(init, setting).values() for record in parts}),
+        "records": keys_of(record for parts in results.rate_records(init, setting).values() for record in parts),
     }
 
 
-def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+def per_class(results: StudyResults, init: str, setting: Setting) -> Row | None:
     """IoU of each class over all test images, mean over runs; None for a class without any pixel."""
-    found = results.arm_results(arm, setting)
+    found = results.initialisation_results(init, setting)
     if found is None:
         return None
-    records = results.used_records([arm], setting)
+    records = results.used_records([init], setting)
     counts = found.confusion.sum(2).reshape(-1, *found.confusion.shape[3:])
     right = np.diagonal(counts, axis1=1, axis2=2)
     union = counts.sum(1) + counts.sum(2) - right
@@ -56,12 +56,13 @@ def per_class(results: StudyResults, arm: str, setting: Setting) -> Row | None:
     for place, name in enumerate(records[0]["classes"]):
         shown = union[:, place] > 0
         iou[name] = 100 * float((right[shown, place] / union[shown, place]).mean()) if shown.any() else None
-    return {**asdict(setting), "arm": arm, "iou": iou, "records": keys_of(records)}
+    return {**asdict(setting), "initialisation": init, "iou": iou, "records": keys_of(records)}
 
 
-def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
+def measures(results: StudyResults, init: str, setting: Setting) -> Row | None:
     """Mean and spread of each measure over the records (runs and folds) that have a value."""
-    found = results.measures(arm, setting)
+    records = results.used_records([init], setting)
+    found = [record["measures"] for record in records]
     if not any(found):
         return None
     values = {}
@@ -74,42 +75,42 @@ def measures(results: StudyResults, arm: str, setting: Setting) -> Row | None:
         if len(groups) > 1:  # one record without any number does not make a group of its own
             groups.pop("", None)
         values[name] = {group: _summary(numbers) for group, numbers in groups.items()}
-    return {**asdict(setting), "arm": arm, "values": values, "records": keys_of(results.used_records([arm], setting))}
+    return {**asdict(setting), "initialisation": init, "values": values, "records": keys_of(records)}
 
 
-def curves(results: StudyResults, arm: str, setting: Setting) -> Row | None:
-    """Learning curve of an arm, at the steps that all of its runs evaluated."""
-    found = [{point["step"]: point["mean_iou"] for point in curve} for curve in results.curves(arm, setting)]
+def curves(results: StudyResults, init: str, setting: Setting) -> Row | None:
+    """Learning curve of an initialisation, at the steps that all of its runs evaluated."""
+    found = [{point["step"]: point["mean_iou"] for point in curve} for curve in results.curves(init, setting)]
     if not found:
         return None
     steps = sorted(set.intersection(*map(set, found)))
     heights = np.array([[100 * curve[step] for step in steps] for curve in found])
     return {
         **asdict(setting),
-        "arm": arm,
+        "initialisation": init,
         "steps": steps,
         "mean": heights.mean(0).tolist(),
         "lowest": heights.min(0).tolist(),
         "highest": heights.max(0).tolist(),
-        "records": keys_of(results.used_records([arm], setting)),
+        "records": keys_of(results.used_records([init], setting)),
     }
 
 
-def starts(results: StudyResults) -> list[Row]:
-    """The initialisation of each arm, from the record of its first pre-training."""
+def origins(results: StudyResults) -> list[Row]:
+    """The origin of the weights of each initialisation, from the record of its first pre-training."""
     found = []
-    for arm in results.arms:
-        row: Row = {"arm": arm, "start": results.start(arm), "after": results.arms[arm].get("after"), "records": []}
-        for record in results.pretraining(arm)[:1]:
-            config = record["config"]
+    for init, entry in results.initialisations.items():
+        row: Row = {"initialisation": init, "origin": results.origin(init), "after": entry.get("after"), "records": []}
+        for record in results.pretraining(init)[:1]:
+            config = config_of(record)
             row |= {
-                "task": config["task"],
-                "supervision": config["pretext"]["supervision"] if config["task"] == "depth" else None,
-                "data": config["data"]["name"] or config["data"]["video"],
-                "samples": config["data"]["train_options"].get("count"),
-                "steps": config["schedule"]["steps"],
-                "batch_size": config["optim"]["batch_size"],
-                "decoder": config["task"] in BRING_A_DECODER,
+                "task": config.task,
+                "supervision": config.pretext.supervision if config.task == "depth" else None,
+                "data": config.data.name or config.data.video,
+                "samples": config.data.train_options.get("count"),
+                "steps": config.schedule.steps,
+                "batch_size": config.optim.batch_size,
+                "decoder": config.task in TRANSFER_A_DECODER,
                 "records": [record["key"]],
             }
         found.append(row)
@@ -118,22 +119,16 @@ def starts(results: StudyResults) -> list[Row]:
 
 def finetuning(results: StudyResults) -> list[Row]:
     """Steps, batch size and image size of the reported fine-tunings, each combination once."""
-    found = []
-    for record in results.records:
-        if record["kind"] == "finetune" and record["role"] == "main":
-            config = record["config"]
-            row = {"steps": config["schedule"]["steps"], "batch_size": config["optim"]["batch_size"]}
-            row["size"] = list(config["data"]["size"])
-            if row not in found:
-                found.append(row)
-    return found
+    main = [record for record in results.records if record["kind"] == "finetune" and record["role"] == "main"]
+    used = dict.fromkeys((c.schedule.steps, c.optim.batch_size, *c.data.size) for c in map(config_of, main))
+    return [{"steps": steps, "batch_size": batch_size, "size": size} for steps, batch_size, *size in used]
 
 
 def pretraining(results: StudyResults) -> list[Row]:
-    """Scores and seconds of each pre-training cell."""
+    """Scores and seconds of each pre-training trial."""
     return [
         {
-            "arm": arm,
+            "initialisation": init,
             "pretrain_seed": record["pretrain_seed"],
             "scores": {
                 name: value
@@ -144,19 +139,19 @@ def pretraining(results: StudyResults) -> list[Row]:
             "seconds": record["seconds"],
             "records": [record["key"]],
         }
-        for arm in results.arms
-        for record in results.pretraining(arm)
+        for init in results.initialisations
+        for record in results.pretraining(init)
     ]
 
 
 def cost(results: StudyResults) -> Row:
-    """Cells and seconds by arm and kind, with hardware and versions."""
+    """Trials and seconds by initialisation and kind, with hardware and versions."""
     rows = []
-    for arm in results.arms:
-        row: Row = {"arm": arm}
+    for init in results.initialisations:
+        row: Row = {"initialisation": init}
         for kind in ("pretrain", "finetune"):
-            cells = [record for record in results.records if (record["arm"], record["kind"]) == (arm, kind)]
-            row[kind] = {"cells": len(cells), "seconds": sum(record["seconds"] for record in cells)}
+            trials = [r for r in results.records if (r["initialisation"], r["kind"]) == (init, kind)]
+            row[kind] = {"trials": len(trials), "seconds": sum(record["seconds"] for record in trials)}
         rows.append(row)
     contents = [record.content for record in results.records]
     # Of this study: pre-trainings may come from another one.
@@ -166,8 +161,8 @@ def cost(results: StudyResults) -> Row:
         for name, version in (content.get("versions") or {}).items():
             versions.setdefault(name, {})[str(version)] = None
     return {
-        "arms": rows,
-        "cells": len(contents),
+        "initialisations": rows,
+        "trials": len(contents),
         "seconds": sum(content["seconds"] for content in contents),
         "hardware": list(dict.fromkeys(filter(None, (content.get("hardware") for content in contents)))),
         "versions": {name: list(found) for name, found in versions.items()},
@@ -175,7 +170,7 @@ def cost(results: StudyResults) -> Row:
     }
 
 
-def keys_of(records: Iterable[CellRecord]) -> list[str]:
+def keys_of(records: Iterable[TrialRecord]) -> list[str]:
     """The keys of records."""
     return [record["key"] for record in records]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..results import Setting
-from .text import between, p_equals, plural, signed
+from ..statistics import plural
+from .text import between, p_equals, signed
 
 LEVEL = 0.05
 """A comparison with a Holm-adjusted p-value below this level is significant."""
@@ -21,11 +22,11 @@ def overview(numbers: Row) -> list[str]:
     if lacking:
         lines.append(
             f"The study is not finished: {plural(lacking, 'planned run')} {'is' if lacking == 1 else 'are'} missing. "
-            "Each comparison uses only the seeds that both arms have finished."
+            "Each comparison uses only the seeds that both initialisations have finished."
         )
     rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
     if not rows:
-        return [*lines, "No comparison is possible yet: no two arms have a finished run with the same seeds."]
+        return [*lines, "No two initialisations have a finished run with the same seeds yet: nothing is compared."]
     if any(row["p_adjusted"] is not None for row in rows):
         tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(
@@ -37,9 +38,9 @@ def overview(numbers: Row) -> list[str]:
         )
         if halves := [(row["interval"][1] - row["interval"][0]) / 2 for row in tested]:
             lines.append(
-                "A difference that is not significant does not show that the arms are equal: the half-widths of the "
-                f"intervals are {between((min(halves), max(halves)))} points. The notes below each table describe its "
-                "intervals and their conditions."
+                "A difference that is not significant does not show that the initialisations are equal: the "
+                f"half-widths of the intervals are {between((min(halves), max(halves)))} points. The notes below each "
+                "table describe its intervals and their conditions."
             )
     return lines
 
@@ -59,8 +60,13 @@ def rows_of(rows: Sequence[Row], setting: Row) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in setting.items())]
 
 
+def titles_of(numbers: Row) -> dict[str, str]:
+    """The title of each initialisation."""
+    return {init: entry["title"] for init, entry in numbers["initialisations"].items()}
+
+
 def verdict(row: Row) -> str:
-    """One of `better`, `worse`, `open` and `untested`, for arm a against arm b."""
+    """One of `better`, `worse`, `open` and `untested`, for a against b."""
     if row["p_adjusted"] is None:
         return "untested"
     if row["p_adjusted"] >= LEVEL:
@@ -68,8 +74,8 @@ def verdict(row: Row) -> str:
     return "better" if row["difference"] > 0 else "worse"
 
 
-def turned(row: Row) -> Row:
-    """The same comparison, arm b against arm a."""
+def swapped(row: Row) -> Row:
+    """The same comparison, b against a."""
     return row | {
         **{"a": row["b"], "b": row["a"], "difference": -row["difference"]},
         "interval": row["interval"] and [-bound for bound in reversed(row["interval"])],
@@ -80,12 +86,12 @@ def claim_rows(claim: Row, numbers: Row) -> list[Row]:
     """The comparisons that test a claim, in the direction of the claim, setting by setting."""
     wanted = (claim["better"], claim["than"])
     found = [row for row in numbers["comparisons"] if claim["mode"] in ("", row["mode"])]
-    found = [turned(row) if (row["b"], row["a"]) == wanted else row for row in found]
+    found = [swapped(row) if (row["b"], row["a"]) == wanted else row for row in found]
     return [row for row in found if (row["a"], row["b"]) == wanted]
 
 
 def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
-    title = _titles(numbers)
+    title = titles_of(numbers)
     beginnings = {
         "better": "Significantly better than {b}: ",
         "worse": "Significantly worse than {b}: ",
@@ -95,7 +101,7 @@ def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     for b in dict.fromkeys(row["b"] for row in rows):
         for kind, beginning in beginnings.items():
             chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
-            # One sentence for all arms with the same reason; only untested comparisons have a reason.
+            # One sentence for all initialisations with the same reason; only untested comparisons have a reason.
             for reason in dict.fromkeys(row["reason"] for row in chosen):
                 clauses = "; ".join(
                     f"{title[row['a']]} ({_evidence(row)})" for row in chosen if row["reason"] == reason
@@ -112,11 +118,11 @@ def _evidence(row: Row) -> str:
 
 
 def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> Iterator[str]:
-    title = _titles(numbers)
+    title = titles_of(numbers)
     fixed = {(row["a"], row["b"]): row for row in others}
     for row in rows:
         other = fixed.get((row["a"], row["b"]))
-        # If both arms chose the fixed rate, the runs are the same and only the seeds of other arms differ.
+        # If both chose the fixed rate, the runs are the same and only the seeds of other initialisations differ.
         if other and set(other["records"]) != set(row["records"]) and verdict(other) != verdict(row):
             yield (
                 f"{title[row['a']]} against {title[row['b']]} at the chosen learning rates: {_evidence(row)}; both at "
@@ -126,7 +132,3 @@ def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> 
 
 def _count_below(name: str, rows: Sequence[Row]) -> int:
     return sum(row[name] < LEVEL for row in rows)
-
-
-def _titles(numbers: Row) -> dict[str, str]:
-    return {arm: entry["title"] for arm, entry in numbers["arms"].items()}

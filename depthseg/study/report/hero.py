@@ -1,4 +1,4 @@
-"""The main figure: mean IoU of each arm over the number of labels, and its convergence speed."""
+"""The main figure: mean IoU of each initialisation over the number of labels, and its convergence speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from .findings import rows_of
-from .style import QUIET, Looks, panels, spread_apart, tidy
+from .style import QUIET, Styles, panels, spread_apart, tidy
 
 Row = Mapping[str, Any]
 
@@ -24,14 +24,14 @@ PANEL_OF = ("architecture", "mode", "benchmark")
 """Rows that are equal in these are in one panel."""
 
 
-def hero(numbers: Row, looks: Looks) -> Figure:
+def hero(numbers: Row, styles: Styles) -> Figure:
     """Label-efficiency curves, a panel for each architecture, mode and benchmark."""
     places = dict.fromkeys(tuple(entry[name] for name in PANEL_OF) for entry in numbers["settings"])
     groups = [rows_of(numbers["main"], dict(zip(PANEL_OF, place, strict=True))) for place in places]
     groups = [rows for rows in groups if rows]
     figure, frames = panels(len(groups), min(len(groups), 2), PANEL)
     for axes, rows in zip(frames, groups, strict=True):
-        _label_curves(axes, rows, numbers, looks)
+        _label_curves(axes, rows, numbers, styles)
     return figure
 
 
@@ -45,69 +45,70 @@ def what_whiskers_are(rows: Sequence[Row]) -> str:
     return "Bars are 95 % intervals; for open markers, which have no interval, they span the lowest to the highest run"
 
 
-def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, looks: Looks) -> None:
-    arms = [arm for arm in numbers["arms"] if any(row["arm"] == arm for row in rows)]
-    for place, arm in enumerate(arms):
-        own = [row for row in rows if row["arm"] == arm]
-        # Arms are shifted slightly, so that their bars do not overlap.
-        budgets = [row["budget"] * 1.025 ** (place - (len(arms) - 1) / 2) for row in own]
-        axes.plot(budgets, [row["mean_iou"] for row in own], **looks[arm])
-        for budget, row in zip(budgets, own, strict=True):
-            _bar(axes, (budget, budget), row["interval"] or row["spread"], looks[arm]["color"])
+def _label_curves(axes: Axes, rows: Sequence[Row], numbers: Row, styles: Styles) -> None:
+    inits = [init for init in numbers["initialisations"] if any(row["initialisation"] == init for row in rows)]
+    for place, init in enumerate(inits):
+        own = [row for row in rows if row["initialisation"] == init]
+        # Shifted slightly, so that bars do not overlap.
+        places = [row["num_labelled"] * 1.025 ** (place - (len(inits) - 1) / 2) for row in own]
+        axes.plot(places, [row["mean_iou"] for row in own], **styles[init])
+        for at, row in zip(places, own, strict=True):
+            _bar(axes, (at, at), row["interval"] or row["spread"], styles[init]["color"])
             if row["interval"] is None:
-                axes.plot(budget, row["mean_iou"], **looks[arm] | {"markerfacecolor": "white", "linestyle": ""})
-    budgets = sorted({row["budget"] for row in rows})
+                axes.plot(at, row["mean_iou"], **styles[init] | {"markerfacecolor": "white", "linestyle": ""})
+    labelled = sorted({row["num_labelled"] for row in rows})
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(budgets))
+    axes.xaxis.set_major_locator(FixedLocator(labelled))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(budgets, [str(budget) for budget in budgets])
-    if len(budgets) == 1:  # the names are next to the markers, in units of the axis
-        axes.set_xlim(budgets[0] / 1.5, budgets[0] * 1.15)
+    axes.set_xticks(labelled, list(map(str, labelled)))
+    if len(labelled) == 1:  # the names are next to the markers, in units of the axis
+        axes.set_xlim(labelled[0] / 1.5, labelled[0] * 1.15)
     axes.set_xlabel("labelled images")
     axes.set_ylabel("mean IoU, points")
     axes.set_title(", ".join(rows[0][name] for name in PANEL_OF), loc="left", fontweight="bold")
     tidy(axes)
-    timed = [row for row in rows if row["budget"] == budgets[-1] and row["steps_to_95"] is not None]
+    timed = [row for row in rows if row["num_labelled"] == labelled[-1] and row["steps_to_95"] is not None]
     if timed:
         low, high = axes.get_ylim()
         axes.set_ylim(high - (high - low) / (1 - INSET_SHARE), high)
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
-        _inset(axes, timed, looks)
-    _name_lines(axes, rows, arms, numbers, looks)
+        _inset(axes, timed, styles)
+    _name_lines(axes, rows, inits, numbers, styles)
 
 
-def _name_lines(axes: Axes, rows: Sequence[Row], arms: Sequence[str], numbers: Row, looks: Looks) -> None:
-    """The name of each arm at the right end of its line."""
-    ends = [max((row for row in rows if row["arm"] == arm), key=lambda row: row["budget"]) for arm in arms]
+def _name_lines(axes: Axes, rows: Sequence[Row], inits: Sequence[str], numbers: Row, styles: Styles) -> None:
+    """The name of each initialisation at the right end of its line."""
+    last = {row["initialisation"]: row for row in sorted(rows, key=lambda row: row["num_labelled"])}
+    ends = [last[init] for init in inits]
     low, high = axes.get_ylim()
     heights = spread_apart([row["mean_iou"] for row in ends], (high - low) / 22)
-    right = max(row["budget"] for row in rows) * 1.12
-    for arm, row, height in zip(arms, ends, heights, strict=True):
+    right = max(row["num_labelled"] for row in rows) * 1.12
+    for init, row, height in zip(inits, ends, heights, strict=True):
         axes.annotate(
-            numbers["arms"][arm]["title"],
-            (row["budget"] * 1.1, row["mean_iou"]),
+            numbers["initialisations"][init]["title"],
+            (row["num_labelled"] * 1.1, row["mean_iou"]),
             (right * 1.05, height),
-            color=looks[arm]["color"],
+            color=styles[init]["color"],
             fontsize=7.5,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": looks[arm]["color"], "linewidth": 0.5, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": styles[init]["color"], "linewidth": 0.5, "alpha": 0.6},
         )
 
 
-def _inset(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-    """Steps to 95 % of the final score, an arm below the other."""
+def _inset(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
+    """Steps to 95 % of the final score, an initialisation below the other."""
     inset = axes.inset_axes((0.1, 0.09, 0.86, INSET_SHARE - 0.15))
     for place, row in enumerate(rows):
-        _bar(inset, row["steps_spread"], (-place, -place), looks[row["arm"]]["color"])
-        inset.plot(row["steps_to_95"], -place, **looks[row["arm"]] | {"linestyle": ""})
+        _bar(inset, row["steps_spread"], (-place, -place), styles[row["initialisation"]]["color"])
+        inset.plot(row["steps_to_95"], -place, **styles[row["initialisation"]] | {"linestyle": ""})
     inset.set_ylim(-len(rows) + 0.4, 0.6)
     inset.set_xlim(left=0)
     tidy(inset)
     inset.set_yticks([])
     inset.spines["left"].set_visible(False)
     inset.tick_params(labelsize=6.5)
-    title = f"steps to 95 % of the final score, {rows[0]['budget']} labels"
+    title = f"steps to 95 % of the final score, {rows[0]['num_labelled']} labels"
     inset.set_title(title, fontsize=7, loc="left", color=QUIET)
     inset.patch.set_alpha(0)
 

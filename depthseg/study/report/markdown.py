@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..statistics import plural
 from . import tables as made
-from .figures import Picture
+from .figures import FigureText
 from .findings import findings, overview
 from .tables import Table, measure_groups, measure_of
-from .text import duration, plural
+from .text import duration
 
 Row = Mapping[str, Any]
 
@@ -25,21 +26,21 @@ HOW_TO_READ_SCORES = (
 )
 
 HOW_TO_READ_COMPARISONS = (
-    "95 % interval: the variance over seeds is pooled over all arms. Interval from two arms: only the seeds of these "
-    "two arms are used; with two pre-training seeds it is very wide. P(first better): the fraction of bootstrap "
+    "95 % interval: the variance over seeds is pooled over all initialisations. Interval from these two: only their "
+    "seeds are used; with two pre-training seeds it is very wide. P(first better): the fraction of bootstrap "
     "differences above 0, with the differences scaled to the 95 % interval. Intervals and P(first better) are not "
     "adjusted for the number of comparisons."
 )
 
 
-def to_markdown(numbers: Row, pictures: Mapping[str, Picture]) -> str:
-    """The whole report; figures are in `figures/`, records in `../cells/`.
+def to_markdown(numbers: Row, texts: Mapping[str, FigureText]) -> str:
+    """The whole report; figures are in `figures/`.
 
     Args:
         numbers: See `study_numbers`.
-        pictures: The figures, by name.
+        texts: The texts of the figures, by name.
     """
-    parts = [(title, found) for title, found in _sections(numbers, pictures) if found]
+    parts = [(title, found) for title, found in _sections(numbers, texts) if found]
     scale = f"Scale: {numbers['scale']}." if numbers["scale"] else ""
     contents = " · ".join(f"[{escape(title)}](#{anchor(title)})" for title, _ in parts)
     blocks = [f"# {escape(numbers['name'])}", *map(escape, filter(None, (numbers["summary"], scale))), contents]
@@ -58,24 +59,24 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[str, list[str]]]:
+def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[str, list[str]]]:
     """Title and blocks of each section; one without blocks is left out."""
 
     def drawn(name: str) -> Iterator[str]:
-        if name in pictures:
-            yield f"![{escape(pictures[name].alt)}](figures/{name}.png)"
-            yield f"{escape(pictures[name].caption)} ([PDF](figures/{name}.pdf))"
+        if name in texts:
+            yield f"![{escape(texts[name].alt)}](figures/{name}.png)"
+            yield f"{escape(texts[name].caption)} ([PDF](figures/{name}.pdf))"
 
     def shown(*tables: Table, before: str = "") -> Iterator[str]:
         filled = [table for table in tables if table.rows]
         yield from [before] if filled and before else []
         for table in filled:
-            yield from table_blocks(table, numbers["labels"])
+            yield from table_blocks(table, numbers["labels"], numbers["folder"])
 
     statements = [block for item in findings(numbers).items() for block in _list(*item)]
     claims = shown(made.claim_table(numbers))
     yield "Findings", [*map(escape, overview(numbers)), *drawn("hero"), *statements, *claims]
-    yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.start_table(numbers))]
+    yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.origin_table(numbers))]
     yield "Scores", [*shown(*made.score_tables(numbers), before=HOW_TO_READ_SCORES)]
     yield "Comparisons", [*shown(*made.comparison_tables(numbers), before=HOW_TO_READ_COMPARISONS)]
     yield "Learning curves", [*drawn("curves")]
@@ -87,8 +88,8 @@ def _sections(numbers: Row, pictures: Mapping[str, Picture]) -> Iterator[tuple[s
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]
     yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]
-    left_out = _list("Records that are not used", numbers["left_out"])
-    yield "Missing runs", [*left_out, *shown(made.missing_table(numbers))]
+    unused = _list("Records that are not used", numbers["unused"])
+    yield "Missing runs", [*unused, *shown(made.missing_table(numbers))]
 
 
 def _list(heading: str, items: Sequence[str]) -> list[str]:
@@ -108,7 +109,7 @@ def _setup(finetuning: Sequence[Row]) -> list[str]:
 
 
 def _cost(cost: Row) -> Iterator[str]:
-    yield f"{plural(cost['cells'], 'finished cell')}, {duration(cost['seconds'])} in total."
+    yield f"{plural(cost['trials'], 'finished trial')}, {duration(cost['seconds'])} in total."
     if cost["hardware"]:
         yield f"Hardware: {'; '.join(cost['hardware'])}."
     if cost["versions"]:
@@ -118,12 +119,13 @@ def _cost(cost: Row) -> Iterator[str]:
         yield f"Command: {cost['command']}"
 
 
-def table_blocks(table: Table, labels: Mapping[str, str]) -> Iterator[str]:
+def table_blocks(table: Table, labels: Mapping[str, str], folder: str) -> Iterator[str]:
     """Caption, table and notes.
 
     Args:
         table: The table. Rows with records have them in a last column, several folded up.
         labels: Record key -> its name.
+        folder: Folder of the records, beside that of the report.
     """
     linked = any(row.get("records") for row in table.rows)
     lines = [
@@ -132,13 +134,13 @@ def table_blocks(table: Table, labels: Mapping[str, str]) -> Iterator[str]:
     ]
     for row in table.rows:
         cells = [escape(column.text(row)) for column in table.columns]
-        lines.append([*cells, _links(row["records"], labels)] if linked else cells)
+        lines.append([*cells, _links(row["records"], labels, folder)] if linked else cells)
     yield f"**{escape(table.caption)}**"
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if table.notes:
         yield _points(table.notes)
 
 
-def _links(keys: Sequence[str], labels: Mapping[str, str]) -> str:
-    links = ", ".join(f"[{escape(labels[key])}](../cells/{key}.json)" for key in keys)
+def _links(keys: Sequence[str], labels: Mapping[str, str], folder: str) -> str:
+    links = ", ".join(f"[{escape(labels[key])}](../{folder}/{key}.json)" for key in keys)
     return f"<details><summary>{len(keys)} records</summary>{links}</details>" if len(keys) > 1 else links

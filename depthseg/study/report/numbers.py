@@ -1,6 +1,6 @@
 """The numbers of a report, computed once for `results.json`, tables and figures.
 
-Scores are in points (0 to 100), rates and steps in their own units. `records` are keys of cells. Every field of
+Scores are in points (0 to 100), rates and steps in their own units. `records` are keys of trials. Every field of
 `Summary`, `Convergence` and `Comparison` is a number of a row; `tables` has the columns that show it.
 """
 
@@ -11,11 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..comparison import compare, summarise
-from ..convergence import summarise_curves
 from ..results import Setting, StudyResults
-from ..statistics import ArmResults, holm
-from ..stored import CellRecord, Run
-from .details import cost, curves, finetuning, keys_of, measures, per_class, pretraining, rates, starts
+from ..statistics import InitialisationResults, holm, summarise_curves
+from ..stored import Run, TrialRecord, trials_folder
+from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
 
 Row = dict[str, Any]
 
@@ -28,8 +27,8 @@ def study_numbers(results: StudyResults) -> Row:
     """All numbers of a report, as plain JSON types."""
     study = results.study
     fixed_rate = study["rates"].get("fixed")
-    arms = [(arm, setting) for setting in results.settings for arm in results.arms]
-    # A rate is chosen once for all benchmarks and budgets.
+    places = [(init, setting) for setting in results.settings for init in results.initialisations]
+    # A rate is chosen once for all benchmarks and numbers of labelled images.
     first = {(setting.architecture, setting.mode): setting for setting in reversed(results.settings)}
     fixed_differs = any(
         record["kind"] == "finetune" and record["role"] == "main" and record["lr"] != fixed_rate
@@ -39,57 +38,58 @@ def study_numbers(results: StudyResults) -> Row:
         "name": study["name"],
         "summary": study.get("summary", ""),
         "scale": study.get("scale", ""),
-        "reference_arm": study["reference_arm"],
-        "arms": {
-            arm: {"title": str(options.get("title") or arm), "start": results.start(arm)}
-            for arm, options in results.arms.items()
+        "reference": study["reference"],
+        "initialisations": {
+            init: {"title": str(options.get("title") or init), "origin": results.origin(init)}
+            for init, options in results.initialisations.items()
         },
         "settings": [asdict(setting) for setting in results.settings],
         "planned_runs": len(results.planned_runs),
         "missing": list(_missing(results)),
-        "left_out": list(results.strangers),
-        "main": _found(arm_row(results, *place) for place in arms),
-        "fixed": _found(arm_row(results, *place, "fixed") for place in arms) if fixed_differs else [],
+        "unused": list(results.unused),
+        "main": _found(initialisation_row(results, *place) for place in places),
+        "fixed": _found(initialisation_row(results, *place, "fixed") for place in places) if fixed_differs else [],
         "baselines": _found(_baselines(results, setting) for setting in results.settings),
         "comparisons": comparisons(results, "main"),
         "comparisons_fixed": comparisons(results, "fixed") if fixed_differs else [],
         "claims": study.get("claims") or [],
         "fixed_rate": fixed_rate,
-        "rates": _found(rates(results, *place) for place in arms if place[1] in first.values()),
-        "per_class": _found(per_class(results, *place) for place in arms),
-        "measures": _found(measures(results, *place) for place in arms),
-        "curves": _found(curves(results, *place) for place in arms),
-        "starts": starts(results),
+        "rates": _found(rates(results, *place) for place in places if place[1] in first.values()),
+        "per_class": _found(per_class(results, *place) for place in places),
+        "measures": _found(measures(results, *place) for place in places),
+        "curves": _found(curves(results, *place) for place in places),
+        "origins": origins(results),
         "finetuning": finetuning(results),
         "pretraining": pretraining(results),
         "cost": cost(results),
+        "folder": trials_folder(results.out).name,
         "labels": {record["key"]: record_label(results, record) for record in results.records},
     }
 
 
-def record_label(results: StudyResults, record: CellRecord) -> str:
-    """Short name of a record, such as "scratch 0.2"."""
+def record_label(results: StudyResults, record: TrialRecord) -> str:
+    """Short name of a record, such as "none 0.2"."""
     if record["kind"] == "pretrain":
-        return f"{record['arm']} {record['pretrain_seed']}"
-    label = f"{record['arm']} {record['pretrain_seed']}.{record['finetune_seed']}"
+        return f"{record['initialisation']} {record['pretrain_seed']}"
+    label = f"{record['initialisation']} {record['pretrain_seed']}.{record['finetune_seed']}"
     if record["role"] == "rate":
         return f"{label} lr {record['lr']:g}"
     several = len(results.study["benchmarks"][record["benchmark"]]["folds"]) > 1
     return f"{label} {record['fold']}" if several else label
 
 
-def arm_row(results: StudyResults, arm: str, setting: Setting, role: str = "main") -> Row | None:
-    """Mean IoU and convergence of an arm; None if no run is finished."""
-    runs = results.used_runs([arm], setting, role)
-    found = results.arm_results(arm, setting, role, runs)
+def initialisation_row(results: StudyResults, init: str, setting: Setting, role: str = "main") -> Row | None:
+    """Mean IoU and convergence of an initialisation; None if no run is finished."""
+    runs = results.used_runs([init], setting, role)
+    found = results.initialisation_results(init, setting, role, runs)
     if found is None:
         return None
-    records = results.used_records([arm], setting, role)
+    records = results.used_records([init], setting, role)
     return {
         **asdict(setting),
-        "arm": arm,
-        **asdict(summarise(found, _conditions(results, setting, role), _alike(results, runs, setting, role))),
-        **asdict(summarise_curves(results.curves(arm, setting, role))),
+        "initialisation": init,
+        **asdict(summarise(found, _conditions(results, setting, role), _pooled(results, runs, setting, role))),
+        **asdict(summarise_curves(results.curves(init, setting, role))),
         "rates": sorted({record["lr"] for record in records}),
         "runs": len(runs),
         "records": keys_of(records),
@@ -107,11 +107,11 @@ def comparisons(results: StudyResults, role: str) -> list[Row]:
 
 def pairs(results: StudyResults) -> list[tuple[str, str]]:
     """The pairs (a, b) that are compared, each once: those with the reference, listed ones and those of claims."""
-    reference = results.study["reference_arm"]
+    reference = results.study["reference"]
     listed = [tuple(pair) for pair in results.study.get("comparisons") or []]
     claimed = [(claim["better"], claim["than"]) for claim in results.study.get("claims") or []]
     found: dict[frozenset[str], tuple[str, str]] = {}
-    for pair in (*((arm, reference) for arm in results.arms if arm != reference), *listed, *claimed):
+    for pair in (*((init, reference) for init in results.initialisations if init != reference), *listed, *claimed):
         found.setdefault(frozenset(pair), pair)
     return list(found.values())
 
@@ -120,39 +120,40 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
     runs = results.used_runs([a, b], setting, role)
     if not runs:
         return None
-    first, second = (results.arm_results(arm, setting, role, runs) for arm in (a, b))
+    first, second = (results.initialisation_results(init, setting, role, runs) for init in (a, b))
     found = compare(
         first,
         second,
         paired_seeds=len({outer for outer, _ in runs}) >= LEAST_PAIRS,
-        alike=_alike(results, runs, setting, role),
+        pooled=_pooled(results, runs, setting, role),
         conditions=_conditions(results, setting, role),
     )
     records = results.used_records([a, b], setting, role)
     return {**asdict(setting), "a": a, "b": b, **asdict(found), "runs": len(runs), "records": keys_of(records)}
 
 
-def _alike(results: StudyResults, runs: Sequence[Run], setting: Setting, role: str) -> list[ArmResults]:
-    """Every arm that has finished these runs; none if the pre-training seeds differ in their fine-tuning seeds."""
+def _pooled(results: StudyResults, runs: Sequence[Run], setting: Setting, role: str) -> list[InitialisationResults]:
+    """All that have finished these runs; none if the pre-training seeds differ in their fine-tuning seeds."""
     outer, inner = ({run[place] for run in runs} for place in (0, 1))
     if len(runs) != len(outer) * len(inner):
         return []
-    arms = [arm for arm in results.arms if set(runs) <= set(results.runs(arm, setting, role))]
-    return [results.arm_results(arm, setting, role, runs) for arm in arms]
+    inits = [init for init in results.initialisations if set(runs) <= set(results.runs(init, setting, role))]
+    return [results.initialisation_results(init, setting, role, runs) for init in inits]
 
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
     chosen = role == "main" and results.study["rates"]["grid"]
     return [
-        f"{setting.budget} labelled images (a new sample for each fine-tuning seed, the same for all arms)",
-        "the chosen learning rates" if chosen else "one fixed learning rate for all arms",
+        f"{setting.num_labelled} labelled images (a new sample for each fine-tuning seed, the same for all "
+        "initialisations)",
+        "the chosen learning rates" if chosen else "one fixed learning rate for all initialisations",
         "these data, this network and this number of steps",
     ]
 
 
 def _baselines(results: StudyResults, setting: Setting) -> Row | None:
-    """Mean over the runs of the most complete arm: a baseline depends only on the labels, not on the arm."""
-    runs = max((results.runs(arm, setting) for arm in results.arms), key=len)
+    """Mean over the runs of the most complete initialisation: a baseline depends only on the labels."""
+    runs = max((results.runs(init, setting) for init in results.initialisations), key=len)
     records = [record for parts in runs.values() for record in parts if record["baselines"]]
     if not records:
         return None
@@ -164,16 +165,16 @@ def _baselines(results: StudyResults, setting: Setting) -> Row | None:
 
 
 def _missing(results: StudyResults) -> Iterator[Row]:
-    for arm in results.arms:
-        done = {record["pretrain_seed"] for record in results.pretraining(arm)}
+    for init in results.initialisations:
+        done = {record["pretrain_seed"] for record in results.pretraining(init)}
         runs = [str(seed) for seed in range(results.study["seeds"]["pretrain"]) if seed not in done]
-        if runs and results.start(arm) == "seeds":
-            yield {"arm": arm, "role": "pretraining", "runs": runs}
+        if runs and results.origin(init) == "seeds":
+            yield {"initialisation": init, "role": "pretraining", "runs": runs}
     for setting in results.settings:
-        for arm in results.arms:
+        for init in results.initialisations:
             for role in ("main", "fixed"):
-                if runs := [f"{outer}.{inner}" for outer, inner in results.missing(arm, setting, role)]:
-                    yield {"arm": arm, **asdict(setting), "role": role, "runs": runs}
+                if runs := [f"{outer}.{inner}" for outer, inner in results.missing(init, setting, role)]:
+                    yield {"initialisation": init, **asdict(setting), "role": role, "runs": runs}
 
 
 def _found(rows: Iterator[Row | None]) -> list[Row]:

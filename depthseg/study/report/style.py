@@ -34,21 +34,21 @@ SETTINGS = {
 }
 
 
-Looks = Mapping[str, dict[str, Any]]
-"""Arm -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
+Styles = Mapping[str, dict[str, Any]]
+"""Initialisation -> keywords of `Axes.plot`: its colour, marker and line style, the same in all figures."""
 
 
-def looks_of(arms: Iterable[str]) -> Looks:
-    """The looks of arms, given in the order of display."""
+def styles_of(inits: Iterable[str]) -> Styles:
+    """The styles of initialisations, given in the order of display."""
     return {
-        arm: {
+        init: {
             "color": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
             "markersize": 4,
             "linewidth": 1.4,
         }
-        for place, arm in enumerate(arms)
+        for place, init in enumerate(inits)
     }
 
 
@@ -74,9 +74,7 @@ def spread_apart(heights: Sequence[float], distance: float) -> list[float]:
     return placed
 
 
-def panels(
-    count: int, columns: int, size: tuple[float, float], below: float = 0.0, **options: Any
-) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, size: tuple[float, float], below: float = 0.0) -> tuple[Figure, list[Axes]]:
     """A figure of empty panels, row by row.
 
     Args:
@@ -84,12 +82,11 @@ def panels(
         columns: Panels of a row.
         size: Width and height of a panel in inches.
         below: Height of what is below them in inches.
-        options: Of `Figure.subplots`.
     """
     lines = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * lines + below), layout="constrained")
     FigureCanvasAgg(figure)
-    frames = figure.subplots(lines, columns, squeeze=False, **options).ravel()
+    frames = figure.subplots(lines, columns, squeeze=False).ravel()
     for frame in frames[count:]:
         frame.set_visible(False)
     return figure, list(frames[:count])

@@ -5,27 +5,29 @@ A number that a row of `study_numbers` has is shown by one more `Column`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ...engine.analysis import MEASURES, Measure
 from ..results import Setting
-from .findings import claim_rows, rows_of, verdict
+from .findings import claim_rows, rows_of, titles_of, verdict
 from .text import NOTHING, between, duration, number, p_value, rates, signed, whole
 
 Row = Mapping[str, Any]
 
-PLACE = ("architecture", "mode", "benchmark", "budget")
+PLACE = {"architecture": "Architecture", "mode": "Mode", "benchmark": "Benchmark", "num_labelled": "Labels"}
+"""Parts of a setting and the titles of their columns."""
+
 VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
-STARTS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
+ORIGINS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
 
 DECODER_NOTES = (
     "A decoder is transferred if the mode has one of the same architecture; otherwise it is initialised randomly, as "
     "is the last layer.",
-    "The decoder is transferred in some arms and not in others: a difference between such arms includes the effect of "
-    "the decoder.",
+    "The decoder is transferred in some initialisations and not in others: a difference between such initialisations "
+    "includes the effect of the decoder.",
 )
 
 
@@ -85,7 +87,7 @@ SCORE_COLUMNS = (
 COMPARISON_COLUMNS = (
     Column("Difference", "difference", signed),
     Column("95 % interval", "interval", between),
-    Column("Interval from two arms", "interval_alone", between),
+    Column("Interval from these two", "interval_alone", between),
     Column("p", "p_value", p_value),
     Column("Adjusted p", "p_adjusted", p_value),
     Column("P(first better)", "probability_a_beats_b", partial(number, digits=2)),
@@ -99,7 +101,7 @@ CLAIM_COLUMNS = (
     Column("Adjusted p", "p_adjusted", p_value),
 )
 
-START_COLUMNS = (
+TASK_COLUMNS = (
     Column("Task", "task", str, words=True),
     Column("Data and supervision", "source", str, words=True),
 )
@@ -121,24 +123,23 @@ BOTH_RATES_COLUMNS = (
 )
 
 COST_COLUMNS = (
-    Column("Pre-training cells", ("pretrain", "cells"), whole),
+    Column("Pre-training trials", ("pretrain", "trials"), whole),
     Column("Pre-training time", ("pretrain", "seconds"), duration),
-    Column("Fine-tuning cells", ("finetune", "cells"), whole),
+    Column("Fine-tuning trials", ("finetune", "trials"), whole),
     Column("Fine-tuning time", ("finetune", "seconds"), duration),
 )
 
 MISSING_COLUMNS = (
-    *(Column(name.capitalize(), name, str, words=True) for name in PLACE[:3]),
-    Column("Labels", "budget", str, words=True),
+    *(Column(title, name, str, words=True) for name, title in PLACE.items()),
     Column("Kind", "role", str, words=True),
     Column("Missing", "runs", ", ".join, words=True),
 )
 
 
-def arm_column(numbers: Row, title: str = "Arm", key: str = "arm") -> Column:
-    """The title of an arm."""
-    titles = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
-    return Column(title, key, lambda arm: titles.get(arm, arm or NOTHING), words=True)
+def title_column(numbers: Row, title: str = "Initialisation", key: str = "initialisation") -> Column:
+    """The title of an initialisation."""
+    titles = titles_of(numbers)
+    return Column(title, key, lambda init: titles.get(init, init or NOTHING), words=True)
 
 
 def runs_column(numbers: Row, title: str) -> Column:
@@ -146,17 +147,17 @@ def runs_column(numbers: Row, title: str) -> Column:
     return Column(title, "runs", lambda runs: f"{runs} of {numbers['planned_runs']}")
 
 
-def place_columns(numbers: Row, names: Sequence[str] = PLACE, *, arm: bool = True) -> tuple[Column, ...]:
-    """The parts of a setting that vary in this study, and the arm."""
+def place_columns(numbers: Row, names: Iterable[str] = PLACE, *, named: bool = True) -> tuple[Column, ...]:
+    """The parts of a setting that vary in this study, and the title of the initialisation if `named`."""
     varying = [name for name in names if len({setting[name] for setting in numbers["settings"]}) > 1]
-    columns = [Column("Labels" if name == "budget" else name.capitalize(), name, str, words=True) for name in varying]
-    return (*columns, arm_column(numbers)) if arm else tuple(columns)
+    columns = [Column(PLACE[name], name, str, words=True) for name in varying]
+    return (*columns, title_column(numbers)) if named else tuple(columns)
 
 
-def caption(numbers: Row, text: str, names: Sequence[str] = PLACE) -> str:
+def caption(numbers: Row, text: str, names: Iterable[str] = PLACE) -> str:
     """A caption with the parts of the setting that do not vary."""
     constant = [name for name in names if len({setting[name] for setting in numbers["settings"]}) == 1]
-    values = [f"{numbers['settings'][0][name]}{' labels' if name == 'budget' else ''}" for name in constant]
+    values = [f"{numbers['settings'][0][name]}{' labels' if name == 'num_labelled' else ''}" for name in constant]
     return f"{text} ({', '.join(values)})." if values else f"{text}."
 
 
@@ -164,7 +165,7 @@ def claim_table(numbers: Row) -> Table:
     """Published findings and the result of this study."""
     return Table(
         caption(numbers, "Published findings, tested in this study"),
-        (Column("Finding", "text", str, words=True), *place_columns(numbers, arm=False), *CLAIM_COLUMNS),
+        (Column("Finding", "text", str, words=True), *place_columns(numbers, named=False), *CLAIM_COLUMNS),
         [
             row | {"text": claim["text"], "verdict": verdict(row)}
             for claim in numbers["claims"]
@@ -179,19 +180,19 @@ def claim_table(numbers: Row) -> Table:
     )
 
 
-def start_table(numbers: Row) -> Table:
-    """The initialisation of each arm; nothing before the first pre-training."""
-    transferred = {row["decoder"] for row in numbers["starts"] if "decoder" in row}
+def origin_table(numbers: Row) -> Table:
+    """The origin of the weights of each initialisation; nothing before the first pre-training."""
+    transferred = {row["decoder"] for row in numbers["origins"] if "decoder" in row}
     return Table(
-        "Initialisation of each arm before fine-tuning.",
-        (arm_column(numbers), *START_COLUMNS, arm_column(numbers, "After", "after"), *DECODER_COLUMNS),
+        "Origin of the weights of each initialisation.",
+        (title_column(numbers), *TASK_COLUMNS, title_column(numbers, "After", "after"), *DECODER_COLUMNS),
         [
             row
             | {
-                "task": row.get("task") or STARTS[row["start"]],
+                "task": row.get("task") or ORIGINS[row["origin"]],
                 "source": ", ".join(filter(None, (row.get("data"), row.get("supervision")))) or NOTHING,
             }
-            for row in numbers["starts"]
+            for row in numbers["origins"]
             if transferred
         ],
         DECODER_NOTES if len(transferred) > 1 else DECODER_NOTES[:1],
@@ -199,12 +200,12 @@ def start_table(numbers: Row) -> Table:
 
 
 def score_tables(numbers: Row) -> Iterator[Table]:
-    """Mean IoU of the arms at their chosen rates, and of the baselines, a table for each setting."""
-    columns = (arm_column(numbers), *SCORE_COLUMNS, runs_column(numbers, "Runs"))
+    """Mean IoU of the initialisations at their chosen rates, and of the baselines, a table for each setting."""
+    columns = (title_column(numbers), *SCORE_COLUMNS, runs_column(numbers, "Runs"))
     for setting in numbers["settings"]:
         if found := rows_of(numbers["main"], setting):
             baselines = [
-                {"arm": f"Baseline: {name.replace('_', ' ')}", "mean_iou": score, "records": row["records"]}
+                {"initialisation": f"Baseline: {name.replace('_', ' ')}", "mean_iou": score, "records": row["records"]}
                 for row in rows_of(numbers["baselines"], setting)
                 for name, score in row["mean_iou"].items()
             ]
@@ -214,22 +215,22 @@ def score_tables(numbers: Row) -> Iterator[Table]:
 
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
     """Comparisons at the chosen rates or at the fixed rate (`comparisons_fixed`), a table for each setting."""
-    arms = arm_column(numbers, "First arm", "a"), arm_column(numbers, "Second arm", "b")
-    columns = (*arms, *COMPARISON_COLUMNS, runs_column(numbers, "Runs per arm"))
+    pair = title_column(numbers, "First", "a"), title_column(numbers, "Second", "b")
+    columns = (*pair, *COMPARISON_COLUMNS, runs_column(numbers, "Runs per initialisation"))
     tested = sum(row["p_value"] is not None for row in numbers[rows])
     family = [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
     for setting in numbers["settings"]:
         found = rows_of(numbers[rows], setting)
-        text = f"{Setting(**setting)}: difference of mean IoU in points, first arm minus second."
+        text = f"{Setting(**setting)}: difference of mean IoU in points, first initialisation minus second."
         yield Table(text, columns, found, [*family, *_interval_notes(found, numbers)])
 
 
 def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
     """Why intervals are absent, and their conditions; with the names of the rows if these differ."""
-    title = {arm: entry["title"] for arm, entry in numbers["arms"].items()}
+    title = titles_of(numbers)
     who: dict[str, list[str]] = {}
     for row in rows:
-        names = [title[row[key]] for key in ("arm", "a", "b") if key in row]
+        names = [title[row[key]] for key in ("initialisation", "a", "b") if key in row]
         who.setdefault(row["conditional_on"], []).append(" \N{MINUS SIGN} ".join(names))
     return [
         *dict.fromkeys(row["reason"] for row in rows if row["reason"]),
@@ -239,12 +240,13 @@ def _interval_notes(rows: Sequence[Row], numbers: Row) -> list[str]:
 
 def rate_table(numbers: Row) -> Table:
     """Learning-rate sensitivity and the chosen rate."""
-    rows, names = numbers["rates"], PLACE[:2]
+    rows, names = numbers["rates"], ("architecture", "mode")
     grid = sorted({rate for row in rows for rate in row["scores"]}, key=float)
-    budgets, seeds = {row["budget"] for row in rows}, {count for row in rows for count in row["seeds"].values()}
+    labelled = ", ".join(map(str, {row["num_labelled"] for row in rows}))
+    seeds = {count for row in rows for count in row["seeds"].values()}
     text = "Mean IoU in points on validation images for each learning rate, with "
     return Table(
-        caption(numbers, f"{text}{', '.join(map(str, budgets))} labels", names),
+        caption(numbers, f"{text}{labelled} labels", names),
         (
             *place_columns(numbers, names),
             *(Column(rate, ("scores", rate)) for rate in grid),
@@ -263,7 +265,7 @@ def rate_table(numbers: Row) -> Table:
 
 def _rate_notes(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     for row in rows:
-        where = f"{numbers['arms'][row['arm']]['title']}, {row['architecture']}, {row['mode']}"
+        where = f"{numbers['initialisations'][row['initialisation']]['title']}, {row['architecture']}, {row['mode']}"
         if row["at_edge"]:
             yield f"{where}: {row['sentence']}"
         if row["used"] and row["used"] != [row["chosen"]]:
@@ -274,7 +276,7 @@ def fixed_rate_table(numbers: Row) -> Table:
     """Scores at the chosen rate and at the fixed rate, side by side."""
 
     def place(row: Row) -> list[Any]:
-        return [row[name] for name in (*PLACE, "arm")]
+        return [row[name] for name in (*PLACE, "initialisation")]
 
     return Table(
         caption(numbers, "Mean IoU in points on the test images, at the chosen and at the fixed learning rate"),
@@ -312,7 +314,7 @@ def measure_groups(numbers: Row) -> dict[str, list[str]]:
 
 
 def measure_table(numbers: Row, name: str, groups: Sequence[str]) -> Table:
-    """One measure: arms x groups."""
+    """One measure: initialisations x groups."""
     measure = measure_of(name)
 
     def mean(value: float) -> str:
@@ -332,13 +334,13 @@ def measure_table(numbers: Row, name: str, groups: Sequence[str]) -> Table:
 
 
 def pretraining_table(numbers: Row) -> Table:
-    """Scores and time of each pre-training cell."""
+    """Scores and time of each pre-training trial."""
     rows = numbers["pretraining"]
     names = dict.fromkeys(name for row in rows for name in row["scores"])
     return Table(
         "Pre-training: scores on the pre-training task, and time.",
         (
-            arm_column(numbers),
+            title_column(numbers),
             Column("Depth alignment", "alignment", lambda text: text or NOTHING, words=True),
             Column("Seed", "pretrain_seed", whole),
             *(Column(name, ("scores", name), partial(number, digits=4)) for name in names),
@@ -349,12 +351,12 @@ def pretraining_table(numbers: Row) -> Table:
 
 
 def cost_table(numbers: Row) -> Table:
-    """Cells and time by arm."""
-    text = "Finished cells and their time; fine-tuning includes the runs of the learning-rate selection."
-    return Table(text, (arm_column(numbers), *COST_COLUMNS), numbers["cost"]["arms"])
+    """Trials and time by initialisation."""
+    text = "Finished trials and their time; fine-tuning includes the runs of the learning-rate selection."
+    return Table(text, (title_column(numbers), *COST_COLUMNS), numbers["cost"]["initialisations"])
 
 
 def missing_table(numbers: Row) -> Table:
     """Planned runs without a record."""
     text = "Planned runs without a record (pre-training seed, or pre-training seed.fine-tuning seed)."
-    return Table(text, (arm_column(numbers), *MISSING_COLUMNS), numbers["missing"])
+    return Table(text, (title_column(numbers), *MISSING_COLUMNS), numbers["missing"])

@@ -51,8 +51,3 @@ def duration(seconds: float) -> str:
     if total >= 3600:
         return f"{total // 3600} h {total % 3600 // 60} min"
     return f"{total // 60} min {total % 60} s" if total >= 60 else f"{seconds:.1f} s"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

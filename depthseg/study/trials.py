@@ -1,0 +1,149 @@
+"""Running one trial of a study, and the record that it writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import time
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+
+from ..data.subsets import few_shot_subset
+from ..engine.analysis import measure_model
+from ..engine.atomic import atomic_path
+from ..engine.build import build_datasets
+from ..engine.config import RunConfig
+from ..engine.evaluation import class_meter, evaluate_images, json_scores
+from ..engine.options import DataOptions
+from ..engine.predict import load_model
+from ..engine.records import METRICS_FILE, read_lines, write_json
+from ..engine.run import RunResult, train
+from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
+from ..metrics.blocks import blocks_of
+from .options import FULL_SCALE
+from .stored import RUNS, read_record, record_path, weights_path
+
+if TYPE_CHECKING:
+    from .matrix import Trial
+    from .options import StudyOptions
+
+logger = logging.getLogger(__name__)
+
+BASELINES = {"majority_class": MajorityClass, "position_prior": PositionPrior}
+CURVE = ("step", "mean_iou", "train_loss")
+
+
+def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
+    """Run a trial; an interrupted one resumes from its last checkpoint.
+
+    The record is written last, so a trial with a record is complete. Files that are no longer needed are then removed:
+    the checkpoints of a pre-training, the whole run directory of a fine-tuning.
+
+    Args:
+        study: The study.
+        trial: The trial; the trial that it is initialised from has ended.
+        out: Directory of the study.
+
+    Raises:
+        SystemExit: Training was asked to stop; a checkpoint was saved.
+    """
+    path = record_path(out, trial.key)
+    start = time.perf_counter()
+    run_dir = out / RUNS / trial.key
+    result = train(located(trial, out))
+    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
+    curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
+    record |= {"scores": result.scores, "curve": curve}
+    if trial.kind == "finetune" and trial.labels["role"] != "rate":
+        record |= examine(study, trial, result, path)
+    record |= {
+        "config": trial.config.to_dict(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "hardware": hardware(),
+        "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
+        "command": f"depthseg study {study.name}" + ("" if study.scale == FULL_SCALE else f" --scale {study.scale}"),
+    }
+    write_json(path, record)
+    shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)
+
+
+def repeat_pretraining(trial: Trial, out: Path) -> None:
+    """Train a pre-training again whose record exists, but whose weights do not. The record is not changed.
+
+    Other hardware or other versions may give other scores with the same seed. A warning reports this, because
+    fine-tunings are then initialised with weights that differ slightly from those of the record.
+
+    Args:
+        trial: The pre-training; the weights that it is initialised from exist.
+        out: Directory of the study.
+    """
+    now = train(located(trial, out)).scores
+    then = read_record(record_path(out, trial.key))["scores"]
+    differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
+    if differing:
+        logger.warning("Trial %s was trained again, and its scores differ: %s.", trial.key, "; ".join(differing))
+    shutil.rmtree(out / RUNS / trial.key / "checkpoints", ignore_errors=True)
+
+
+def located(trial: Trial, out: Path) -> RunConfig:
+    """The options of a trial, with its folders in the output directory of the study."""
+    config = replace(trial.config, run=replace(trial.config.run, output_dir=str(out / RUNS / trial.key)))
+    if trial.parent is None:
+        return config
+    return replace(config, model=replace(config.model, pretrained=str(weights_path(out, trial.parent))))
+
+
+def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) -> dict[str, Any]:
+    """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
+    _, test_set = build_datasets(trial.config.data)
+    # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
+    model, processor = load_model(result.model_dir, device="cpu" if trial.config.run.cpu else None)
+    meters = {"segmentation": class_meter(model, test_set)}
+    predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
+    with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            confusion=torch.stack([image["segmentation"] for image in states]).numpy(),
+            names=np.array(test_set.names),
+            blocks=np.array(blocks_of(test_set.names, study.block_length)),
+        )
+    # Runs at the fixed rate are used for their scores only.
+    names = study.measures if trial.labels["role"] == "main" else ()
+    measures = measure_model(model, processor, test_set, names, predictions) if names else {}
+    return {
+        "measures": json_scores(measures),
+        "classes": list(test_set.label_space.classes),
+        "baselines": baseline_scores(json.dumps(asdict(trial.config.data))),
+    }
+
+
+@lru_cache(maxsize=256)
+def baseline_scores(data: str) -> dict[str, float]:
+    """Mean IoU of the baselines that use the training labels but not the test image.
+
+    Args:
+        data: The data options as JSON; they are the same for all initialisations.
+    """
+    options = DataOptions(**json.loads(data))
+    train_set, test_set = build_datasets(options)
+    labelled = train_set if options.subset_size else few_shot_subset(train_set, len(train_set), 0)
+    return {
+        name: score_segmentation_baseline(baseline(labelled), test_set)["mean_iou"]
+        for name, baseline in BASELINES.items()
+    }
+
+
+def hardware() -> str:
+    """The hardware of this machine, for the record."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
