@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from depthseg.cli import main
+from depthseg.data import Sample
 from depthseg.engine.build import model_config
 from depthseg.engine.config import load_config
 from depthseg.engine.options import TASK_NAMES, ModelOptions
+from depthseg.engine.run import build_transform
 from depthseg.engine.tasks import TASKS
 
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}"
@@ -53,3 +56,14 @@ def test_options_of_the_network_reach_its_configuration_and_null_leaves_its_defa
 
 def test_every_task_that_the_options_name_has_its_row():
     assert tuple(TASKS) == TASK_NAMES
+
+
+def test_the_transform_erases_what_the_options_say():
+    # 0.001 of 2400 pixels: the centres of two holes, which may overlap or reach over the edge.
+    options = ["data.size=[40,60]", "pretext.hole_share=[0.001,0.001]", "pretext.hole_size=4", "data.hflip=0"]
+    transform = build_transform(load_config("pretrain_synthetic_inpainting", options), None)
+    sample = Sample("grey", np.full((40, 60, 3), 128, np.uint8))
+    seen = [transform(sample, np.random.default_rng(seed)).holes.sum() for seed in range(20)]
+    assert max(seen) == 2 * 4 * 4 and min(seen) >= 4
+    depth = build_transform(load_config("pretrain_synthetic_supervised", options), None)
+    assert depth(sample, np.random.default_rng(0)).holes is None
