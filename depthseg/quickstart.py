@@ -90,10 +90,10 @@ class Quickstart:
             f"| initialisation | mean | spread (sd of {len(SEEDS)} seeds) | seeds |",
             "|---|---|---|---|",
         ]
-        for arm, scores in self.segmentation.items():
+        for name, scores in self.segmentation.items():
             seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
             lines.append(
-                f"| {arm} | {100 * statistics.mean(scores):.1f} | {100 * statistics.stdev(scores):.1f} | {seeds} |"
+                f"| {name} | {100 * statistics.mean(scores):.1f} | {100 * statistics.stdev(scores):.1f} | {seeds} |"
             )
         lines += [f"| {name} | {100 * score:.1f} | | |" for name, score in self.baselines.items()]
         same = "predicts the same ids" if self.reloaded_equal else "predicts OTHER ids: please report this"
@@ -121,8 +121,8 @@ def quickstart(output_dir: str | Path, overwrite: bool = False) -> Quickstart:
     clear(output_dir, overwrite)
     train_set = SyntheticWorld(output_dir / "world", "train", count=TRAIN_FRAMES, size=SIZE)
     test_set = SyntheticWorld(output_dir / "world", "test", count=TEST_FRAMES, size=SIZE)
-    depth, arms = run_all(output_dir, train_set, test_set)
-    last = arms["depth pre-training"][-1].model_dir
+    depth, initialisations = run_all(output_dir, train_set, test_set)
+    last = initialisations["depth pre-training"][-1].model_dir
     shutil.copytree(last, output_dir / "model")
     write_prediction_panel(output_dir / "panel.png", *load_model(last), test_set)
     labelled = few_shot_subset(train_set, LABELLED_FRAMES, SEEDS[0])
@@ -132,7 +132,7 @@ def quickstart(output_dir: str | Path, overwrite: bool = False) -> Quickstart:
             "network": depth.scores["abs_rel"],
             "constant": score_depth_baseline(ConstantDepth(train_set), test_set)["abs_rel"],
         },
-        segmentation={arm: [run.scores["mean_iou"] for run in runs] for arm, runs in arms.items()},
+        segmentation={name: [run.scores["mean_iou"] for run in runs] for name, runs in initialisations.items()},
         baselines={
             "majority class": score_segmentation_baseline(MajorityClass(labelled), test_set)["mean_iou"],
             "position prior": score_segmentation_baseline(PositionPrior(labelled), test_set)["mean_iou"],
@@ -154,8 +154,8 @@ def run_all(
         random = [pool.submit(finetune, output_dir, seed, None, train_set, test_set) for seed in SEEDS]
         model_dir = depth.result().model_dir
         pretrained = [pool.submit(finetune, output_dir, seed, model_dir, train_set, test_set) for seed in SEEDS]
-        arms = {"random": random, "depth pre-training": pretrained}
-        return depth.result(), {arm: [run.result() for run in runs] for arm, runs in arms.items()}
+        initialisations = {"random": random, "depth pre-training": pretrained}
+        return depth.result(), {name: [run.result() for run in runs] for name, runs in initialisations.items()}
 
 
 def start_worker() -> None:

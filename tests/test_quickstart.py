@@ -27,7 +27,7 @@ def test_quickstart_keeps_its_promises(tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert results["depth"]["network"] <= 0.6 * results["depth"]["constant"]
     assert results["reloaded_equal"]
-    assert {arm: len(scores) for arm, scores in results["segmentation"].items()} == {
+    assert {name: len(scores) for name, scores in results["segmentation"].items()} == {
         "random": len(SEEDS),
         "depth pre-training": len(SEEDS),
     }

@@ -33,28 +33,28 @@ def main() -> None:
     parser.add_argument("--output-dir", default="runs/camvid_table", type=Path)
     options = parser.parse_args()
     show_progress()
-    arms = {
+    initialisations = {
         "random": [],
         "depth, encoder and head": [f"model.pretrained={options.depth_model}"],
         "depth, encoder only": [f"model.pretrained={options.depth_model}", "model.head_init=random"],
     }
-    table: dict[str, list[float]] = {arm: [] for arm in (*arms, "majority class", "position prior")}
+    table: dict[str, list[float]] = {name: [] for name in (*initialisations, "majority class", "position prior")}
     val_set = CamVid(options.root, "val")
     for seed in SEEDS:
-        for number, (arm, overrides) in enumerate(arms.items()):
+        for number, (name, overrides) in enumerate(initialisations.items()):
             run_dir = f"run.output_dir={options.output_dir}/arm{number}_seed{seed}"
             seeds = [f"data.subset_seed={seed}", f"run.seed={seed}"]
             config = load_config(CONFIG, [f"data.root={options.root}", run_dir, "run.resume=true", *seeds, *overrides])
-            table[arm].append(train(config).scores["mean_iou"])
+            table[name].append(train(config).scores["mean_iou"])
         pool = CamVid(options.root, "train", exclude_sequences=["0016E5"])
         subset = few_shot_subset(pool, config.data.subset_size, seed)
         for name, baseline in (("majority class", MajorityClass(subset)), ("position prior", PositionPrior(subset))):
             table[name].append(score_segmentation_baseline(baseline, val_set)["mean_iou"])
     write_json(options.output_dir / "results.json", {"mean_iou": table, "seeds": list(SEEDS)})
     print("| initialisation | mIoU, mean ± sd | seeds |\n|---|---|---|")
-    for arm, scores in table.items():
+    for name, scores in table.items():
         seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
-        print(f"| {arm} | {100 * statistics.mean(scores):.1f} ± {100 * statistics.stdev(scores):.1f} | {seeds} |")
+        print(f"| {name} | {100 * statistics.mean(scores):.1f} ± {100 * statistics.stdev(scores):.1f} | {seeds} |")
 
 
 if __name__ == "__main__":
