@@ -1,4 +1,4 @@
-"""The values of options that the command line and the rules of a run name, and the nearest one to a mistyped word.
+"""The values of options that the command line and the options of a run name, and the nearest one to a mistyped word.
 
 This file imports nothing of the package and no torch, so that answers which need only names come at once.
 """

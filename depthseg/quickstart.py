@@ -65,7 +65,7 @@ class Quickstart:
     Attributes:
         output_dir: Where everything is.
         depth: `abs_rel` of the depth network and of the best constant depth, on unseen frames.
-        segmentation: Arm -> mIoU on unseen frames, one number a seed.
+        segmentation: Initialisation -> mIoU on unseen frames, one number a seed.
         baselines: Baseline -> mIoU.
         reloaded_equal: Whether the checkpoint, loaded through transformers' Auto class, predicts the same ids, but
             for pixels that rounding decides.

@@ -32,8 +32,8 @@ def test_quickstart_keeps_its_promises(tmp_path):
         "depth pre-training": len(SEEDS),
     }
     # The table shows the numbers of the runs' own logs.
-    for arm, folder in (("random", "random"), ("depth pre-training", "depth")):
-        for seed, score in zip(SEEDS, results["segmentation"][arm], strict=True):
+    for initialisation, folder in (("random", "random"), ("depth pre-training", "depth")):
+        for seed, score in zip(SEEDS, results["segmentation"][initialisation], strict=True):
             lines = (out / "runs" / f"{folder}_{seed}" / "metrics.jsonl").read_text().splitlines()
             assert json.loads(lines[-1])["mean_iou"] == score
             assert f"{100 * score:.1f}" in done.stdout

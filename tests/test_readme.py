@@ -101,10 +101,10 @@ def test_the_version_is_one():
 def test_numbers_are_those_of_the_records(name):
     table = json.loads((RESULTS / f"{name}.json").read_text())["mean_iou"]
     assert table
-    for arm, scores in table.items():
+    for initialisation, scores in table.items():
         mean, spread = 100 * statistics.mean(scores), 100 * statistics.stdev(scores)
         seeds = ", ".join(f"{100 * score:.1f}" for score in scores)
-        assert f"| {arm} | {mean:.1f} ± {spread:.1f} | {seeds} |" in TRAINING
+        assert f"| {initialisation} | {mean:.1f} ± {spread:.1f} | {seeds} |" in TRAINING
 
 
 PRE_TRAININGS = {

@@ -1,6 +1,6 @@
 """The README's CamVid table: few-shot segmentation from random weights and from a depth network.
 
-    python training/camvid_table.py --root /path/to/camvid --depth-model runs/pretrain_synthetic/model
+    python training/camvid_table.py --root /path/to/camvid --depth-model runs/pretrain_synthetic_supervised/model
 
 Nine runs of camvid_fewshot_resnet18.yaml, three seeds for each of three initialisations; finished runs are not
 repeated. A seed determines the 16 images, the random weights and the order of images. Writes

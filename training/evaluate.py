@@ -1,8 +1,8 @@
 """Evaluate a model on a data set.
 
     python training/evaluate.py --model runs/camvid_fewshot/model --dataset camvid --root /path/to/camvid
-    python training/evaluate.py --model runs/pretrain_synthetic/model --dataset synthetic --root data/world \
-        --option count=200 --option size=[96,320]
+    python training/evaluate.py --model runs/pretrain_synthetic_supervised/model --dataset synthetic \
+        --root data/world --option count=200 --option size=[96,320]
 
 The evaluation is that of training: on the same split it prints the scores that the run logged, with --json to
 the last digit.

@@ -3,7 +3,7 @@
 16 labelled images of CamVid, from a depth checkpoint and from random weights:
 
     python training/finetune_segmentation.py --config camvid_fewshot_resnet18 \
-        data.root=/path/to/camvid model.pretrained=runs/pretrain_synthetic/model
+        data.root=/path/to/camvid model.pretrained=runs/pretrain_synthetic_supervised/model
     python training/finetune_segmentation.py --config camvid_fewshot_resnet18 \
         data.root=/path/to/camvid
 

@@ -1,4 +1,4 @@
-"""Looking at a video before a depth network learns from it: does it show what depth can be learned from?"""
+"""Looks at a video before a depth network is trained on it: does the camera move enough?"""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class VideoReport:
         exposure_jumps: Where the brightness jumps: the name of the later frame of each such pair, the first one seen
             after the jump.
         suggested_stride: The shortest stride with enough parallax; None if there is none.
-        advice: Sentences on what stands in the way of learning depth, and what to do; empty if all is well.
+        advice: Sentences on what stands in the way of training depth, and what to do; empty if all is well.
     """
 
     path: Path

@@ -83,7 +83,8 @@ def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResu
         config = load_config(arguments.config, arguments.overrides)
         if config.task not in tasks:
             raise ValueError(
-                f"{arguments.config} has task: {config.task}, and this command trains task: {', '.join(tasks)}."
+                f"The options have task: {config.task}, and this command trains task: {', '.join(tasks)}. "
+                "`depthseg pretrain` trains every task."
             )
     from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -294,11 +294,11 @@ def _motion_sentence(record: RunRecord) -> str:
 
 
 def _stage_row(lineage: Lineage, stage: Stage) -> dict[str, Any]:
-    learned_from = SUPERVISIONS[stage.supervision]
+    supervised_by = SUPERVISIONS[stage.supervision]
     if (stage.task, stage.supervision) == ("depth", "labels"):
-        learned_from = "ground-truth depth"
+        supervised_by = "ground-truth depth"
     start = f"`{stage.start}`" if stage.start else "random weights"
-    return asdict(stage) | {"data": lineage.data_name(stage), "learned_from": learned_from, "start": start}
+    return asdict(stage) | {"data": lineage.data_name(stage), "supervised_by": supervised_by, "start": start}
 
 
 def _subset_sentence(record: RunRecord) -> str:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCALE_WEIGHTS = ("fine", "reversed")
 SCALE_FACTOR = 4.0
 
 

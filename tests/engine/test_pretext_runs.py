@@ -1,4 +1,4 @@
-"""Runs without labels, and the rivals of depth, from options to run directory."""
+"""Runs without labels, and the baselines of depth, from options to run directory."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_depth_without_labels_is_scored_like_any_depth(tiny, tmp_path, world, op
         ("classification", {"accuracy", "mean_class_accuracy"}),
     ],
 )
-def test_rivals_are_scored_by_their_own_measure_and_hand_on_their_encoder(tiny, tmp_path, world, crops, task, names):
+def test_baselines_have_their_own_scores_and_hand_on_their_encoder(tiny, tmp_path, world, crops, task, names):
     data, overrides = (crops, ["data.size=[32,32]"]) if task == "classification" else (world, [])
     run = train(tiny.tiny_pretext_config(tmp_path, task, overrides=overrides), data["train"], data["val"])
     scores = scores_of(run)

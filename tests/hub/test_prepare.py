@@ -177,7 +177,7 @@ def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path)
 
 
 @pytest.mark.heavy
-def test_a_rival_of_depth_is_scored_again(tmp_path):
+def test_a_baseline_of_depth_is_evaluated_again(tmp_path):
     train(
         load_config(
             None,
@@ -196,14 +196,14 @@ def test_a_rival_of_depth_is_scored_again(tmp_path):
             ],
         )
     )
-    prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
+    prepare(tmp_path / "run", "tester/inpainting", FACTS, tmp_path / "out")
     scores = json.loads((tmp_path / "out" / "evaluation" / "scores.json").read_text())["scores"]
     assert scores["hole_l1"] == pytest.approx(last_line(tmp_path / "run")["hole_l1"], rel=1e-6)
     assert "3 images, resized to 32 x 64 pixels" in (tmp_path / "out" / "README.md").read_text()
     metrics = tmp_path / "run" / "metrics.jsonl"
     metrics.write_text(json.dumps(last_line(tmp_path / "run") | {"hole_l1": scores["hole_l1"] / 2}) + "\n")
     with pytest.raises(ValueError, match="do not reproduce the scores that their run logged: hole_l1"):
-        prepare(tmp_path / "run", "tester/rival", FACTS, tmp_path / "out")
+        prepare(tmp_path / "run", "tester/inpainting", FACTS, tmp_path / "out")
 
 
 @pytest.mark.heavy

@@ -76,7 +76,7 @@ def test_an_image_is_predicted_once_for_labels_and_depth(runs, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("cpu", "expected"), [("true", "cpu"), ("false", "cuda")])
-def test_a_rival_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, expected):
+def test_a_baseline_is_evaluated_on_the_device_of_its_run(runs, monkeypatch, cpu, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     devices = []
 

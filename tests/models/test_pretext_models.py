@@ -248,8 +248,8 @@ def test_half_precision_weights_and_hidden_states(task):
 
 def test_decoders_have_no_name_in_common_with_depth_and_labels():
     own = {name.partition(".")[0] for task in TASKS for name, _ in any_model(task).named_parameters()}
-    rival = {name.partition(".")[0] for task in PRETEXT_TASKS for name, _ in any_model(task).named_parameters()}
-    assert own & rival == {"encoder"} and rival == {"encoder", "pretext_head"}
+    others = {name.partition(".")[0] for task in PRETEXT_TASKS for name, _ in any_model(task).named_parameters()}
+    assert own & others == {"encoder"} and others == {"encoder", "pretext_head"}
 
 
 def test_a_classifier_does_not_ask_what_head_comes_later():

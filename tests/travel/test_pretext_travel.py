@@ -1,4 +1,4 @@
-"""Checkpoints of the rival pre-trainings are loaded by people who do not have depthseg, and become segmenters."""
+"""Checkpoints of the other pre-trainings are loaded by people who do not have depthseg, and become segmenters."""
 
 from pathlib import Path
 

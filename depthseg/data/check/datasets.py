@@ -265,10 +265,8 @@ def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: f
     if len(clips) > 1:
         report.splits["all"] = count(findings)
     for calibration in sorted({clip.nearest("calib.txt", report.root) or Path("calib.txt") for clip in clips}):
-        _check_calibration(report, calibration, "the focal length must be given or learned")
-    report.note(
-        f"`depthseg datasets doctor {report.root}` says whether depth can be learned from how the camera moves."
-    )
+        _check_calibration(report, calibration, "the focal length must be given or trained")
+    report.note(f"`depthseg datasets doctor {report.root}` reports whether the camera moves enough to train depth on.")
 
 
 def _check_calibration(report: DatasetReport, path: Path, otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""Label maps: classes that nothing can be learned of, and ids that mean something else than they seem."""
+"""Label maps: classes that cannot be trained, and ids that mean something else than they seem."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ def whole(value: float | None) -> str:
     return number(value, 0)
 
 
-def signed(value: float, digits: int = 1) -> str:
+def signed(value: float) -> str:
     """A difference with its sign."""
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    return f"{value:+.1f}".replace("-", MINUS)
 
 
 def between(bounds: Sequence[float] | None, digits: int = 1) -> str:
