@@ -182,7 +182,7 @@ class TypeReader:
         near = nearest(option, options)
         hints = [_dotted(name, near)] if near else self._namesakes(option)
         hint = f" Did you mean {hints[0]!r}?" if hints else ""
-        known = f"Known in {name or 'the file'}: {', '.join(options)}."
+        known = f"Known {f'in {name}' if name else 'at the top'}: {', '.join(options)}."
         return f"unknown option {_dotted(name, option)!r}.{hint} {known} {self.help}".rstrip()
 
     def _namesakes(self, option: str) -> list[str]:
