@@ -242,7 +242,7 @@ def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
 
 
 def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
-    """Refuse to train a run anew in the place of its finished weights, whose checkpoints somebody removed."""
+    """Refuse to repeat a finished run whose checkpoints were removed: its weights would be replaced."""
     finished = config.schedule.steps in (line["step"] for line in read_lines(run_dir / METRICS_FILE))
     if finished and (run_dir / "model").is_dir() and not (run_dir / FOLDER).is_dir():
         raise ValueError(

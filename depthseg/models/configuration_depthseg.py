@@ -143,6 +143,7 @@ class DepthSegConfig(PreTrainedConfig):
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
+        """Number of classes; another number than before gives new names to all of them."""
         if num_labels == self.num_labels:
             return
         self.one_class, self.id2label = False, None

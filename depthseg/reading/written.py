@@ -1,4 +1,4 @@
-"""A value as somebody wrote it, before anything is known of the type that it is to have."""
+"""A value as it was written, before its declared type is known."""
 
 from __future__ import annotations
 

@@ -83,6 +83,7 @@ class _Loader(yaml.SafeLoader):
     """Makes `Written` of everything; what has no quotes is marked as plain."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Return the tag of a node: unquoted text is plain, whatever YAML would make of it."""
         if kind is yaml.ScalarNode and implicit[0]:
             return _MERGE if value == "<<" else _PLAIN
         return super().resolve(kind, value, implicit)

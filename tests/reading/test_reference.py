@@ -37,7 +37,7 @@ class Beach:
         name: Its name.
         tide: The tide.
         depths: Of the water.
-        guarded: Whether somebody watches.
+        guarded: Whether a person watches.
         signs: What signs say.
         places: Of towels.
     """
@@ -57,7 +57,7 @@ def test_a_reference_has_name_values_default_and_meaning_of_every_option():
 
 - `name` (text; default north): Its name.
 - `depths` (a list of numbers; default [0.5, 2.0]): Of the water.
-- `guarded` (true or false; default true): Whether somebody watches.
+- `guarded` (true or false; default true): Whether a person watches.
 - `signs` (a map such as {name: value}; default {}): What signs say.
 - `places` (a whole number of at least 0; default 0): Of towels.
 

@@ -69,7 +69,7 @@ def test_old_and_new_names_may_meet_in_layers_and_on_the_command_line(tmp_path, 
     assert study.scales["smaller"]["rates"] == {"grid": [], "num_labelled": 7}
     told = len(caplog.messages)
     assert told == 5  # arms and budget of the file, and of the overrides
-    # What somebody calls an initialisation or writes among the options of a run is no option of a study.
+    # Names of initialisations and options of a run are not options of a study.
     study = load_study("world", overrides=["initialisations.arms={checkpoint: mine}", "modes.budget={}"])
     assert "arms" in study.initialisations and "budget" in study.modes and len(caplog.messages) == told
 
