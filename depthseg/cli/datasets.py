@@ -32,11 +32,15 @@ def add_options(parser: CommandParser) -> None:
     doctor.add_argument("--depth", metavar="FOLDER", help="depth files, not to be taken for frames")
     doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")
     doctor.set_defaults(run=run_doctor)
-    render = commands.add_parser("render", help="render the procedural world into a folder")
-    render.add_argument("root")
+    render = commands.add_parser(
+        "render", help="render the procedural world into a folder, or a miniature of an official layout"
+    )
+    render.add_argument("root", nargs="?", metavar="FOLDER", help="where the frames go; --out says the same")
+    render.add_argument("--out", metavar="FOLDER", help="where the frames go")
+    render.add_argument("--layout", metavar="NAME", help="write a miniature of camvid, cityscapes, kitti-raw, ...")
     render.add_argument("--split", default="train", choices=DATASETS["synthetic"].splits)
-    render.add_argument("--count", type=int, default=1000, help="frames; default: %(default)s")
-    render.add_argument("--size", type=int, nargs=2, default=[96, 320], metavar=("HEIGHT", "WIDTH"))
+    render.add_argument("--count", type=int, help="frames; default: 1000, or 2 in each split of a miniature")
+    render.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: 96 320, or small")
     render.set_defaults(run=run_render)
 
 
@@ -68,8 +72,19 @@ def run_doctor(options: argparse.Namespace) -> None:
 
 
 def run_render(options: argparse.Namespace) -> None:
-    """Render, and say where the frames lie."""
+    """Render, and say where the frames are."""
     show_progress()
     with one_sentence_errors():
-        world = DATASETS["synthetic"].load(options.root, options.split, count=options.count, size=options.size)
+        folder = options.out or options.root
+        if folder is None:
+            raise ValueError("Say where the frames go: depthseg datasets render FOLDER, or --out FOLDER.")
+        size = tuple(options.size) if options.size else None
+        if options.layout is not None:
+            from ..data.miniatures import write_miniature
+
+            name = options.layout.replace("-", "_")
+            print(f"{name} in {write_miniature(name, folder, 2 if options.count is None else options.count, size)}")
+            return
+        count = 1000 if options.count is None else options.count
+        world = DATASETS["synthetic"].load(folder, options.split, count=count, size=size or (96, 320))
     print(f"{len(world)} frames in {world.folder}")

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..choices import did_you_mean
 from ..reading import TypeReader, declared, no_problems, written
-from .camvid import CamVid
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
-from .sample import Sample, SampleDataset
+from .official.camvid import CamVid
+from .sample import DepthSample, Sample, SampleDataset, SegmentationSample, VideoSample
 from .stereo import StereoPairs
 from .video import VideoSequences
 
@@ -23,11 +23,14 @@ __all__ = [
     "LABEL_SPACES",
     "CamVid",
     "DatasetEntry",
+    "DepthSample",
     "FolderDataset",
     "LabelSpace",
     "Sample",
     "SampleDataset",
+    "SegmentationSample",
     "StereoPairs",
+    "VideoSample",
     "VideoSequences",
     "declared_options",
     "default_palette",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+
+from .label_encoding import LabelEncoding
 
 
 @dataclass(frozen=True)
@@ -94,36 +98,22 @@ def _voc_colour(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-CAMVID11 = LabelSpace(
-    name="camvid11",
-    classes=(
-        "Sky",
-        "Building",
-        "Pole",
-        "Road",
-        "Pavement",
-        "Tree",
-        "SignSymbol",
-        "Fence",
-        "Car",
-        "Pedestrian",
-        "Bicyclist",
-    ),
-    palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-)
-"""The eleven classes of CamVid as SegNet uses them; its twelfth id, 11 = unlabelled, is read as 255."""
+def _read_spaces() -> tuple[dict[str, LabelSpace], dict[str, LabelEncoding]]:
+    """The label spaces of published data sets, and how their official label maps are encoded."""
+    spaces, encodings = {}, {}
+    content = json.loads((Path(__file__).parent / "label_spaces.json").read_text(encoding="utf-8"))
+    for name, entry in content.items():
+        spaces[name] = LabelSpace(name, tuple(entry["classes"]), tuple(map(tuple, entry["palette"])))
+        encodings[name] = LabelEncoding(dict(enumerate(entry["file_ids"])))
+    return spaces, encodings
 
-LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CAMVID11,)}
-"""Known label spaces by name."""
+
+LABEL_SPACES, ENCODINGS = _read_spaces()
+"""Label spaces of published data sets by name; and by the same name, how their official label maps are encoded.
+
+`camvid11` are the classes of CamVid as SegNet uses them, with 11 = unlabelled. `cityscapes19` are the evaluated
+classes of Cityscapes and of KITTI's semantics, encoded as labelIds; `kitti34` are all labelIds. `ade150` counts from
+1, with 0 = other objects. `nyu40` and `nyu13` are encoded as the 894 labels of the `.mat` file, with 0 = unlabelled.
+"""
+
+CAMVID11 = LABEL_SPACES["camvid11"]

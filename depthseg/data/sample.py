@@ -49,6 +49,27 @@ class Sample:
     clean: Sample | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentationSample(Sample):
+    """A sample of a data set that has labels for every image."""
+
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthSample(Sample):
+    """A sample of a data set that has depth for every image."""
+
+    depth: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSample(Sample):
+    """A sample of a data set that knows the camera of every image; `frames` holds the neighbours asked for."""
+
+    intrinsics: np.ndarray
+
+
 class SampleDataset(Protocol):
     """The form of every data set: ordered, indexable, named.
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .. import DATASETS, DatasetEntry
 from ..calibration import read_calibration
-from ..camvid import CamVid, read_camvid_labels, split_folders
 from ..clips import ImageFrames, find_clips, natural_order
 from ..folder import divide_images, read_folder_depth, read_folder_labels, read_label_space, read_list
 from ..images import (
@@ -23,33 +24,39 @@ from ..images import (
     read_disparity,
     read_image,
 )
-from ..label_spaces import CAMVID11, LabelSpace
+from ..label_spaces import LabelSpace
 from ..layout import misplaced_images, misplaced_maps
+from ..official.layout import OfficialLayout
 from ..sequences import looks_like_sequence
 from .depth import examine_unit
 from .labels import examine_classes, explain_ids, explain_sizes
+from .official import check_official
 from .report import DatasetReport
 from .scan import Finding, Scan, count
 
 
-def check_dataset(name: str, root: str | Path, **options: float | str | None) -> DatasetReport:
+def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     """Read every file of a data set and collect what is wrong instead of stopping at the first fault.
 
     Args:
-        name: `camvid`, `folder`, `stereo` or `video`.
+        name: A data set in an official layout, `folder`, `stereo` or `video`.
         root: Folder of the data; for `video` also a video file.
-        **options: For `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`, `focal_times_baseline` and
-            `disparity_format` as in `FolderDataset`; for `video`: `depth` and `depth_scale` as in `VideoSequences`.
+        **options: Those of the data set; for `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`,
+            `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth` and
+            `depth_scale` as in `VideoSequences`.
 
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
     """
-    if name not in _CHECKS:
+    official = [known for known, entry in DATASETS.items() if _is_official(entry)]
+    checks = _CHECKS | {known: partial(check_official, entry=DATASETS[known]) for known in official}
+    if name not in checks:
         raise ValueError(
-            f"{name!r} data sets cannot be checked, only {', '.join(_CHECKS)}: the frames of the others are rendered "
-            "by depthseg as they are needed."
+            f"{name!r} data sets cannot be checked, only {', '.join(sorted(checks))}: the frames of the others are "
+            "rendered by depthseg as they are needed."
         )
-    known = list(inspect.signature(_CHECKS[name]).parameters)[1:]
+    own = DATASETS[name].load if name in official else _CHECKS[name]
+    known = [key for key in inspect.signature(own).parameters if key not in ("root", "split", "report")]
     for key in options:
         if key not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
@@ -58,29 +65,12 @@ def check_dataset(name: str, root: str | Path, **options: float | str | None) ->
     if not (report.root.is_dir() or (name == "video" and report.root.is_file())):
         report.problem(f"The folder {root} does not exist.")
         return report
-    _CHECKS[name](report, **options)
+    checks[name](report, **options)
     return report
 
 
-def _check_camvid(report: DatasetReport) -> None:
-    report.label_space = CAMVID11
-    scan = Scan(report, CAMVID11.num_labels, read_camvid_labels, (".png",), labels_required=True)
-    findings: list[Finding] = []
-    for split in CamVid.splits:
-        images, labels = split_folders(report.root, split)
-        there = [folder for folder in (images, labels) if folder.is_dir()]
-        if len(there) == 1:
-            missing = labels if images in there else images
-            report.problem(f"{there[0]} is there but {missing} is missing.")
-        elif there:
-            found = scan.run(images, labels, None, (".png",)).values()
-            report.splits[split] = count(found, scan.num_ids)
-            findings += found
-    if not report.splits and not report.faults:
-        folders = ", ".join(f"{split}/ with {split}annot/" for split in CamVid.splits)
-        report.problem(f"{report.root} is not in the SegNet layout; expected {folders}.")
-    examine_classes(report, CAMVID11, count(findings, scan.num_ids))
-    _explain(report, scan, CAMVID11)
+def _is_official(entry: DatasetEntry) -> bool:
+    return inspect.isclass(entry.load) and issubclass(entry.load, OfficialLayout)
 
 
 def _check_folder(
@@ -280,7 +270,6 @@ def _check_calibration(report: DatasetReport, path: Path, otherwise: str) -> Non
 
 
 _CHECKS: dict[str, Callable[..., None]] = {
-    "camvid": _check_camvid,
     "folder": _check_folder,
     "stereo": _check_stereo,
     "video": _check_video,

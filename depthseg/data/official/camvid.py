@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .images import MapFiles, check_ids, check_same_size, image_files, read_image, read_labels
-from .label_spaces import CAMVID11
-from .sample import Sample
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-UNLABELLED = 11
-"""The id that the files give to pixels without a class."""
+from ..images import check_same_size, read_image, read_labels
+from ..label_spaces import CAMVID11, ENCODINGS
+from ..sample import SegmentationSample
+from .layout import Missing, OfficialLayout, paired_files
 
 
-class CamVid:
+class CamVid(OfficialLayout):
     """CamVid, 11 classes, 480x360.
 
     ```
@@ -36,9 +29,10 @@ class CamVid:
         split: `train`, `val` or `test`.
         exclude_sequences: Sequences (the part of a name before the underscore) to leave out.
         sequences: Sequences to keep; empty = all.
+        missing: `refuse`, or `skip` to leave out frames that lack their image or label map.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no image, or an image has no label file.
+        FileNotFoundError: A folder is missing or holds no image, or a frame lacks its image or label map.
         ValueError: A split or sequence that CamVid does not have there.
 
     Source:
@@ -46,6 +40,7 @@ class CamVid:
     """
 
     splits = ("train", "val", "test")
+    counts = {"train": 367, "val": 101, "test": 233}
     label_space = CAMVID11
 
     def __init__(
@@ -54,54 +49,36 @@ class CamVid:
         split: str,
         exclude_sequences: Sequence[str] = (),
         sequences: Sequence[str] = (),
+        missing: Missing = "refuse",
     ) -> None:
-        if split not in self.splits:
-            raise ValueError(f"CamVid has no split {split!r}; its splits are {', '.join(self.splits)}.")
-        image_dir, label_dir = split_folders(root, split)
-        self._images = image_files(image_dir, (".png",))
-        self._labels = MapFiles(label_dir, (".png",))
-        self.names = _choose(image_dir, list(self._images), exclude_sequences, sequences)
-        for name in self.names:
-            if self._labels.find(name) is None:
-                missing = label_dir / f"{name}.png"
-                raise FileNotFoundError(f"{self._images[name]} has no label map: {missing} is missing.")
+        self.check_split(split)
+        images, labels = self.folders_of(root, split)
+        pairs = paired_files({"image": images, "label map": labels}, {"image": ".png", "label map": ".png"})
+        chosen = _choose(images, list(pairs), exclude_sequences, sequences)
+        super().__init__(root, split, {name: pairs[name] for name in chosen}, missing)
+
+    @classmethod
+    def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
+        """Folders of the images and of the label maps."""
+        return Path(root) / split, Path(root) / f"{split}annot"
 
     @staticmethod
     def sequence_of(name: str) -> str:
         """The sequence a frame comes from: the part of its name before the underscore."""
         return name.split("_")[0]
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def __getitem__(self, index: int) -> SegmentationSample:
+        """Image and labels.
 
-    def __getitem__(self, index: int) -> Sample:
+        Raises:
+            ValueError: A file that cannot be read, a label map of another size, or an id that CamVid does not have.
+        """
         name = self.names[index]
-        image = read_image(self._images[name])
-        path = self._labels.find(name)
-        labels = read_camvid_labels(path)
-        check_same_size(self._images[name], image, path, labels)
-        return Sample(name=name, image=image, labels=labels)
-
-
-def split_folders(root: str | Path, split: str) -> tuple[Path, Path]:
-    """Folders of the images and of the label maps of a split."""
-    return Path(root) / split, Path(root) / f"{split}annot"
-
-
-def read_camvid_labels(path: str | Path) -> np.ndarray:
-    """Read a label map of CamVid: ids 0 to 10, and 11 = unlabelled, which becomes 255.
-
-    Returns:
-        uint8 `(H, W)`.
-
-    Raises:
-        ValueError: Any other id.
-    """
-    labels = read_labels(path)
-    check_ids(path, labels, UNLABELLED + 1, ignore_index=None)
-    labels = labels.astype(np.uint8)
-    labels[labels == UNLABELLED] = CAMVID11.ignore_index
-    return labels
+        image_path, path = self.files[name].values()
+        image = read_image(image_path)
+        labels = ENCODINGS["camvid11"].decode(path, read_labels(path))
+        check_same_size(image_path, image, path, labels)
+        return SegmentationSample(name=name, image=image, labels=labels)
 
 
 def _choose(folder: Path, names: list[str], exclude: Sequence[str], keep: Sequence[str]) -> list[str]:

@@ -6,6 +6,9 @@ import pytest
 from PIL import Image
 
 from depthseg.data import CamVid, load_dataset
+from depthseg.data.check import check_dataset
+from depthseg.data.miniatures import write_miniature
+from depthseg.data.miniatures.scenes import scene
 from depthseg.data.subsets import few_shot_subset
 
 real_data = pytest.mark.skipif(
@@ -58,7 +61,7 @@ def test_missing_files_and_splits_are_named(root):
     assert len(CamVid(root, "train", exclude_sequences=("0016E5",))) == 2
     with pytest.raises(FileNotFoundError, match="val does not exist"):
         CamVid(root, "val")
-    with pytest.raises(ValueError, match="no split 'validation'; its splits are train, val, test"):
+    with pytest.raises(ValueError, match="no split 'validation'. Its splits are train, val, test"):
         CamVid(root, "validation")
 
 
@@ -89,3 +92,16 @@ def test_the_few_shot_pool_shares_no_sequence_with_val():
     assert sample.name == subset.names[3]
     assert sample.image.shape == (360, 480, 3)
     assert set(np.unique(sample.labels)) <= {*range(11), 255}
+
+
+def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
+    root = write_miniature("camvid", tmp_path / "camvid", count=2, size=(36, 48))
+    for split in CamVid.splits:
+        dataset = load_dataset("camvid", root, split)
+        assert len(dataset) == 2
+        for index, sample in enumerate(dataset[i] for i in range(2)):
+            truth = scene(split, index, (36, 48), ("image", "labels"))
+            np.testing.assert_array_equal(sample.image, truth["image"])
+            np.testing.assert_array_equal(sample.labels[1:], truth["labels"][1:])
+            assert (sample.labels[0] == 255).all()
+    assert check_dataset("camvid", root).problems == []

@@ -1,0 +1,84 @@
+"""How data sets in their official layout are looked through: by the code that trains on them, sample by sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import DatasetEntry, load_dataset
+from ..faults import fault_of
+from ..official.layout import OfficialLayout
+from .depth import examine_depth
+from .labels import examine_classes
+from .report import DatasetReport
+from .scan import Finding, count
+
+
+def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -> None:
+    """Read every sample of every split that is there.
+
+    Args:
+        report: Takes the counts and what is wrong.
+        entry: The row of the data set.
+        **options: Its options.
+    """
+    findings: list[Finding] = []
+    absent: dict[str, Path] = {}
+    for split in entry.splits:
+        try:
+            dataset = load_dataset(report.name, report.root, split, **{"missing": "skip"} | options)
+        except FileNotFoundError as error:
+            folders = entry.load.folders_of(report.root, split)
+            there = [folder for folder in folders if folder.exists()]
+            if len(there) == len(folders):
+                report.problem(str(error))
+            elif there:
+                gone = next(folder for folder in folders if folder not in there)
+                report.problem(f"{there[0]} is there but {gone} is missing.")
+            else:
+                absent[split] = folders[0]
+            continue
+        report.label_space = dataset.label_space
+        report.faults += dataset.missing
+        _compare_count(report, dataset, split)
+        num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
+        found = [_look(report, dataset, index, num_ids) for index in range(len(dataset))]
+        report.splits[split] = count(found, num_ids)
+        findings += found
+    if absent and not report.splits and not report.faults:
+        expected = ", ".join(str(folder) for folder in absent.values())
+        report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.")
+    elif absent:
+        report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
+    if report.label_space is not None:
+        examine_classes(report, report.label_space, count(findings, len(report.label_space.classes)))
+
+
+def _look(report: DatasetReport, dataset: OfficialLayout, index: int, num_ids: int) -> Finding:
+    paths = _paths(dataset, index)
+    try:
+        sample = dataset[index]
+    except (ValueError, OSError) as error:
+        # The message names the file; of several, that is the one to group it by.
+        named = next((path for path in paths if str(path) in str(error)), paths[0])
+        report.faults.append(fault_of(error, named))
+        return Finding(paths[0])
+    finding = Finding(paths[0], sample.image.shape[:2])
+    if sample.labels is not None:
+        ids = np.minimum(sample.labels, num_ids)
+        finding.pixels = np.bincount(ids.ravel(), minlength=num_ids + 1)
+    if sample.depth is not None:
+        finding.depth = examine_depth(report, paths[-1], sample.depth, None)
+    return finding
+
+
+def _paths(dataset: OfficialLayout, index: int) -> list[Path]:
+    return list(dataset.files[dataset.names[index]].values())
+
+
+def _compare_count(report: DatasetReport, dataset: OfficialLayout, split: str) -> None:
+    official, found = dataset.counts.get(split), len(dataset) + len(dataset.missing)
+    if official is not None and found != official:
+        report.note(f"{split} has {found} samples; the official split has {official}.")

@@ -1,0 +1,1 @@
+"""Data sets exactly as their official archives unpack, one file each."""

@@ -1,0 +1,122 @@
+"""What all data sets in their official layout have in common: which files a sample has, and what is missing."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ...choices import did_you_mean
+from ..faults import Fault, grouped
+from ..images import image_files
+
+if TYPE_CHECKING:
+    from ..label_spaces import LabelSpace
+
+Missing = Literal["refuse", "skip"]
+"""What to do with samples that lack a file: refuse the data set, or leave them out."""
+
+
+class OfficialLayout:
+    """A data set in its official layout.
+
+    Args:
+        root: Folder that the archives were unpacked into.
+        split: One of `splits`.
+        files: By name of the sample: what -> its file, such as `image` and `label map`. Every file must exist.
+        missing: `refuse`, or `skip` to leave out samples that lack a file.
+
+    Attributes:
+        splits: Names of the splits.
+        counts: Official number of samples of a split, where it is fixed.
+        archives: What -> the archive that it comes in.
+        label_space: Its classes; None where it has none.
+        root: As given.
+        files: Those of the samples that lack nothing.
+        names: Their names, in the order of `files`.
+        missing: A fault for each file that does not exist.
+
+    Raises:
+        ValueError: An unknown split.
+        FileNotFoundError: A file is missing, or every one of them.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[Mapping[str, int]] = {}
+    archives: ClassVar[Mapping[str, str]] = {}
+    label_space: LabelSpace | None = None
+
+    def __init__(
+        self, root: str | Path, split: str, files: Mapping[str, Mapping[str, Path]], missing: Missing = "refuse"
+    ) -> None:
+        self.root = Path(root)
+        self.missing: list[Fault] = []
+        self.files: dict[str, Mapping[str, Path]] = {}
+        for name, parts in files.items():
+            absent = [what for what, path in parts.items() if not path.is_file()]
+            self.missing += [self._missing_fault(parts, what) for what in absent]
+            if not absent:
+                self.files[name] = parts
+        self.names = list(self.files)
+        if self.missing and missing == "refuse":
+            skip = f" With the option missing=skip, the {len(self.names)} complete samples are used."
+            raise FileNotFoundError(" ".join(grouped(self.missing)) + skip * bool(self.names))
+        if not self.names:
+            raise FileNotFoundError(" ".join([f"The split {split!r} of {root} is empty.", *grouped(self.missing)]))
+
+    @classmethod
+    def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
+        """The folders that a split is read from: where one of them exists, the split is there."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_split(cls, split: str) -> None:
+        """Refuse a split that the data set does not have."""
+        if split not in cls.splits:
+            raise ValueError(
+                f"{cls.__name__} has no split {split!r}.{did_you_mean(split, cls.splits)} Its splits are "
+                f"{', '.join(cls.splits)}."
+            )
+
+    @classmethod
+    def _missing_fault(cls, parts: Mapping[str, Path], what: str) -> Fault:
+        path = parts[what]
+        owner = next((other for other in parts.values() if other.is_file()), None)
+        lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
+        if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
+            lacks += f" {other_format} is not read; convert it to {path.suffix}."
+        elif what in cls.archives:
+            lacks += f" Unpack {cls.archives[what]} again."
+        return Fault(path, lacks, ("missing", what, path.parent))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.names)
+
+
+def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:
+    """The files of folders that name the same sample alike.
+
+    A name that is in one folder only is a sample that lacks a file, and so is an image of another format.
+
+    Args:
+        folders: What -> its folder, `image` first.
+        suffixes: What -> the ending of its files; upper case counts as well.
+
+    Returns:
+        By name: what -> its file, for `OfficialLayout`.
+
+    Raises:
+        FileNotFoundError: A folder is missing or holds no image.
+        ValueError: Two files of a folder differ only in their ending.
+    """
+    found = {what: image_files(folder) for what, folder in folders.items()}
+    names = sorted(set().union(*found.values()))
+
+    def file_of(what: str, name: str) -> Path:
+        """The file that is there, or the one that should be."""
+        path, expected = found[what].get(name), folders[what] / f"{name}{suffixes[what]}"
+        return path if path is not None and path.suffix.lower() == expected.suffix else expected
+
+    return {name: {what: file_of(what, name) for what in folders} for name in names}
