@@ -54,6 +54,16 @@ def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
     assert comparison["difference"] < SHARE
 
 
+def test_the_metric_is_compared_with_bare_histograms(capsys):
+    assert run("bench", "metric-tiny", "--repeats", 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["metric-tiny", "uint16", "bincount"],
+        ["metric-tiny", "int64", "bincount"],
+    ]
+    assert all("depthseg" in line and "20x30" in line and "difference 0e+00" in line for line in lines)
+
+
 def test_a_wrong_loss_is_seen(monkeypatch):
     monkeypatch.setitem(SIDES, "depthseg", lambda inputs: 1.01 * SIDES["transcription"](inputs))
     (comparison,) = CASES["photometric-tiny"].compare("x", 2)

@@ -45,6 +45,7 @@ CASES = {
     "depth-anything-small": Case("forward", {"model": "depth_anything", "sizes": ((252, 252), (182, 252))}),
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
+    "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
     "depth-anything-tiny": Case(
         "forward",
         {
@@ -55,10 +56,11 @@ CASES = {
     ),
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
+    "metric-tiny": Case("segmentation_metric", {"images": 2, "size": (20, 30)}),
 }
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
-DEFAULT_CASES = ("depth-anything-small", "dpt-vit-small", "photometric")
+DEFAULT_CASES = ("depth-anything-small", "dpt-vit-small", "photometric", "metric")
 
 
 def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: int = 1) -> Iterator[Comparison]:

@@ -24,7 +24,8 @@ class ConfusionMatrix(Meter):
 
     Attributes:
         num_ids: Number of ids: K, but 2 for one class.
-        state: int64 `(num_ids, num_ids)` on the CPU; rows = truth, columns = prediction.
+        state: int64 `(num_ids, num_ids)` on the CPU; rows = truth, columns = prediction. Pixels on a GPU are counted
+            there, and reading the state fetches them.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255, classes: Sequence[str] | None = None) -> None:
@@ -36,15 +37,26 @@ class ConfusionMatrix(Meter):
         self.classes = [str(index) for index in range(num_classes)] if classes is None else classes
         self.state = torch.zeros(self.num_ids, self.num_ids, dtype=torch.int64)
 
+    @property
+    def state(self) -> torch.Tensor:
+        """Counts of all images so far; see `Meter`."""
+        self._fetch()
+        return self._state
+
+    @state.setter
+    def state(self, state: torch.Tensor) -> None:
+        self._state, self._on_device = state, None
+
     def update(self, prediction: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
-        """Count one image or batch.
+        """Count one image or batch; quickest for ids of one byte.
 
         Args:
             prediction: Integer ids of any shape, below `num_ids`.
             labels: Integer ids of the same shape, below `num_ids`, or `ignore_index`.
 
         Raises:
-            ValueError: Shapes differ, an id is out of range, or ids are not integers.
+            ValueError: Shapes differ, an id is out of range, or ids are not integers. Ids on a GPU are judged when
+                the state is read, so that no image waits for it.
         """
         prediction = _as_ids(prediction, "predicted")
         labels = _as_ids(labels, "labelled").to(prediction.device)
@@ -53,20 +65,73 @@ class ConfusionMatrix(Meter):
                 f"The prediction has shape {tuple(prediction.shape)}, the labels {tuple(labels.shape)}; "
                 "resize the prediction to the size of its labels first."
             )
-        scored = labels != self.ignore_index
-        truth = labels.masked_select(scored)
+        if prediction.device.type == "cpu":
+            self.state = self.state + self._count(prediction, labels)
+        else:
+            self._count_on_device(prediction, labels)
+
+    def _count(self, prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One histogram of `label * num_ids + prediction`, the ignored pixels included, whose rows are left out."""
+        ids, ignored = self.num_ids, self.ignore_index
         self._check(prediction, "predicted", "")
-        self._check(truth, "labelled", f", and {self.ignore_index} for ignored pixels")
-        pairs = truth * self.num_ids + prediction.masked_select(scored)
-        counts = torch.bincount(pairs, minlength=self.num_ids**2)
-        self.state += counts.reshape(self.num_ids, self.num_ids).cpu()
+        if labels.dtype == torch.uint8:
+            rows = 256
+        else:
+            rows = ids + 1
+            is_ignored = labels == ignored
+            self._check(labels[~is_ignored], "labelled", self._and_ignored)
+            labels, ignored = labels.masked_fill(is_ignored, ids), ids
+        narrow = torch.int16 if rows * ids <= 2**15 else torch.int32  # memory is what counting waits for
+        pairs = labels.to(narrow, copy=True).mul_(ids).add_(prediction)
+        counts = torch.bincount(pairs.flatten(), minlength=rows * ids).reshape(rows, ids)
+        if 0 <= ignored < rows:
+            counts[ignored] = 0
+        self._check(counts[ids:].any(1).nonzero() + ids, "labelled", self._and_ignored)
+        return counts[:ids]
+
+    def _count_on_device(self, prediction: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count without waiting for the device: ids out of range have a row and a column of their own."""
+        side = self.num_ids + 1
+        if self._on_device is None or self._on_device.device != prediction.device:
+            self._fetch()
+            self._on_device = torch.zeros(side, side, dtype=torch.int64, device=prediction.device)
+        scored = (labels != self.ignore_index).flatten()
+        rows, columns = (
+            torch.where((values < 0) | (values >= self.num_ids), self.num_ids, values).flatten()
+            for values in (labels.long(), prediction.long())
+        )
+        # A wrong prediction is an error on ignored pixels, too.
+        self._on_device.view(-1).index_add_(0, rows * side + columns, (scored | (columns == self.num_ids)).long())
+
+    def _fetch(self) -> None:
+        """Add what was counted on the device."""
+        if self._on_device is None:
+            return
+        counts, self._on_device = self._on_device.cpu(), None
+        for what, wrong, also in (
+            ("predicted", counts[:, -1].sum(), ""),
+            ("labelled", counts[-1, :-1].sum(), self._and_ignored),
+        ):
+            if wrong:
+                raise ValueError(
+                    f"The {what} class ids of {wrong} pixels are outside the label space. Allowed are 0 to "
+                    f"{self.num_ids - 1}{also}."
+                )
+        self._state = self._state + counts[:-1, :-1]
+
+    @property
+    def _and_ignored(self) -> str:
+        return f", and {self.ignore_index} for ignored pixels"
 
     def compute(self) -> dict[str, Any]:
         """`segmentation_scores` of all images so far."""
         return segmentation_scores(self.state, self.classes)
 
     def _check(self, ids: torch.Tensor, what: str, also: str) -> None:
-        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_ids:
+        if not ids.numel():
+            return
+        lowest, highest = ids.aminmax()
+        if not 0 <= lowest <= highest < self.num_ids:
             wrong = torch.unique(ids[(ids < 0) | (ids >= self.num_ids)]).tolist()
             raise ValueError(
                 f"Some {what} class ids are outside the label space: {', '.join(map(str, wrong[:8]))}. "
@@ -77,11 +142,14 @@ class ConfusionMatrix(Meter):
 def _as_ids(ids: torch.Tensor | np.ndarray, what: str) -> torch.Tensor:
     if not isinstance(ids, torch.Tensor):
         ids = np.asarray(ids)
-        # A copy as int64: torch warns about read-only arrays and cannot compare uint16.
-        ids = torch.from_numpy(ids.astype(np.int64)) if ids.dtype.kind in "biu" else torch.from_numpy(ids)
+        if ids.dtype.kind in "iu" and ids.dtype != np.uint8:
+            ids = ids.astype(np.int64)  # torch cannot compare uint16
+        # A copy only where torch asks for one: it warns about read-only arrays and refuses reversed ones.
+        ids = np.require(ids, requirements=("C", "W"))
+        ids = torch.from_numpy(ids)
     if ids.is_floating_point():
         raise ValueError(f"The {what} class ids have type {ids.dtype}; give integer ids, not logits.")
-    return ids.long()
+    return ids.byte() if ids.dtype == torch.bool else ids
 
 
 def segmentation_scores(matrix: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 class _SummedMetric(evaluate.Metric):
     """A metric whose images are reduced to one short row of sums as they are added.
 
-    `evaluate` stores what `add_batch` receives until `compute`. Here that is one row for each batch, under the name
-    `predictions`; `references` stays empty but must be declared, because `evaluate.combine` looks for both names.
+    `evaluate` stores what it receives until `compute`, where the processes exchange it. Here that is one row, under
+    the name `predictions`; `references` stays empty but must be declared, because `evaluate.combine` looks for both
+    names. The row is written at the end: a file is slower than the counting of an image.
     """
 
     _dtype: str
+    _sums: Meter | None = None
 
     def _info(self) -> evaluate.MetricInfo:
         column = datasets.Sequence(datasets.Value(self._dtype))
@@ -36,11 +38,11 @@ class _SummedMetric(evaluate.Metric):
             features=datasets.Features({"predictions": column, "references": column}),
         )
 
-    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
         """Add one image: its predicted and its true map `(H, W)`."""
-        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+        self.add_batch(predictions=[prediction], references=[reference])
 
-    def add_batch(self, *, predictions: Iterable = None, references: Iterable = None, **kwargs: Any) -> None:
+    def add_batch(self, *, predictions: Iterable = None, references: Iterable = None) -> None:
         """Add images: predicted and true maps `(H, W)`, which may differ in size from image to image.
 
         Raises:
@@ -49,10 +51,17 @@ class _SummedMetric(evaluate.Metric):
         predictions, references = list(predictions), list(references)
         if len(predictions) != len(references):
             raise ValueError(f"There are {len(predictions)} predictions but {len(references)} references.")
-        meter = self._meter()
+        sums = self._sums or self._meter()
         for pair in zip(predictions, references, strict=True):
-            meter.update(*pair)
-        super().add_batch(predictions=[meter.state.flatten().tolist()], references=[[]], **kwargs)
+            sums.update(*pair)
+        self._sums = sums
+
+    def _finalize(self) -> None:
+        """Hand the sums over to `evaluate`, which calls this before it computes."""
+        if self._sums is not None:
+            super().add_batch(predictions=[self._sums.state.flatten().tolist()], references=[[]])
+            self._sums = None
+        super()._finalize()
 
     def _compute(self, predictions: Sequence[Sequence[float]], references: Any) -> dict[str, Any]:
         meter = self._meter()

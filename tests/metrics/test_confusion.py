@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from depthseg.metrics import ConfusionMatrix, segmentation_scores
 
@@ -103,6 +104,76 @@ def test_bad_input_is_named_and_not_counted(prediction, labels, message):
     with pytest.raises(ValueError, match=message):
         confusion.update(torch.tensor(prediction), torch.tensor(labels))
     assert confusion.state.sum() == 0
+
+
+def test_flipped_views_and_ids_beyond_a_byte(recwarn):
+    prediction, labels = random_pair(3)
+    plain, flipped, wide = ConfusionMatrix(5), ConfusionMatrix(5), ConfusionMatrix(5, ignore_index=70_000)
+    plain.update(prediction, labels)
+    flipped.update(prediction[:, ::-1], labels[:, ::-1])
+    wide.update(prediction, np.where(labels == 255, 70_000, labels.astype(np.int64)))
+    assert torch.equal(plain.state, flipped.state)
+    assert torch.equal(plain.state, wide.state)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("num_classes", [2, 19, 127, 128, 129, 254])
+def test_many_classes_are_counted_like_few(num_classes):
+    rng = np.random.default_rng(num_classes)
+    prediction = rng.integers(0, num_classes, (40, 50)).astype(np.uint8)
+    labels = rng.choice([*range(num_classes), 255], (40, 50)).astype(np.uint8)
+    confusion = ConfusionMatrix(num_classes)
+    confusion.update(prediction, labels)
+    expected = np.zeros((num_classes, num_classes), int)
+    scored = labels != 255
+    np.add.at(expected, (labels[scored], prediction[scored]), 1)
+    np.testing.assert_array_equal(confusion.state.numpy(), expected)
+
+
+def test_an_ignored_class_among_the_others():
+    confusion = ConfusionMatrix(3, ignore_index=0)
+    confusion.update(np.uint8([0, 1, 2, 0]), np.uint8([0, 0, 2, 1]))
+    assert confusion.state.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a processor wait for its device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        name = operation.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "index", "item"):
+            self.names.append(name)
+        return operation(*arguments, **(options or {}))
+
+
+def test_counting_on_a_device_waits_for_nothing_and_gives_the_same():
+    pairs = [random_pair(seed) for seed in range(3)]
+    here, there = ConfusionMatrix(5), ConfusionMatrix(5)
+    with Waits() as waits:
+        for prediction, labels in pairs:
+            there._count_on_device(torch.from_numpy(prediction), torch.from_numpy(labels))
+    assert waits.names == []
+    for prediction, labels in pairs:
+        here.update(prediction, labels)
+    assert torch.equal(there.state, here.state)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "labels", "message"),
+    [
+        ([0, 2, 7], [0, 255, 1], "The predicted class ids of 2 pixels are outside .* Allowed are 0 to 1"),
+        ([0, 1, 1], [0, 9, 255], "The labelled class ids of 1 pixels are outside .* 0 to 1, and 255 for ignored"),
+    ],
+)
+def test_wrong_ids_on_a_device_are_an_error_when_the_state_is_read(prediction, labels, message):
+    confusion = ConfusionMatrix(2)
+    confusion._count_on_device(torch.tensor(prediction), torch.tensor(labels))
+    with pytest.raises(ValueError, match=message):
+        confusion.compute()
 
 
 def test_nothing_scored_is_an_error_and_not_nan():
