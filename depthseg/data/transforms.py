@@ -10,10 +10,14 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageEnhance
 
+from .label_encoding import IGNORED
 from .sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+CROP_TRIALS = 10
+"""How often a crop is drawn again in which one class has too large a share."""
 
 _JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 _LUMA = np.float32([0.299, 0.587, 0.114])
@@ -29,47 +33,56 @@ def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """A box of an image, resized to one size and perhaps mirrored.
+    """A box of an image, resized, padded to one size and perhaps mirrored.
 
     Attributes:
         box: left, top, right, bottom in pixels, measured from the outer edges of the image.
-        size: Height and width of the result.
+        inner: Height and width that the box is resized to.
+        size: Height and width of the result, padded at the right and bottom.
         mirrored: Whether left and right change places.
     """
 
     box: tuple[float, float, float, float]
+    inner: tuple[int, int]
     size: tuple[int, int]
     mirrored: bool
 
     def image(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
-        """Resample `(H, W, 3)` with an antialiased bilinear filter, its colours changed before; floats unrounded."""
+        """Resample `(H, W, 3)` with an antialiased bilinear filter, its colours changed before; floats unrounded.
+
+        The padding is black.
+        """
         values = recolour(values) if recolour else values
         if values.dtype == np.uint8:
             return self._resample(Image.fromarray(values), Image.Resampling.BILINEAR)
         channels = map(np.ascontiguousarray, np.moveaxis(values, -1, 0))
         return np.dstack([self._resample(Image.fromarray(one), Image.Resampling.BILINEAR) for one in channels])
 
-    def map(self, values: np.ndarray | None) -> np.ndarray | None:
+    def map(self, values: np.ndarray | None, padding: int) -> np.ndarray | None:
         """Take ids or depths `(H, W)` from the nearest pixel."""
-        return None if values is None else self._resample(Image.fromarray(values), Image.Resampling.NEAREST)
+        return None if values is None else self._resample(Image.fromarray(values), Image.Resampling.NEAREST, padding)
 
     def intrinsics(self, values: np.ndarray | None) -> np.ndarray | None:
         """The `(3, 3)` of the camera that sees the result; a mirrored one lives in a mirrored scene."""
         if values is None:
             return None
-        (height, width), (left, top, right, bottom) = self.size, self.box
+        (height, width), (left, top, right, bottom) = self.inner, self.box
         sx, sy = width / (right - left), height / (bottom - top)
         # Edges go to edges, and pixel centres lie half a pixel beside them.
         move = np.array([[sx, 0.0, sx * (0.5 - left) - 0.5], [0.0, sy, sy * (0.5 - top) - 0.5], [0.0, 0.0, 1.0]])
         moved = move @ values
         if self.mirrored:
-            flip = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+            flip = np.array([[-1.0, 0.0, self.size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
             moved = flip @ moved @ np.diag([-1.0, 1.0, 1.0])
         return moved
 
-    def _resample(self, values: Image.Image, resampling: Image.Resampling) -> np.ndarray:
-        height, width = self.size
+    def _resample(self, values: Image.Image, resampling: Image.Resampling, padding: int = 0) -> np.ndarray:
+        height, width = self.inner
         warped = np.array(values.resize((width, height), resampling, box=self.box))
+        if self.inner != self.size:
+            missing = [(0, whole - part) for whole, part in zip(self.size, self.inner, strict=True)]
+            missing += [(0, 0)] * (warped.ndim - 2)
+            warped = np.pad(warped, missing, constant_values=padding)
         return np.ascontiguousarray(warped[:, ::-1]) if self.mirrored else warped
 
 
@@ -91,7 +104,12 @@ class TrainTransform:
         crop_scale: Range of the crop's share of the height and width, 0 < low <= high <= 1; (1, 1) = whole image.
         colour_jitter: Brightness, contrast and saturation are changed in random order, each by a factor drawn from
             [1 - j, 1 + j]; 0 <= j <= 1.
-        random_crop: Cut a random patch of `size` out of the image as it is: nothing is resized.
+        random_crop: Cut a random patch of `size` out of the image, as it is or resized by `scale_range`.
+        scale_range: Range of the factor that images are resized by before a random patch is cut, above 0. Where an
+            image is smaller than the patch then, it is padded at the right and bottom: black, labels 255, depth 0.
+            Images that a loss compares with one another are never padded.
+        max_class_share: Largest share that one class may have of the labelled pixels of a patch or crop, above 0; it
+            is drawn again up to ten times. 1 = any.
         hole_share: Range of the share of pixels that get a hole around them, 0 <= low <= high <= 1; None = `holes`
             stays None.
         hole_size: Side of the square holes in pixels, at least 1; an even one reaches farther up and left.
@@ -107,6 +125,8 @@ class TrainTransform:
         colour_jitter: float = 0.0,
         *,
         random_crop: bool = False,
+        scale_range: Sequence[float] = (1.0, 1.0),
+        max_class_share: float = 1.0,
         hole_share: Sequence[float] | None = None,
         hole_size: int = 7,
         to_rgb: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -116,6 +136,8 @@ class TrainTransform:
         self.crop_scale = tuple(crop_scale)
         self.colour_jitter = colour_jitter
         self.random_crop = random_crop
+        self.scale_range = tuple(scale_range)
+        self.max_class_share = max_class_share
         self.hole_share = None if hole_share is None else tuple(hole_share)
         self.hole_size = hole_size
         self.to_rgb = to_rgb
@@ -134,14 +156,13 @@ class TrainTransform:
         """
         _check_one_size(sample)
         sample = self._scaled(sample)
-        box = self._draw_box(sample, rng)
-        geometry = _Geometry(box, self.size, mirrored=rng.random() < self.hflip)
+        geometry = self._draw_geometry(sample, rng)
         recolour = self._draw_jitter(rng)
         mirror_x = -1 if geometry.mirrored else 1
         moved = replace(
             sample,
-            labels=geometry.map(sample.labels),
-            depth=geometry.map(sample.depth),
+            labels=geometry.map(sample.labels, IGNORED),
+            depth=geometry.map(sample.depth, 0),
             stereo_x=None if sample.stereo_x is None else mirror_x * sample.stereo_x,
             intrinsics=geometry.intrinsics(sample.intrinsics),
             flow=None,
@@ -169,24 +190,45 @@ class TrainTransform:
         stereo = None if sample.stereo is None else scaled(sample.stereo)
         return replace(sample, image=scaled(sample.image), frames=frames, stereo=stereo)
 
-    def _draw_box(self, sample: Sample, rng: np.random.Generator) -> tuple[float, float, float, float]:
-        """A random crop as left, top, right, bottom in pixels."""
-        size = sample.image.shape[:2]
-        low, high = self.crop_scale
-        share = low + (high - low) * rng.random()
+    def _draw_geometry(self, sample: Sample, rng: np.random.Generator) -> _Geometry:
+        low, high = self.scale_range if self.random_crop else self.crop_scale
+        factor = low + (high - low) * rng.random()
         place = rng.random(2)
-        if self.random_crop:
-            if size[0] < self.size[0] or size[1] < self.size[1]:
-                raise ValueError(
-                    f"Image {sample.name!r} is {size[0]} pixels high and {size[1]} wide, too small to cut a patch of "
-                    f"{self.size[0]} x {self.size[1]} out of it; set a smaller size, or random_crop=false."
-                )
-            top, left = (int(p * (n - m + 1)) for p, n, m in zip(place, size, self.size, strict=True))
-            return left, top, left + self.size[1], top + self.size[0]
+        mirrored = rng.random() < self.hflip
+        cut = self._cut_patch if self.random_crop else self._cut_share
+        geometry = cut(sample, factor, place, mirrored)
+        if self.max_class_share < 1 and sample.labels is not None:
+            again = rng.spawn(1)[0]  # so that the number of trials moves no other draw
+            for _ in range(CROP_TRIALS):
+                if largest_class_share(geometry.map(sample.labels, IGNORED)) <= self.max_class_share:
+                    break
+                geometry = cut(sample, factor, again.random(2), mirrored)
+        return geometry
+
+    def _cut_patch(self, sample: Sample, factor: float, place: np.ndarray, mirrored: bool) -> _Geometry:
+        """A patch of `size` of the image resized by a factor, at a place from 0 to 1 down and right."""
+        size = sample.image.shape[:2]
+        resized = tuple(max(round(factor * side), 1) for side in size)
+        inner = tuple(map(min, self.size, resized))
+        compared = sample.frames or sample.stereo is not None
+        if inner != self.size and (compared or self.scale_range == (1, 1)):
+            raise ValueError(
+                f"Image {sample.name!r} is {resized[0]} pixels high and {resized[1]} wide, too small to cut a patch "
+                f"of {self.size[0]} x {self.size[1]} out of it; set a smaller size, or random_crop=false"
+                + (", or a larger scale_range: what a loss compares is not padded." if compared else ".")
+            )
+        top, left = (int(p * (n - m + 1)) for p, n, m in zip(place, resized, inner, strict=True))
+        sy, sx = (side / new for side, new in zip(size, resized, strict=True))
+        right, bottom = min((left + inner[1]) * sx, size[1]), min((top + inner[0]) * sy, size[0])
+        return _Geometry((left * sx, top * sy, right, bottom), inner, self.size, mirrored)
+
+    def _cut_share(self, sample: Sample, share: float, place: np.ndarray, mirrored: bool) -> _Geometry:
+        """A crop that has a share of the height and width, resized to `size`."""
+        size = sample.image.shape[:2]
         top, left = (1 - share) * place * size
-        height, width = share * size[0], share * size[1]
         # The sums may pass the border by a rounding error, which Pillow refuses.
-        return left, top, min(left + width, size[1]), min(top + height, size[0])
+        right, bottom = min(left + share * size[1], size[1]), min(top + share * size[0], size[0])
+        return _Geometry((left, top, right, bottom), self.size, self.size, mirrored)
 
     def _draw_jitter(self, rng: np.random.Generator) -> _Recolour | None:
         """One change of colours for all images of a sample; None for none."""
@@ -216,6 +258,35 @@ class TrainTransform:
         for axis in (0, 1):
             holes = sliding_window_view(holes, self.hole_size, axis).any(-1)
         return holes
+
+
+def largest_class_share(labels: np.ndarray) -> float:
+    """Share of the most frequent class among the labelled pixels of `(H, W)`, 255 = ignored; 0 without any."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
+    return float(counts.max() / max(counts.sum(), 1))
+
+
+def guard_labels(before: Sample, after: Sample) -> None:
+    """Refuse a transform that made up class ids, as a filter that mixes neighbours does.
+
+    Args:
+        before: A sample.
+        after: The same after a transform.
+
+    Raises:
+        ValueError: The labels have an id that they did not have before, apart from 255 = ignored.
+    """
+    if before.labels is None or after.labels is None:
+        return
+    known = np.zeros(IGNORED + 1, bool)
+    known[before.labels.ravel()] = True
+    known[IGNORED] = True
+    if not known[after.labels].all():
+        made_up = np.unique(after.labels[~known[after.labels]])
+        raise ValueError(
+            f"The transform made up the class ids {', '.join(map(str, made_up[:8]))} in the labels of "
+            f"{before.name!r}, which had none of them: resize label maps with the nearest pixel, never with a filter."
+        )
 
 
 def _recolour_floats(values: np.ndarray, order: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.transforms import guard_labels
 from .sampling import MicroBatches, SampleStream
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class StreamDataset(Dataset):
 
     def __getitem__(self, position: int) -> Sample:
         sample = self._samples[self._stream.index(position)]
-        return self._transform(sample, self._stream.rng(position))
+        transformed = self._transform(sample, self._stream.rng(position))
+        guard_labels(sample, transformed)
+        return transformed
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ _CROP_SCALE = Allowed(
     "[smallest, largest] with 0 < smallest <= largest <= 1",
     lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
 )
+_SCALE_RANGE = Allowed(
+    "[smallest, largest] with 0 < smallest <= largest",
+    lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1],
+)
 _NEIGHBOURS = Allowed("neighbours such as [-1, 1], never 0", lambda frames: bool(frames) and 0 not in frames)
 _HOLE_SHARE = Allowed(
     "[least, most] with 0 <= least <= most <= 1 and most above 0",
@@ -118,6 +122,10 @@ class DataOptions:
         hflip: Probability of mirroring a training image.
         crop_scale: Range of the side length of random crops, as a fraction of the image; `[1, 1]` = no cropping.
         random_crop: Crop a random patch of `size` from the image as it is, instead of resizing the image.
+        scale_range: Range of the factor that images are resized by before `random_crop`, such as `[0.5, 2]`; images
+            that become smaller than the patch are padded with ignored pixels.
+        max_class_share: Largest share of one class in the labelled pixels of a crop, such as 0.75: crops with more are
+            drawn again, up to ten times; 1 = any crop.
         colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
         num_workers: Processes that read training images beside each training process.
     """
@@ -136,6 +144,8 @@ class DataOptions:
     hflip: Annotated[float, Allowed("a probability from 0 to 1", lambda share: 0 <= share <= 1)] = 0.5
     crop_scale: Annotated[list[float], _CROP_SCALE] = field(default_factory=lambda: [1.0, 1.0])
     random_crop: bool = False
+    scale_range: Annotated[list[float], _SCALE_RANGE] = field(default_factory=lambda: [1.0, 1.0])
+    max_class_share: Annotated[float, Allowed("a number above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
     colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
     num_workers: Count = 0
 

@@ -156,6 +156,8 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
         data.crop_scale,
         data.colour_jitter,
         random_crop=data.random_crop,
+        scale_range=data.scale_range,
+        max_class_share=data.max_class_share,
         to_rgb=getattr(processor, "to_rgb", None),
         **task_of(config).transform_options(config),
     )

@@ -59,6 +59,10 @@ def _check_data(data: DataOptions) -> Iterator[Check]:
         data.random_crop and list(data.crop_scale) != [1, 1],
         "data.random_crop crops patches of data.size, data.crop_scale crops fractions of the image: set one of them.",
     )
+    yield (
+        not data.random_crop and list(data.scale_range) != [1, 1],
+        "data.scale_range resizes images before data.random_crop: set data.random_crop=true, or use data.crop_scale.",
+    )
 
 
 def _check_pretext(task: str, pretext: PretextOptions, data: DataOptions) -> Iterator[Check]:

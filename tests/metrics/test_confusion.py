@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from depthseg.metrics import ConfusionMatrix, segmentation_scores
@@ -41,6 +43,30 @@ def test_scores_are_those_of_the_definition(seed):
     assert scores["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-12)
     assert scores["mean_accuracy"] == pytest.approx(mean_accuracy, abs=1e-12)
     assert {c: scores["per_class_iou"]["abcde"[c]] for c in ious} == pytest.approx(ious, abs=1e-12)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.data())
+def test_scores_are_those_of_the_definition_whatever_is_absent_or_ignored(data):
+    num_classes = data.draw(st.integers(2, 6))
+    present = data.draw(st.lists(st.integers(0, num_classes - 1), min_size=1, unique=True))
+    size = data.draw(st.integers(1, 60))
+    labels = np.array(data.draw(st.lists(st.sampled_from([*present, 255]), min_size=size, max_size=size)))
+    prediction = np.array(data.draw(st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size)))
+    kind = data.draw(st.sampled_from([np.uint8, np.int16, np.int64]))
+    confusion = ConfusionMatrix(num_classes)
+    confusion.update(prediction.astype(kind), labels.astype(kind))
+    if (labels == 255).all():
+        with pytest.raises(ValueError, match="No labelled pixel"):
+            confusion.compute()
+        return
+    scores = confusion.compute()
+    ious, mean_iou, accuracy, mean_accuracy = brute_force(prediction, labels, num_classes)
+    assert scores["mean_iou"] == pytest.approx(mean_iou, abs=1e-12)
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    assert scores["mean_accuracy"] == pytest.approx(mean_accuracy, abs=1e-12)
+    assert {int(name): iou for name, iou in scores["per_class_iou"].items() if iou == iou} == pytest.approx(ious)
+    assert set(scores["absent_classes"]) == {str(c) for c in range(num_classes)} - set(map(str, ious))
 
 
 def test_by_hand():
