@@ -1,5 +1,6 @@
 """Metrics of predictions, accumulated image by image without storing prediction maps."""
 
+from .calibration import CalibrationError
 from .confusion import ConfusionMatrix, segmentation_scores
 from .depth import ALIGNMENTS, CROPS, DepthErrors
 from .flow import FlowErrors
@@ -10,6 +11,7 @@ from .trajectory import chain_poses, straight_line, trajectory_errors
 __all__ = [
     "ALIGNMENTS",
     "CROPS",
+    "CalibrationError",
     "CategoryScores",
     "ConfusionMatrix",
     "DepthErrors",
