@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from ..metrics import ConfusionMatrix, DepthErrors, Meter
+from ..metrics.stamp import Stamp, file_ids_of, label_space_hash
 from ..models import DepthSegForSemanticSegmentation
 from .batches import target_of
 from .predict import predict_maps
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from ..data import Sample, SampleDataset
+    from ..data import LabelSpace, Sample, SampleDataset
+    from .inference import Inference
 
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
@@ -133,7 +135,19 @@ def evaluate_model(
     """
     meter = class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
     images = evaluate_images(model, processor, dataset, {task: meter}, accelerator)
-    return sum_up({task: meter}, (states for _, states in images), accelerator)
+    scores = sum_up({task: meter}, (states for _, states in images), accelerator)
+    return scores | ({"stamp": stamp_of(dataset.label_space).to_dict()} if task == "segmentation" else {})
+
+
+def stamp_of(space: LabelSpace, how: Inference | None = None) -> Stamp:
+    """The stamp of scores at the size of each label map, one matrix over the data set: the protocol `standard`.
+
+    Args:
+        space: The classes that are compared: those of the labels, because a model may call them otherwise.
+        how: Windows, scales and flip; None = the whole image once, as in training.
+    """
+    parts = {name: getattr(how, name) for name in ("window", "stride", "scales", "flip")} if how else {}
+    return Stamp(label_space_hash(space.id2label, file_ids_of(space)), space.ignore_index, **parts)
 
 
 def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:

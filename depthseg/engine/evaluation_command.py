@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def print_evaluation(arguments: argparse.Namespace) -> None:
     """Evaluate, and print the scores; of several processes the first one prints."""
     scores = run_evaluation(arguments)
     if os.environ.get("RANK", "0") == "0":
-        print(evaluation_text(scores, arguments.json))
+        sys.stdout.write(evaluation_text(scores, arguments.json) + "\n")
 
 
 def _scores(

@@ -15,7 +15,7 @@ from ..data.label_spaces import LABEL_SPACES
 from ..metrics import ConfusionMatrix
 from ..metrics.reductions import scores_of_images
 from ..metrics.stamp import IMAGE_MEAN, Stamp, file_ids_of, label_space_hash
-from .evaluation import class_meter
+from .evaluation import class_meter, stamp_of
 from .inference import Inference, Predictor
 from .predict import label_space_of
 
@@ -122,36 +122,14 @@ def rules_of(
     return {name: TABLE[name].prepare(model, dataset, how or Inference()) for name in names}
 
 
-def standard_stamp(model: nn.Module, space: LabelSpace, how: Inference | None = None) -> Stamp:
-    """The stamp of the scores that a training run logs, and of `depthseg evaluate` without a protocol.
-
-    Args:
-        model: Segmenter.
-        space: Label space of the data set.
-        how: Windows, scales and flip.
-    """
-    how, names = how or Inference(), dict(sorted(model.config.id2label.items()))
-    files = file_ids_of(space)
-    if _is_19_of_34(model, space):
-        files = {value: int(_table(IDS34, CLASSES19)[id]) for value, id in (files or file_ids_of(IDS34)).items()}
-    return Stamp(
-        label_space_hash(names, files),
-        space.ignore_index,
-        window=how.window,
-        stride=how.stride,
-        scales=how.scales,
-        flip=how.flip,
-    )
-
-
 def _standard(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rules:
-    space, names = dataset.label_space, [name for _, name in sorted(model.config.id2label.items())]
+    space = dataset.label_space
     if _is_19_of_34(model, space):
         table = _table(IDS34, CLASSES19)
-        meter, labels_of = ConfusionMatrix(CLASSES19.num_labels, classes=names), table.__getitem__
+        meter, labels_of = ConfusionMatrix(CLASSES19.num_labels, classes=CLASSES19.classes), table.__getitem__
+        stamp = stamp_of(CLASSES19, how)
     else:
-        meter, labels_of = class_meter(model, dataset), np.asarray
-    stamp = standard_stamp(model, space, how)
+        meter, labels_of, stamp = class_meter(model, dataset), np.asarray, stamp_of(space, how)
     return Rules("standard", stamp, how, None, labels_of, None, meter, meter.classes, meter.classes)
 
 
@@ -230,7 +208,7 @@ ROWS = (
     ),
     Protocol(
         "paper-release",
-        "KITTI as the released scorer of Lao et al. computes it: 7 classes, bicubic labels at 192x640, mean over images",
+        "KITTI as the released code of Lao et al. computes it: 7 classes, bicubic labels at 192x640, mean over images",
         _paper_release,
     ),
 )
