@@ -123,12 +123,13 @@ def _scores(
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     from ..metrics.boundaries import BoundaryIou
+    from ..models import DepthSegForSemanticSegmentation
     from .evaluation import evaluate_images, json_scores, meters_of, sum_up
     from .one_pass import evaluate_protocols, write_pass
     from .protocols import rules_of
 
     options = {name: getattr(arguments, name) for name in ("alignment", "factor", "crop", "min_depth", "max_depth")}
-    if not model.config.architectures[0].endswith("SemanticSegmentation"):
+    if not isinstance(model, DepthSegForSemanticSegmentation):
         _refuse_for_depth(arguments, names)
         meters = meters_of(model, dataset, **options)
         states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
