@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..choices import ALIGNMENTS, CROPS, PROTOCOLS, did_you_mean
+from ..choices import ALIGNMENTS, CROPS, PROTOCOLS
 from .command import data_options, one_sentence_errors, scores_text, show_progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import SampleDataset
+    from .inference import Inference
     from .one_pass import OnePass
 
 logger = logging.getLogger(__name__)
@@ -92,8 +93,9 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
 
     show_progress()
     with one_sentence_errors():
-        names = _protocols(arguments)
-        folder = _output_folder(arguments)
+        names, how, folder = _protocols(arguments), _inference(arguments), _output_folder(arguments)
+        if arguments.boundary and "standard" not in names:
+            raise ValueError("The boundary IoU belongs to the protocol standard: add it to --protocol.")
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         from .predict import load_model
 
@@ -102,7 +104,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         model, processor = load_model(arguments.model, arguments.revision, device)
         _warn_of_range(dataset, processor)
         about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
-        return about | _scores(arguments, names, model, processor, dataset, accelerator, folder, about)
+        return about | _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
 
 
 def print_evaluation(arguments: argparse.Namespace) -> None:
@@ -115,12 +117,13 @@ def print_evaluation(arguments: argparse.Namespace) -> None:
 def _scores(
     arguments: argparse.Namespace,
     names: list[str],
+    how: Inference,
+    folder: Path | None,
+    about: Mapping[str, Any],
     model: nn.Module,
     processor: Any,
     dataset: SampleDataset,
     accelerator: Accelerator | None,
-    folder: Path | None,
-    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     from ..metrics.boundaries import BoundaryIou
     from ..models import DepthSegForSemanticSegmentation
@@ -134,9 +137,7 @@ def _scores(
         meters = meters_of(model, dataset, **options)
         states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
         return json_scores(sum_up(meters, states, accelerator))
-    rules = rules_of(names, model, dataset, _inference(arguments))
-    if arguments.boundary and "standard" not in rules:
-        raise ValueError("The boundary IoU belongs to the protocol standard: add it to --protocol.")
+    rules = rules_of(names, model, dataset, how)
     meter = rules["standard"].meter if arguments.boundary else None
     found = evaluate_protocols(
         *(model, processor, dataset, rules, accelerator),
@@ -167,18 +168,15 @@ def _protocols(arguments: argparse.Namespace) -> list[str]:
         )
         arguments.alignment = names[0]
         return ["standard"]
-    for name in names:
-        if name not in PROTOCOLS:
-            near = did_you_mean(name, PROTOCOLS)
-            hint = f" {name} is a value of --alignment." if name in ALIGNMENTS else ""
-            raise ValueError(
-                f"There is no protocol {name!r}.{near}{hint} --protocol takes {', '.join(PROTOCOLS)}, several with "
-                "commas between them."
-            )
+    if misplaced := next((name for name in names if name in ALIGNMENTS), None):
+        raise ValueError(f"{misplaced} is a value of --alignment; --protocol takes {', '.join(PROTOCOLS)}.")
+    from .protocols import check_names
+
+    check_names(names)
     return names
 
 
-def _inference(arguments: argparse.Namespace) -> Any:
+def _inference(arguments: argparse.Namespace) -> Inference:
     from .inference import Inference
 
     pixels = {name: tuple(getattr(arguments, name) or ()) or None for name in ("window", "stride")}

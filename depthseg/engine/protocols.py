@@ -86,6 +86,19 @@ class Protocol:
     takes_inference: bool = False
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse protocols that there are not, one that is named twice, and no protocol at all."""
+    for name in names:
+        if name not in TABLE:
+            raise ValueError(
+                f"There is no protocol {name!r}.{did_you_mean(name, TABLE)} Protocols are {', '.join(TABLE)}."
+            )
+    if not names:
+        raise ValueError(f"No protocol is named; name one of {', '.join(TABLE)}.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"The protocol {repeated[0]} is named twice; name it once.")
+
+
 def rules_of(
     names: Sequence[str], model: nn.Module, dataset: SampleDataset, how: Inference | None = None
 ) -> dict[str, Rules]:
@@ -104,15 +117,7 @@ def rules_of(
         ValueError: An unknown protocol, one twice, one that takes no windows, scales or flip, or one whose classes
             are not those of the model or the data set.
     """
-    for name in names:
-        if name not in TABLE:
-            raise ValueError(
-                f"There is no protocol {name!r}.{did_you_mean(name, TABLE)} Protocols are {', '.join(TABLE)}."
-            )
-    if repeated := [name for name in names if names.count(name) > 1] or not names:
-        raise ValueError(
-            f"The protocol {repeated[0]} is named twice." if names else "No protocol is named; standard is the usual."
-        )
+    check_names(names)
     if how not in (None, Inference()) and not any(TABLE[name].takes_inference for name in names):
         takers = ", ".join(name for name, row in TABLE.items() if row.takes_inference)
         raise ValueError(
