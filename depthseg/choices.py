@@ -24,6 +24,9 @@ column of the width, cut to whole pixels. `garg` is that of Garg et al. 2016, wi
 evaluate the Eigen split; `eigen` is what the authors of Monodepth found to reproduce the numbers of Eigen et al. 2014
 (mrharicot/monodepth, `utils/evaluate_kitti.py`)."""
 
+PROTOCOLS = ("standard", "paper-text", "paper-release")
+"""Evaluation protocols of segmentation; `depthseg.engine.protocols` has their rules."""
+
 PoseNetworkName = Literal["separate", "shared", "posecnn"]
 POSE_NETWORKS = get_args(PoseNetworkName)
 

@@ -245,7 +245,7 @@ def test_evaluate_measures_the_depth_of_a_segmenter_too(model_dir, data_dir, cap
     for index in range(3):
         Image.fromarray(np.full((20, 30), 256 * (2 + index), np.uint16)).save(data_dir / "depth" / f"{index}.png")
     Image.fromarray(np.zeros((20, 30), np.uint16)).save(data_dir / "depth" / "1.png")  # nothing known
-    words = ("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--protocol", "median")
+    words = ("evaluate", "--model", model_dir, "--dataset", "folder", "--root", data_dir, "--alignment", "median")
     assert run(*words, "--split", "train", "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["mean_iou"] <= 1 and scores["alignment"] == "median"

@@ -19,6 +19,7 @@ from depthseg.engine.command import show_progress
 from depthseg.engine.config import load_config
 from depthseg.engine.records import write_json
 from depthseg.engine.run import train
+from depthseg.metrics import check_same_stamps
 from depthseg.metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
 
 CONFIG = Path(__file__).parent / "configs" / "camvid_fewshot_resnet18.yaml"
@@ -39,17 +40,20 @@ def main() -> None:
         "depth, encoder only": [f"model.pretrained={options.depth_model}", "model.head_init=random"],
     }
     table: dict[str, list[float]] = {name: [] for name in (*initialisations, "majority class", "position prior")}
-    val_set = CamVid(options.root, "val")
+    val_set, stamps = CamVid(options.root, "val"), {}
     for seed in SEEDS:
         for number, (name, overrides) in enumerate(initialisations.items()):
             run_dir = f"run.output_dir={options.output_dir}/arm{number}_seed{seed}"
             seeds = [f"data.subset_seed={seed}", f"run.seed={seed}"]
             config = load_config(CONFIG, [f"data.root={options.root}", run_dir, "run.resume=true", *seeds, *overrides])
-            table[name].append(train(config).scores["mean_iou"])
+            found = train(config).scores
+            stamps[config.run.output_dir] = found.get("stamp")
+            table[name].append(found["mean_iou"])
         pool = CamVid(options.root, "train", exclude_sequences=["0016E5"])
         subset = few_shot_subset(pool, config.data.subset_size, seed)
         for name, baseline in (("majority class", MajorityClass(subset)), ("position prior", PositionPrior(subset))):
             table[name].append(score_segmentation_baseline(baseline, val_set)["mean_iou"])
+    check_same_stamps(stamps)
     write_json(options.output_dir / "results.json", {"mean_iou": table, "seeds": list(SEEDS)})
     print("| initialisation | mIoU, mean ± sd | seeds |\n|---|---|---|")
     for name, scores in table.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from depthseg.engine.command import add_evaluation_options, evaluation_text, run_evaluation
+from depthseg.engine.evaluation_command import add_evaluation_options, print_evaluation
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_evaluation_options(parser)
     options = parser.parse_args()
-    print(evaluation_text(run_evaluation(options), options.json))
+    print_evaluation(options)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..engine.command import add_evaluation_options, evaluation_text, run_evaluation
+from ..engine.evaluation_command import add_evaluation_options, print_evaluation
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -15,4 +15,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, and print the scores."""
-    print(evaluation_text(run_evaluation(options), options.json))
+    print_evaluation(options)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 
 from ..metrics import ConfusionMatrix, DepthErrors, Meter
+from ..metrics.stamp import Stamp, file_ids_of, label_space_hash
 from ..models import DepthSegForSemanticSegmentation
 from .batches import target_of
 from .predict import predict_maps
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from ..data import SampleDataset
+    from ..data import LabelSpace, Sample, SampleDataset
+    from .inference import Inference
 
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
@@ -51,18 +54,36 @@ def evaluate_images(
     Raises:
         ValueError: An empty data set, or a sample without labels.
     """
-    if len(dataset) == 0:
-        raise ValueError("The data set to score on is empty.")
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     with evaluation_mode(model):
-        for index in range(rank, len(dataset), world):
-            sample, predicted = dataset[index], dict.fromkeys(("segmentation", "depth"))
+        for sample in shared_out(dataset, accelerator):
+            predicted = dict.fromkeys(("segmentation", "depth"))
             truths = {task: sample.depth if task == "depth" else target_of(sample, "labels") for task in meters}
             # Nobody asks for the prediction where only depth is measured, and this image has none.
             if not meters or any(truth is not None for truth in truths.values()):
                 predicted = dict(zip(predicted, predict_maps(model, processor, sample.image), strict=True))
             states = {task: meter.state_of(predicted[task], truths[task]) for task, meter in meters.items()}
             yield predicted["segmentation"], states
+
+
+def shared_out(dataset: SampleDataset, accelerator: Accelerator | None = None) -> Iterator[Sample]:
+    """Samples of this process: of N processes, number n reads sample n and every Nth after it.
+
+    Raises:
+        ValueError: The data set is empty.
+    """
+    if len(dataset) == 0:
+        raise ValueError("The data set to score on is empty.")
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    for index in range(rank, len(dataset), world):
+        yield dataset[index]
+
+
+def in_order(items: list[Any], accelerator: Accelerator | None = None) -> list[Any]:
+    """What the processes have found about the samples that `shared_out` gave them, in the order of the data set."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return items
+    found = gather_object([items])
+    return [found[index % len(found)][index // len(found)] for index in range(sum(map(len, found)))]
 
 
 def sum_up(
@@ -76,12 +97,20 @@ def sum_up(
         accelerator: Sums over its processes.
     """
     scores: dict[str, Any] = {}
-    # One by one: floating-point sums depend on the order, and matrices of many classes are large.
+    # Floating-point sums depend on the order, so these are added in that of the data set, however many processes
+    # there are. Counts do not, and matrices of many classes are too large to be kept.
+    floating = {task: [] for task, meter in meters.items() if meter.state.is_floating_point()}
     for image in states:
         for task, meter in meters.items():
-            meter.state = meter.state + image[task]
-    for meter in meters.values():
-        meter.state = total(meter.state, accelerator)
+            if task in floating:
+                floating[task].append(image[task])
+            else:
+                meter.state = meter.state + image[task]
+    for task, meter in meters.items():
+        if task in floating:
+            meter.state = sum(in_order(floating[task], accelerator), meter.state)
+        else:
+            meter.state = total(meter.state, accelerator)
         scores |= meter.compute()
     return scores
 
@@ -106,7 +135,19 @@ def evaluate_model(
     """
     meter = class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
     images = evaluate_images(model, processor, dataset, {task: meter}, accelerator)
-    return sum_up({task: meter}, (states for _, states in images), accelerator)
+    scores = sum_up({task: meter}, (states for _, states in images), accelerator)
+    return scores | ({"stamp": stamp_of(dataset.label_space).to_dict()} if task == "segmentation" else {})
+
+
+def stamp_of(space: LabelSpace, how: Inference | None = None) -> Stamp:
+    """The stamp of scores at the size of each label map, one matrix over the data set: the protocol `standard`.
+
+    Args:
+        space: The classes that are compared: those of the labels, because a model may call them otherwise.
+        how: Windows, scales and flip; None = the whole image once, as in training.
+    """
+    parts = {name: getattr(how, name) for name in ("window", "stride", "scales", "flip")} if how else {}
+    return Stamp(label_space_hash(space.id2label, file_ids_of(space)), space.ignore_index, **parts)
 
 
 def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:

@@ -31,6 +31,7 @@ from ..data.images import IMAGE_SUFFIXES, KITTI_DEPTH_SCALE, list_images, name_s
 from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
+from .inference import check_finite, maps_of
 from .records import write_json
 from .visualization import (
     class_shares,
@@ -250,16 +251,8 @@ def predict_maps(
         ValueError: The model's output is not finite.
     """
     outputs = model(**processor(images=[image], return_tensors="pt").to(model.device))
-    for key in ("logits", "predicted_depth"):
-        if outputs.get(key) is not None and not outputs[key].isfinite().all():
-            raise ValueError(f"The model's {key} are not finite numbers for this image; its weights may be damaged.")
-    size = [image.shape[:2]]
-    labels = depth = None
-    if outputs.get("logits") is not None:
-        labels = processor.post_process_semantic_segmentation(outputs, size)[0].cpu().numpy().astype(np.uint8)
-    if outputs.get("predicted_depth") is not None:
-        depth = processor.post_process_depth_estimation(outputs, size)[0]["predicted_depth"].cpu().numpy()
-    return labels, depth
+    check_finite(outputs)
+    return maps_of(outputs, processor, image.shape[:2])
 
 
 def shown_image(processor: DepthSegImageProcessor, image: np.ndarray) -> np.ndarray:

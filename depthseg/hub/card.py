@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.tasks import TASKS, Score, task_of
+from ..metrics.stamp import Stamp
 from .record import JOINT
 
 if TYPE_CHECKING:
@@ -214,6 +215,8 @@ class Card:
             sentences.append(f"The weights are stored in {self.facts.dtype} and were evaluated in float32.")
         if self.evaluation is not None and self.scores.get("alignment"):
             sentences.append(_protocol_sentence(self.scores))
+        if "stamp" in self.scores:
+            sentences.append(f"The segmentation scores carry this {Stamp.from_dict(self.scores['stamp'])}.")
         return " ".join(sentences)
 
     def _images_sentence(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from .. import models
 from ..data import DATASETS
 from ..engine.build import build_datasets, source_of
-from ..engine.evaluation import evaluate_images, json_scores, meters_of, sum_up
+from ..engine.evaluation import evaluate_images, json_scores, meters_of, stamp_of, sum_up
 from ..engine.predict import load_model
 from ..engine.records import write_json
 from ..engine.scoring import Scorer
@@ -125,6 +125,8 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         meters = meters_of(model, dataset, alignment=alignment)
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
+        if "segmentation" in meters:
+            scores["stamp"] = stamp_of(dataset.label_space).to_dict()
         block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
         arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
         per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))

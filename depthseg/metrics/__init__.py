@@ -6,6 +6,8 @@ from .depth import ALIGNMENTS, CROPS, DepthErrors
 from .flow import FlowErrors
 from .images import CategoryScores, InpaintingErrors
 from .meter import Meter
+from .reductions import scores_of_images
+from .stamp import Stamp, check_same_stamps
 from .trajectory import chain_poses, straight_line, trajectory_errors
 
 __all__ = [
@@ -18,7 +20,10 @@ __all__ = [
     "FlowErrors",
     "Meter",
     "InpaintingErrors",
+    "Stamp",
     "chain_poses",
+    "check_same_stamps",
+    "scores_of_images",
     "segmentation_scores",
     "straight_line",
     "trajectory_errors",

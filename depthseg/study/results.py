@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.stamp import check_same_stamps
 from .options import read_stored_study
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
@@ -227,7 +228,19 @@ def load_results(out: str | Path) -> StudyResults:
             records.append(record)
         else:
             unused.append(f"{record.path.parent.name}/{record.path.name} is not used: {reason}.")
+    _check_stamps(records)
     return StudyResults(out, study, records, unused)
+
+
+def _check_stamps(records: Sequence[TrialRecord]) -> None:
+    """Refuse fine-tunings of one benchmark whose scores were computed in different ways: they would be ranked."""
+    by_benchmark: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record["kind"] == "finetune":
+            place = "the selection of rates" if is_rate(record) else record["benchmark"]
+            by_benchmark.setdefault(place, {})[str(record.path)] = record["scores"].get("stamp")
+    for stamps in by_benchmark.values():
+        check_same_stamps(stamps)
 
 
 def is_rate(record: TrialRecord) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..engine.atomic import atomic_path
 from ..engine.loop import StopRequest
 from ..engine.records import write_json
+from ..metrics.stamp import check_same_stamps
 from ..reading import write_yaml
 from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_of
 from .options import StudyOptions
@@ -102,15 +104,18 @@ def chosen_rates(trials: Iterable[Trial], out: Path) -> dict[tuple[str, str, str
         out: Output directory of the study.
     """
     scores: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    stamps: dict[str, Any] = {}
     unfinished = set()
     for trial in trials:
         place = trial.labels["architecture"], trial.labels["initialisation"], trial.labels["mode"]
         path = record_path(out, trial.key)
         if path.is_file():
-            score = read_record(path)["scores"]["mean_iou"]
-            scores.setdefault(place, {}).setdefault(trial.labels["lr"], []).append(score)
+            found = read_record(path)["scores"]
+            stamps[trial.key] = found.get("stamp")
+            scores.setdefault(place, {}).setdefault(trial.labels["lr"], []).append(found["mean_iou"])
         else:
             unfinished.add(place)
+    check_same_stamps(stamps)
     return {place: select_rate(table).rate for place, table in scores.items() if place not in unfinished}
 
 

@@ -180,4 +180,5 @@ def test_from_somebodys_depth_model_to_scores_on_a_folder(depth_anything, data_d
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # evaluated where it was trained
     scores = json.loads(run(capsys, *evaluate))
     assert (scores.pop("dataset"), scores.pop("split"), scores.pop("images") > 0) == ("folder", "val", True)
+    assert scores.pop("protocol") == "standard"
     assert scores.items() <= logged.items() and scores["mean_iou"] is not None

@@ -21,6 +21,7 @@ from depthseg.engine.evaluation import (
     json_scores,
     sum_up,
 )
+from depthseg.metrics import Stamp
 
 SPACE = LabelSpace("abcd", ("a", "b", "c", "d"), ((0, 0, 0),) * 4)
 
@@ -171,6 +172,7 @@ def test_an_image_is_predicted_once_for_all_that_is_measured():
     assert not meters["segmentation"].state.any() and not meters["depth"].state.any()
     both = sum_up(meters, [states for _, states in images])
     apart = [evaluate_model(model, Processor(), data, task) for task in ("segmentation", "depth")]
+    assert Stamp.from_dict(apart[0].pop("stamp")).ignore_id == 255
     assert json_scores(both) == json_scores(apart[0] | apart[1]) and both["images_without_depth"] == 1
 
 

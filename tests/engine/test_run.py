@@ -15,6 +15,7 @@ from depthseg.engine.checkpoint import find_checkpoint
 from depthseg.engine.evaluation import evaluate_model
 from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
+from depthseg.metrics.stamp import Stamp, label_space_hash
 from depthseg.models import DepthSegForSemanticSegmentation
 
 EVERY_OTHER = ("run.eval_every=2", "run.checkpoint_every=2")
@@ -86,6 +87,12 @@ def test_model_holds_the_best_weights_and_scores_what_was_logged(whole, tiny):
     # On the device and in the memory format of training, which decide how sums are rounded.
     model, processor = load_model(whole.model_dir, device="cpu")
     assert evaluate_model(model, processor, tiny.Blocks(3, seed=1), "segmentation").items() <= best.items()
+
+
+def test_every_evaluation_carries_its_stamp(whole, tiny):
+    stamps = [Stamp.from_dict(line["stamp"]) for line in _lines(whole.run_dir)]
+    space = tiny.Blocks(1).label_space
+    assert stamps == [Stamp(label_space_hash(space.id2label), space.ignore_index)] * 3
 
 
 def test_select_last_keeps_the_last(tiny, tmp_path, whole):

@@ -18,7 +18,7 @@ from depthseg.data.images import read_image
 from depthseg.data.subsets import few_shot_subset
 from depthseg.data.video_motion import measure_pair
 from depthseg.engine.batches import BatchContent, Collate
-from depthseg.engine.command import add_evaluation_options, run_evaluation
+from depthseg.engine.evaluation_command import add_evaluation_options, run_evaluation
 from depthseg.engine.panel import write_prediction_panel
 from depthseg.engine.predict import load_model, predict, predict_maps
 from depthseg.engine.run import build_transform, train

@@ -80,6 +80,13 @@ def test_images_together_score_what_the_run_wrote_down(prepared, runs):
     scores = json.loads((folder / "evaluation" / "scores.json").read_text())
     low, high = scores["intervals"]["mean_iou"]
     assert low <= recorded["mean_iou"] <= high and scores["scores"]["mean_iou"] == recorded["mean_iou"]
+    assert scores["scores"]["stamp"] == recorded["stamp"]
+    card = " ".join((folder / "README.md").read_text().split())
+    assert f"The segmentation scores carry this stamp {recorded['stamp']['digest']}: label space" in card
+
+
+def test_depth_has_no_stamp_of_segmentation(prepared):
+    assert "stamp" not in (prepared["depth"] / "README.md").read_text()
 
 
 def test_depth_of_each_image_gives_the_mean_and_its_interval(prepared, runs):

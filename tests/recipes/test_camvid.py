@@ -57,5 +57,6 @@ def test_two_processes_are_counted_equal_one_and_are_scored_as_logged(tmp_path):
         timeout=600,
     )
     printed = json.loads(done.stdout)
-    assert [printed.pop(name) for name in ("dataset", "split", "images")] == ["camvid", "val", 101]
+    found = [printed.pop(name) for name in ("dataset", "split", "images", "protocol")]
+    assert found == ["camvid", "val", 101, "standard"]
     assert printed and all(lines[2][name] == value for name, value in printed.items())

@@ -27,7 +27,7 @@ TINY = [
 SIZE = (48, 144)
 # The protocol of Eigen et al. as Monodepth2 has it, on two frames of the world.
 EIGEN = ["--dataset", "synthetic", "--option", "count=2", "--option", "size=[48,144]"]
-EIGEN += ["--protocol", "median", "--crop", "garg", "--min-depth", "1e-3", "--max-depth", "80"]
+EIGEN += ["--alignment", "median", "--crop", "garg", "--min-depth", "1e-3", "--max-depth", "80"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,272 @@
+"""`depthseg evaluate`, and the script in training/: a model on a data set, by one protocol or several.
+
+What the evaluation needs is imported when it runs, as in `command`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..choices import ALIGNMENTS, CROPS, PROTOCOLS
+from .command import data_options, one_sentence_errors, scores_text, show_progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from accelerate import Accelerator
+    from torch import nn
+
+    from ..data import SampleDataset
+    from .inference import Inference
+    from .one_pass import OnePass
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_iou")
+"""Scores in the table of several protocols."""
+
+
+def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `run_evaluation`."""
+    from ..data import DATASETS
+
+    parser.add_argument("--model", required=True, help="directory or Hub id of a depthseg model")
+    parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
+    parser.add_argument(
+        "--dataset", required=True, choices=list(DATASETS), metavar="NAME", help=f"one of {', '.join(DATASETS)}"
+    )
+    parser.add_argument("--root", required=True, help="folder of the data")
+    parser.add_argument("--split", default="val", help="default: val")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the data set")
+    parser.add_argument(
+        "--protocol",
+        default="standard",
+        metavar="NAME[,NAME]",
+        help=f"protocols of segmentation, from one pass: {', '.join(PROTOCOLS)}; default: standard",
+    )
+    pixels = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH")}
+    parser.add_argument(
+        "--window", **pixels, help="standard: predict in windows of the image at its own size, and average the logits"
+    )
+    parser.add_argument("--stride", **pixels, help="from one window to the next; default: the window")
+    parser.add_argument(
+        "--scales", nargs="+", type=float, metavar="FACTOR", help="standard: average predictions at these sizes"
+    )
+    parser.add_argument("--flip", action="store_true", help="standard: average in those of the mirrored image")
+    parser.add_argument("--boundary", action="store_true", help="standard: also the boundary IoU")
+    parser.add_argument("--alignment", choices=ALIGNMENTS, help="how depth is aligned; default: as its type asks")
+    parser.add_argument("--factor", type=float, help="the factor of --alignment fixed")
+    parser.add_argument(
+        "--crop", choices=CROPS, default="none", help="part of the image where depth is evaluated; default: all of it"
+    )
+    parser.add_argument("--min-depth", type=float, help="metres; default: the model's")
+    parser.add_argument("--max-depth", type=float, help="metres; default: the model's")
+    parser.add_argument("--json", action="store_true", help="print JSON with all digits")
+    parser.add_argument(
+        "--output-dir", help="write scores.json and per_image.npz, the confusion matrix of every image, there"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace these files")
+
+
+def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate a model as the command line says, by the code that evaluates it in training.
+
+    A segmenter that also predicts depth is evaluated on both, where the data set has depth. Of several processes, as
+    `accelerate launch` or `torchrun` starts them, each evaluates its share of the images.
+
+    Args:
+        arguments: Parsed options of `add_evaluation_options`.
+
+    Returns:
+        `dataset`, `split`, number of `images`, and the scores, ready for JSON. Of a segmenter, the scores of one
+        protocol with its name as `protocol` and its `stamp`; of several, all of this by name under `protocols`.
+
+    Raises:
+        SystemExit: With a sentence where the user has to change something.
+    """
+    from ..data import load_dataset
+
+    show_progress()
+    with one_sentence_errors():
+        names, how, folder = _protocols(arguments), _inference(arguments), _output_folder(arguments)
+        if arguments.boundary and "standard" not in names:
+            raise ValueError("The boundary IoU belongs to the protocol standard: add it to --protocol.")
+        dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
+        from .predict import load_model
+
+        accelerator = _accelerator()
+        device = str(accelerator.device) if accelerator else None
+        model, processor = load_model(arguments.model, arguments.revision, device)
+        _warn_of_range(dataset, processor)
+        about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
+        return about | _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
+
+
+def print_evaluation(arguments: argparse.Namespace) -> None:
+    """Evaluate, and print the scores; of several processes the first one prints."""
+    scores = run_evaluation(arguments)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(evaluation_text(scores, arguments.json) + "\n")
+
+
+def _scores(
+    arguments: argparse.Namespace,
+    names: list[str],
+    how: Inference,
+    folder: Path | None,
+    about: Mapping[str, Any],
+    model: nn.Module,
+    processor: Any,
+    dataset: SampleDataset,
+    accelerator: Accelerator | None,
+) -> dict[str, Any]:
+    from ..metrics.boundaries import BoundaryIou
+    from ..models import DepthSegForSemanticSegmentation
+    from .evaluation import evaluate_images, json_scores, meters_of, sum_up
+    from .one_pass import evaluate_protocols, write_pass
+    from .protocols import rules_of
+
+    options = {name: getattr(arguments, name) for name in ("alignment", "factor", "crop", "min_depth", "max_depth")}
+    if not isinstance(model, DepthSegForSemanticSegmentation):
+        _refuse_for_depth(arguments, names)
+        meters = meters_of(model, dataset, **options)
+        states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
+        return json_scores(sum_up(meters, states, accelerator))
+    rules = rules_of(names, model, dataset, how)
+    meter = rules["standard"].meter if arguments.boundary else None
+    found = evaluate_protocols(
+        *(model, processor, dataset, rules, accelerator),
+        depth_errors=meters_of(model, dataset, **options).get("depth"),
+        boundary=BoundaryIou(meter.num_classes, meter.ignore_index) if meter else None,
+        keep_matrices=folder is not None,
+    )
+    if folder is not None and (accelerator is None or accelerator.is_main_process):
+        write_pass(folder, found, rules, dataset.names, about)
+    return json_scores(_as_printed(found)) | {"images": about["images"]}
+
+
+def _as_printed(found: OnePass) -> dict[str, Any]:
+    if len(found.scores) > 1:
+        return {"protocols": dict(found.scores), **found.depth}
+    ((name, scores),) = found.scores.items()
+    return {"protocol": name, **scores, **found.depth}
+
+
+def _protocols(arguments: argparse.Namespace) -> list[str]:
+    """The protocols that are named; a depth alignment, which `--protocol` was for, becomes that."""
+    names = [name.strip() for name in arguments.protocol.split(",") if name.strip()]
+    if len(names) == 1 and names[0] in ALIGNMENTS:
+        if arguments.alignment not in (None, names[0]):
+            raise ValueError(f"--protocol {names[0]} is called --alignment now, and both are given: leave it out.")
+        logger.warning(
+            "--protocol %s is called --alignment %s now; the old name goes with the next version.", *names * 2
+        )
+        arguments.alignment = names[0]
+        return ["standard"]
+    if misplaced := next((name for name in names if name in ALIGNMENTS), None):
+        raise ValueError(f"{misplaced} is a value of --alignment; --protocol takes {', '.join(PROTOCOLS)}.")
+    from .protocols import check_names
+
+    check_names(names)
+    return names
+
+
+def _inference(arguments: argparse.Namespace) -> Inference:
+    from .inference import Inference
+
+    pixels = {name: tuple(getattr(arguments, name) or ()) or None for name in ("window", "stride")}
+    scales = (1.0,) if arguments.scales is None else tuple(arguments.scales)
+    return Inference(**pixels, scales=scales, flip=arguments.flip)
+
+
+def _refuse_for_depth(arguments: argparse.Namespace, names: list[str]) -> None:
+    flags = ("window", "stride", "scales", "flip", "boundary", "output_dir")
+    given = [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]
+    given += ["--protocol"] * (names != ["standard"])
+    if given:
+        raise ValueError(
+            f"{arguments.model} is a depth model, and {', '.join(given)} belong{'s' * (len(given) == 1)} to "
+            "segmentation: leave out what does. How depth is aligned is --alignment."
+        )
+
+
+def _output_folder(arguments: argparse.Namespace) -> Path | None:
+    if arguments.output_dir is None:
+        return None
+    from .one_pass import IMAGES_FILE, SCORES_FILE
+
+    folder = Path(arguments.output_dir)
+    for name in (SCORES_FILE, IMAGES_FILE):
+        if (folder / name).exists() and not arguments.overwrite:
+            raise FileExistsError(f"{folder / name} exists already; choose another --output-dir, or add --overwrite.")
+    return folder
+
+
+def _accelerator() -> Accelerator | None:
+    """What shares the images out, where a launcher started several processes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from accelerate import Accelerator
+
+    return Accelerator()
+
+
+def _warn_of_range(dataset: SampleDataset, processor: Any) -> None:
+    from ..data.value_range import given_value_range
+
+    given = given_value_range(dataset)
+    if given is not None and list(given) != processor.value_range:
+        logger.warning(
+            "value_range=%s is not used: images are scaled as in training, by %s.", given, processor.value_range
+        )
+
+
+def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
+    """What `run_evaluation` returns, for a terminal: as JSON, or as a list with four digits."""
+    if as_json:
+        return scores_text(scores)
+    rest = dict(scores)
+    data, split, images = (rest.pop(name) for name in ("dataset", "split", "images"))
+    head = f"{data}, split {split}: {images} image{'' if images == 1 else 's'} evaluated"
+    protocols = rest.pop("protocols", {})
+    name, stamp = rest.pop("protocol", None), rest.pop("stamp", None)
+    lines = [head, *_table(protocols), *_score_lines(rest)]
+    stamps = {name: stamp} if stamp else {name: found["stamp"] for name, found in protocols.items()}
+    return "\n".join([*lines, *(f"{name}: {_stamp_text(stamp)}" for name, stamp in stamps.items())])
+
+
+def _stamp_text(written: Mapping[str, Any]) -> str:
+    from ..metrics.stamp import Stamp
+
+    return str(Stamp.from_dict(written))
+
+
+def _table(protocols: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Scores of several protocols side by side; they are not comparable with one another, as their stamps say."""
+    if not protocols:
+        return
+    columns = [name for name in COLUMNS if any(name in scores for scores in protocols.values())]
+    width = max(map(len, protocols))
+    yield "  ".join([f"  {'protocol':<{width}}", *columns, "stamp"])
+    for protocol, scores in protocols.items():
+        cells = ["-" if scores.get(name) is None else f"{scores[name]:.4g}" for name in columns]
+        cells = [f"{cell:<{len(name)}}" for cell, name in zip(cells, columns, strict=True)]
+        yield "  ".join([f"  {protocol:<{width}}", *cells, scores["stamp"]["digest"]])
+
+
+def _score_lines(scores: dict[str, Any], indent: str = "  ") -> Iterator[str]:
+    width = max(map(len, scores), default=0)
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from _score_lines(value, indent + "  ")
+            continue
+        if isinstance(value, list):
+            value = ", ".join(value) or "none"
+        text = "absent" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield f"{indent}{name:<{width}}  {text}"

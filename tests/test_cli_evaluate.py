@@ -1,0 +1,158 @@
+"""`depthseg evaluate` by several protocols, on a folder of images with the ids of KITTI's label files."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from engine.kitti_like import IDS34, KittiLike
+from PIL import Image
+
+from depthseg.cli import main
+from depthseg.engine.one_pass import read_pass
+from depthseg.metrics import Stamp
+from depthseg.models import (
+    DepthSegConfig,
+    DepthSegForDepthEstimation,
+    DepthSegForSemanticSegmentation,
+    DepthSegImageProcessor,
+)
+
+NETWORK = {
+    "encoder_config": {"model_type": "depthseg_resnet", "width_factor": 0.125},
+    "head_config": {"decoder_channels": [8, 8, 8, 8, 8]},
+}
+ALL = "standard,paper-text,paper-release"
+
+
+@pytest.fixture(scope="module")
+def kitti(tmp_path_factory):
+    """Two images in `val`, with depth."""
+    folder, data = tmp_path_factory.mktemp("kitti"), KittiLike()
+    for kind in ("images", "labels", "depth"):
+        (folder / kind).mkdir()
+    for sample in data.samples:
+        Image.fromarray(sample.image).save(folder / "images" / f"{sample.name}.png")
+        Image.fromarray(sample.labels).save(folder / "labels" / f"{sample.name}.png")
+        Image.fromarray((sample.depth * 256).astype(np.uint16)).save(folder / "depth" / f"{sample.name}.png")
+    (folder / "classes.txt").write_text("\n".join(IDS34.classes) + "\n")
+    (folder / "val.txt").write_text("\n".join(data.names[1:]))
+    (folder / "train.txt").write_text(data.names[0])
+    return folder
+
+
+def saved(folder, model):
+    model.save_pretrained(folder)
+    DepthSegImageProcessor(size={"height": 32, "width": 96}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    torch.manual_seed(0)
+    config = DepthSegConfig(**NETWORK, id2label=dict(enumerate(IDS34.classes)), keep_depth=True)
+    return saved(tmp_path_factory.mktemp("segmenter"), DepthSegForSemanticSegmentation(config))
+
+
+@pytest.fixture(scope="module")
+def depth_model(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("depth"), DepthSegForDepthEstimation(DepthSegConfig(**NETWORK)))
+
+
+def evaluate(model, root, *words):
+    """Exit code, or the sentence in its place."""
+    with pytest.raises(SystemExit) as exit_info:
+        main([*map(str, ("evaluate", "--model", model, "--dataset", "folder", "--root", root, *words))])
+    return exit_info.value.code
+
+
+def printed(capsys, *words):
+    assert evaluate(*words, "--json") in (0, None)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_three_stamped_numbers_from_one_pass(segmenter, kitti, capsys):
+    scores = printed(capsys, segmenter, kitti, "--protocol", ALL)
+    assert list(scores["protocols"]) == ALL.split(",") and scores["images"] == 2 and scores["abs_rel"] > 0
+    stamps = {name: Stamp.from_dict(found["stamp"]) for name, found in scores["protocols"].items()}
+    assert [stamp.resolution for stamp in stamps.values()] == ["own size", "192x640", "192x640"]
+    alone = printed(capsys, segmenter, kitti)
+    assert alone["protocol"] == "standard" and alone["stamp"] == scores["protocols"]["standard"]["stamp"]
+    assert {name: alone[name] for name in scores["protocols"]["standard"]} == scores["protocols"]["standard"]
+    assert alone["abs_rel"] == scores["abs_rel"]
+
+
+def test_the_table_of_a_terminal(segmenter, kitti, capsys):
+    assert evaluate(segmenter, kitti, "--protocol", ALL) in (0, None)
+    head, columns, *lines = capsys.readouterr().out.splitlines()
+    assert head == "folder, split val: 2 images evaluated"
+    assert columns.split() == ["protocol", "mean_iou", "pixel_accuracy", "mean_accuracy", "stamp"]
+    scores = printed(capsys, segmenter, kitti, "--protocol", ALL)["protocols"]
+    for line, (name, found) in zip(lines, scores.items(), strict=False):
+        cells = line.split()
+        assert cells[0] == name and cells[1] == f"{found['mean_iou']:.4g}" and cells[-1] == found["stamp"]["digest"]
+    assert "-" in lines[2].split()  # the released scorer has no mean accuracy
+    assert [line.split(":")[0] for line in lines[-3:]] == ALL.split(",") and "labels bicubic" in lines[-1]
+
+
+def test_the_matrices_of_the_images_are_written(segmenter, kitti, tmp_path, capsys):
+    words = (segmenter, kitti, "--protocol", ALL, "--output-dir", tmp_path / "out", "--boundary")
+    scores = printed(capsys, *words)
+    written, names, matrices = read_pass(tmp_path / "out")
+    assert names == KittiLike().names[1:] and set(matrices) == set(ALL.split(","))
+    assert written["dataset"] == "folder" and written["abs_rel"] == scores["abs_rel"]
+    for name, found in scores["protocols"].items():
+        assert {key: written["protocols"][name][key] for key in found} == found
+    assert scores["protocols"]["standard"]["boundary_iou"] > 0
+    assert "already; choose another --output-dir, or add --overwrite" in evaluate(*words)
+    assert evaluate(*words, "--overwrite") in (0, None)
+
+
+def test_windows_scales_and_flip_are_stamped(segmenter, kitti, capsys):
+    words = ("--window", 32, 64, "--stride", 16, 64, "--scales", 0.5, 1, "--flip", "--protocol", "standard,paper-text")
+    scores = printed(capsys, segmenter, kitti, *words)["protocols"]
+    stamp = Stamp.from_dict(scores["standard"]["stamp"])
+    assert (stamp.window, stamp.stride, stamp.scales, stamp.flip) == ((32, 64), (16, 64), (0.5, 1.0), True)
+    assert Stamp.from_dict(scores["paper-text"]["stamp"]).window is None
+
+
+def test_a_depth_model_is_evaluated_by_its_alignment(depth_model, kitti, capsys):
+    scores = printed(capsys, depth_model, kitti, "--alignment", "median")
+    assert scores["alignment"] == "median" and "stamp" not in scores and "protocol" not in scores
+
+
+@pytest.mark.parametrize("way", ["--alignment", "--protocol"])
+def test_the_former_name_of_alignment(depth_model, kitti, capsys, caplog, way):
+    with caplog.at_level(logging.WARNING, "depthseg"):
+        scores = printed(capsys, depth_model, kitti, way, "scale_shift")
+    assert scores["alignment"] == "scale_shift"
+    said = [record.getMessage() for record in caplog.records if "--alignment" in record.getMessage()]
+    sentence = "--protocol scale_shift is called --alignment scale_shift now; the old name goes with the next version."
+    assert said == ([sentence] if way == "--protocol" else [])
+
+
+FAULTS = {
+    "unknown": (["--protocol", "standart"], "no protocol 'standart'. Did you mean 'standard'"),
+    "both": (["--protocol", "median", "--alignment", "none"], "both are given: leave it out"),
+    "mixed": (["--protocol", "standard,median"], "median is a value of --alignment"),
+    "no protocol": (["--protocol", ","], "No protocol is named"),
+    "stride": (["--window", 8, 8, "--stride", 8, 9], "stride of 8 x 9 is larger than the window"),
+    "scale": (["--scales", 0], "The scales are 0"),
+    "no use": (["--flip", "--protocol", "paper-text"], "belong to the protocol standard"),
+    "boundary": (["--boundary", "--protocol", "paper-text"], "boundary IoU belongs to the protocol standard"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), FAULTS.values(), ids=FAULTS)
+def test_a_mistake_is_a_sentence(segmenter, kitti, words, sentence):
+    said = evaluate(segmenter, kitti, *words)
+    assert said.startswith("error: ") and sentence in said
+
+
+def test_options_of_segmentation_do_not_go_with_a_depth_model(depth_model, kitti, tmp_path):
+    said = evaluate(depth_model, kitti, "--flip", "--protocol", "paper-text", "--output-dir", tmp_path / "out")
+    assert "is a depth model, and --flip, --output-dir, --protocol belong to segmentation" in said
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,44 @@
+"""The numbers in the pages of training/guides are those of their scripts."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+GUIDES = Path(__file__).parents[1] / "training" / "guides"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("is_this_iou_right", GUIDES / "is_this_iou_right.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_has_the_numbers_of_its_script(script):
+    page = script.PAGE.read_text()
+    assert page == script.fill(page), "run training/guides/is_this_iou_right.py"
+    assert len(page.splitlines()) <= 90
+
+
+def test_two_of_the_numbers_by_counting_pixels(script):
+    """Own size with void excluded, and void as false alarms, of all classes that are labelled or predicted."""
+    ids = [id for id, train_id in script.ENCODINGS["cityscapes19"].class_ids.items() if 0 <= train_id < 19]
+    pairs = [(predicted.ravel(), labels.ravel()) for predicted, labels in script.example()]
+    predicted, labels = map(np.concatenate, zip(*pairs, strict=True))
+    found = {}
+    for name, known in (("standard", np.isin(labels, ids)), ("void as false alarms", np.ones(len(labels), bool))):
+        unions = {id: np.sum(known & ((predicted == id) | (labels == id))) for id in ids}
+        ious = [np.sum((predicted == id) & (labels == id)) / union for id, union in unions.items() if union]
+        found[name] = 100 * np.mean(ious)
+    numbers = script.numbers()
+    assert {name: numbers[name] for name in found} == pytest.approx(found)
+
+
+def test_a_page_without_a_row_is_named(script):
+    with pytest.raises(ValueError, match="has 0 rows named 'standard'"):
+        script.fill("| name | mean IoU (%) |\n")
