@@ -460,3 +460,15 @@ def test_the_check_counts_members_without_partner(tmp_path):
     assert report.splits["train"].images == 1
     assert len(report.problems) == 1 and "2 files have this fault: " in report.problems[0]
     assert "0001.png has no partner 0001.seg.png" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: write_tar(path / "a.tar", range(3)), lambda path: table(0, 3).to_parquet(path / "a.parquet")],
+)
+def test_class_names_are_not_taken_for_data(tmp_path, write):
+    write_classes(tmp_path)
+    write(tmp_path)
+    for streaming in (False, True):
+        data = HubDataset(tmp_path, "train", streaming=streaming)
+        assert len(data) == 3 and data.label_space.classes == CLASSES

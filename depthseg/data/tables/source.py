@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -36,6 +36,7 @@ _SPLIT_WORDS = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
+_LAYOUTS = {".parquet": "parquet", ".tar": "webdataset"}
 _CLASS_FILES = ("id2label.json", "classes.txt")
 
 
@@ -47,6 +48,7 @@ class Source:
         root: As given.
         hub_id: Whether `root` is the id of a data set on the Hub.
         files: Split -> its files, on disk or on the Hub; empty for a folder of `save_to_disk`.
+        by_name: Whether the words of file names say which split a file is of, in place of the rules of `datasets`.
         layout: Name of the module of `datasets` that reads the files, such as `parquet`; `saved` = `save_to_disk`.
         splits: Names of the splits.
         revision: Commit, tag or branch on the Hub.
@@ -56,6 +58,7 @@ class Source:
     root: str
     hub_id: bool
     files: Mapping[str, Sequence[str]]
+    by_name: bool
     layout: str
     splits: Sequence[str]
     revision: str | None
@@ -115,7 +118,7 @@ class Source:
                 open_parquet(path).close()
 
     def _loaded(self, split: str) -> datasets.Dataset:
-        if "*" in self.root:  # the words of file names, not those of the library, say which split a file is of
+        if self.by_name:
             return datasets.load_dataset(self.layout, data_files={split: list(self.files[split])}, split=split)
         return datasets.load_dataset(self.root, self.config, revision=self.revision, split=split)
 
@@ -151,10 +154,10 @@ def find_source(root: str | Path, config: str | None = None, revision: str | Non
     root = str(root)
     path = Path(root)
     if any((path / name).is_file() for name in _SAVED):
-        return Source(root, False, {}, "saved", _saved_splits(path), None, None)
+        return Source(root, False, {}, False, "saved", _saved_splits(path), None, None)
     if "*" in root or path.is_file():
-        files = _files_of(root)
-        return Source(root, False, files, _layout_of(root, files), list(files), None, None)
+        files = _by_split(root, glob.glob(root, recursive=True))
+        return Source(root, False, files, True, _layout_of(root, files), list(files), None, None)
     if path.is_dir():
         return _library_source(root, False, config, revision)
     if not _HUB_ID.fullmatch(root) or root.startswith("."):
@@ -170,8 +173,20 @@ def _library_source(root: str, hub_id: bool, config: str | None, revision: str |
         builder = datasets.load_dataset_builder(root, config, revision=revision if hub_id else None)
     files = {str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()}
     layout = type(builder).__module__.rpartition(".")[2]
+    # `datasets` takes class names for data where they are as many as the archives.
+    by_name = any(PurePosixPath(path).name in _CLASS_FILES for paths in files.values() for path in paths)
+    if by_name:
+        paths = _repository_files(root, revision) if hub_id else map(str, Path(root).rglob("*"))
+        files = _by_split(root, [path for path in paths if PurePosixPath(path).suffix.lower() in _LAYOUTS])
+        layout = _layout_of(root, files)
     splits = list(files or builder.info.splits or ())
-    return Source(root, hub_id, files, layout, splits, revision if hub_id else None, config)
+    return Source(root, hub_id, files, by_name, layout, splits, revision if hub_id else None, config)
+
+
+def _repository_files(name: str, revision: str | None) -> list[str]:
+    """Addresses of all files of a data set on the Hub, at one commit."""
+    info = HfApi().dataset_info(name, revision=revision)
+    return [f"hf://datasets/{name}@{info.sha}/{file.rfilename}" for file in info.siblings]
 
 
 def _saved_splits(folder: Path) -> list[str]:
@@ -179,27 +194,26 @@ def _saved_splits(folder: Path) -> list[str]:
     return list(found) if isinstance(found, datasets.DatasetDict) else [str(found.split or "train")]
 
 
-def _files_of(pattern: str) -> dict[str, list[str]]:
-    """Files by split, which their names say; all are `train` where no name says anything."""
+def _by_split(root: str, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Files by split, which their names say; one is `train` where its name says nothing."""
     found: dict[str, list[str]] = {}
-    for path in sorted(glob.glob(pattern, recursive=True)):
-        words = re.split(r"[^a-z]+", Path(path).name.lower())
+    for path in sorted(paths):
+        words = re.split(r"[^a-z]+", PurePosixPath(path).name.lower())
         named = (split for split, known in _SPLIT_WORDS.items() if set(known) & set(words))
         found.setdefault(next(named, "train"), []).append(path)
     if not found:
-        raise FileNotFoundError(f"No file matches {pattern}. Check data.root.")
+        raise FileNotFoundError(f"No file matches {root}. Check data.root.")
     return found
 
 
 def _layout_of(root: str, files: Mapping[str, Sequence[str]]) -> str:
     endings = {PurePosixPath(path).suffix.lower() for paths in files.values() for path in paths}
-    layouts = {".parquet": "parquet", ".tar": "webdataset", ".arrow": "arrow"}
-    if len(endings) != 1 or not endings <= layouts.keys():
+    if len(endings) != 1 or not endings <= _LAYOUTS.keys():
         raise ValueError(
             f"{root} names files that end in {', '.join(sorted(endings))}; a pattern names either Parquet files "
             "(*.parquet) or archives of WebDataset (*.tar), which are not compressed."
         )
-    return layouts[endings.pop()]
+    return _LAYOUTS[endings.pop()]
 
 
 def _local(path: str) -> str:
