@@ -155,7 +155,7 @@ def find_source(root: str | Path, config: str | None = None, revision: str | Non
     path = Path(root)
     if any((path / name).is_file() for name in _SAVED):
         return Source(root, False, {}, False, "saved", _saved_splits(path), None, None)
-    if "*" in root or path.is_file():
+    if path.is_file() or (not path.is_dir() and set(root) & set("*?[")):
         files = _by_split(root, glob.glob(root, recursive=True))
         return Source(root, False, files, True, _layout_of(root, files), list(files), None, None)
     if path.is_dir():

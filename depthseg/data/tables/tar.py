@@ -52,6 +52,7 @@ class TarRows:
         if remote := sum(map(is_remote, self._files)):
             logger.info("%s: %d archives are read once, to find where their members are.", root, remote)
         self._shards = [_index(path) for path in self._files]
+        self._ends = np.cumsum(self.shard_lengths)
         endings = dict.fromkeys(ending for shard in self._shards for ending in shard.places)
         self.columns: dict[str, Column] = {ending: column_of_member(ending) for ending in endings}
 
@@ -61,7 +62,7 @@ class TarRows:
         return [len(shard.keys) for shard in self._shards]
 
     def __len__(self) -> int:
-        return sum(self.shard_lengths)
+        return int(self._ends[-1])
 
     def keep_complete(self, columns: Sequence[str]) -> list[Fault]:
         """Leave out the rows that lack a member, and tell which."""
@@ -78,6 +79,7 @@ class TarRows:
             kept = found.all(0)
             shard.keys = [key for key, keep in zip(shard.keys, kept, strict=True) if keep]
             shard.places = {ending: place[kept] for ending, place in shard.places.items()}
+        self._ends = np.cumsum(self.shard_lengths)
         return faults
 
     def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
@@ -92,11 +94,9 @@ class TarRows:
         return values
 
     def _find(self, index: int) -> tuple[int, int]:
-        for number, shard in enumerate(self._shards):
-            if index < len(shard.keys):
-                return number, index
-            index -= len(shard.keys)
-        raise IndexError(index)
+        """Number of the archive, and of the row in it."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, index - (int(self._ends[shard]) - len(self._shards[shard].keys))
 
     def place(self, index: int, column: str) -> str:
         """The member of a row."""
