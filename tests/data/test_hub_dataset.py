@@ -1,6 +1,8 @@
 """Data sets of the Hub and on disk in its formats, against the arrays that they were made of."""
 
 import io
+import multiprocessing
+import os
 import pickle
 import re
 
@@ -26,6 +28,7 @@ from depthseg.cli import main
 from depthseg.data import HubDataset, load_dataset
 from depthseg.data.check import check_dataset
 from depthseg.data.subsets import few_shot_subset
+from depthseg.data.tables.open_files import OpenFiles, open_binary
 
 FORMS = [("saved", False), ("parquet", False), ("parquet", True), ("tar", False), ("tar", True)]
 
@@ -472,3 +475,30 @@ def test_class_names_are_not_taken_for_data(tmp_path, write):
     for streaming in (False, True):
         data = HubDataset(tmp_path, "train", streaming=streaming)
         assert len(data) == 3 and data.label_space.classes == CLASSES
+
+
+def test_a_process_that_is_forked_opens_files_of_its_own(tmp_path):
+    """A shared position would give one process what another one has asked for."""
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    files = OpenFiles(open_binary)
+    ours = files[str(tmp_path / "file")]
+    ours.read(1)
+    before = os.lseek(ours.fileno(), 0, os.SEEK_CUR)
+
+    def read_elsewhere():
+        theirs = files[str(tmp_path / "file")]
+        theirs.seek(90_000)
+        theirs.read(1)
+
+    child = multiprocessing.get_context("fork").Process(target=read_elsewhere)
+    child.start()
+    child.join()
+    assert child.exitcode == 0 and os.lseek(ours.fileno(), 0, os.SEEK_CUR) == before
+
+
+def test_few_files_stay_open(tmp_path):
+    files, opened = OpenFiles(open_binary), []
+    for number in range(20):
+        (tmp_path / str(number)).write_bytes(b"x")
+        opened.append(files[str(tmp_path / str(number))])
+    assert [file.closed for file in opened] == [True] * 4 + [False] * 16
