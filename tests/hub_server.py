@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -407,7 +407,17 @@ class Handler(BaseHTTPRequestHandler):
         inside = [name for name in sorted(files) if not path or name.startswith(f"{path}/")]
         if path and not inside:
             raise HubError(404, "EntryNotFound", f"{repo} has no folder {path}.")
-        self.send([self.entry(name, files[name]) for name in inside])
+        start = len(path) + 1 if path else 0
+        folders = {
+            str(parent) for name in inside for parent in PurePosixPath(name).parents if len(str(parent)) > start
+        }
+        entries = [
+            {"type": "directory", "path": name, "size": 0, "oid": _sha1(name.encode())} for name in folders - {"."}
+        ]
+        entries += [self.entry(name, files[name]) for name in inside]
+        if self.query.get("recursive", ["false"])[0].lower() == "false":
+            entries = [entry for entry in entries if "/" not in entry["path"][start:]]
+        self.send(sorted(entries, key=lambda entry: entry["path"]))
 
     def entry(self, path: str, content: bytes) -> dict[str, Any]:
         entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}

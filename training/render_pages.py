@@ -64,7 +64,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "data sets": lambda: table(
         "data set | | splits | licence",
-        ((f"`{n}`", e.summary, ", ".join(e.splits), e.licence) for n, e in DATASETS.items()),
+        ((f"`{n}`", e.summary, e.shown_splits, e.licence) for n, e in DATASETS.items()),
     ),
     "checkpoints": lambda: table("checkpoint | | licence", card_rows()),
 }

@@ -47,7 +47,7 @@ def add_options(parser: CommandParser) -> None:
 def list_datasets(options: argparse.Namespace) -> None:
     """Print the table of data sets."""
     for name, entry in DATASETS.items():
-        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {', '.join(entry.splits)}; licence: {entry.licence}")
+        print(f"{name:<16} {entry.summary}\n{'':<16} splits: {entry.shown_splits}; licence: {entry.licence}")
 
 
 def run_check(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from .official.camvid import CamVid
 from .sample import DepthSample, Sample, SampleDataset, SegmentationSample, VideoSample
 from .stereo import StereoPairs
+from .tables.dataset import HubDataset
 from .video import VideoSequences
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DatasetEntry",
     "DepthSample",
     "FolderDataset",
+    "HubDataset",
     "LabelSpace",
     "Sample",
     "SampleDataset",
@@ -48,7 +50,7 @@ class DatasetEntry:
 
     Attributes:
         load: `load(root, split, **options)` -> data set; its keyword parameters are the options.
-        splits: Names of the splits.
+        splits: Names of the splits; empty = each root has its own.
         summary: One line for lists.
         licence: Of the data, one line.
         licence_id: Its id on the Hub; empty = the user's own data.
@@ -61,6 +63,11 @@ class DatasetEntry:
     licence: str
     licence_id: str = ""
     is_sequence: bool = True
+
+    @property
+    def shown_splits(self) -> str:
+        """Names of the splits, for lists."""
+        return ", ".join(self.splits) or "those of the data"
 
 
 def _load_synthetic(
@@ -116,6 +123,12 @@ DATASETS: dict[str, DatasetEntry] = {
         summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
         licence=OWN_LICENCE,
     ),
+    "hub": DatasetEntry(
+        load=HubDataset,
+        splits=(),
+        summary="a Hugging Face data set: Hub id, save_to_disk folder, Parquet or WebDataset shards, also streamed",
+        licence=OWN_LICENCE,
+    ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
@@ -154,7 +167,7 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
     Args:
         name: A key of `DATASETS`.
         root: Folder of the data (for `synthetic`: where rendered frames are kept).
-        split: One of the splits of that row.
+        split: One of the splits of that row, or of those that the data at `root` has.
         **options: Further options of that data set, such as `exclude_sequences` of CamVid. Each is read as its
             declared type: where a number is, text such as "1_000" will do; where text is, a whole number.
 
@@ -166,7 +179,7 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
     if name not in DATASETS:
         raise ValueError(_unknown("data set", name, DATASETS))
     entry = DATASETS[name]
-    if split not in entry.splits:
+    if entry.splits and split not in entry.splits:
         raise ValueError(_unknown(f"split of data set {name!r}", split, entry.splits))
     parameters = inspect.signature(entry.load).parameters
     known = [key for key in parameters if key not in ("root", "split")]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .memory_file import MemoryFile, as_file
+
 FLOAT_SUFFIXES = (".npy", ".npz", ".pfm")
 """Endings of the files that `read_float_map` takes, in lower case."""
 
@@ -18,7 +20,7 @@ _DAMAGES = (ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zi
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s")
 
 
-def read_float_map(path: str | Path) -> np.ndarray:
+def read_float_map(path: str | Path | MemoryFile) -> np.ndarray:
     """Read one number a pixel from a `.npy`, `.npz` (one array) or `.pfm` file.
 
     Returns:
@@ -28,7 +30,7 @@ def read_float_map(path: str | Path) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or does not hold one real number a pixel.
     """
-    path = Path(path)
+    path = as_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     values = _read_pfm(path) if path.suffix.lower() == ".pfm" else _read_numpy(path)
@@ -40,7 +42,7 @@ def read_float_map(path: str | Path) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _read_numpy(path: Path) -> np.ndarray:
+def _read_numpy(path: Path | MemoryFile) -> np.ndarray:
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -54,7 +56,7 @@ def _read_numpy(path: Path) -> np.ndarray:
     raise ValueError(f"{path} must hold exactly one array; its arrays are: {names}.")
 
 
-def _read_pfm(path: Path) -> np.ndarray:
+def _read_pfm(path: Path | MemoryFile) -> np.ndarray:
     """A PFM file holds its rows from bottom to top; a negative scale says that the lowest byte comes first."""
     content = path.read_bytes()
     header = _PFM_HEADER.match(content)

@@ -329,7 +329,7 @@ def read_label_space(root: str | Path) -> LabelSpace | None:
         ValueError: The class names make no label space.
     """
     root = Path(root)
-    classes = _read_classes(root)
+    classes = read_classes(root)
     if classes is None:
         if (root / "labels").is_dir():
             raise FileNotFoundError(
@@ -350,7 +350,12 @@ def _read_colours(folder: Path, count: int) -> tuple[tuple[int, int, int], ...]:
     return colours[:count] if len(set(colours[:count])) == count else default_palette(count)
 
 
-def _read_classes(root: Path) -> tuple[str, ...] | None:
+def read_classes(root: Path) -> tuple[str, ...] | None:
+    """Class names in id order, from classes.txt or id2label.json; None if there is neither.
+
+    Raises:
+        ValueError: Both are there, or a file does not name the ids from 0 on.
+    """
     text_file, json_file = root / "classes.txt", root / "id2label.json"
     if text_file.is_file() and json_file.is_file():
         raise ValueError(f"{root} has both classes.txt and id2label.json; keep one of them.")

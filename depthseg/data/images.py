@@ -1,4 +1,4 @@
-"""Reading images, label maps and depth maps from files.
+"""Reading images, label maps and depth maps from files, on disk or in memory.
 
 Every file that cannot be used is refused in one sentence that names it.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .float_maps import FLOAT_SUFFIXES, read_float_map
+from .memory_file import MemoryFile, as_file
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the image files that are looked for, in lower case; upper case counts as well."""
@@ -44,7 +45,7 @@ _PACKED_GREY_FACTORS = {"L;2": 85, "L;4": 17}
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path | MemoryFile) -> np.ndarray:
     """Read a photograph.
 
     Palette and CMYK images are converted to RGB, a grey image of 8 bits is repeated, an alpha channel is dropped, and
@@ -117,7 +118,7 @@ def read_thumbnail(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
 
 
-def read_labels(path: str | Path) -> np.ndarray:
+def read_labels(path: str | Path | MemoryFile) -> np.ndarray:
     """Read a map of class ids: grey values (8 or 16 bits) or palette indices, never colours.
 
     Returns:
@@ -148,7 +149,7 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
     return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
 
 
-def read_depth(path: str | Path, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray:
+def read_depth(path: str | Path | MemoryFile, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray:
     """Read a depth map: a 16-bit PNG or TIFF of metres x `scale`, or metres as floating-point TIFF, NumPy or PFM.
 
     Returns:
@@ -318,13 +319,13 @@ def _visible_files(folder: str | Path) -> list[Path]:
     return sorted(shown, key=lambda path: (path.stem, path.suffix))
 
 
-def _read_numbers(path: str | Path, expected: str) -> np.ndarray:
+def _read_numbers(path: str | Path | MemoryFile, expected: str) -> np.ndarray:
     """`(H, W)`: float32 with 0 = unknown from a file of floating-point numbers, int32 from an image of 16 bits."""
-    if Path(path).suffix.lower() in FLOAT_SUFFIXES:
-        return _without_unknown(path, read_float_map(path))
+    if as_file(path).suffix.lower() in FLOAT_SUFFIXES:
+        return without_unknown(path, read_float_map(path))
     image = _load(path)
     if image.mode == "F":
-        return _without_unknown(path, np.asarray(image))
+        return without_unknown(path, np.asarray(image))
     if not image.mode.startswith("I"):
         raise ValueError(f"{path} has mode {image.mode}, but {expected} with 0 = unknown.")
     values = np.asarray(image).astype(np.int32)
@@ -333,7 +334,12 @@ def _read_numbers(path: str | Path, expected: str) -> np.ndarray:
     return values
 
 
-def _without_unknown(path: str | Path, values: np.ndarray) -> np.ndarray:
+def without_unknown(path: str | Path | MemoryFile, values: np.ndarray) -> np.ndarray:
+    """Floating-point values with 0 where they are NaN or infinite.
+
+    Raises:
+        ValueError: Negative values; the message names the file.
+    """
     known = np.isfinite(values)
     if (values[known] < 0).any():
         raise ValueError(
@@ -343,7 +349,7 @@ def _without_unknown(path: str | Path, values: np.ndarray) -> np.ndarray:
     return np.where(known, values, 0)
 
 
-def _load(path: str | Path, least_size: tuple[int, int] | None = None) -> Image.Image:
+def _load(path: str | Path | MemoryFile, least_size: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file, upright; `info["packing"]` is the pixel packing of the file.
 
     With `least_size` (width and height) a JPEG may come out smaller and grey, but not below that size.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +58,30 @@ class LabelEncoding:
                 runs.append([value])
         words = [" to ".join(map(str, run)) for run in runs]
         return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def own_encoding(num_ids: int, label_map: Mapping[Any, Any] | None = None) -> LabelEncoding:
+    """The encoding of label maps that users have: class ids as they are, 255 = ignored, and what `label_map` says.
+
+    Args:
+        num_ids: Number of class ids K.
+        label_map: Value in the file -> class id 0..K-1, or `ignore`; such as `{11: ignore, 255: 1}`. It comes before
+            what a value means without it.
+
+    Raises:
+        ValueError: A key that is no whole number, or a value that is neither a class id nor `ignore`.
+    """
+    given = {}
+    for key, value in (label_map or {}).items():
+        ignored = value in ("ignore", IGNORED)
+        if not (_is_whole(key) and (ignored or (_is_whole(value) and 0 <= int(value) < num_ids))):
+            raise ValueError(
+                f"The option label_map has the entry {key}: {value}. An entry is a value of the label maps and its "
+                f"class id, 0 to {num_ids - 1}, or `ignore`: such as label_map={{11: ignore, 255: 1}}."
+            )
+        given[int(key)] = IGNORED if ignored else int(value)
+    return LabelEncoding({**{value: value for value in range(num_ids)}, IGNORED: IGNORED, **given})
+
+
+def _is_whole(value: Any) -> bool:
+    return re.fullmatch(r"-?[0-9]+", str(value)) is not None

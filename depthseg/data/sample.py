@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,10 +74,11 @@ class SampleDataset(Protocol):
     """The form of every data set: ordered, indexable, named.
 
     A data set whose depth may be missing for some samples may say so: `has_depth(index) -> bool`, without reading
-    images.
+    images. One that is read shard by shard says so as well: `shard_lengths`, the number of samples of each shard in
+    their order, and `shuffle_buffer`, how many samples that follow one another are mixed.
     """
 
-    names: list[str]
+    names: Sequence[str]
     label_space: LabelSpace | None
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.transforms import guard_labels
-from .sampling import MicroBatches, SampleStream
+from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
@@ -32,7 +32,7 @@ class StreamDataset(Dataset):
     def __init__(self, samples: SampleDataset, transform: Transform, seed: int) -> None:
         self._samples = samples
         self._transform = transform
-        self._stream = SampleStream(len(samples), seed)
+        self._stream = stream_of(samples, seed)
 
     def __getitem__(self, position: int) -> Sample:
         sample = self._samples[self._stream.index(position)]

@@ -4,16 +4,24 @@ The images form one endless stream: epoch after epoch, each a permutation of the
 piece of `batch_size` positions, whatever the number of processes; micro-batch `k` takes the `k`-th part of the piece
 and process `r` the `r`-th part of that. So one process and many see the same batches, and going on after an
 interruption needs no more than the number of the step.
+
+That holds for data that is streamed from shards, too. `IterableDataset` of the library `datasets` shares shards out by
+the number of processes and workers, and loses what is in its shuffle buffer when it resumes. Here the numbers of rows
+of the shards are known, so the order is one of indices, computed without reading, and the data is read by index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-_ORDER = 1  # keeps the generators of epochs apart from those of augmentations
+if TYPE_CHECKING:
+    from ..data import SampleDataset
+
+_ORDER, _WINDOW = 1, 2  # keep the generators of epochs and windows apart from those of augmentations
 
 
 class SampleStream:
@@ -46,6 +54,53 @@ class SampleStream:
     def rng(self, position: int) -> np.random.Generator:
         """Generator for the augmentation of the sample at a position."""
         return np.random.default_rng([self.seed, position])
+
+
+class ShardStream(SampleStream):
+    """The endless stream of data set indices of shards that are read in their order.
+
+    An epoch is a permutation of the shards, each with its rows in their order, cut into windows whose samples are
+    permuted. So what is read at one time is near one another, and every sample is in an epoch exactly once.
+
+    Args:
+        lengths: Number of samples of each shard, in the order of the data set.
+        window: Number of samples that are mixed.
+        seed: Seed of the order and of the augmentation.
+
+    Raises:
+        ValueError: An empty data set.
+    """
+
+    def __init__(self, lengths: Sequence[int], window: int, seed: int) -> None:
+        super().__init__(sum(lengths), seed)
+        self._lengths = np.asarray(lengths, dtype=np.int64)
+        self._firsts = np.cumsum(self._lengths) - self._lengths
+        self._window = window
+        self._ends = np.empty(0, dtype=np.int64)
+        self._mixed: tuple[tuple[int, int], np.ndarray] = ((-1, -1), self._order)
+
+    def index(self, position: int) -> int:
+        """Data set index at a position of the stream."""
+        epoch, offset = divmod(position, self.length)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch, _ORDER]).permutation(len(self._lengths))
+            self._ends = np.cumsum(self._lengths[self._order])
+            self._epoch = epoch
+        window, within = divmod(offset, self._window)
+        if self._mixed[0] != (epoch, window):
+            size = min(self._window, self.length - window * self._window)
+            rng = np.random.default_rng([self.seed, epoch, _WINDOW, window])
+            self._mixed = (epoch, window), rng.permutation(size)
+        place = window * self._window + self._mixed[1][within]
+        number = np.searchsorted(self._ends, place, side="right")
+        shard = self._order[number]
+        return int(self._firsts[shard] + place - (self._ends[number] - self._lengths[shard]))
+
+
+def stream_of(samples: SampleDataset, seed: int) -> SampleStream:
+    """The stream of a data set: over its shards if it says that they are to be read in their order."""
+    lengths = getattr(samples, "shard_lengths", None)
+    return SampleStream(len(samples), seed) if lengths is None else ShardStream(lengths, samples.shuffle_buffer, seed)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from depthseg.data import DATASETS, DatasetEntry, declared_options, load_dataset
 
 
 def test_the_table_is_complete():
-    assert set(DATASETS) == {"camvid", "folder", "stereo", "synthetic", "synthetic_crops", "video"}
+    assert set(DATASETS) == {"camvid", "folder", "hub", "stereo", "synthetic", "synthetic_crops", "video"}
     for entry in DATASETS.values():
-        assert entry.splits
+        assert entry.splits or entry is DATASETS["hub"]
         assert entry.summary
         assert entry.licence
 
@@ -25,7 +25,7 @@ def test_the_table_is_complete():
         (("folder", "test", {}), "Unknown split of data set 'folder': 'test'.* Known: train, val, all"),
         (("synthetic", "train", {"count": 3, "sise": 1}), "Unknown option of data set 'synthetic': 'sise'"),
         (("synthetic", "train", {"size": (2, 3)}), "'synthetic' needs the option 'count'"),
-        (("x", "train", {}), "Unknown data set: 'x'. Known: camvid, folder, synthetic"),
+        (("x", "train", {}), "Unknown data set: 'x'. Known: camvid, folder, hub, synthetic"),
     ],
 )
 def test_unknown_names_are_answered_with_known_ones(call, message):

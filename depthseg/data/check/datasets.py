@@ -33,14 +33,15 @@ from .labels import examine_classes, explain_ids, explain_sizes
 from .official import check_official
 from .report import DatasetReport
 from .scan import Finding, Scan, count
+from .tables import check_tables
 
 
 def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     """Read every file of a data set and collect what is wrong instead of stopping at the first fault.
 
     Args:
-        name: A data set in an official layout, `folder`, `stereo` or `video`.
-        root: Folder of the data; for `video` also a video file.
+        name: A data set in an official layout, `folder`, `hub`, `stereo` or `video`.
+        root: Folder of the data; for `video` also a video file, for `hub` also an id or a pattern of files.
         **options: Those of the data set; for `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`,
             `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth` and
             `depth_scale` as in `VideoSequences`.
@@ -50,19 +51,20 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     """
     official = [known for known, entry in DATASETS.items() if _is_official(entry)]
     checks = _CHECKS | {known: partial(check_official, entry=DATASETS[known]) for known in official}
+    checks["hub"] = partial(check_tables, root=str(root))
     if name not in checks:
         raise ValueError(
             f"{name!r} data sets cannot be checked, only {', '.join(sorted(checks))}: the frames of the others are "
             "rendered by depthseg as they are needed."
         )
-    own = DATASETS[name].load if name in official else _CHECKS[name]
+    own = _CHECKS[name] if name in _CHECKS else DATASETS[name].load
     known = [key for key in inspect.signature(own).parameters if key not in ("root", "split", "report")]
     for key in options:
         if key not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise ValueError(f"{key!r} is no option of checking {name!r} data sets; {has}.")
     report = DatasetReport(name=name, root=Path(root))
-    if not (report.root.is_dir() or (name == "video" and report.root.is_file())):
+    if not (name == "hub" or report.root.is_dir() or (name == "video" and report.root.is_file())):
         report.problem(f"The folder {root} does not exist.")
         return report
     checks[name](report, **options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import DatasetEntry, load_dataset
+from .. import DatasetEntry, SampleDataset, load_dataset
 from ..faults import fault_of
 from ..official.layout import OfficialLayout
 from .depth import examine_depth
@@ -44,7 +45,7 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         report.faults += dataset.missing
         _compare_count(report, dataset, split)
         num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
-        found = [_look(report, dataset, index, num_ids) for index in range(len(dataset))]
+        found = [look(report, dataset, index, _paths(dataset, index), num_ids) for index in range(len(dataset))]
         report.splits[split] = count(found, num_ids)
         findings += found
     if absent and not report.splits and not report.faults:
@@ -56,8 +57,16 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         examine_classes(report, report.label_space, count(findings, len(report.label_space.classes)))
 
 
-def _look(report: DatasetReport, dataset: OfficialLayout, index: int, num_ids: int) -> Finding:
-    paths = _paths(dataset, index)
+def look(report: DatasetReport, dataset: SampleDataset, index: int, paths: Sequence[Path], num_ids: int) -> Finding:
+    """Read a sample.
+
+    Args:
+        report: Takes what is wrong.
+        dataset: The data set.
+        index: Which sample.
+        paths: Its files, the image first and the depth map, where there is one, last.
+        num_ids: Number of class ids.
+    """
     try:
         sample = dataset[index]
     except (ValueError, OSError) as error:

@@ -102,9 +102,13 @@ class DatasetReport:
         names = [*self.label_space.classes, "(ignored)"]
         ids = [*range(len(names) - 1), self.label_space.ignore_index]
         width = max(map(len, names))
-        lines = [f"  {'id':>3}  {'class':<{width}}" + "".join(f"{split:>9}" for split in labelled) + "   % of pixels"]
+        columns = {split: max(9, len(split) + 2) for split in labelled}
+        heads = "".join(f"{split:>{column}}" for split, column in columns.items())
+        lines = [f"  {'id':>3}  {'class':<{width}}{heads}   % of pixels"]
         for row, (index, name) in enumerate(zip(ids, names, strict=True)):
-            shares = "".join(f"{100 * pixels[row] / pixels.sum():9.2f}" for pixels in labelled.values())
+            shares = "".join(
+                f"{100 * pixels[row] / pixels.sum():{columns[split]}.2f}" for split, pixels in labelled.items()
+            )
             lines.append(f"  {index:>3}  {name:<{width}}{shares}")
         return lines
 
