@@ -26,7 +26,7 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
     """
     findings: list[Finding] = []
     absent: dict[str, Path] = {}
-    for split in entry.splits:
+    for split in entry.load.checked_splits or entry.splits:
         try:
             dataset = load_dataset(report.name, report.root, split, **{"missing": "skip"} | options)
         except FileNotFoundError as error:
@@ -39,6 +39,9 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
                 report.problem(f"{there[0]} is there but {gone} is missing.")
             else:
                 absent[split] = folders[0]
+            continue
+        except ValueError as error:
+            report.problem(str(error))
             continue
         report.label_space = dataset.label_space
         report.faults += dataset.missing

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -29,6 +30,7 @@ class OfficialLayout:
 
     Attributes:
         splits: Names of the splits.
+        checked_splits: Those that hold every sample once, for `check_dataset`; empty = all splits.
         counts: Official number of samples of a split, where it is fixed.
         archives: What -> the archive that it comes in.
         label_space: Its classes; None where it has none.
@@ -43,6 +45,7 @@ class OfficialLayout:
     """
 
     splits: ClassVar[tuple[str, ...]] = ()
+    checked_splits: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[Mapping[str, int]] = {}
     archives: ClassVar[Mapping[str, str]] = {}
     label_space: LabelSpace | None = None
@@ -93,6 +96,16 @@ class OfficialLayout:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.names)
+
+
+@contextmanager
+def advising(sentence: str) -> Iterator[None]:
+    """Add what to do to the message of a file that cannot be used; the error stays the same object."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (f"{error} {sentence}",)
+        raise
 
 
 def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:
