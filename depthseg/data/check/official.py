@@ -45,6 +45,8 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
             continue
         report.label_space = dataset.label_space
         report.faults += dataset.missing
+        for remark in dataset.remarks:
+            report.note(remark)
         _compare_count(report, dataset, split)
         num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
         found = [_look(report, dataset, index, num_ids) for index in range(len(dataset))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -27,6 +27,7 @@ class OfficialLayout:
         split: One of `splits`.
         files: By name of the sample: what -> its file, such as `image` and `label map`. Every file must exist.
         missing: `refuse`, or `skip` to leave out samples that lack a file.
+        faults: What else is missing, such as a folder of many samples.
 
     Attributes:
         splits: Names of the splits.
@@ -38,6 +39,7 @@ class OfficialLayout:
         files: Those of the samples that lack nothing.
         names: Their names, in the order of `files`.
         missing: A fault for each file that does not exist.
+        remarks: Sentences on what is worth knowing but not wrong, for `check_dataset`.
 
     Raises:
         ValueError: An unknown split.
@@ -51,10 +53,16 @@ class OfficialLayout:
     label_space: LabelSpace | None = None
 
     def __init__(
-        self, root: str | Path, split: str, files: Mapping[str, Mapping[str, Path]], missing: Missing = "refuse"
+        self,
+        root: str | Path,
+        split: str,
+        files: Mapping[str, Mapping[str, Path]],
+        missing: Missing = "refuse",
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.root = Path(root)
-        self.missing: list[Fault] = []
+        self.missing: list[Fault] = list(faults)
+        self.remarks: list[str] = []
         self.files: dict[str, Mapping[str, Path]] = {}
         for name, parts in files.items():
             absent = [what for what, path in parts.items() if not path.is_file()]
@@ -83,14 +91,19 @@ class OfficialLayout:
             )
 
     @classmethod
+    def archive_of(cls, what: str, path: Path) -> str | None:
+        """The archive that a file comes in; None if it is not known."""
+        return cls.archives.get(what)
+
+    @classmethod
     def _missing_fault(cls, parts: Mapping[str, Path], what: str) -> Fault:
         path = parts[what]
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
             lacks += f" {other_format} is not read; convert it to {path.suffix}."
-        elif what in cls.archives:
-            lacks += f" Unpack {cls.archives[what]} again."
+        elif archive := cls.archive_of(what, path):
+            lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))
 
     def __len__(self) -> int:
