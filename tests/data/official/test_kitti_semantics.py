@@ -204,8 +204,10 @@ def test_real_label_ids_are_decoded_as_their_authors_do():
     path = folder / "frankfurt_000000_000294_gtFine_labelIds.png"
     found = ENCODINGS["cityscapes19"].decode(path, read_labels(path))
     expected = read_labels(folder / path.name.replace("labelIds", "labelTrainIds"))
-    # The maps were shrunk one by one: some pixels at borders have a class in the one and none in the other.
-    known = expected != 255
-    assert known.mean() > 0.8
-    np.testing.assert_array_equal(found[known], expected[known])
-    assert (expected[found == 255] == 255).all()
+    # The two maps were shrunk one by one, so borders may be a pixel apart.
+    padded = np.pad(expected, 1, mode="edge")
+    height, width = expected.shape
+    shifts = [(row, column) for row in range(3) for column in range(3)]
+    near = [padded[row : row + height, column : column + width] == found for row, column in shifts]
+    assert np.any(near, axis=0).all()
+    assert np.count_nonzero(found != expected) == 77
