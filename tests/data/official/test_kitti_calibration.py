@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthseg.data import load_dataset
 from depthseg.data.calibration import read_calibration
 from depthseg.data.images import read_depth
 from depthseg.data.official.kitti_calibration import read_rig
@@ -73,6 +74,17 @@ def test_a_point_is_projected_as_by_hand(date):
     )
     assert np.argwhere(eigen).tolist() == [[row - 1, column - 1]]
     assert eigen[row - 1, column - 1] == 10
+
+
+def test_the_evaluation_of_eigen_takes_both_ends_of_a_row_for_one_pixel():
+    """Public code numbers pixels `row * (width - 1) + column - 1`; the first of two points gets the closer value."""
+    projection = np.array([[0, -1.0, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0]])
+    # Columns 1 to 4 and rows 1 to 3 of the scanner's axes are the pixels (0, 0) to (3, 2) here.
+    right, left = (8, -4 * 8, -1 * 8), (5, -1 * 5, -2 * 5)  # last pixel of the first row, first pixel of the second
+    for points, first, second in (((right, left), 5, 5), ((left, right), 8, 5)):
+        depth = project_velodyne(np.float32(points), projection, (3, 4), "eigen")
+        assert (depth[0, 3], depth[1, 0]) == (first, second)
+        assert np.count_nonzero(depth) == 2
 
 
 @pytest.mark.parametrize("convention", ["camera", "eigen"])
@@ -177,10 +189,15 @@ def test_real_sweeps_give_the_depth_maps_that_were_made_of_them(frame):
 
 
 @real_data
-def test_the_calibration_of_the_real_drive_is_read_for_videos():
-    found = read_calibration(Path(os.environ["DEPTHSEG_DATA"]) / "kitti_drive" / "calib.txt")
-    assert found.intrinsics.tolist() == [[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1]]
-    assert found.baseline is None
+def test_the_real_drive_is_read_as_a_video_with_its_last_frames_held_out():
+    folder = Path(os.environ["DEPTHSEG_DATA"]) / "kitti_drive"
+    options = {"depth": "../depth", "calibration": "../calib.txt", "frames": [], "val_fraction": 10 / 78}
+    train, val = (load_dataset("video", folder / "images", split, **options) for split in ("train", "val"))
+    assert len(train) == 68 and val.names == [f"images/{number:010d}" for number in range(68, 78)]
+    sample = val[0]
+    assert sample.intrinsics.tolist() == [[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1]]
+    assert sample.depth.shape == (375, 1242) and 10_000 < np.count_nonzero(sample.depth) < 25_000
+    assert read_calibration(folder / "calib.txt").baseline is None
 
 
 @real_data
