@@ -7,11 +7,17 @@ from pathlib import Path
 
 from ..synthetic.rendering import check_size
 from .camvid import write_camvid
+from .kitti_depth import write_kitti_depth
+from .kitti_raw import write_kitti_raw
+from .kitti_semantics import write_kitti_semantics
 
 __all__ = ["MINIATURES", "write_miniature"]
 
 MINIATURES: dict[str, tuple[Callable[[Path, int, tuple[int, int]], None], tuple[int, int]]] = {
     "camvid": (write_camvid, (90, 120)),
+    "kitti_depth": (write_kitti_depth, (48, 156)),
+    "kitti_raw": (write_kitti_raw, (48, 156)),
+    "kitti_semantics": (write_kitti_semantics, (48, 156)),
 }
 """Name of the data set -> what writes it, `write(folder, number of scenes, (height, width))`, and its default size."""
 
