@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.parsers import expat
 
-from ..folder_files import SPLIT_NAMES, split_of_word
+from ..folder_files import split_of_word
 from ..images import IMAGE_SUFFIXES, name_some
 
 
@@ -140,6 +140,3 @@ class ImageFinder:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"{path} is of a format that is not read; convert it to PNG or JPEG.")
         return path
-
-
-__all__ = ["SPLIT_NAMES", "ImageFinder", "files_of", "given_splits", "read_json", "read_xml", "split_of_path"]

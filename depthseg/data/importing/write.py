@@ -162,7 +162,6 @@ class FolderWriter:
     def _write_files(self, work: Path, result: ImportResult) -> None:
         (work / "images").mkdir()
         (work / "labels").mkdir()
-        faults: list[Fault] = []
         names, faults = _names(self._annotations.images)
         lists: dict[str, list[str]] = {}
         notes: list[Fault] = []

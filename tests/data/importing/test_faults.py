@@ -19,7 +19,7 @@ from data.importing.test_tools import (
 from PIL import Image
 
 from depthseg.cli import main
-from depthseg.data.importing import import_annotations
+from depthseg.data.importing import TOOLS, import_annotations
 
 
 def faulty_coco(root, change):
@@ -229,3 +229,9 @@ def test_the_command_says_what_is_wrong(tmp_path):
     with pytest.raises(SystemExit, match="x.json is not as coco writes it: TypeError"):
         main([*words, "--from", "coco"])
     assert json.loads((tmp_path / "x.json").read_text()) == []
+
+
+def test_the_command_knows_every_tool(capsys):
+    with pytest.raises(SystemExit):
+        main(["datasets", "import", "--help"])
+    assert ", ".join(TOOLS) in " ".join(capsys.readouterr().out.split())
