@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data import DATASETS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: CommandParser) -> None:
-    """Give a parser the commands `list`, `check`, `doctor` and `render`."""
+    """Give a parser the commands `list`, `check`, `doctor`, `render` and `import`."""
     commands = parser.add_commands()
     listing = commands.add_parser("list", help="known data sets, their splits and licences")
     listing.set_defaults(run=list_datasets)
@@ -42,6 +43,38 @@ def add_options(parser: CommandParser) -> None:
     render.add_argument("--count", type=int, help="frames; default: 1000, or 2 in each split of a miniature")
     render.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: 96 320, or small")
     render.set_defaults(run=run_render)
+    _add_import(commands.add_parser("import", help="write what an annotation tool exports as a data folder"))
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SRC", help="files or folders of the export")
+    parser.add_argument("--from", dest="tool", metavar="TOOL", help=f"one of {', '.join(_TOOLS)}; default: found out")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the data folder; it must not exist, or be empty")
+    parser.add_argument(
+        "--images", action="append", default=[], metavar="DIR", help="where the images are, if not beside SRC"
+    )
+    parser.add_argument(
+        "--order",
+        choices=("largest-first", "file"),
+        help="what is painted first; default: largest-first for coco and yolo, else as in the file (CVAT: z-order)",
+    )
+    parser.add_argument(
+        "--background",
+        choices=("class", "ignore"),
+        default="class",
+        help="pixels of no object: class 0 `background` (default), or ignored",
+    )
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="LABEL", help="labels whose pixels are ignored")
+    parser.add_argument("--classes", metavar="FILE", help="class names in the order of their ids, one a line")
+    parser.add_argument("--crowd", choices=("class", "ignore"), default="class", help="COCO's crowd regions")
+    parser.add_argument("--line-width", type=float, default=10, help="of lines, pixels; default: %(default)g")
+    parser.add_argument(
+        "--transfer", choices=("copy", "hardlink", "symlink"), default="copy", help="of the images; default: copy"
+    )
+    parser.set_defaults(run=run_import)
+
+
+_TOOLS = ("coco", "cvat", "label-studio", "labelme", "roboflow", "voc", "yolo")
 
 
 def list_datasets(options: argparse.Namespace) -> None:
@@ -88,3 +121,36 @@ def run_render(options: argparse.Namespace) -> None:
         count = 1000 if options.count is None else options.count
         world = DATASETS["synthetic"].load(folder, options.split, count=count, size=size or (96, 320))
     print(f"{len(world)} frames in {world.folder}")
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """Import, and say what was written."""
+    from ..data.importing import ImportOptions, import_annotations
+
+    show_progress()
+    with one_sentence_errors():
+        lines = Path(options.classes).read_text("utf-8-sig").splitlines() if options.classes else []
+        result = import_annotations(
+            options.sources,
+            options.out,
+            tool=options.tool,
+            images=options.images,
+            options=ImportOptions(
+                order=options.order,
+                background=options.background,
+                ignore=options.ignore,
+                classes=[line.strip() for line in lines if line.strip()],
+                transfer=options.transfer,
+            ),
+            line_width=options.line_width,
+            crowd=options.crowd,
+        )
+    done = {"copy": "copied", "hardlink": "linked (hard links)", "symlink": "linked (symbolic links)"}
+    print(f"{result.images} images, {done[options.transfer]}, with {len(result.classes)} classes in {result.folder}")
+    for split, count in result.splits.items():
+        print(f"  {split}.txt: {count} images")
+    for name in result.classes:
+        print(f"  {name}: {result.objects[name]} objects")
+    for note in result.notes:
+        print(f"  note: {note}")
+    print(f"Check it with: depthseg datasets check folder {result.folder}")

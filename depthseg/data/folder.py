@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from .clips import natural_order
+from .folder_files import (
+    altered_labels,
+    describe_altered,
+    describe_orientation,
+    folder_images,
+    lacks_test,
+    split_folders,
+    split_of_name,
+)
+from .folder_labels import FolderLabels
 from .images import (
     DEPTH_SUFFIXES,
     DISPARITY_FORMATS,
@@ -18,25 +28,23 @@ from .images import (
     KITTI_DEPTH_SCALE,
     LABEL_SUFFIXES,
     MapFiles,
-    check_ids,
     check_same_size,
     depth_from_disparity,
     describe_unread,
-    image_files,
     read_depth,
     read_disparity,
-    read_image,
-    read_labels,
-    read_palette,
+    read_oriented_image,
     unread_files,
 )
-from .label_spaces import LabelSpace, default_palette
 from .layout import misplaced_images, misplaced_maps
 from .sample import Sample
 from .sequences import looks_like_sequence
-from .subsets import shuffled_names
+from .subsets import evenly_spaced, shuffled_names
 
 logger = logging.getLogger(__name__)
+
+_UNIT_FILES = 3
+"""Depth maps that are read when a folder is opened, to tell whether their unit is doubtful."""
 
 
 class FolderDataset:
@@ -44,25 +52,29 @@ class FolderDataset:
 
     ```
     ROOT/images/NAME.jpg    or another ending of `IMAGE_SUFFIXES`; upper case counts as well, here and below
-    ROOT/labels/NAME.png    or .tif, .bmp, .gif; class ids as grey values or palette indices, 255 = ignored; some
-                            images may have none
+    ROOT/labels/NAME.png    or .tif, .bmp, .gif; class ids as grey values or palette indices, 255 = ignored, unless
+                            the options say otherwise; some images may have none
     ROOT/depth/NAME.png     or .tif; 16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
     ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
     ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}.
                             A single name is one class, id 1, against a background, id 0
-    ROOT/train.txt, val.txt names without ending, one a line; optional
+    ROOT/train.txt, val.txt names without ending, one a line; optional, as is test.txt
     ```
 
-    The splits `train` and `val` hold images that have the truth asked for. With lists, every listed image must have
-    it. Without lists, the images that have it are divided: `val_fraction` of them (rounded, at least one, never all)
-    are `val`. Single photographs are shuffled by `seed` first. Frames of a sequence stay in the order of their names
-    and its end is `val`, since neighbours of training frames would be in `val` otherwise and scores too good. The
-    split `all` holds every image, with or without truth. Files that are not read are named in a warning.
+    Images may be in folders of their splits: images/train, images/val and images/test (or training, valid,
+    validation, testing), with labels/train and so on. Their names then begin with that folder, as `train/NAME`.
+
+    The splits `train`, `val` and `test` hold images that have the truth asked for. With lists, every listed image must
+    have it. Without lists and folders of splits, the images that have it are divided: `val_fraction` of them (rounded,
+    at least one, never all) are `val`. Single photographs are shuffled by `seed` first. Frames of a sequence stay in
+    the order of their names and its end is `val`, since neighbours of training frames would be in `val` otherwise and
+    scores too good. The split `all` holds every image, with or without truth. Files that are not read are named in a
+    warning.
 
     Args:
         root: The folder.
-        split: `train`, `val` or `all`.
-        truth: What `train` and `val` must have: `labels` or `depth`.
+        split: `train`, `val`, `test` or `all`; `test` only where a list or folder has it.
+        truth: What the splits but `all` must have: `labels` or `depth`.
         val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
         seed: Seed of a random division.
         split_by: How to divide: `random`, `blocks` (the end, in the order of names), or `auto` = `blocks` where names
@@ -74,13 +86,24 @@ class FolderDataset:
             (p - 1) / 256 pixels; 0 = unknown.
         value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
             found in the images, see `find_value_range`.
+        label_map: Value in label files -> class id, class name or `ignore`, such as `{11: ignore, 255: 1}`; ranges
+            are possible, such as `{0: ignore, 1-150: 0-149}` for ADE20K, where 0 is what has no class. Values that are
+            not listed keep their meaning.
+        label_colours: Label maps are colour masks: the colour of each class, such as `{road: [128, 64, 128]}`, or a
+            file in ROOT that lists them, such as CVAT's labelmap.txt; see `read_colour_map`. `label_map` then has
+            names of colours on its left side, such as `{void: ignore}`.
+        label_channel: The channel that holds the ids where label maps are colour images: `red` for CARLA and Lyft.
+        label_suffix: What the names of label maps have behind that of their image, such as `_gt` for a_gt.png.
+        exif: `apply` = images are read upright, as their EXIF orientation says; `ignore` = as stored, for maps that
+            were made from the stored pixels.
 
     Raises:
         FileNotFoundError: A folder, a list, the class names or a label map is missing.
-        ValueError: An option out of range, class names that make no label space, or a split without images.
+        ValueError: An option out of range, class names that make no label space, a split without images, or label maps
+            that are JPEG or WebP files only.
     """
 
-    splits = ("train", "val", "all")
+    splits = ("train", "val", "test", "all")
     truths = ("labels", "depth")
     divisions = ("auto", "random", "blocks")
 
@@ -96,20 +119,35 @@ class FolderDataset:
         disparity_format: str = "kitti",
         split_by: str = "auto",
         value_range: Sequence[float] | None = None,
+        label_map: dict[str, str] | None = None,
+        label_colours: dict[str, Any] | str | None = None,
+        label_channel: Literal["red", "green", "blue", "alpha"] | None = None,
+        label_suffix: str = "",
+        exif: Literal["apply", "ignore"] = "apply",
     ) -> None:
         self._check_options(split, truth, val_fraction, depth_scale, split_by)
+        if exif not in ("apply", "ignore"):
+            raise ValueError(f"exif={exif!r} is not known; choose one of apply, ignore.")
         self._root = Path(root)
         self._depth_scale = depth_scale
         self._focal_times_baseline = focal_times_baseline
         self._disparity_format = disparity_format
         self.value_range = value_range
         self._check_disparity()
+        self._upright, self._has_warned = exif == "apply", False
+        self._subfolders = split_folders(self._root)
         self._images = self._find_images()
         suffixes = {"labels": LABEL_SUFFIXES, self._folder("depth").name: DEPTH_SUFFIXES}
-        self._files = {name: MapFiles(self._root / name, endings) for name, endings in suffixes.items()}
+        self._files = {
+            name: MapFiles(self._root / name, endings, label_suffix * (name == "labels"), self._subfolders)
+            for name, endings in suffixes.items()
+        }
+        self._refuse_altered(split, truth, label_suffix)
         self._warn_of_unread({"images": IMAGE_SUFFIXES, **suffixes})
-        self.label_space = read_label_space(root)
+        self._labels = FolderLabels(self._root, label_map, label_colours, label_channel, self._subfolders)
+        self.label_space = self._labels.space
         self.names = self._names_of(split, truth, val_fraction, seed, split_by)
+        self._warn_of_unit()
 
     def _check_options(self, split: str, truth: str, val_fraction: float, depth_scale: float, split_by: str) -> None:
         if split_by not in self.divisions:
@@ -135,31 +173,43 @@ class FolderDataset:
 
     def _find_images(self) -> dict[str, Path]:
         try:
-            return image_files(self._root / "images")
+            return folder_images(self._root, self._subfolders)
         except FileNotFoundError as error:
             raise FileNotFoundError(" ".join([str(error), *misplaced_images(self._root)])) from None
 
+    def _refuse_altered(self, split: str, truth: str, label_suffix: str) -> None:
+        bare = [name for name in self._images if name not in self._files["labels"]]
+        if altered := altered_labels(self._root, self._subfolders, bare, label_suffix):
+            if truth == "labels" and split != "all":
+                raise ValueError(describe_altered(altered))
+            _warn_once(describe_altered(altered))
+
     def _warn_of_unread(self, suffixes: Mapping[str, Sequence[str]]) -> None:
         for name, endings in suffixes.items():
-            folder = self._root / name
-            if folder.is_dir() and (unread := unread_files(folder, endings)):
-                _warn_once(describe_unread(unread, name, endings))
+            for folder in [self._root / name / below for below in self._subfolders or ("",)]:
+                if folder.is_dir() and (unread := unread_files(folder, endings)):
+                    _warn_once(describe_unread(unread, name, endings))
+
+    def _warn_of_unit(self) -> None:
+        """Warn once where a few depth maps suggest another unit than the one they are read with."""
+        if self._focal_times_baseline is not None:
+            return
+        files = [path for name in self._images if (path := self._file("depth", name))]
+        if not files:
+            return
+        from .check.depth import doubtful_unit  # here, since checks are made of data sets
+
+        sentence = doubtful_unit([files[place] for place in evenly_spaced(len(files), _UNIT_FILES)], self._depth_scale)
+        if sentence:
+            _warn_once(f"{self._folder('depth')}: {sentence}")
 
     def _names_of(self, split: str, truth: str, val_fraction: float, seed: int, split_by: str) -> list[str]:
         if split == "all":
             return list(self._images)
-        listed = read_list(self._root, split)
-        if listed is None:
-            ready = [name for name in self._images if self._file(truth, name)]
-            if len(ready) < len(self._images):
-                logger.info("%d of %d images of %s have %s", len(ready), len(self._images), self._root, truth)
-            names, sentence = divide_images(
-                {name: self._images[name] for name in ready}, split, val_fraction, seed, split_by
-            )
-            if sentence:
-                _warn_once(f"{self._root}: {sentence}")
+        names = read_list(self._root, split)
+        if names is None:
+            names = self._unlisted(split, truth, val_fraction, seed, split_by)
         else:
-            names = listed
             self._check_listed(names, split, truth)
         if not names:
             raise ValueError(
@@ -167,6 +217,16 @@ class FolderDataset:
                 f"with {truth} and val_fraction={val_fraction:g}. Add files to {self._folder(truth).name}/, or change "
                 f"the options truth or val_fraction.{self._hint(truth)}"
             )
+        return names
+
+    def _unlisted(self, split: str, truth: str, val_fraction: float, seed: int, split_by: str) -> list[str]:
+        """Names of a split of a folder without lists."""
+        ready = {name: path for name, path in self._images.items() if self._file(truth, name)}
+        if len(ready) < len(self._images):
+            logger.info("%d of %d images of %s have %s", len(ready), len(self._images), self._root, truth)
+        names, sentence = unlisted_names(self._root, ready, self._subfolders, split, val_fraction, seed, split_by)
+        if sentence:
+            _warn_once(f"{self._root}: {sentence}")
         return names
 
     def _check_listed(self, names: list[str], split: str, truth: str) -> None:
@@ -199,15 +259,25 @@ class FolderDataset:
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
         image_path = self._images[name]
-        image = read_image(image_path)
+        image, orientation = read_oriented_image(image_path, self._upright)
         labels = depth = None
         if self.label_space is not None and (path := self._file("labels", name)):
-            labels = read_folder_labels(path, self.label_space)
+            labels = self._labels.read(path)
             check_same_size(image_path, image, path, labels)
         if path := self._file("depth", name):
             depth = read_folder_depth(path, self._depth_scale, self._focal_times_baseline, self._disparity_format)
             check_same_size(image_path, image, path, depth)
+        if orientation != 1 and self._upright and (labels is not None or depth is not None):
+            self._warn_of_orientation(image_path, orientation)
         return Sample(name=name, image=image, labels=labels, depth=depth)
+
+    def _warn_of_orientation(self, path: Path, orientation: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s Further images like it are not named; `depthseg datasets check` counts them.",
+                describe_orientation(path, orientation, self._upright),
+            )
 
     def has_depth(self, index: int) -> bool:
         """Whether an image has a file that depth is read from."""
@@ -218,17 +288,6 @@ class FolderDataset:
 def _warn_once(sentence: str) -> None:
     """Log what is true of all splits of a folder when the first of them is opened."""
     logger.warning(sentence)
-
-
-def read_folder_labels(path: str | Path, space: LabelSpace) -> np.ndarray:
-    """Read a label map whose ids must lie in a label space.
-
-    Returns:
-        uint8 `(H, W)`.
-    """
-    labels = read_labels(path)
-    check_ids(path, labels, len(space.classes), space.ignore_index)
-    return labels.astype(np.uint8)
 
 
 def read_folder_depth(
@@ -251,10 +310,14 @@ def read_list(root: str | Path, split: str) -> list[str] | None:
     """Names of a split from its list, or None where the folder has no lists.
 
     Raises:
-        FileNotFoundError: There is a list, but of the other split only.
+        FileNotFoundError: There is a list of `train` or `val`, but of the other one only.
         ValueError: A name is listed twice.
     """
     paths = {name: Path(root) / f"{name}.txt" for name in ("train", "val")}
+    if split == "test":
+        paths["test"] = Path(root) / "test.txt"
+        if not paths["test"].is_file():
+            return None
     if not any(path.is_file() for path in paths.values()):
         return None
     if not paths[split].is_file():
@@ -264,6 +327,41 @@ def read_list(root: str | Path, split: str) -> list[str] | None:
     if twice:
         raise ValueError(f"{paths[split]} lists {', '.join(twice)} more than once.")
     return names
+
+
+def unlisted_names(
+    root: Path,
+    images: Mapping[str, Path],
+    subfolders: Sequence[str],
+    split: str,
+    val_fraction: float,
+    seed: int,
+    split_by: str = "auto",
+) -> tuple[list[str], str | None]:
+    """Names of a split of a folder without lists: those in its folder, else a share of the images of no split.
+
+    Args:
+        root: The folder, for messages.
+        images: Files of the images that have the truth asked for, by name.
+        subfolders: Folders in images/ that hold the images of a split.
+        split: `train`, `val` or `test`.
+        val_fraction: As in `FolderDataset`.
+        seed: Seed of a random division.
+        split_by: As in `FolderDataset`.
+
+    Returns:
+        The names, and a sentence where a sequence was found and therefore divided in order.
+
+    Raises:
+        FileNotFoundError: There is no `test`.
+    """
+    found = {split_of_name(f"{below}/") for below in subfolders}
+    if split in found and (split == "test" or {"train", "val"} <= found):
+        return [name for name in images if split_of_name(name) == split], None
+    if split == "test":
+        raise FileNotFoundError(lacks_test(root, subfolders))
+    rest = {name: path for name, path in images.items() if split_of_name(name) != "test"}
+    return divide_images(rest, split, val_fraction, seed, split_by)
 
 
 def divide_images(
@@ -317,59 +415,3 @@ def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequenc
         return items
     first = len(items) - round(val_fraction * len(items))
     return items[first:] if split == "val" else items[:first]
-
-
-def read_label_space(root: str | Path) -> LabelSpace | None:
-    """Class names and colours of a folder; None if it has neither label maps nor class names.
-
-    The colours are those of the first label map with a palette that gives each class its own, else the default.
-
-    Raises:
-        FileNotFoundError: There are label maps but no class names.
-        ValueError: The class names make no label space.
-    """
-    root = Path(root)
-    classes = read_classes(root)
-    if classes is None:
-        if (root / "labels").is_dir():
-            raise FileNotFoundError(
-                f"{root} has labels/ but neither classes.txt (one class name a line, in id order) nor id2label.json."
-            )
-        return None
-    one_class = len(classes) == 1  # its id is 1, beside a background that `LabelSpace` adds
-    colours = _read_colours(root / "labels", len(classes) + one_class)[one_class:]
-    return LabelSpace(name=root.resolve().name, classes=classes, palette=colours)
-
-
-def _read_colours(folder: Path, count: int) -> tuple[tuple[int, int, int], ...]:
-    first = next(iter(MapFiles(folder, LABEL_SUFFIXES)), None)
-    try:
-        colours = (first and read_palette(first)) or ()
-    except (ValueError, OSError):  # reading the labels of that image says what is wrong with the file
-        colours = ()
-    return colours[:count] if len(set(colours[:count])) == count else default_palette(count)
-
-
-def read_classes(root: Path) -> tuple[str, ...] | None:
-    """Class names in id order, from classes.txt or id2label.json; None if there is neither.
-
-    Raises:
-        ValueError: Both are there, or a file does not name the ids from 0 on.
-    """
-    text_file, json_file = root / "classes.txt", root / "id2label.json"
-    if text_file.is_file() and json_file.is_file():
-        raise ValueError(f"{root} has both classes.txt and id2label.json; keep one of them.")
-    if text_file.is_file():
-        names = [line.strip() for line in text_file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-        if "" in names:
-            raise ValueError(f"Line {names.index('') + 1} of {text_file} is empty; each line names one class.")
-        return tuple(names)
-    if not json_file.is_file():
-        return None
-    try:
-        named = {int(key): value for key, value in json.loads(json_file.read_text(encoding="utf-8-sig")).items()}
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f'{json_file} must be a JSON object such as {{"0": "sky", "1": "road"}}: {error}.') from error
-    if sorted(named) != list(range(len(named))) or not all(isinstance(name, str) for name in named.values()):
-        raise ValueError(f"{json_file} must name each id from 0 on without gaps; it names {sorted(named)}.")
-    return tuple(named[index] for index in range(len(named)))

@@ -25,6 +25,12 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 LABEL_SUFFIXES = (".bmp", ".gif", ".png", ".tif", ".tiff")
 """Endings of label maps: formats that keep every id. JPEG and WebP alter ids or store them as colours."""
 
+ALTERING_SUFFIXES = (".jpeg", ".jpg", ".webp")
+"""Endings of the formats that alter ids."""
+
+CHANNELS = {"red": "R", "green": "G", "blue": "B", "alpha": "A"}
+"""Channels of a colour image, with their letters in Pillow's modes."""
+
 KITTI_DEPTH_SCALE = 256.0
 """File units per metre in KITTI's 16-bit depth maps."""
 
@@ -36,6 +42,7 @@ DISPARITY_FORMATS = {"kitti": 0, "cityscapes": 1}
 
 # Pillow picks a decoder by the content of a file, and others of its decoders start external programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_ORIENTATION = 0x0112  # of EXIF
 # Files of the system that no user put there.
 _SYSTEM_FILES = ("desktop.ini", "thumbs.db")
 # Bits of TIFF's tag NewSubfileType: a page that is a smaller copy of another page, or its mask.
@@ -46,23 +53,29 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error)
 
 
 def read_image(path: str | Path | MemoryFile) -> np.ndarray:
-    """Read a photograph.
+    """Read a photograph, upright; see `read_oriented_image`."""
+    return read_oriented_image(path)[0]
+
+
+def read_oriented_image(path: str | Path | MemoryFile, upright: bool = True) -> tuple[np.ndarray, int]:
+    """Read a photograph, and how it was held.
 
     Palette and CMYK images are converted to RGB, a grey image of 8 bits is repeated, an alpha channel is dropped, and
-    the EXIF orientation is applied. Grey images of more than 8 bits keep their values: the image processor of a
-    network scales them, by its `value_range`. Colour images of 16 bits come with 8, the upper byte of every value, as
-    Pillow reads them.
+    the EXIF orientation is applied, unless `upright` is False. Grey images of more than 8 bits keep their values: the
+    image processor of a network scales them, by its `value_range`. Colour images of 16 bits come with 8, the upper
+    byte of every value, as Pillow reads them.
 
     Returns:
         uint8 `(H, W, 3)`, RGB; of grey images uint16 `(H, W)` if they have more than 8 bits, and float32 `(H, W)` if
-        they have floating-point values.
+        they have floating-point values. And the EXIF orientation, 1 to 8, of the file: 1 = as stored.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is not an image, is truncated, is too large, holds several images, values below 0 or above
             65535, or NaN.
     """
-    image = _load(path)
+    image = _load(path, upright=upright)
+    orientation = image.info["orientation"]
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
@@ -70,13 +83,13 @@ def read_image(path: str | Path | MemoryFile) -> np.ndarray:
                 f"{path} holds grey values from {values.min()} to {values.max()}; an image has 8 or 16 bits. "
                 "Save it as a PNG or TIFF of 16 bits without sign."
             )
-        return values.astype(np.uint16)
+        return values.astype(np.uint16), orientation
     if image.mode == "F":
         values = np.array(image)
         if not np.isfinite(values).all():
             raise ValueError(f"{path} holds NaN or infinite values; replace them with pixel values.")
-        return values
-    return np.array(image.convert("RGB"))
+        return values, orientation
+    return np.array(image.convert("RGB")), orientation
 
 
 def bit_depth_of(largest: float) -> int:
@@ -118,17 +131,24 @@ def read_thumbnail(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
 
 
-def read_labels(path: str | Path | MemoryFile) -> np.ndarray:
+def read_labels(path: str | Path | MemoryFile, channel: str | None = None) -> np.ndarray:
     """Read a map of class ids: grey values (8 or 16 bits) or palette indices, never colours.
+
+    Args:
+        path: The file.
+        channel: The channel of a colour image that holds the ids, one of `CHANNELS`; None = it is no colour image.
 
     Returns:
         Integer `(H, W)`, as stored; `check_ids` judges the range.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, is truncated, or holds colours or floating-point values.
+        ValueError: The file is not an image, is truncated, holds colours or floating-point values, or has no such
+            channel.
     """
     image = _load(path)
+    if channel is not None:
+        return _read_channel(path, image, channel)
     if image.mode == "F":
         raise ValueError(f"{path} holds floating-point values, but a label map holds whole numbers, one id a pixel.")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
@@ -138,6 +158,32 @@ def read_labels(path: str | Path | MemoryFile) -> np.ndarray:
         )
     ids = np.array(image)
     return ids.astype(np.uint8) // _PACKED_GREY_FACTORS.get(image.info["packing"], 1) if ids.itemsize == 1 else ids
+
+
+def _read_channel(path: str | Path, image: Image.Image, channel: str) -> np.ndarray:
+    letter = CHANNELS[channel]
+    if image.mode not in ("RGB", "RGBA") or letter not in image.mode:
+        raise ValueError(
+            f"{path} has no {channel} channel, its mode is {image.mode}; check the option label_channel, and leave it "
+            "out where label maps have a single channel."
+        )
+    return np.array(image.getchannel(letter))
+
+
+def read_colours(path: str | Path) -> np.ndarray:
+    """Read a colour mask; an alpha channel is dropped, palette indices become their colours.
+
+    Returns:
+        uint8 `(H, W, 3)`, RGB.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not an image, is truncated, or has more than 8 bits a channel.
+    """
+    image = _load(path)
+    if image.mode[0] in "IF":
+        raise ValueError(f"{path} has mode {image.mode}, but a colour mask has 8 bits a channel.")
+    return np.array(image.convert("RGB"))
 
 
 def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
@@ -199,12 +245,24 @@ class MapFiles:
     Args:
         folder: The folder; one that does not exist has no files.
         suffixes: Endings that count, in lower case; upper case counts as well.
+        name_end: What the stems of the files have behind that of their image; files without it do not count.
+        subfolders: Folders inside it that are listed in its place; names then begin with theirs, as `train/a`.
     """
 
-    def __init__(self, folder: str | Path, suffixes: Sequence[str] = DEPTH_SUFFIXES) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        suffixes: Sequence[str] = DEPTH_SUFFIXES,
+        name_end: str = "",
+        subfolders: Sequence[str] = (),
+    ) -> None:
         self._files: dict[str, list[Path]] = {}
-        for path in list_images(folder, suffixes) if Path(folder).is_dir() else ():
-            self._files.setdefault(path.stem, []).append(path)
+        for below in subfolders or ("",):
+            inner = Path(folder) / below
+            for path in list_images(inner, suffixes) if inner.is_dir() else ():
+                if path.stem.endswith(name_end):
+                    name = path.stem.removesuffix(name_end)
+                    self._files.setdefault(f"{below}/{name}" if below else name, []).append(path)
 
     def find(self, name: str) -> Path | None:
         """The file of an image, whatever its ending; None if there is none.
@@ -212,10 +270,18 @@ class MapFiles:
         Raises:
             ValueError: There are several.
         """
-        found = self._files.get(name, [])
+        found = self.all_of(name)
         if len(found) > 1:
             raise ValueError(f"{' and '.join(map(str, found))} belong to the same image; remove all but one.")
         return found[0] if found else None
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an image has a file."""
+        return name in self._files
+
+    def all_of(self, name: str) -> list[Path]:
+        """All files of an image."""
+        return self._files.get(name, [])
 
     def __iter__(self) -> Iterator[Path]:
         """All files, sorted by stem."""
@@ -349,8 +415,10 @@ def without_unknown(path: str | Path | MemoryFile, values: np.ndarray) -> np.nda
     return np.where(known, values, 0)
 
 
-def _load(path: str | Path | MemoryFile, least_size: tuple[int, int] | None = None) -> Image.Image:
-    """Decode an image file, upright; `info["packing"]` is the pixel packing of the file.
+def _load(
+    path: str | Path | MemoryFile, least_size: tuple[int, int] | None = None, upright: bool = True
+) -> Image.Image:
+    """Decode an image file; `info` has the pixel `packing` of the file and its EXIF `orientation`.
 
     With `least_size` (width and height) a JPEG may come out smaller and grey, but not below that size.
     """
@@ -361,7 +429,8 @@ def _load(path: str | Path | MemoryFile, least_size: tuple[int, int] | None = No
             if least_size is not None:
                 image.draft("L", least_size)
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            loaded = ImageOps.exif_transpose(image) if upright else image
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}.") from None
     except UnidentifiedImageError:
@@ -382,8 +451,9 @@ def _load(path: str | Path | MemoryFile, least_size: tuple[int, int] | None = No
         )
     # Compressed and tiled files have more to say than the packing, which comes first.
     packing = packing[0] if isinstance(packing, tuple) and packing else packing
-    upright.info["packing"] = packing[:3] if isinstance(packing, str) else None
-    return upright
+    loaded.info["packing"] = packing[:3] if isinstance(packing, str) else None
+    loaded.info["orientation"] = orientation if orientation in range(1, 9) else 1
+    return loaded
 
 
 def _count_pages(image: Image.Image) -> int:

@@ -7,7 +7,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .float_maps import FLOAT_SUFFIXES
-from .images import DEPTH_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES, image_mode, list_images, name_some, unread_files
+from .folder_files import describe_altered, suffix_option
+from .images import (
+    ALTERING_SUFFIXES,
+    DEPTH_SUFFIXES,
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    image_mode,
+    list_images,
+    name_some,
+    unread_files,
+)
 
 _SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES, "depth": DEPTH_SUFFIXES}
 _MAPS = {"labels": "label maps", "depth": "depth maps"}
@@ -96,11 +106,16 @@ def misplaced_maps(root: Path, truth: str, names: Collection[str]) -> list[str]:
             )
         elif longer:
             example = longer[0]
+            option = suffix_option({path.stem: image_of(path.stem, names) for path in longer})
+            away = "" if folder == root / truth else f", with the files in {root / truth}"
             sentences.append(
                 f"{folder} holds {_count(longer)} with names longer than those of the images "
                 f"({_some(longer)}); {_MAPS[truth]} have the very name: {example.name} becomes "
-                f"{truth}/{image_of(example.stem, names)}{example.suffix}."
+                f"{truth}/{image_of(example.stem, names)}{example.suffix}"
+                + (f"; or give {option}{away}." if option and truth == "labels" else ".")
             )
+        elif not files and truth == "labels" and (altered := list_images(folder, ALTERING_SUFFIXES)):
+            sentences.append(describe_altered(altered))
         elif not files and (others := unread_files(folder, _SUFFIXES[truth])):
             sentences.append(
                 f"{folder} holds {_count(others)} of other formats ({_some(others)}). Write {_MAPS[truth]} "

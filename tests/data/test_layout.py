@@ -81,7 +81,7 @@ def test_names_with_an_ending_of_their_own_are_explained(root):
     assert "a_mask.png becomes labels/a.png" in problem
     (root / "masks").rename(root / "labels")
     problem = problem_with("a_mask.png has no image of the same stem", root)
-    assert "Rename it to a.png if it belongs to a.jpg. 4 files have this fault" in problem
+    assert "a.png if it belongs to a.jpg, or give data.options.label_suffix=_mask. 4 files have this fault" in problem
 
 
 def test_polygons_are_not_label_maps(root):
@@ -103,13 +103,13 @@ def test_images_elsewhere_are_found_and_their_label_maps_with_them(root, name):
         FolderDataset(root, "train")
 
 
-def test_images_in_folders_of_splits_and_in_the_root_are_found(root):
-    (root / "images" / "train").mkdir()
+def test_images_in_other_folders_and_in_the_root_are_found(root):
+    (root / "images" / "berlin").mkdir()
     for path in (root / "images").glob("*.jpg"):
-        path.rename(path.parent / "train" / path.name)
+        path.rename(path.parent / "berlin" / path.name)
     problem = problem_with("There are images in", root)
-    assert f"{root}/images/train (4): move the files up into {root}/images, and list the names of each" in problem
-    for path in (root / "images" / "train").glob("*.jpg"):
+    assert f"{root}/images/berlin (4): move the files up into {root}/images, and list the names of each" in problem
+    for path in (root / "images" / "berlin").glob("*.jpg"):
         path.rename(root / path.name)
     assert f"There are images in {root} (4): move them into {root}/images." == problem_with("There are images", root)
 

@@ -23,7 +23,7 @@ def test_the_table_is_complete():
         (("camvit", "train", {}), "Unknown data set: 'camvit'. Did you mean 'camvid'"),
         (("camvid", "trian", {}), "Unknown split of data set 'camvid': 'trian'. Did you mean 'train'"),
         (("camvid", "train", {"exclude_sequence": 1}), "'exclude_sequence'. Did you mean 'exclude_sequences'"),
-        (("folder", "test", {}), "Unknown split of data set 'folder': 'test'.* Known: train, val, all"),
+        (("folder", "tset", {}), "Unknown split of data set 'folder': 'tset'.* Known: train, val, test, all"),
         (("synthetic", "train", {"count": 3, "sise": 1}), "Unknown option of data set 'synthetic': 'sise'"),
         (("synthetic", "train", {"size": (2, 3)}), "'synthetic' needs the option 'count'"),
         (("x", "train", {}), "Unknown data set: 'x'. Known: camvid, folder, .*synthetic"),

@@ -14,10 +14,14 @@ import numpy as np
 from .. import DATASETS, DatasetEntry
 from ..calibration import read_calibration
 from ..clips import ImageFrames, find_clips, natural_order
-from ..folder import divide_images, read_folder_depth, read_folder_labels, read_label_space, read_list
+from ..folder import read_folder_depth, read_list, unlisted_names
+from ..folder_files import split_folders, split_of_word
+from ..folder_labels import FolderLabels
 from ..images import (
+    DEPTH_SUFFIXES,
     IMAGE_SUFFIXES,
     KITTI_DEPTH_SCALE,
+    LABEL_SUFFIXES,
     MapFiles,
     check_same_size,
     read_depth,
@@ -42,9 +46,8 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     Args:
         name: A data set in an official layout, `folder`, `hub`, `stereo` or `video`.
         root: Folder of the data; for `video` also a video file, for `hub` also an id or a pattern of files.
-        **options: Those of the data set; for `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`,
-            `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth` and
-            `depth_scale` as in `VideoSequences`.
+        **options: Those of the data set; for `folder`: those of `FolderDataset` but `truth` and `value_range`; for
+            `video`: `depth` and `depth_scale` as in `VideoSequences`.
 
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
@@ -83,37 +86,60 @@ def _check_folder(
     focal_times_baseline: float | None = None,
     disparity_format: str = "kitti",
     split_by: str = "auto",
+    label_map: dict[str, str] | None = None,
+    label_colours: dict[str, Any] | str | None = None,
+    label_channel: str | None = None,
+    label_suffix: str = "",
+    exif: str = "apply",
 ) -> None:
     root = report.root
     if not (root / "images").is_dir():
         _report_places(report, [f"The folder {root / 'images'} does not exist.", *misplaced_images(root)])
         return
-    space = report.label_space = _label_space(report)
+    subfolders = split_folders(root)
+    labels = _labels_of(report, label_map, label_colours, label_channel, subfolders)
+    space = report.label_space = labels and labels.space
     scan = Scan(
         report,
         len(space.classes) if space else 0,
-        partial(read_folder_labels, space=space) if space else None,
+        labels.read if space else None,
+        label_end=str(label_suffix),
+        label_values=labels.values if labels else None,
         read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
         depth_scale=None if focal_times_baseline else depth_scale,
+        upright=exif != "ignore",
     )
     depth = root / ("disparity" if focal_times_baseline else "depth")
-    findings = scan.run(root / "images", root / "labels", depth, IMAGE_SUFFIXES)
+    findings = _scan_folders(scan, root, depth, subfolders)
     whole = report.splits["all"] = count(findings.values(), scan.num_ids)
     if not findings:
         _report_places(report, misplaced_images(root))
         return
-    for split, names in _folder_splits(report, findings, val_fraction, seed, split_by).items():
+    for split, names in _folder_splits(report, findings, subfolders, val_fraction, seed, split_by).items():
         report.splits[split] = count([findings[name] for name in names], scan.num_ids)
-    _report_misplaced(report, depth, findings)
+    _report_misplaced(report, depth, findings, scan, subfolders)
     if space is not None:
-        examine_classes(report, space, whole)
+        examine_classes(report, space, whole, bool(label_map or label_colours))
     _explain(report, scan, space)
-    examine_unit(report, whole.depth, next(iter(MapFiles(depth)), None), depth_scale)
+    examine_unit(report, whole.depth, next(iter(MapFiles(depth, subfolders=subfolders)), None), depth_scale)
 
 
-def _label_space(report: DatasetReport) -> LabelSpace | None:
+def _scan_folders(scan: Scan, root: Path, depth: Path, subfolders: Sequence[str]) -> dict[str, Finding]:
+    """Findings by name."""
+    if not subfolders:
+        return scan.run(root / "images", root / "labels", depth, IMAGE_SUFFIXES)
+    return {
+        f"{below}/{stem}": finding
+        for below in subfolders
+        for stem, finding in scan.run(
+            root / "images" / below, root / "labels" / below, depth / below, IMAGE_SUFFIXES
+        ).items()
+    }
+
+
+def _labels_of(report: DatasetReport, *options: Any) -> FolderLabels | None:
     try:
-        return read_label_space(report.root)
+        return FolderLabels(report.root, *options)
     except (ValueError, OSError) as error:
         report.problem(str(error))
         return None
@@ -124,11 +150,15 @@ def _report_places(report: DatasetReport, sentences: Sequence[str]) -> None:
         report.problem(sentence)
 
 
-def _report_misplaced(report: DatasetReport, depth: Path, findings: dict[str, Finding]) -> None:
+def _report_misplaced(
+    report: DatasetReport, depth: Path, findings: dict[str, Finding], scan: Scan, subfolders: Sequence[str]
+) -> None:
     """Report maps in folders that are not read, for a truth of which no file is where it should be."""
     root = report.root
-    for truth, folder in (("labels", root / "labels"), ("depth", depth)):
-        if not any(path.stem in findings for path in MapFiles(folder)) and folder.name == truth:
+    labels = MapFiles(root / "labels", LABEL_SUFFIXES, scan.label_end, subfolders)
+    depths = MapFiles(depth, DEPTH_SUFFIXES, subfolders=subfolders)
+    for truth, files in (("labels", labels), ("depth", depths if depth.name == "depth" else None)):
+        if files is not None and not any(name in files for name in findings):
             _report_places(report, misplaced_maps(root, truth, findings))
     if depth.name == "depth" and not depth.is_dir() and (root / "disparity").is_dir():
         report.note(f"{root / 'disparity'} is not read: to make depth of it, give the option focal_times_baseline.")
@@ -142,9 +172,14 @@ def _explain(report: DatasetReport, scan: Scan, space: LabelSpace | None) -> Non
 
 
 def _folder_splits(
-    report: DatasetReport, findings: dict[str, Finding], val_fraction: float, seed: int, split_by: str
+    report: DatasetReport,
+    findings: dict[str, Finding],
+    subfolders: Sequence[str],
+    val_fraction: float,
+    seed: int,
+    split_by: str,
 ) -> dict[str, list[str]]:
-    """Names of `train` and `val` that can be used: labelled images, or those with depth where nothing is labelled."""
+    """Names of the splits that can be used: labelled images, or those with depth where nothing is labelled."""
     labelled = [name for name, finding in findings.items() if finding.pixels is not None]
     ready = labelled or [name for name, finding in findings.items() if finding.depth is not None]
     truth = "label map" if labelled else "depth map"
@@ -153,15 +188,18 @@ def _folder_splits(
     elif len(ready) < len(findings):
         report.note(f"{len(findings) - len(ready)} of {len(findings)} images have no readable {truth}.")
     files = {name: findings[name].path for name in ready}
+    has_test = (report.root / "test.txt").is_file() or "test" in map(split_of_word, subfolders)
     splits: dict[str, list[str]] = {}
-    for split in ("train", "val"):
+    for split in ("train", "val", *["test"] * has_test):
         try:
             listed = read_list(report.root, split)
         except (ValueError, OSError) as error:
             report.problem(str(error))
             continue
         if listed is None:
-            splits[split], sentence = divide_images(files, split, val_fraction, seed, split_by)
+            splits[split], sentence = unlisted_names(
+                report.root, files, subfolders, split, val_fraction, seed, split_by
+            )
             if sentence and split == "val":
                 report.note(sentence[0].upper() + sentence[1:])
             continue

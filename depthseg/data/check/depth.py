@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..float_maps import FLOAT_SUFFIXES
-from ..images import KITTI_DEPTH_SCALE, image_mode
+from ..images import KITTI_DEPTH_SCALE, image_mode, read_depth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,22 +141,44 @@ def examine_unit(report: DatasetReport, found: DepthRange | None, example: Path 
     """
     if found is None or found.high is None or example is None:
         return
-    median, whole = float(np.median(found.sample)), _is_whole(example)
+    sentence, impossible = _unit_sentence(found, _is_whole(example), scale)
+    if sentence:
+        (report.problem if impossible else report.note)(sentence)
+
+
+def doubtful_unit(files: Sequence[Path], scale: float) -> str | None:
+    """Why the unit of depth maps is doubtful, as told by a few of them; None if it is not.
+
+    Args:
+        files: Some of the files; those that cannot be read say nothing here.
+        scale: Units of 16-bit files per metre.
+    """
+    ranges = []
+    for path in files:
+        with contextlib.suppress(ValueError, OSError):
+            ranges.append(DepthRange.of(read_depth(path, scale)))
+    found = DepthRange.joined(ranges)
+    return None if found is None or found.high is None else _unit_sentence(found, _is_whole(files[0]), scale)[0]
+
+
+def _unit_sentence(found: DepthRange, whole: bool, scale: float) -> tuple[str | None, bool]:
+    """What is doubtful about a unit, and whether no camera measures such depths."""
+    median = float(np.median(found.sample))
     as_read = f"at depth_scale={scale:g}" if whole else "as the files have it"
     others = _other_scales(median, scale) if whole else ""
     if not _LEAST_METRES <= median <= _MOST_METRES:
-        report.problem(
+        return (
             f"The median depth is {median:.3g} m {as_read}, so the unit is probably another one. "
             + (others or "The files must hold metres; 16-bit files may have any unit with the option depth_scale.")
-        )
-        return
+        ), True
     in_room = found.high * scale <= _MOST_MILLIMETRES and median >= _FAR_FOR_A_ROOM
     if whole and scale == KITTI_DEPTH_SCALE and found.known > _DENSE and (in_room or median > _FAR_FOR_A_DENSE_MAP):
         kind = "as a depth camera for rooms writes them in millimetres" if in_room else "far for maps this dense"
-        report.note(
+        return (
             f"Is the unit right? The median depth is {median:.3g} m {as_read}; the values are at most "
             f"{found.high * scale:.0f}, {kind}. {others} Nothing is to be done if {median:.3g} m is right."
-        )
+        ), False
+    return None, False
 
 
 def _other_scales(median: float, scale: float) -> str:

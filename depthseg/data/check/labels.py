@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..colour_maps import IGNORE
 from ..images import name_some
 
 if TYPE_CHECKING:
@@ -20,17 +21,18 @@ _MANY_IGNORED = 0.5
 _SHOWN_CLASSES = 8
 
 
-def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount) -> None:
+def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount, is_translated: bool = False) -> None:
     """Report classes without pixels and many ignored pixels.
 
     Args:
         report: Has the counts of the splits, and takes the problems and notes.
         space: The classes.
         whole: Counts of all labelled images together.
+        is_translated: Whether the ids are not those of the files.
     """
     if not whole.labelled:
         return
-    if _is_binary(whole.pixels, space):
+    if not is_translated and _is_binary(whole.pixels, space):
         report.problem(_BINARY.format(ignored=space.ignore_index, name=space.classes[1]))
     absent = {split: _absent(count.pixels) for split, count in report.splits.items() if count.labelled}
     never = _absent(whole.pixels)
@@ -57,8 +59,8 @@ def examine_classes(report: DatasetReport, space: LabelSpace, whole: SplitCount)
 
 _BINARY = (
     "The label maps hold only the ids 0 and {ignored}, and {ignored} means ignored: class 1 {name!r} never occurs. "
-    "Binary masks are often saved as 0 and {ignored}; write 1 in place of {ignored}, for each file with: "
-    "Image.fromarray((np.array(Image.open(PATH)) > 127).astype('uint8')).save(PATH)."
+    "Binary masks are often saved as 0 and {ignored}: read {ignored} as class 1 with "
+    "data.options.label_map={{{ignored}: 1}}."
 )
 
 
@@ -96,14 +98,16 @@ def explain_ids(found: Collection[int], space: LabelSpace) -> str | None:
     if not ids or ids[-1] < count:
         return None
     if ids[0] == 1 and ids[-1] == count:
-        return f"The ids run from 1 to {count}, and there are {names}: ids count from 0, so subtract 1 from all."
+        return (
+            f"The ids run from 1 to {count}, and there are {names}: ids count from 0, so subtract 1 from all, with "
+            f"data.options.label_map={{{_span(1, count)}: {_span(0, count - 1)}}}."
+        )
     if ids[0] == 0 and ids[-1] == count:
         return (
-            f"The ids run from 0 to {count}, but there are {names}. If {count} means unlabelled, write "
-            f"{space.ignore_index} in place of it, for each file with: ids = np.array(Image.open(PATH)); "
-            f"ids[ids == {count}] = {space.ignore_index}; Image.fromarray(ids).save(PATH). If 0 is a background "
-            "without a name, put a name for it first, or subtract 1 from all and write "
-            f"{space.ignore_index} in place of 0."
+            f"The ids run from 0 to {count}, but there are {names}. If {count} means unlabelled, leave it out with "
+            f"data.options.label_map={{{count}: {IGNORE}}}. If 0 is a background without a name, put a name for it "
+            f"first, or leave it out with data.options.label_map={{0: {IGNORE}, {_span(1, count)}: "
+            f"{_span(0, count - 1)}}}."
         )
     if ids[-1] >= 1000:
         return (
@@ -113,10 +117,14 @@ def explain_ids(found: Collection[int], space: LabelSpace) -> str | None:
     if len(ids) <= count + 1 and ids[-1] > 2 * count:
         return (
             f"The ids are {', '.join(map(str, ids[:8]))}{', ...' * (len(ids) > 8)}, {len(ids)} different values far "
-            f"beyond {names}: they look like grey levels of a coloured mask. Number the classes from 0 on without "
-            "gaps."
+            f"beyond {names}: they look like grey levels of a coloured mask. Say which class each of them is, such as "
+            f"data.options.label_map={{{', '.join(f'{value}: {place}' for place, value in enumerate(ids[:3]))}, ...}}."
         )
     return None
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}-{last}" if last > first else str(first)
 
 
 def explain_sizes(sizes: Collection[tuple[Size, Size]], total: int) -> str | None:
@@ -134,7 +142,7 @@ def explain_sizes(sizes: Collection[tuple[Size, Size]], total: int) -> str | Non
     if all(image == other[::-1] for image, other in sizes):
         return (
             "The maps are turned by 90 degrees against their images. Images are read upright, as their EXIF "
-            "orientation says: turn the maps, or save the images without that tag as the maps were drawn."
+            "orientation says: data.options.exif=ignore reads them as stored, as the maps were drawn."
         )
     factors = {round(other[axis] / image[axis], 2) for image, other in sizes for axis in (0, 1)}
     if max(factors) - min(factors) > 0.02:

@@ -10,7 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..faults import fault_of
+from ..folder_files import describe_altered, describe_orientation, suffix_option
 from ..images import (
+    ALTERING_SUFFIXES,
     DEPTH_SUFFIXES,
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -20,8 +22,8 @@ from ..images import (
     image_mode,
     list_images,
     read_grey_range,
-    read_image,
     read_labels,
+    read_oriented_image,
     unread_files,
 )
 from ..layout import image_of
@@ -31,8 +33,6 @@ from .report import DatasetReport, SplitCount
 
 T = TypeVar("T")
 
-# Formats that alter ids.
-_ALTERING = (".jpeg", ".jpg", ".webp")
 # Images that users have and that are not read; any other file among the images is taken for a note of theirs.
 _OTHER_IMAGES = (".avif", ".cr2", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".raw")
 # Files beside the frames of a recording that data sets read.
@@ -64,10 +64,13 @@ class Scan:
         report: Takes what is wrong.
         num_ids: Number of class ids.
         read_labels: Reads a label map and checks its ids; None = label maps are not read.
+        label_end: What the stems of label maps have behind that of their image.
+        label_values: Reads the values of a label map as stored.
         label_suffixes: Endings of label maps.
         labels_required: Whether every image must have a label map.
         read_depth: Reads a depth map.
         depth_scale: Units of 16-bit depth files per metre; None where depth is made of something else.
+        upright: Whether images are read upright, as their EXIF orientation says.
         refused: Number of label maps that were refused.
         ids: All ids of all label maps that can be decoded.
         other_sizes: Sizes of image and map, for the maps of another size.
@@ -77,10 +80,13 @@ class Scan:
     report: DatasetReport
     num_ids: int = 0
     read_labels: Callable[[Path], np.ndarray] | None = None
+    label_end: str = ""
+    label_values: Callable[[Path], np.ndarray] | None = None
     label_suffixes: Sequence[str] = LABEL_SUFFIXES
     labels_required: bool = False
     read_depth: Callable[[Path], np.ndarray] | None = None
     depth_scale: float | None = None
+    upright: bool = True
     refused: int = 0
     ids: set[int] = field(default_factory=set)
     other_sizes: list[tuple[Size, Size]] = field(default_factory=list)
@@ -91,10 +97,11 @@ class Scan:
     ) -> dict[str, Finding]:
         """Findings by stem."""
         paths = self.list(images, suffixes)
-        for folder, endings in ((labels, self.label_suffixes), (depth, DEPTH_SUFFIXES)):
+        label_files = MapFiles(labels or "", self.label_suffixes, self.label_end)
+        depth_files = MapFiles(depth or "")
+        for folder, endings, end in ((labels, self.label_suffixes, self.label_end), (depth, DEPTH_SUFFIXES, "")):
             if folder is not None and folder.is_dir():
-                self._report_strays(folder, endings, paths, images)
-        label_files, depth_files = MapFiles(labels or "", self.label_suffixes), MapFiles(depth or "")
+                self._report_strays(folder, endings, end, paths, images)
         findings = {stem: self._look(path, label_files, depth_files, labels) for stem, path in paths.items()}
         self._report_wide_images(paths.values())
         return findings
@@ -124,18 +131,29 @@ class Scan:
             self.report.faults.append(fault_of(error, path))
             return None
 
-    def _report_strays(self, folder: Path, suffixes: Sequence[str], paths: dict[str, Path], images: Path) -> None:
-        for path in list_images(folder, suffixes):
-            if path.stem not in paths:
-                meant = image_of(path.stem, paths)
-                hint = f" Rename it to {meant}{path.suffix} if it belongs to {paths[meant].name}." if meant else ""
-                sentence = f"{path} has no image of the same stem in {images}.{hint}"
-                self.report.problem(sentence, path, ("stray", folder))
+    def _report_strays(
+        self, folder: Path, suffixes: Sequence[str], end: str, paths: dict[str, Path], images: Path
+    ) -> None:
+        strays = {
+            path: image_of(path.stem, paths)
+            for path in list_images(folder, suffixes)
+            if not (path.stem.endswith(end) and path.stem.removesuffix(end) in paths)
+        }
+        ends = {path.stem: meant for path, meant in strays.items() if meant and suffixes is self.label_suffixes}
+        option = suffix_option(ends)
+        for path, meant in strays.items():
+            hint = f" Rename it to {meant}{path.suffix} if it belongs to {paths[meant].name}" if meant else ""
+            hint += f", or give {option}" * bool(hint and option) + "." * bool(hint)
+            sentence = f"{path} has no image of the same stem in {images}.{hint}"
+            self.report.problem(sentence, path, ("stray", folder))
         unread = unread_files(folder, suffixes)
-        if lost := [path for path in unread if path.stem in paths]:
-            why = " JPEG and WebP alter ids." if any(path.suffix.lower() in _ALTERING for path in lost) else ""
-            self.report.problem(f"{describe_unread(lost, 'maps', suffixes)}{why}")
-        if rest := [path for path in unread if path.stem not in paths]:
+        named = [path for path in unread if path.stem.removesuffix(end) in paths]
+        altered = [path for path in named if path.suffix.lower() in ALTERING_SUFFIXES]
+        if altered and suffixes is self.label_suffixes:
+            self.report.problem(describe_altered(altered))
+        if lost := [path for path in named if path not in altered or suffixes is not self.label_suffixes]:
+            self.report.problem(describe_unread(lost, "maps", suffixes))
+        if rest := [path for path in unread if path not in named]:
             self.report.note(describe_unread(rest, "maps", suffixes))
 
     def _report_wide_images(self, paths: Collection[Path]) -> None:
@@ -156,7 +174,7 @@ class Scan:
             return None
 
     def _look(self, path: Path, labels: MapFiles, depth: MapFiles, label_folder: Path | None) -> Finding:
-        image = self.attempt(lambda: read_image(path), path)
+        image, orientation = self.attempt(lambda: read_oriented_image(path, self.upright), path) or (None, 1)
         finding = Finding(path, size=None if image is None else image.shape[:2])
         label_path = self.attempt(lambda: labels.find(path.stem), path)
         if label_path and self.read_labels:
@@ -168,19 +186,27 @@ class Scan:
         metres = self._read_map(depth_path, self.read_depth, path, image) if depth_path else None
         if metres is not None:
             finding.depth = examine_depth(self.report, depth_path, metres, self.depth_scale)
+        if orientation != 1 and (label_path or depth_path):
+            self.report.note(describe_orientation(path, orientation, self.upright), path, "EXIF orientation")
         return finding
 
     def _count_labels(self, path: Path, image_path: Path, image: np.ndarray | None) -> np.ndarray | None:
         ids = self._read_map(path, self.read_labels, image_path, image)
         if ids is None:
             self.refused += 1
-            self.ids |= _ids_of(path)
+            self.ids |= self._ids_of(path)
             return None
         pixels = np.bincount(np.minimum(ids, self.num_ids).ravel(), minlength=self.num_ids + 1)
         self.ids |= set(np.flatnonzero(pixels[:-1]).tolist())
         if not pixels[:-1].any():
             self.report.note(f"{path} has ignored pixels only.", path, "ignored only")
         return pixels
+
+    def _ids_of(self, path: Path) -> set[int]:
+        try:
+            return set(np.unique((self.label_values or read_labels)(path)).tolist())
+        except (ValueError, OSError):  # reported when the label map was read
+            return set()
 
     def _read_map(
         self, path: Path, read: Callable[[Path], np.ndarray], image_path: Path, image: np.ndarray | None
@@ -206,10 +232,3 @@ def count(findings: Iterable[Finding], num_ids: int = 0) -> SplitCount:
         pixels=sum(maps, np.zeros(num_ids + 1, dtype=np.int64)),
         depth=DepthRange.joined(depths),
     )
-
-
-def _ids_of(path: Path) -> set[int]:
-    try:
-        return set(np.unique(read_labels(path)).tolist())
-    except (ValueError, OSError):  # reported when the label map was read
-        return set()

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from ...choices import did_you_mean
-from ..folder import read_classes
+from ..folder_labels import read_classes
 from .arrow import ArrowRows
 from .open_files import is_remote
 from .parquet import ParquetRows, open_parquet
