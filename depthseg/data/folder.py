@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .clips import natural_order
+from .depth_formats import check_depth_format
 from .images import (
     DEPTH_SUFFIXES,
     DISPARITY_FORMATS,
@@ -46,7 +47,7 @@ class FolderDataset:
     ROOT/images/NAME.jpg    or another ending of `IMAGE_SUFFIXES`; upper case counts as well, here and below
     ROOT/labels/NAME.png    or .tif, .bmp, .gif; class ids as grey values or palette indices, 255 = ignored; some
                             images may have none
-    ROOT/depth/NAME.png     or .tif; 16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
+    ROOT/depth/NAME.png     or .tif, .pgm; 16-bit, metres x 256, 0 = unknown; or .npy of metres; optional
     ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
     ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}.
                             A single name is one class, id 1, against a background, id 0
@@ -72,6 +73,8 @@ class FolderDataset:
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
         disparity_format: What a 16-bit value p in disparity/ means: `kitti` = p / 256 pixels, `cityscapes` =
             (p - 1) / 256 pixels; 0 = unknown.
+        depth_format: What whole numbers in depth/ mean: `scaled` = metres x `depth_scale`, `sun` = SUN RGB-D, `kinect`
+            = raw numbers of a Kinect; see `DEPTH_FORMATS`.
         value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
             found in the images, see `find_value_range`.
 
@@ -96,10 +99,13 @@ class FolderDataset:
         disparity_format: str = "kitti",
         split_by: str = "auto",
         value_range: Sequence[float] | None = None,
+        depth_format: str = "scaled",
     ) -> None:
         self._check_options(split, truth, val_fraction, depth_scale, split_by)
+        check_depth_format(depth_format)
         self._root = Path(root)
         self._depth_scale = depth_scale
+        self._depth_format = depth_format
         self._focal_times_baseline = focal_times_baseline
         self._disparity_format = disparity_format
         self.value_range = value_range
@@ -205,7 +211,9 @@ class FolderDataset:
             labels = read_folder_labels(path, self.label_space)
             check_same_size(image_path, image, path, labels)
         if path := self._file("depth", name):
-            depth = read_folder_depth(path, self._depth_scale, self._focal_times_baseline, self._disparity_format)
+            depth = read_folder_depth(
+                path, self._depth_scale, self._focal_times_baseline, self._disparity_format, self._depth_format
+            )
             check_same_size(image_path, image, path, depth)
         return Sample(name=name, image=image, labels=labels, depth=depth)
 
@@ -236,6 +244,7 @@ def read_folder_depth(
     depth_scale: float = KITTI_DEPTH_SCALE,
     focal_times_baseline: float | None = None,
     disparity_format: str = "kitti",
+    depth_format: str = "scaled",
 ) -> np.ndarray:
     """Read a file of depth/, or with `focal_times_baseline` one of disparity/; options as in `FolderDataset`.
 
@@ -243,7 +252,7 @@ def read_folder_depth(
         float32 `(H, W)`, metres, 0 = unknown.
     """
     if focal_times_baseline is None:
-        return read_depth(path, depth_scale)
+        return read_depth(path, depth_scale, depth_format)
     return depth_from_disparity(read_disparity(path, disparity_format), focal_times_baseline)
 
 

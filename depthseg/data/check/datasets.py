@@ -42,8 +42,8 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
         name: A data set in an official layout, `folder`, `stereo` or `video`.
         root: Folder of the data; for `video` also a video file.
         **options: Those of the data set; for `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`,
-            `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth` and
-            `depth_scale` as in `VideoSequences`.
+            `depth_format`, `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth`,
+            `depth_scale` and `depth_format` as in `VideoSequences`.
 
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
@@ -81,6 +81,7 @@ def _check_folder(
     focal_times_baseline: float | None = None,
     disparity_format: str = "kitti",
     split_by: str = "auto",
+    depth_format: str = "scaled",
 ) -> None:
     root = report.root
     if not (root / "images").is_dir():
@@ -91,8 +92,10 @@ def _check_folder(
         report,
         len(space.classes) if space else 0,
         partial(read_folder_labels, space=space) if space else None,
-        read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
-        depth_scale=None if focal_times_baseline else depth_scale,
+        read_depth=lambda path: read_folder_depth(
+            path, depth_scale, focal_times_baseline, disparity_format, depth_format
+        ),
+        depth_scale=None if focal_times_baseline or depth_format != "scaled" else depth_scale,
     )
     depth = root / ("disparity" if focal_times_baseline else "depth")
     findings = scan.run(root / "images", root / "labels", depth, IMAGE_SUFFIXES)
@@ -106,7 +109,8 @@ def _check_folder(
     if space is not None:
         examine_classes(report, space, whole)
     _explain(report, scan, space)
-    examine_unit(report, whole.depth, next(iter(MapFiles(depth)), None), depth_scale)
+    if depth_format == "scaled":
+        examine_unit(report, whole.depth, next(iter(MapFiles(depth)), None), depth_scale)
 
 
 def _label_space(report: DatasetReport) -> LabelSpace | None:
@@ -226,11 +230,20 @@ def _check_stereo(report: DatasetReport) -> None:
     _check_calibration(report, report.root / "calib.txt", "depth is in units of the distance of the cameras")
 
 
-def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: float = KITTI_DEPTH_SCALE) -> None:
+def _check_video(
+    report: DatasetReport,
+    depth: str | None = None,
+    depth_scale: float = KITTI_DEPTH_SCALE,
+    depth_format: str = "scaled",
+) -> None:
     report.what = "frames"
     inside = report.root / depth if depth else None
     depth_folder = inside if inside is None or inside.is_dir() else Path(depth)
-    scan = Scan(report, read_depth=partial(read_depth, scale=depth_scale), depth_scale=depth_scale)
+    scan = Scan(
+        report,
+        read_depth=partial(read_depth, scale=depth_scale, depth_format=depth_format),
+        depth_scale=depth_scale if depth_format == "scaled" else None,
+    )
     try:
         clips = find_clips(report.root, [depth_folder] if depth_folder else [])
     except (ValueError, OSError, ImportError) as error:
