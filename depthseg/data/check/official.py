@@ -26,7 +26,7 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
     """
     findings: list[Finding] = []
     absent: dict[str, Path] = {}
-    for split in entry.splits:
+    for split in entry.load.checked_splits or entry.splits:
         try:
             dataset = load_dataset(report.name, report.root, split, **{"missing": "skip"} | options)
         except FileNotFoundError as error:
@@ -40,8 +40,13 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
             else:
                 absent[split] = folders[0]
             continue
+        except ValueError as error:
+            report.problem(str(error))
+            continue
         report.label_space = dataset.label_space
         report.faults += dataset.missing
+        for remark in dataset.remarks:
+            report.note(remark)
         _compare_count(report, dataset, split)
         num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
         found = [_look(report, dataset, index, num_ids) for index in range(len(dataset))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -26,9 +27,11 @@ class OfficialLayout:
         split: One of `splits`.
         files: By name of the sample: what -> its file, such as `image` and `label map`. Every file must exist.
         missing: `refuse`, or `skip` to leave out samples that lack a file.
+        faults: What else is missing, such as a folder of many samples.
 
     Attributes:
         splits: Names of the splits.
+        checked_splits: Those that hold every sample once, for `check_dataset`; empty = all splits.
         counts: Official number of samples of a split, where it is fixed.
         archives: What -> the archive that it comes in.
         label_space: Its classes; None where it has none.
@@ -36,6 +39,7 @@ class OfficialLayout:
         files: Those of the samples that lack nothing.
         names: Their names, in the order of `files`.
         missing: A fault for each file that does not exist.
+        remarks: Sentences on what is worth knowing but not wrong, for `check_dataset`.
 
     Raises:
         ValueError: An unknown split.
@@ -43,15 +47,22 @@ class OfficialLayout:
     """
 
     splits: ClassVar[tuple[str, ...]] = ()
+    checked_splits: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[Mapping[str, int]] = {}
     archives: ClassVar[Mapping[str, str]] = {}
     label_space: LabelSpace | None = None
 
     def __init__(
-        self, root: str | Path, split: str, files: Mapping[str, Mapping[str, Path]], missing: Missing = "refuse"
+        self,
+        root: str | Path,
+        split: str,
+        files: Mapping[str, Mapping[str, Path]],
+        missing: Missing = "refuse",
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.root = Path(root)
-        self.missing: list[Fault] = []
+        self.missing: list[Fault] = list(faults)
+        self.remarks: list[str] = []
         self.files: dict[str, Mapping[str, Path]] = {}
         for name, parts in files.items():
             absent = [what for what, path in parts.items() if not path.is_file()]
@@ -80,19 +91,34 @@ class OfficialLayout:
             )
 
     @classmethod
+    def archive_of(cls, what: str, path: Path) -> str | None:
+        """The archive that a file comes in; None if it is not known."""
+        return cls.archives.get(what)
+
+    @classmethod
     def _missing_fault(cls, parts: Mapping[str, Path], what: str) -> Fault:
         path = parts[what]
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
             lacks += f" {other_format} is not read; convert it to {path.suffix}."
-        elif what in cls.archives:
-            lacks += f" Unpack {cls.archives[what]} again."
+        elif archive := cls.archive_of(what, path):
+            lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.names)
+
+
+@contextmanager
+def advising(sentence: str) -> Iterator[None]:
+    """Add what to do to the message of a file that cannot be used; the error stays the same object."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (f"{error} {sentence}",)
+        raise
 
 
 def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:
