@@ -40,7 +40,7 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
 
     Args:
         name: A data set in an official layout, `folder`, `stereo` or `video`.
-        root: Folder of the data; for `video` also a video file.
+        root: Folder of the data; for `video` also a video file, for `nyuv2` also its .mat file.
         **options: Those of the data set; for `folder`: `val_fraction`, `seed`, `split_by`, `depth_scale`,
             `depth_format`, `focal_times_baseline` and `disparity_format` as in `FolderDataset`; for `video`: `depth`,
             `depth_scale` and `depth_format` as in `VideoSequences`.
@@ -62,7 +62,7 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise ValueError(f"{key!r} is no option of checking {name!r} data sets; {has}.")
     report = DatasetReport(name=name, root=Path(root))
-    if not (report.root.is_dir() or (name == "video" and report.root.is_file())):
+    if not report.root.exists():
         report.problem(f"The folder {root} does not exist.")
         return report
     checks[name](report, **options)
