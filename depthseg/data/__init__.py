@@ -14,6 +14,9 @@ from ..reading import TypeReader, declared, no_problems, written
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from .official.camvid import CamVid
+from .official.kitti_depth import KittiDepth
+from .official.kitti_raw import KittiRaw
+from .official.kitti_semantics import KittiSemantics
 from .sample import DepthSample, Sample, SampleDataset, SegmentationSample, VideoSample
 from .stereo import StereoPairs
 from .video import VideoSequences
@@ -25,6 +28,9 @@ __all__ = [
     "DatasetEntry",
     "DepthSample",
     "FolderDataset",
+    "KittiDepth",
+    "KittiRaw",
+    "KittiSemantics",
     "LabelSpace",
     "Sample",
     "SampleDataset",
@@ -115,6 +121,28 @@ DATASETS: dict[str, DatasetEntry] = {
         splits=FolderDataset.splits,
         summary="your own folder: images/, labels/, optional depth/, classes.txt or id2label.json",
         licence=OWN_LICENCE,
+    ),
+    "kitti_depth": DatasetEntry(
+        load=KittiDepth,
+        splits=KittiDepth.splits,
+        summary="KITTI depth benchmark: annotated depth with the images of KITTI raw, and its selection",
+        licence="CC BY-NC-SA 3.0; cite Uhrig et al. 2017",
+        licence_id="cc-by-nc-sa-3.0",
+    ),
+    "kitti_raw": DatasetEntry(
+        load=KittiRaw,
+        splits=KittiRaw.splits,
+        summary="KITTI raw drives: triplets, stereo, laser sweeps, poses; Eigen and other lists",
+        licence="CC BY-NC-SA 3.0; cite Geiger et al. 2013",
+        licence_id="cc-by-nc-sa-3.0",
+    ),
+    "kitti_semantics": DatasetEntry(
+        load=KittiSemantics,
+        splits=KittiSemantics.splits,
+        summary="KITTI semantics: 200 labelled street images, 19 classes of Cityscapes or all 34",
+        licence="CC BY-NC-SA 3.0; cite Alhaija et al. 2018",
+        licence_id="cc-by-nc-sa-3.0",
+        is_sequence=False,
     ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
