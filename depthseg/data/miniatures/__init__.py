@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..synthetic.rendering import check_size
+from .ade20k import write_ade20k
 from .camvid import write_camvid
+from .cityscapes import write_cityscapes
 
 __all__ = ["MINIATURES", "write_miniature"]
 
 MINIATURES: dict[str, tuple[Callable[[Path, int, tuple[int, int]], None], tuple[int, int]]] = {
+    "ade20k": (write_ade20k, (64, 84)),
     "camvid": (write_camvid, (90, 120)),
+    "cityscapes": (write_cityscapes, (64, 128)),
 }
 """Name of the data set -> what writes it, `write(folder, number of scenes, (height, width))`, and its default size."""
 
