@@ -43,8 +43,9 @@ class KittiRig:
         height, width = size
         expected = self.sizes.get(camera, (height, width))
         outside = not (0 < matrix[0, 2] < width - 1 and 0 < matrix[1, 2] < height - 1)
-        if tuple(expected) != (height, width) or outside:
-            reason = "its principal point is outside of them" if outside else f"it is for {expected[1]}x{expected[0]}"
+        other_size = tuple(expected) != (height, width)
+        if other_size or outside:
+            reason = f"it is for {expected[1]}x{expected[0]}" if other_size else "its principal point is outside"
             raise ValueError(
                 f"{self.path} does not fit the images of camera {camera}, {width}x{height} pixels: {reason}. Use the "
                 "calibration of the date of the drive, and the images in the size of the archive."

@@ -38,7 +38,9 @@ class KittiDrives:
         self._listings: dict[Path, dict[int, Path]] = {}
         if not self.root.is_dir():
             raise FileNotFoundError(f"The folder {root} of KITTI raw does not exist; check its path.")
-        self._known = sorted(path.name for path in self.root.glob("*/*_sync") if DRIVE.fullmatch(path.name))
+        drives = [path.name for path in self.root.glob("*/*_sync") if DRIVE.fullmatch(path.name)]
+        # Depth maps have folders of the same names, in train/ and val/.
+        self._known = sorted({drive for drive in drives if self.folder(drive).is_dir()})
         if not self._known:
             up = f" Give {self.root.parent}, the folder above." if any(self.root.glob("*_sync")) else ""
             raise FileNotFoundError(

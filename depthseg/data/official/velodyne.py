@@ -50,9 +50,9 @@ def project_velodyne(
         projection: float64 `(3, 4)`, from points to pixels x depth and depth, see `KittiRig.velodyne_projection`.
         size: Height and width of the image.
         convention: `camera` = depth along the optical axis, at the pixel whose centre is closest. `eigen` = the
-            coordinate x of the scanner, at the rounded position minus 1, as the ground truth of the Eigen evaluation
-            is made by public code, bit for bit: that takes the last pixel of a row and the first of the next but one
-            for the same, too.
+            coordinate x of the scanner, at the rounded position minus 1, as public code makes the ground truth of the
+            Eigen evaluation. That code takes the last pixel of a row and the first of the next for one, and so does
+            this.
 
     Returns:
         float32 `(H, W)`, metres, 0 = unknown.
