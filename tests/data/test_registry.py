@@ -11,6 +11,7 @@ from depthseg.data import DATASETS, DatasetEntry, declared_options, load_dataset
 def test_the_table_is_complete():
     assert {"camvid", "folder", "stereo", "synthetic", "synthetic_crops", "video"} <= set(DATASETS)
     assert {"kitti_depth", "kitti_raw", "kitti_semantics"} <= set(DATASETS)
+    assert {"ade20k", "cityscapes", "nyuv2", "nyuv2_raw", "voc"} <= set(DATASETS)
     for entry in DATASETS.values():
         assert entry.splits
         assert entry.summary

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from ..official.nyuv2 import MAT_FILE, SPLITS_FILE, names_of_single_labels
 from .scenes import encode_labels, scene
@@ -21,8 +22,9 @@ _HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, a miniature of NYU Depth V2 
 def write_nyuv2(out: Path, count: int, size: tuple[int, int]) -> None:
     """Write 2 * `count` images: the odd numbers are `train`, the even ones `test`.
 
-    Every label map has a stripe of 0 = unlabelled on top. The depth is that of a street, 0 in `rawDepths` where the
-    sky is, 10 m in `depths`; the file has no camera, so intrinsics are those of NYU's RGB camera all the same.
+    Every label map has a stripe of 0 = unlabelled on top. The street is shrunk to a tenth, the size of a room:
+    `rawDepths` has 0 beyond 10 m and in the sky, where `depths` has the nearest known depth. The file has no camera,
+    so intrinsics are those of NYU's RGB camera all the same.
     """
     import scipy.io
 
@@ -33,10 +35,11 @@ def write_nyuv2(out: Path, count: int, size: tuple[int, int]) -> None:
         found = scene(("train", "test")[number % 2], number // 2, size, ("image", "labels", "depth"))
         labels = encode_labels(found["labels"], file_ids).astype(np.uint16)
         labels[0] = 0
-        depth = found["depth"]
+        depth = found["depth"] / 10
         raw = np.where(depth > 10, np.float32(0), depth)
         scenes.append({"images": found["image"], "labels": labels, "rawDepths": raw})
-        scenes[-1]["depths"] = np.where(raw > 0, raw, np.float32(10))
+        nearest = ndimage.distance_transform_edt(raw == 0, return_distances=False, return_indices=True)
+        scenes[-1]["depths"] = raw[tuple(nearest)]
     write_mat(out / MAT_FILE, {field: np.stack([part[field] for part in scenes]) for field in scenes[0]})
     numbers = np.arange(1, 2 * count + 1, dtype=np.uint16)[:, None]
     scipy.io.savemat(out / SPLITS_FILE, {"trainNdxs": numbers[::2], "testNdxs": numbers[1::2]})

@@ -16,6 +16,7 @@ _CLASSES = {
     **{"Pedestrian": "person", "Bicyclist": "bicycle"},
 }
 _FILE_IDS = {name: LABEL_SPACES["voc21"].label2id[other] for name, other in _CLASSES.items()}
+_YEARS = {"train": 2007, "val": 2008, "sbd": 2010}
 _BORDER = 255
 _VOID_COLOUR = (224, 224, 192)
 
@@ -31,7 +32,7 @@ def write_voc(out: Path, count: int, size: tuple[int, int]) -> None:
     names = {"train": [], "val": [], "sbd": []}
     for part, world in (("train", "train"), ("val", "val"), ("sbd", "test")):
         for index in range(count):
-            name = f"{2007 + len(part)}_{index + 1:06d}"
+            name = f"{_YEARS[part]}_{index + 1:06d}"
             names[part].append(name)
             found = scene(world, index, size, ("image", "labels"))
             ids = encode_labels(found["labels"], _FILE_IDS).astype(np.uint8)

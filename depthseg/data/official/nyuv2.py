@@ -12,6 +12,7 @@ from ..calibration import resize_intrinsics
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..sample import SegmentationSample
 from .layout import Missing, OfficialLayout, advising
+from .matlab import read_matlab5
 
 if TYPE_CHECKING:
     import h5py
@@ -31,7 +32,6 @@ RGB_INTRINSICS = np.array(
 
 _SPLIT_KEYS = {"train": "trainNdxs", "test": "testNdxs"}
 _NUM_NAMES = 894
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _DOWNLOAD = "Download nyu_depth_v2_labeled.mat (2.8 GB) again."
 _GET_SPLITS = (
     "Put the file splits.mat of github.com/ankurhanda/nyuv2-meta-data beside the data: without it, training and test "
@@ -225,18 +225,7 @@ def read_splits(path: Path, count: int) -> dict[str, list[int]]:
         FileNotFoundError: There is no such file.
         ValueError: The file is not of MATLAB 5, lacks a list, or its lists are out of range, repeated or overlap.
     """
-    import scipy.io
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. {_GET_SPLITS}")
-    with path.open("rb") as file:
-        start = file.read(1024)
-    if _HDF5 in start:
-        raise ValueError(f"{path} is an HDF5 file (MATLAB 7.3), but the official one is of MATLAB 5. {_GET_SPLITS}")
-    try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:  # scipy's reader raises whatever its parts raise on damaged files
-        raise ValueError(f"{path} is damaged or no file of MATLAB 5: {error}. {_GET_SPLITS}") from error
+    content = read_matlab5(path, _GET_SPLITS)
     numbers: dict[str, list[int]] = {}
     for split, key in _SPLIT_KEYS.items():
         if key not in content or content[key].dtype.kind not in "iuf":

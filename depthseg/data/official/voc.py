@@ -13,6 +13,7 @@ from ..label_encoding import IGNORED, LabelEncoding
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..sample import SegmentationSample
 from .layout import Missing, OfficialLayout, advising
+from .matlab import read_matlab5
 
 _ENCODING = LabelEncoding({**ENCODINGS["voc21"].class_ids, IGNORED: IGNORED})
 _ARCHIVE = "VOCtrainval_11-May-2012.tar"
@@ -123,15 +124,8 @@ def read_sbd_labels(path: str | Path) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged or has no GTcls.Segmentation.
     """
-    import scipy.io
-
     again = f"Unpack {_SBD_ARCHIVE} again."
-    try:
-        content = scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
-    except Exception as error:  # scipy's reader raises whatever its parts raise on damaged files
-        raise ValueError(f"{path} is damaged or no file of MATLAB 5: {error}. {again}") from error
+    content = read_matlab5(path, again)
     try:
         values = np.asarray(content["GTcls"]["Segmentation"].ravel()[0])
     except (KeyError, ValueError, IndexError):
