@@ -213,11 +213,13 @@ def test_the_genuine_class_mappings_are_ours():
 
 
 @real_data
-def test_the_genuine_pair_is_of_the_forty_classes():
-    (path,) = (SAMPLES / "nyuv2" / "annotations").iterdir()
-    stored = np.asarray(Image.open(path))
-    assert stored.shape == (120, 160)
-    assert read_image(SAMPLES / "nyuv2" / "images" / f"{path.stem}.jpg").shape == (120, 160, 3)
+def test_the_genuine_pair_has_depth_in_millimetres(tmp_path):
+    for folder, place in (("images", "images"), ("annotations", "depth")):
+        shutil.copytree(SAMPLES / "nyuv2" / folder, tmp_path / place)
+    sample = load_dataset("folder", tmp_path, "all", depth_scale=1000)[0]
+    assert sample.image.shape == (120, 160, 3) and sample.depth.shape == (120, 160)
+    known = sample.depth[sample.depth > 0]
+    assert known.min() == pytest.approx(1.485) and known.max() == pytest.approx(10)
 
 
 RAW_SIZE = (24, 32)
