@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..faults import Fault
 from ..images import check_same_size, read_depth, read_image
 from ..sample import DepthSample
 from .layout import Missing, OfficialLayout, advising
@@ -16,6 +17,8 @@ from .nyuv2 import FULL_SIZE, RGB_INTRINSICS
 
 _FARTHEST = 10.0
 _ARCHIVE = "the archive of this scene"
+_ADVICE = "Unpack the scene again, or leave such frames out with missing=skip."
+# Seconds between a depth map and its image beyond which the two are not of one moment.
 _LATEST = 0.1
 
 
@@ -141,9 +144,10 @@ class NYUv2Raw(OfficialLayout):
                 f"The split {split!r} of {root} has no frame: scenes are folders of r-TIME-TICKS.ppm and "
                 "d-TIME-TICKS.pgm. Unpack the raw scenes there, or change the options scenes and val_fraction."
             )
-        if missing == "skip":
-            files = {name: parts for name, parts in files.items() if not any(map(_is_truncated, parts.values()))}
-        super().__init__(root, split, files, missing)
+        paths = {path for parts in files.values() for path in parts.values()} if missing == "skip" else ()
+        cut = {path for path in paths if _is_truncated(path)}
+        files = {name: parts for name, parts in files.items() if not any(path in cut for path in parts.values())}
+        super().__init__(root, split, files, missing, [_truncated_fault(path) for path in sorted(cut)])
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
@@ -158,7 +162,7 @@ class NYUv2Raw(OfficialLayout):
         """
         name = self.names[index]
         image_path, path = self.files[name].values()
-        with advising("Unpack the scene again, or leave such frames out with missing=skip."):
+        with advising(_ADVICE):
             image = read_image(image_path)
             depth = read_depth(path, depth_format="kinect")
         check_same_size(image_path, image, path, depth)
@@ -261,6 +265,11 @@ def _time_of(path: Path) -> float:
         raise ValueError(
             f"{path} has no time in its name; the files of a scene are named r-TIME-TICKS.ppm and d-TIME-TICKS.pgm."
         ) from None
+
+
+def _truncated_fault(path: Path) -> Fault:
+    sentence = f"{path} is truncated: it has fewer bytes than its header says. {_ADVICE}"
+    return Fault(path, sentence, ("truncated", path.suffix))
 
 
 def _is_truncated(path: Path) -> bool:
