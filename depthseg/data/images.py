@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .depth_formats import DEPTH_FORMATS, check_depth_format, metres_of
 from .float_maps import FLOAT_SUFFIXES, read_float_map
 from .memory_file import MemoryFile, as_file
 
@@ -34,7 +35,7 @@ CHANNELS = {"red": "R", "green": "G", "blue": "B", "alpha": "A"}
 KITTI_DEPTH_SCALE = 256.0
 """File units per metre in KITTI's 16-bit depth maps."""
 
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", *FLOAT_SUFFIXES)
+DEPTH_SUFFIXES = (".pgm", ".png", ".tif", ".tiff", *FLOAT_SUFFIXES)
 """Endings of depth and disparity files, in lower case."""
 
 DISPARITY_FORMATS = {"kitti": 0, "cityscapes": 1}
@@ -195,18 +196,26 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
     return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
 
 
-def read_depth(path: str | Path | MemoryFile, scale: float = KITTI_DEPTH_SCALE) -> np.ndarray:
-    """Read a depth map: a 16-bit PNG or TIFF of metres x `scale`, or metres as floating-point TIFF, NumPy or PFM.
+def read_depth(
+    path: str | Path | MemoryFile, scale: float = KITTI_DEPTH_SCALE, depth_format: str = "scaled"
+) -> np.ndarray:
+    """Read a depth map: a 16-bit PNG, TIFF or PGM, or metres as floating-point TIFF, NumPy or PFM.
+
+    Args:
+        path: The file.
+        scale: Units of 16-bit files per metre, for the format `scaled`.
+        depth_format: What the values of 16-bit files mean, one of `DEPTH_FORMATS`.
 
     Returns:
         float32 `(H, W)`, metres, 0 = unknown; NaN and infinite values of the file are unknown as well.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, holds another kind of values, or negative ones.
+        ValueError: An unknown format; a file that is damaged, holds another kind of values, or negative ones.
     """
-    values = _read_numbers(path, f"a depth map is a 16-bit single-channel image of metres x {scale:g}")
-    return values if values.dtype == np.float32 else (values / scale).astype(np.float32)
+    check_depth_format(depth_format)
+    values = _read_numbers(path, f"a depth map is a 16-bit single-channel image {DEPTH_FORMATS[depth_format]}")
+    return values if values.dtype == np.float32 else metres_of(path, values, scale, depth_format)
 
 
 def read_disparity(path: str | Path, png_format: str = "kitti") -> np.ndarray:

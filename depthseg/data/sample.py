@@ -70,6 +70,18 @@ class VideoSample(Sample):
     intrinsics: np.ndarray
 
 
+def sample_of(**parts: object) -> Sample:
+    """The record that fits: of a sample with labels, else with depth, else with a camera.
+
+    Args:
+        **parts: Attributes of `Sample`.
+    """
+    for what, record in (("labels", SegmentationSample), ("depth", DepthSample), ("intrinsics", VideoSample)):
+        if parts.get(what) is not None:
+            return record(**parts)
+    return Sample(**parts)
+
+
 class SampleDataset(Protocol):
     """The form of every data set: ordered, indexable, named.
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .calibration import Calibration, read_calibration, read_poses, resize_intrinsics
 from .clips import Clip, FrameCache, find_clips
+from .depth_formats import check_depth_format
 from .folder import divide_in_order
 from .images import KITTI_DEPTH_SCALE, MapFiles, check_same_size, read_depth
 from .neighbours import span_of, steps_of, with_neighbours
@@ -55,6 +56,7 @@ class VideoSequences:
             anything generalises.
         size: Height and width that frames are resized to as they are read; intrinsics and depth follow.
         depth_scale: Units of 16-bit depth files per metre.
+        depth_format: What whole numbers in depth files mean, as in `FolderDataset`.
         value_range: Pixel values `[low, high]` of black and white in frames of more than 8 bits, for training; None =
             found in the frames, see `find_value_range`.
 
@@ -85,8 +87,10 @@ class VideoSequences:
         size: Sequence[int] | None = None,
         depth_scale: float = KITTI_DEPTH_SCALE,
         value_range: Sequence[float] | None = None,
+        depth_format: str = "scaled",
     ) -> None:
         _check_options(size, depth_scale)
+        check_depth_format(depth_format)
         self._root = Path(root)
         self.stride = stride
         self.value_range = value_range
@@ -94,6 +98,7 @@ class VideoSequences:
         self._size = None if size is None else (int(size[0]), int(size[1]))
         self._depth_folder = None if depth is None else self._locate(depth)
         self._depth_scale = depth_scale
+        self._depth_format = depth_format
         self.label_space: LabelSpace | None = None
         self.clips = find_clips(root, [self._depth_folder] if self._depth_folder else [])
         self._cache = FrameCache(self.clips, self._size)
@@ -201,7 +206,7 @@ class VideoSequences:
         path = self._depth_file(clip, number) if self._depth_folder else None
         if path is None:
             return None
-        depth = read_depth(path, self._depth_scale)
+        depth = read_depth(path, self._depth_scale, self._depth_format)
         full_size = self._cache.full_size(clip)
         check_same_size(self.clips[clip].frames.describe(number), np.empty(full_size), path, depth)
         if self._size is None:

@@ -172,7 +172,9 @@ def test_files_with_the_same_fault_are_one_problem_with_a_count_and_three_names(
 
 
 def test_data_that_cannot_be_checked_here(capsys):
-    message = "'synthetic' data sets cannot be checked, only camvid, folder, .*stereo, video: .* rendered by depthseg"
+    message = (
+        "'synthetic' data sets cannot be checked, only ade20k, camvid, .*stereo, video, .*: .* rendered by depthseg"
+    )
     with pytest.raises(ValueError, match=message):
         check_dataset("synthetic", ".")
     with pytest.raises(SystemExit, match=message):

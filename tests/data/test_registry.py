@@ -11,6 +11,7 @@ from depthseg.data import DATASETS, DatasetEntry, declared_options, load_dataset
 def test_the_table_is_complete():
     assert {"camvid", "folder", "hub", "stereo", "synthetic", "synthetic_crops", "video"} <= set(DATASETS)
     assert {"kitti_depth", "kitti_raw", "kitti_semantics"} <= set(DATASETS)
+    assert {"ade20k", "cityscapes", "nyuv2", "nyuv2_raw", "voc"} <= set(DATASETS)
     for entry in DATASETS.values():
         assert entry.splits or entry is DATASETS["hub"]
         assert entry.summary
@@ -26,7 +27,7 @@ def test_the_table_is_complete():
         (("folder", "tset", {}), "Unknown split of data set 'folder': 'tset'.* Known: train, val, test, all"),
         (("synthetic", "train", {"count": 3, "sise": 1}), "Unknown option of data set 'synthetic': 'sise'"),
         (("synthetic", "train", {"size": (2, 3)}), "'synthetic' needs the option 'count'"),
-        (("x", "train", {}), "Unknown data set: 'x'. Known: camvid, folder, .*synthetic"),
+        (("x", "train", {}), "Unknown data set: 'x'. Known: ade20k, camvid, .*folder, .*synthetic"),
     ],
 )
 def test_unknown_names_are_answered_with_known_ones(call, message):

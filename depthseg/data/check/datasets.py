@@ -45,9 +45,10 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
 
     Args:
         name: A data set in an official layout, `folder`, `hub`, `stereo` or `video`.
-        root: Folder of the data; for `video` also a video file, for `hub` also an id or a pattern of files.
+        root: Folder of the data; for `video` also a video file, for `nyuv2` also its .mat file, for `hub` also an id
+            or a pattern of files.
         **options: Those of the data set; for `folder`: those of `FolderDataset` but `truth` and `value_range`; for
-            `video`: `depth` and `depth_scale` as in `VideoSequences`.
+            `video`: `depth`, `depth_scale` and `depth_format` as in `VideoSequences`.
 
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
@@ -67,7 +68,7 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise ValueError(f"{key!r} is no option of checking {name!r} data sets; {has}.")
     report = DatasetReport(name=name, root=Path(root))
-    if not (name == "hub" or report.root.is_dir() or (name == "video" and report.root.is_file())):
+    if not (name == "hub" or report.root.exists()):
         report.problem(f"The folder {root} does not exist.")
         return report
     checks[name](report, **options)
@@ -86,6 +87,7 @@ def _check_folder(
     focal_times_baseline: float | None = None,
     disparity_format: str = "kitti",
     split_by: str = "auto",
+    depth_format: str = "scaled",
     label_map: dict[str, str] | None = None,
     label_colours: dict[str, Any] | str | None = None,
     label_channel: str | None = None,
@@ -105,8 +107,10 @@ def _check_folder(
         labels.read if space else None,
         label_end=str(label_suffix),
         label_values=labels.values if labels else None,
-        read_depth=lambda path: read_folder_depth(path, depth_scale, focal_times_baseline, disparity_format),
-        depth_scale=None if focal_times_baseline else depth_scale,
+        read_depth=lambda path: read_folder_depth(
+            path, depth_scale, focal_times_baseline, disparity_format, depth_format
+        ),
+        depth_scale=None if focal_times_baseline or depth_format != "scaled" else depth_scale,
         upright=exif != "ignore",
     )
     depth = root / ("disparity" if focal_times_baseline else "depth")
@@ -121,7 +125,8 @@ def _check_folder(
     if space is not None:
         examine_classes(report, space, whole, bool(label_map or label_colours))
     _explain(report, scan, space)
-    examine_unit(report, whole.depth, next(iter(MapFiles(depth, subfolders=subfolders)), None), depth_scale)
+    if depth_format == "scaled":
+        examine_unit(report, whole.depth, next(iter(MapFiles(depth, subfolders=subfolders)), None), depth_scale)
 
 
 def _scan_folders(scan: Scan, root: Path, depth: Path, subfolders: Sequence[str]) -> dict[str, Finding]:
@@ -266,11 +271,20 @@ def _check_stereo(report: DatasetReport) -> None:
     _check_calibration(report, report.root / "calib.txt", "depth is in units of the distance of the cameras")
 
 
-def _check_video(report: DatasetReport, depth: str | None = None, depth_scale: float = KITTI_DEPTH_SCALE) -> None:
+def _check_video(
+    report: DatasetReport,
+    depth: str | None = None,
+    depth_scale: float = KITTI_DEPTH_SCALE,
+    depth_format: str = "scaled",
+) -> None:
     report.what = "frames"
     inside = report.root / depth if depth else None
     depth_folder = inside if inside is None or inside.is_dir() else Path(depth)
-    scan = Scan(report, read_depth=partial(read_depth, scale=depth_scale), depth_scale=depth_scale)
+    scan = Scan(
+        report,
+        read_depth=partial(read_depth, scale=depth_scale, depth_format=depth_format),
+        depth_scale=depth_scale if depth_format == "scaled" else None,
+    )
     try:
         clips = find_clips(report.root, [depth_folder] if depth_folder else [])
     except (ValueError, OSError, ImportError) as error:

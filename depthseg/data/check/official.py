@@ -13,7 +13,7 @@ from ..faults import fault_of
 from ..official.layout import OfficialLayout
 from .depth import examine_depth
 from .labels import examine_classes
-from .report import DatasetReport
+from .report import DatasetReport, SplitCount
 from .scan import Finding, count
 
 
@@ -25,41 +25,64 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         entry: The row of the data set.
         **options: Its options.
     """
-    findings: list[Finding] = []
+    options = {"missing": "skip"} | entry.load.options_for(report.root) | options
+    seen: dict[tuple[str, ...], Finding] = {}
     absent: dict[str, Path] = {}
     for split in entry.load.checked_splits or entry.splits:
-        try:
-            dataset = load_dataset(report.name, report.root, split, **{"missing": "skip"} | options)
-        except FileNotFoundError as error:
-            folders = entry.load.folders_of(report.root, split)
-            there = [folder for folder in folders if folder.exists()]
-            if len(there) == len(folders):
-                report.problem(str(error))
-            elif there:
-                gone = next(folder for folder in folders if folder not in there)
-                report.problem(f"{there[0]} is there but {gone} is missing.")
-            else:
-                absent[split] = folders[0]
-            continue
-        except ValueError as error:
-            report.problem(str(error))
-            continue
-        report.label_space = dataset.label_space
-        report.faults += dataset.missing
-        for remark in dataset.remarks:
-            report.note(remark)
-        _compare_count(report, dataset, split)
-        num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
-        found = [look(report, dataset, index, _paths(dataset, index), num_ids) for index in range(len(dataset))]
-        report.splits[split] = count(found, num_ids)
-        findings += found
+        dataset = _open(report, entry, split, options, absent)
+        if dataset is not None:
+            report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
         expected = ", ".join(str(folder) for folder in absent.values())
         report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.")
     elif absent:
         report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
     if report.label_space is not None:
-        examine_classes(report, report.label_space, count(findings, len(report.label_space.classes)))
+        examine_classes(report, report.label_space, count(seen.values(), len(report.label_space.classes)))
+
+
+def _open(
+    report: DatasetReport, entry: DatasetEntry, split: str, options: dict[str, Any], absent: dict[str, Path]
+) -> OfficialLayout | None:
+    """A split, or None where it cannot be opened: `absent` takes it if it is not there at all."""
+    try:
+        return load_dataset(report.name, report.root, split, **options)
+    except FileNotFoundError as error:
+        folders = entry.load.folders_of(report.root, split)
+        there = [folder for folder in folders if folder.exists()]
+        if len(there) == len(folders):
+            _report_once(report, str(error))
+        elif there:
+            gone = next(folder for folder in folders if folder not in there)
+            _report_once(report, f"{there[0]} is there but {gone} is missing.")
+        else:
+            absent[split] = folders[0]
+    except (ValueError, ImportError) as error:
+        _report_once(report, str(error))
+    return None
+
+
+def _report_once(report: DatasetReport, sentence: str) -> None:
+    """Report what keeps several splits from being opened."""
+    if sentence not in report.problems:
+        report.problem(sentence)
+
+
+def _look_through(
+    report: DatasetReport, dataset: OfficialLayout, split: str, seen: dict[tuple[str, ...], Finding]
+) -> SplitCount:
+    """What a split holds; `seen` has the samples that other splits hold as well."""
+    report.label_space = dataset.label_space
+    report.faults += [fault for fault in dataset.missing if fault not in report.faults]
+    for remark in dataset.remarks:
+        report.note(remark)
+    _compare_count(report, dataset, split)
+    num_ids = len(dataset.label_space.classes) if dataset.label_space else 0
+    keys = [(name, *map(str, dataset.files[name].values())) for name in dataset.names]
+    for index, key in enumerate(keys):
+        if key not in seen:
+            seen[key] = look(report, dataset, index, _paths(dataset, index), num_ids)
+    return count([seen[key] for key in keys], num_ids)
 
 
 def look(report: DatasetReport, dataset: SampleDataset, index: int, paths: Sequence[Path], num_ids: int) -> Finding:

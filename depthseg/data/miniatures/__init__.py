@@ -6,18 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..synthetic.rendering import check_size
+from .ade20k import write_ade20k
 from .camvid import write_camvid
+from .cityscapes import write_cityscapes
 from .kitti_depth import write_kitti_depth
 from .kitti_raw import write_kitti_raw
 from .kitti_semantics import write_kitti_semantics
+from .nyu_raw import write_nyu_raw
+from .nyuv2 import write_nyuv2
+from .voc import write_voc
 
 __all__ = ["MINIATURES", "write_miniature"]
 
 MINIATURES: dict[str, tuple[Callable[[Path, int, tuple[int, int]], None], tuple[int, int]]] = {
+    "ade20k": (write_ade20k, (64, 84)),
     "camvid": (write_camvid, (90, 120)),
+    "cityscapes": (write_cityscapes, (64, 128)),
     "kitti_depth": (write_kitti_depth, (48, 156)),
     "kitti_raw": (write_kitti_raw, (48, 156)),
     "kitti_semantics": (write_kitti_semantics, (48, 156)),
+    "nyuv2": (write_nyuv2, (60, 80)),
+    "nyuv2_raw": (write_nyu_raw, (60, 80)),
+    "voc": (write_voc, (72, 96)),
 }
 """Name of the data set -> what writes it, `write(folder, number of scenes, (height, width))`, and its default size."""
 

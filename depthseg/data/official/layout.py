@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
@@ -80,6 +80,11 @@ class OfficialLayout:
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
         """The folders that a split is read from: where one of them exists, the split is there."""
         raise NotImplementedError
+
+    @classmethod
+    def options_for(cls, root: str | Path) -> dict[str, Any]:
+        """Options with which `check_dataset` reads all that is there; those that a user gives go before them."""
+        return {}
 
     @classmethod
     def check_split(cls, split: str) -> None:
