@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from engine.kitti_like import IDS34, KittiLike
 from PIL import Image
 
 from depthseg.cli import main
+from depthseg.data import load_dataset
 from depthseg.engine.one_pass import read_pass
 from depthseg.metrics import Stamp
 from depthseg.models import (
@@ -72,6 +74,46 @@ def evaluate(model, root, *words):
 def printed(capsys, *words):
     assert evaluate(*words, "--json") in (0, None)
     return json.loads(capsys.readouterr().out)
+
+
+def test_what_a_constant_reaches_is_beside_the_scores(segmenter, depth_model, kitti, tmp_path, capsys):
+    train, val = (load_dataset("folder", kitti, split) for split in ("train", "val"))
+    depths = train[0].depth[train[0].depth > 0]
+    truth = [depth[(depth > 0.1) & (depth < 100)] for depth in (val[0].depth, val[1].depth)]
+    constant = float(np.median(depths))
+    expected = np.mean([np.mean(np.abs(constant - depth) / depth) for depth in truth])
+    found = printed(capsys, depth_model, kitti, "--baseline", "--min-depth", 0.1, "--max-depth", 100)
+    assert found["alignment"] == "none"
+    assert found["baselines"]["constant depth: abs_rel"] == pytest.approx(expected, rel=1e-3)
+    found = printed(capsys, segmenter, kitti, "--baseline")["baselines"]
+    labels = np.concatenate([sample.labels.ravel() for sample in (val[0], val[1])])
+    most = np.bincount(train[0].labels[train[0].labels < 255]).argmax()
+    scored = labels[labels != 255]
+    classes = set(scored.tolist()) | {int(most)}
+    assert found["majority class: mean_iou"] == pytest.approx((scored == most).mean() / len(classes))
+    without_depth = shutil.copytree(kitti, tmp_path / "data", ignore=shutil.ignore_patterns("depth"))
+    message = evaluate(segmenter, without_depth, "--baseline", "--protocol", "paper-text,paper-release")
+    assert "--baseline is for the protocol standard alone" in message
+
+
+def test_the_calibration_error_is_that_of_the_probabilities(segmenter, kitti, capsys):
+    found = printed(capsys, segmenter, kitti, "--calibration")
+    model = DepthSegForSemanticSegmentation.from_pretrained(segmenter).eval()
+    processor = DepthSegImageProcessor.from_pretrained(segmenter)
+    sums, total = np.zeros((15, 2)), 0
+    for sample in load_dataset("folder", kitti, "val"):
+        with torch.no_grad():
+            logits = model(**processor(sample.image, return_tensors="pt")).logits
+        probable = torch.nn.functional.interpolate(logits, size=sample.labels.shape, mode="bilinear")[0].softmax(0)
+        confidence, predicted = (values.numpy() for values in probable.max(0))
+        for bin in range(15):
+            inside = (sample.labels != 255) & (confidence > bin / 15) & (confidence <= (bin + 1) / 15)
+            sums[bin] += confidence[inside].sum(), (predicted == sample.labels)[inside].sum()
+        total += (sample.labels != 255).sum()
+    assert found["calibration_error"] == pytest.approx(np.abs(sums[:, 0] - sums[:, 1]).sum() / total, rel=1e-4)
+    assert found["mean_confidence"] == pytest.approx(sums[:, 0].sum() / total, rel=1e-5)
+    message = evaluate(segmenter, kitti, "--calibration", "--protocol", "paper-text")
+    assert "The calibration error belongs to the protocol standard" in message
 
 
 def test_three_stamped_numbers_from_one_pass(segmenter, kitti, capsys):

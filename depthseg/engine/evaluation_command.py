@@ -59,6 +59,16 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="standard: average in those of the mirrored image")
     parser.add_argument("--boundary", action="store_true", help="standard: also the boundary IoU")
+    parser.add_argument(
+        "--calibration", action="store_true", help="standard: also the expected calibration error of the probabilities"
+    )
+    parser.add_argument(
+        "--baseline",
+        nargs="?",
+        const="train",
+        metavar="SPLIT",
+        help="also what a constant reaches: the most frequent class, the median depth of this split; default: train",
+    )
     parser.add_argument("--alignment", choices=ALIGNMENTS, help="how depth is aligned; default: as its type asks")
     parser.add_argument("--factor", type=float, help="the factor of --alignment fixed")
     parser.add_argument(
@@ -94,8 +104,9 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     show_progress()
     with one_sentence_errors():
         names, how, folder = _protocols(arguments), _inference(arguments), _output_folder(arguments)
-        if arguments.boundary and "standard" not in names:
-            raise ValueError("The boundary IoU belongs to the protocol standard: add it to --protocol.")
+        for flag, what in (("boundary", "The boundary IoU"), ("calibration", "The calibration error")):
+            if getattr(arguments, flag) and "standard" not in names:
+                raise ValueError(f"{what} belongs to the protocol standard: add it to --protocol.")
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         from .predict import load_model
 
@@ -104,7 +115,8 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         model, processor = load_model(arguments.model, arguments.revision, device)
         _warn_of_range(dataset, processor)
         about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
-        return about | _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
+        scores = _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
+        return about | scores | _baselines(arguments, scores, dataset)
 
 
 def print_evaluation(arguments: argparse.Namespace) -> None:
@@ -125,6 +137,7 @@ def _scores(
     dataset: SampleDataset,
     accelerator: Accelerator | None,
 ) -> dict[str, Any]:
+    from ..metrics import CalibrationError
     from ..metrics.boundaries import BoundaryIou
     from ..models import DepthSegForSemanticSegmentation
     from .evaluation import evaluate_images, json_scores, meters_of, sum_up
@@ -143,11 +156,34 @@ def _scores(
         *(model, processor, dataset, rules, accelerator),
         depth_errors=meters_of(model, dataset, **options).get("depth"),
         boundary=BoundaryIou(meter.num_classes, meter.ignore_index) if meter else None,
+        calibration=CalibrationError(dataset.label_space.ignore_index) if arguments.calibration else None,
         keep_matrices=folder is not None,
     )
     if folder is not None and (accelerator is None or accelerator.is_main_process):
         write_pass(folder, found, rules, dataset.names, about)
     return json_scores(_as_printed(found)) | {"images": about["images"]}
+
+
+def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset: SampleDataset) -> dict[str, Any]:
+    """What predictors that see no image reach on the same data, fitted on another split of it."""
+    if arguments.baseline is None:
+        return {}
+    from ..data import load_dataset
+    from ..metrics.baselines import ConstantDepth, MajorityClass, score_depth_baseline, score_segmentation_baseline
+
+    known = load_dataset(arguments.dataset, arguments.root, arguments.baseline, **data_options(arguments.option))
+    found = {}
+    if "mean_iou" in scores:
+        found["majority class: mean_iou"] = score_segmentation_baseline(MajorityClass(known), dataset)["mean_iou"]
+    if "abs_rel" in scores:
+        protocol = {name: scores[name] for name in ("min_depth", "max_depth", "crop")}
+        # What is aligned has no unit of its own; a constant that is aligned by its median is the best it can be.
+        alignment = "none" if scores["alignment"] == "none" else "median"
+        errors = score_depth_baseline(ConstantDepth(known), dataset, alignment=alignment, **protocol)
+        found |= {f"constant depth: {name}": errors[name] for name in ("abs_rel", "delta1")}
+    if not found:
+        raise ValueError("--baseline is for the protocol standard alone, and for depth: leave out one of the two.")
+    return {"baselines": found}
 
 
 def _as_printed(found: OnePass) -> dict[str, Any]:
@@ -185,7 +221,7 @@ def _inference(arguments: argparse.Namespace) -> Inference:
 
 
 def _refuse_for_depth(arguments: argparse.Namespace, names: list[str]) -> None:
-    flags = ("window", "stride", "scales", "flip", "boundary", "output_dir")
+    flags = ("window", "stride", "scales", "flip", "boundary", "calibration", "output_dir")
     given = [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]
     given += ["--protocol"] * (names != ["standard"])
     if given:

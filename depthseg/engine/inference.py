@@ -124,6 +124,12 @@ class Predictor:
                 total = probable if total is None else total + probable
         return total / (len(how.scales) * (2 if how.flip else 1))
 
+    def confidence(self, how: Inference, size: tuple[int, int]) -> np.ndarray:
+        """Probability of the predicted class, float32 `(H, W)` at a size."""
+        probable = self.probabilities(how, size)
+        most = probable.max(0).values if len(probable) > 1 else torch.maximum(probable, 1 - probable)[0]
+        return most.float().clamp(0, 1).cpu().numpy()
+
     def outputs(self, pixel_values: Tensor) -> Any:
         """Output of the network.
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import SampleDataset
-    from ..metrics import DepthErrors
+    from ..metrics import CalibrationError, DepthErrors, Meter
     from ..metrics.boundaries import BoundaryIou
     from .protocols import Rules
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION_SCORES = ("calibration_error", "mean_confidence")
 SCORES_FILE, IMAGES_FILE = "scores.json", "per_image.npz"
 
 
@@ -59,6 +60,7 @@ def evaluate_protocols(
     *,
     depth_errors: DepthErrors | None = None,
     boundary: BoundaryIou | None = None,
+    calibration: CalibrationError | None = None,
     keep_matrices: bool = False,
 ) -> OnePass:
     """Evaluate a segmenter by several protocols, with each image read once.
@@ -74,6 +76,7 @@ def evaluate_protocols(
         accelerator: Shares the images out over its processes; all of them get the result.
         depth_errors: Measures the depth that the segmenter also predicts; None = not evaluated.
         boundary: Measures boundaries at the size of the protocol `standard`; None = not evaluated.
+        calibration: Measures the probabilities of the protocol `standard`; None = not evaluated.
         keep_matrices: Whether the matrices of the images are returned.
 
     Raises:
@@ -81,12 +84,13 @@ def evaluate_protocols(
     """
     kept = [name for name, row in rules.items() if keep_matrices or row.stamp.reduction == IMAGE_MEAN]
     images: list[dict[str, torch.Tensor]] = []
-    depth_states: list[dict[str, torch.Tensor]] = []
+    summed = {"depth": depth_errors, "calibration": calibration}
+    summed = {name: meter for name, meter in summed.items() if meter is not None}
+    summed_states: list[dict[str, torch.Tensor]] = []
     sums = {name: torch.zeros_like(row.meter.state) for name, row in rules.items() if name not in kept}
-    for states in _states(model, processor, dataset, rules, accelerator, depth_errors, boundary):
+    for states in _states(model, processor, dataset, rules, accelerator, summed, boundary):
         images.append({name: states[name] for name in kept})
-        if depth_errors is not None:
-            depth_states.append({"depth": states["depth"]})
+        summed_states.append({name: states[name] for name in summed})
         if boundary is not None:
             boundary.state = boundary.state + states["boundary"]
         for name in sums:
@@ -105,7 +109,9 @@ def evaluate_protocols(
                 "is not defined.",
                 *(name, values["images_without_labels"]),
             )
-    depth = {} if depth_errors is None else sum_up({"depth": depth_errors}, depth_states, accelerator)
+    depth = sum_up(summed, summed_states, accelerator) if summed else {}
+    if calibration is not None:
+        scores["standard"] |= {name: depth.pop(name) for name in CALIBRATION_SCORES}
     return OnePass(scores, depth, {name: matrices[name].numpy() for name in kept} if keep_matrices else {})
 
 
@@ -115,7 +121,7 @@ def _states(
     dataset: SampleDataset,
     rules: Mapping[str, Rules],
     accelerator: Accelerator | None,
-    depth_errors: DepthErrors | None,
+    summed: Mapping[str, Meter],
     boundary: BoundaryIou | None,
 ) -> Iterator[dict[str, torch.Tensor]]:
     with evaluation_mode(model):
@@ -130,9 +136,13 @@ def _states(
                     raise ValueError(f"Image {sample.name!r}, protocol {name}: {error}") from error
                 if boundary is not None and name == "standard":
                     states["boundary"] = boundary.state_of(*pair)
-            if depth_errors is not None:
+                if name == "standard" and "calibration" in summed:
+                    states["calibration"] = summed["calibration"].state_of(
+                        *pair, predictor.confidence(row.how, pair[1].shape)
+                    )
+            if "depth" in summed:
                 depth = None if sample.depth is None else predictor.maps()[1]
-                states["depth"] = depth_errors.state_of(depth, sample.depth)
+                states["depth"] = summed["depth"].state_of(depth, sample.depth)
             yield states
 
 

@@ -68,7 +68,7 @@ class CalibrationError(Meter):
         self.state = self.state + torch.zeros_like(self.state).index_add_(0, bins.cpu(), sums.cpu())
 
     def compute(self) -> dict[str, float]:
-        """`calibration_error`, and `mean_confidence` beside the `pixel_accuracy` that it should equal; in [0, 1].
+        """`calibration_error`, and the `mean_confidence` that should equal the pixel accuracy; in [0, 1].
 
         Raises:
             ValueError: No pixel was evaluated.
@@ -80,5 +80,4 @@ class CalibrationError(Meter):
         return {
             "calibration_error": ((right - confidence).abs().sum() / total).item(),
             "mean_confidence": (confidence.sum() / total).item(),
-            "pixel_accuracy": (right.sum() / total).item(),
         }
