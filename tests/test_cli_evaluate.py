@@ -13,7 +13,8 @@ from engine.kitti_like import IDS34, KittiLike
 from PIL import Image
 
 from depthseg.cli import main
-from depthseg.data import load_dataset
+from depthseg.data import LABEL_SPACES, load_dataset
+from depthseg.data.miniatures import write_miniature
 from depthseg.engine.one_pass import read_pass
 from depthseg.metrics import Stamp
 from depthseg.models import (
@@ -198,3 +199,26 @@ def test_options_of_segmentation_do_not_go_with_a_depth_model(depth_model, kitti
     said = evaluate(depth_model, kitti, "--flip", "--protocol", "paper-text", "--output-dir", tmp_path / "out")
     assert "is a depth model, and --flip, --output-dir, --protocol belong to segmentation" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_three_protocols_on_kitti_semantics_as_its_archive_unpacks(tmp_path, capsys):
+    root = write_miniature("kitti_semantics", tmp_path / "kitti", 1)
+    torch.manual_seed(0)
+    config = DepthSegConfig(**NETWORK, id2label=LABEL_SPACES["cityscapes19"].id2label)
+    model = saved(tmp_path / "model", DepthSegForSemanticSegmentation(config))
+    words = ("evaluate", "--model", model, "--dataset", "kitti_semantics", "--root", root, "--split", "all")
+    with pytest.raises(SystemExit) as exit_info:
+        main([*map(str, words), "--protocol", ALL, "--option", "classes=34", "--json"])
+    assert exit_info.value.code in (0, None)
+    scores = json.loads(capsys.readouterr().out)
+    found = scores["protocols"]
+    assert list(found) == ALL.split(",") and scores["images"] == 5
+    assert len({Stamp.from_dict(values["stamp"]).digest for values in found.values()}) == 3
+    # The number of one protocol does not depend on which others run beside it, nor on how the ids were opened.
+    with pytest.raises(SystemExit):
+        main([*map(str, words), "--option", "classes=19", "--json"])
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["mean_iou"] == found["standard"]["mean_iou"]
+    assert alone["stamp"] == found["standard"]["stamp"]
+    with pytest.raises(SystemExit, match=r"counts the 34 classes of the data set, and the scores are of 19"):
+        main([*map(str, words), "--option", "classes=34", "--baseline", "all"])

@@ -159,10 +159,17 @@ def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict
         **protocol: As in `default_depth_errors`.
     """
     labels = isinstance(model, DepthSegForSemanticSegmentation)
-    depth = not labels or (model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None)
-    return ({"segmentation": class_meter(model, dataset)} if labels else {}) | (
-        {"depth": default_depth_errors(model, **protocol)} if depth else {}
-    )
+    depth = depth_meter(model, dataset, **protocol)
+    found = {"segmentation": class_meter(model, dataset) if labels else None, "depth": depth}
+    return {task: meter for task, meter in found.items() if meter is not None}
+
+
+def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:
+    """The meter of depth, if the model predicts it and, beside labels, the first sample knows it; as `meters_of`."""
+    if isinstance(model, DepthSegForSemanticSegmentation):
+        known = model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None
+        return default_depth_errors(model, **protocol) if known else None
+    return default_depth_errors(model, **protocol)
 
 
 def class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:

@@ -140,7 +140,7 @@ def _scores(
     from ..metrics import CalibrationError
     from ..metrics.boundaries import BoundaryIou
     from ..models import DepthSegForSemanticSegmentation
-    from .evaluation import evaluate_images, json_scores, meters_of, sum_up
+    from .evaluation import depth_meter, evaluate_images, json_scores, meters_of, sum_up
     from .one_pass import evaluate_protocols, write_pass
     from .protocols import rules_of
 
@@ -154,7 +154,7 @@ def _scores(
     meter = rules["standard"].meter if arguments.boundary else None
     found = evaluate_protocols(
         *(model, processor, dataset, rules, accelerator),
-        depth_errors=meters_of(model, dataset, **options).get("depth"),
+        depth_errors=depth_meter(model, dataset, **options),
         boundary=BoundaryIou(meter.num_classes, meter.ignore_index) if meter else None,
         calibration=CalibrationError(dataset.label_space.ignore_index) if arguments.calibration else None,
         keep_matrices=folder is not None,
@@ -174,6 +174,12 @@ def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset
     known = load_dataset(arguments.dataset, arguments.root, arguments.baseline, **data_options(arguments.option))
     found = {}
     if "mean_iou" in scores:
+        evaluated, named = len(scores["per_class_iou"]), known.label_space.num_labels
+        if evaluated != named:
+            raise ValueError(
+                f"--baseline counts the {named} classes of the data set, and the scores are of {evaluated}: open the "
+                f"data set with these {evaluated} (--option classes={evaluated}), or leave --baseline out."
+            )
         found["majority class: mean_iou"] = score_segmentation_baseline(MajorityClass(known), dataset)["mean_iou"]
     if "abs_rel" in scores:
         protocol = {name: scores[name] for name in ("min_depth", "max_depth", "crop")}
