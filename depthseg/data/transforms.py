@@ -152,7 +152,7 @@ class TrainTransform:
 
         Raises:
             ValueError: Parts of different size, an image that is smaller than the patch to cut, or one of more than
-                8 bits that nothing scales.
+                8 bits that nothing scales; labels with ids that they did not have before.
         """
         _check_one_size(sample)
         sample = self._scaled(sample)
@@ -168,6 +168,7 @@ class TrainTransform:
             flow=None,
             holes=self._draw_holes(rng),
         )
+        guard_labels(sample, moved)
         compared = recolour is not None and (sample.frames or sample.stereo is not None)
         clean = _with_images(moved, sample, geometry, None) if compared else None
         return replace(_with_images(moved, sample, geometry, recolour), clean=clean)

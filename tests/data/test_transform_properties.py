@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from depthseg.data import DepthSample, Sample, VideoSample
+from depthseg.data import DepthSample, Sample, VideoSample, transforms
 from depthseg.data.transforms import TrainTransform, guard_labels, largest_class_share
 
 WAYS = st.one_of(
@@ -30,7 +31,7 @@ def positions(height, width, seed=0, **parts):
 
 
 @TRIES
-@given(SIDES, SIDES, WAYS, st.floats(0, 1), st.integers(0, 2**32))
+@given(SIDES, SIDES, WAYS, st.floats(0, 1, allow_subnormal=False), st.integers(0, 2**32))
 def test_projecting_the_backprojected_pixel_gives_the_pixel(source, size, way, hflip, seed):
     intrinsics = np.array([[50.0, 0, 0.45 * source[1]], [0, 47.0, 0.55 * source[0]], [0, 0, 1]])
     before = positions(*source, intrinsics=intrinsics, stereo_x=0.5)
@@ -129,6 +130,15 @@ def test_made_up_ids_are_refused():
     mixed = Sample("a", before.image, np.full((4, 4), 5, np.uint8))
     with pytest.raises(ValueError, match="made up the class ids 5 in the labels of 'a'.*nearest pixel"):
         guard_labels(before, mixed)
+
+
+def test_the_transform_guards_its_labels(monkeypatch):
+    def mixed(geometry, values, padding):
+        return np.array(Image.fromarray(values).resize(geometry.size[::-1], Image.Resampling.BICUBIC))
+
+    monkeypatch.setattr(transforms._Geometry, "map", mixed)
+    with pytest.raises(ValueError, match="made up the class ids .* in the labels of 'a'"):
+        TrainTransform((10, 10))(positions(20, 30), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", [DepthSample, VideoSample])

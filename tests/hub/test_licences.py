@@ -1,5 +1,7 @@
 """Which licences a checkpoint may have, decided by hand from the texts of the licences."""
 
+import re
+
 import pytest
 
 from depthseg.data import DATASETS
@@ -235,10 +237,10 @@ def test_weights(repo_id, key):
 
 @pytest.mark.parametrize("name", [*DATASETS, "unnamed"])
 def test_data(name):
-    """What the table of data sets tells people is what decides; the user's own data are unknown."""
+    """What the table of data sets tells people is what decides; terms without a name on the Hub are unknown."""
     terms = DATASETS[name].licence if name in DATASETS else "yours"
     licence = licence_of_data(name)
-    if terms == "yours":
+    if terms == "yours" or not re.match(r"cc |apache", terms.lower()):
         assert licence is None
     else:
         assert terms.lower().replace(" ", "-").startswith(licence.id)

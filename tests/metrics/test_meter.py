@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from depthseg.metrics import CategoryScores, ConfusionMatrix, DepthErrors, FlowErrors, InpaintingErrors, Meter
+from depthseg.metrics import (
+    CalibrationError,
+    CategoryScores,
+    ConfusionMatrix,
+    DepthErrors,
+    FlowErrors,
+    InpaintingErrors,
+    Meter,
+)
 from depthseg.metrics.boundaries import BoundaryAlignment, BoundaryIou
 from depthseg.metrics.groups import IouByDepth, RecallBySize
 
@@ -33,6 +41,7 @@ METERS = {
     "depth ranges": (IouByDepth(3), lambda: (ids(), ids(), metres())),
     "object sizes": (RecallBySize(3), lambda: (ids(), ids())),
     "boundaries": (BoundaryIou(3), lambda: (ids(), ids(), metres())),
+    "calibration": (CalibrationError(), lambda: (ids(), ids(), RNG.random((6, 8)))),
     "heat": (BoundaryAlignment(1), lambda: (metres(), np.repeat(ids()[:, :1], 8, 1))),
 }
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..official.cityscapes import Cityscapes
@@ -87,6 +86,8 @@ def _write_labels(out: Path, split: str, city: str, name: str, ids: np.ndarray) 
 
 def _instances(ids: np.ndarray) -> np.ndarray:
     """uint16 `(H, W)`: class x 1000 + number of the connected region for what is counted, else the class."""
+    from scipy import ndimage
+
     found = ids.astype(np.uint16)
     for name in _COUNTED:
         index = LABEL_SPACES["kitti34"].label2id[name]

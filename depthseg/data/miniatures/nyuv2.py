@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from ..official.nyuv2 import MAT_FILE, SPLITS_FILE, names_of_single_labels
 from .scenes import encode_labels, scene
@@ -27,6 +26,7 @@ def write_nyuv2(out: Path, count: int, size: tuple[int, int]) -> None:
     so intrinsics are those of NYU's RGB camera all the same.
     """
     import scipy.io
+    from scipy import ndimage
 
     ids = {name: number for number, name in names_of_single_labels().items()}
     file_ids = {name: ids[other] for name, other in _CLASSES.items()}
