@@ -39,9 +39,7 @@ def add_options(parser: CommandParser) -> None:
     render.add_argument("root", nargs="?", metavar="FOLDER", help="where the frames go; --out says the same")
     render.add_argument("--out", metavar="FOLDER", help="where the frames go")
     render.add_argument(
-        "--layout",
-        metavar="NAME",
-        help="write a miniature of a data set in its official layout: cityscapes, kitti-raw, nyuv2, ...",
+        "--layout", metavar="NAME", help="miniature of a data set in its official layout: cityscapes, kitti-raw, ..."
     )
     render.add_argument("--split", default="train", choices=DATASETS["synthetic"].splits)
     render.add_argument("--count", type=int, help="frames; default: 1000, or 2 in each split of a miniature")

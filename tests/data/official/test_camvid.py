@@ -82,6 +82,20 @@ def test_real_splits_have_the_published_counts():
 
 
 @real_data
+def test_real_classes_have_the_published_shares():
+    root = Path(os.environ["DEPTHSEG_DATA"]) / "camvid"
+    counts = sum(
+        np.bincount(np.array(Image.open(path)).ravel(), minlength=12) for path in (root / "trainannot").iterdir()
+    )
+    dataset = load_dataset("camvid", root, "train")
+    read = sum(np.bincount(dataset[index].labels.ravel(), minlength=256) for index in range(len(dataset)))
+    assert read[:11].tolist() == counts[:11].tolist() and read[255] == counts[11]
+    # Percent of the pixels of train, class by class and unlabelled last.
+    published = [16.8, 23.3, 1.0, 31.7, 4.5, 9.7, 1.2, 1.1, 5.9, 0.6, 0.3, 3.9]
+    np.testing.assert_allclose(100 * counts / counts.sum(), published, atol=0.06)
+
+
+@real_data
 def test_the_few_shot_pool_shares_no_sequence_with_val():
     root = Path(os.environ["DEPTHSEG_DATA"]) / "camvid"
     pool = load_dataset("camvid", root, "train", exclude_sequences=["0016E5"])
