@@ -146,7 +146,8 @@ def write_motion_report(
         folder: Where both go.
         objective: A `SelfSupervisedObjective` with source frames; left in the mode (train or eval) it came in.
         dataset: Neighbouring samples of a video, in order; those of several clips are named `CLIP/FRAME`. May have
-            `poses` `(N, 4, 4)`, camera to world, and `stride`, the number of frames from one offset to the next.
+            `poses` `(N, 4, 4)`, camera to world, `stride`, the number of frames from one offset to the next, and
+            `is_continuous`.
         make_batch: From a sample to a batch of one, not jittered.
         device: Where the objective computes.
 
@@ -231,8 +232,11 @@ def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Ca
 
 
 def compare_trajectories(motions: list[dict[int, np.ndarray]], dataset: SampleDataset) -> dict[str, Any] | None:
-    """Errors of the joined motions and of the straight line on the longest clip; None without poses."""
-    truth = getattr(dataset, "poses", None)
+    """Errors of the joined motions and of the straight line on the longest clip.
+
+    None without poses, and where a list has left out or shuffled frames (`is_continuous`): motions cannot be joined.
+    """
+    truth = getattr(dataset, "poses", None) if getattr(dataset, "is_continuous", True) else None
     if truth is None:
         return None
     if len(truth) != len(dataset):

@@ -16,7 +16,7 @@ from depthseg import geometry as g
 from depthseg.data.sample import Sample
 from depthseg.data.synthetic import render
 from depthseg.engine import motion
-from depthseg.engine.motion import best_step, longest_clip, write_motion_report
+from depthseg.engine.motion import best_step, compare_trajectories, longest_clip, write_motion_report
 
 SIZE = (40, 120)
 TURNING_SCENE = (1, 4)
@@ -268,3 +268,20 @@ def test_what_is_no_video_is_named(tmp_path):
         write_motion_report(tmp_path, Oracle(()), drive, drive.make_batch, "cpu")
     with pytest.raises(ValueError, match="at least one sample"):
         write_motion_report(tmp_path, Oracle((1,)), Drive([], [], []), drive.make_batch, "cpu")
+
+
+def test_motions_of_shuffled_frames_are_not_joined():
+    steps = [np.eye(4) for _ in range(4)]
+    for number, pose in enumerate(steps):
+        pose[2, 3] = number
+    forward = np.linalg.inv(steps[0]) @ steps[1]
+    motions = [{1: forward, -1: np.linalg.inv(forward)} for _ in steps]
+
+    class Film(list):
+        names = [f"a/{number}" for number in range(4)]
+        poses = np.stack(steps)
+
+    film = Film(range(4))
+    assert compare_trajectories(motions, film)["model"]["ate"] == pytest.approx(0, abs=1e-9)
+    film.is_continuous = False
+    assert compare_trajectories(motions, film) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +64,7 @@ class KittiRaw(OfficialLayout):
         missing: `refuse`, or `skip` to leave out samples that lack a file.
 
     Attributes:
+        is_continuous: Whether its samples are whole stretches of video, in order.
         left_out: Number of frames that lack a neighbour.
         poses: float64 `(N, 4, 4)`, camera to world, of the samples; x east, y north, z up from the first packet of
             the drive, in metres. None where navigation packets are missing.
@@ -133,6 +135,16 @@ class KittiRaw(OfficialLayout):
     def has_depth(self, index: int) -> bool:
         """Whether a sample has a sweep or a depth map, without reading it."""
         return bool({SWEEP, DEPTH_MAP} & self.files[self.names[index]].keys())
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the samples of a drive and camera follow one another frame by frame, so that motions can be joined.
+
+        Lists for training are shuffled.
+        """
+        keys = [self._keys[name] for name in self.names]
+        runs = 1 + sum(after != before._replace(number=before.number + 1) for before, after in pairwise(keys))
+        return runs == len({(key.drive, key.right) for key in keys})
 
     @cached_property
     def poses(self) -> np.ndarray | None:

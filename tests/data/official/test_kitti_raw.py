@@ -75,6 +75,21 @@ def test_poses_are_those_of_the_world(written, side):
     assert moved > 0.5
 
 
+@pytest.mark.parametrize(
+    ("lines", "continuous"),
+    [
+        ([(FIRST, 1, "l"), (FIRST, 2, "l"), (SECOND, 1, "l"), (SECOND, 2, "l"), (SECOND, 1, "r")], True),
+        ([(FIRST, 2, "l"), (FIRST, 1, "l")], False),
+        ([(FIRST, 0, "l"), (FIRST, 2, "l")], False),
+        ([(SECOND, 1, "l"), (FIRST, 1, "l"), (SECOND, 2, "l")], False),
+    ],
+)
+def test_motions_are_joined_over_whole_stretches_alone(root, lines, continuous):
+    path = split_file(root, *(f"{drive[:10]}/{drive} {number} {side}" for drive, number, side in lines))
+    dataset = load_dataset("kitti_raw", root, "val", split_file=path)
+    assert dataset.is_continuous is continuous
+
+
 def test_without_navigation_there_are_no_poses(root):
     (root / DATE / FIRST / "oxts" / "data" / "0000000001.txt").unlink()
     assert load_dataset("kitti_raw", root, "all", drives=[SECOND]).poses is not None
