@@ -1,8 +1,10 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults_of_layouts import assert_reported, rewrite, truncate
 from PIL import Image
 
 from depthseg.data import CamVid, load_dataset
@@ -119,3 +121,69 @@ def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
             np.testing.assert_array_equal(sample.labels[1:], truth["labels"][1:])
             assert (sample.labels[0] == 255).all()
     assert check_dataset("camvid", root).problems == []
+
+
+def colour(values):
+    return np.dstack([values] * 3)
+
+
+FAULTS = {
+    "label map missing": (
+        lambda root: (root / "trainannot/a.png").unlink(),
+        ["train/a.png has no label map", "a.png is missing"],
+    ),
+    "image missing": (
+        lambda root: (root / "train/a.png").unlink(),
+        ["trainannot/a.png has no image", "a.png is missing"],
+    ),
+    "folder missing": (lambda root: shutil.rmtree(root / "trainannot"), ["trainannot", "missing"]),
+    "folder empty": (
+        lambda root: [path.unlink() for path in (root / "train").iterdir()],
+        ["train holds no image", "end in"],
+    ),
+    "image of another format": (
+        lambda root: (root / "train/a.png").rename(root / "train/a.jpg"),
+        ["a.jpg is not read; convert it to .png"],
+    ),
+    "image truncated": (lambda root: truncate(root / "train/a.png"), ["train/a.png", "truncated"]),
+    "label map truncated": (lambda root: truncate(root / "trainannot/a.png"), ["trainannot/a.png", "truncated"]),
+    "image empty": (lambda root: (root / "train/a.png").write_bytes(b""), ["train/a.png", "save it as PNG"]),
+    "label map of another size": (
+        lambda root: rewrite(root / "trainannot/a.png", lambda values: values[:, :-2]),
+        ["trainannot/a.png is 46x36 pixels", "must have the same width and height"],
+    ),
+    "id of the 32 original classes": (
+        lambda root: rewrite(root / "trainannot/a.png", lambda values: values + 20),
+        ["trainannot/a.png holds class ids outside the label space", "Allowed are 0 to 11"],
+    ),
+    "255 for unlabelled": (
+        lambda root: rewrite(root / "trainannot/a.png", lambda values: np.where(values == 11, np.uint8(255), values)),
+        ["label space: 255", "Allowed are 0 to 11"],
+    ),
+    "colours in place of ids": (
+        lambda root: rewrite(root / "trainannot/a.png", colour),
+        ["trainannot/a.png is a colour image", "single-channel PNG of ids"],
+    ),
+    "two images of one name": (
+        lambda root: shutil.copy(root / "train/a.png", root / "train/a.PNG"),
+        ["have the same stem", "rename one"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_check_and_the_loader_name_the_fault_and_what_to_do(fault, tmp_path):
+    root = write_miniature("camvid", tmp_path / "camvid", count=2, size=(36, 48))
+    for folder in ("train", "trainannot"):
+        (root / folder / "train_000000.png").rename(root / folder / "a.png")
+    plant, parts = FAULTS[fault]
+    plant(root)
+    assert_reported("camvid", root, parts)
+
+
+def test_complete_frames_can_be_used_alone(tmp_path):
+    root = write_miniature("camvid", tmp_path / "camvid", count=2, size=(36, 48))
+    (root / "trainannot" / "train_000000.png").unlink()
+    with pytest.raises(FileNotFoundError, match="With the option missing=skip, the 1 complete samples are used"):
+        load_dataset("camvid", root, "train")
+    assert load_dataset("camvid", root, "train", missing="skip").names == ["train_000001"]
