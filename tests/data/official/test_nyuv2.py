@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -278,6 +279,19 @@ RAW_FAULTS = {
         lambda path: path.write_bytes(b"P5\n32 24\n65535\n" + b"\x12\x34" * 768),
         f"depth_format: {', '.join(DEPTH_FORMATS)}",
     ),
+    "empty image": ("r-*", lambda path: path.write_bytes(b""), "missing=skip"),
+    "image that is text": ("r-*", lambda path: path.write_text("no image\n"), "missing=skip"),
+    "depth that is text": ("d-*", lambda path: path.write_text("no depth\n"), "missing=skip"),
+    "depth of one byte": (
+        "d-*",
+        lambda path: path.write_bytes(b"P5\n32 24\n255\n" + b"\x12" * 768),
+        "16-bit single-channel",
+    ),
+    "small image": (
+        "r-*",
+        lambda path: path.write_bytes(b"P6\n2 1\n255\n" + b"\x58\x02\x03" * 2),
+        "must have the same",
+    ),
     "small depth": ("d-*", lambda path: path.write_bytes(b"P5\n2 1\n65535\n" + b"\x58\x02" * 2), "must have the same"),
 }
 
@@ -294,6 +308,36 @@ def test_damaged_raw_frames_are_named_or_skipped(raw, fault):
     assert path.name in text and advice in text
     if advice == "missing=skip":
         assert len(load_dataset("nyuv2_raw", raw, "all", missing="skip")) == 5
+
+
+RAW_FOLDER_FAULTS = {
+    "no images": (
+        lambda root: [path.unlink() for path in (root / "street_0001").glob("r-*")],
+        "street_0001 has depth maps but no image r-TIME-TICKS.ppm. Unpack",
+    ),
+    "no depth at all": (lambda root: [path.unlink() for path in root.glob("*/d-*")], "Unpack the raw scenes there"),
+    "name without a time": (
+        lambda root: next((root / "street_0001").glob("d-*")).rename(root / "street_0001" / "d-first.pgm"),
+        "d-first.pgm has no time in its name; the files of a scene are named",
+    ),
+    "image without a time": (
+        lambda root: next((root / "street_0001").glob("r-*")).rename(root / "street_0001" / "r-.ppm"),
+        "r-.ppm has no time in its name",
+    ),
+    "clocks apart": (
+        lambda root: [path.rename(path.with_name(path.name.replace("r-1", "r-2"))) for path in root.glob("*/r-*")],
+        "Unpack the raw scenes there",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", RAW_FOLDER_FAULTS)
+def test_damaged_raw_scenes_are_named(raw, fault):
+    plant, sentence = RAW_FOLDER_FAULTS[fault]
+    plant(raw)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
+        load_dataset("nyuv2_raw", raw, "all")
+    assert sentence in reported("nyuv2_raw", raw)
 
 
 def test_lenses_undo_each_other():
