@@ -19,6 +19,7 @@ from .official.cityscapes import Cityscapes
 from .official.kitti_depth import KittiDepth
 from .official.kitti_raw import KittiRaw
 from .official.kitti_semantics import KittiSemantics
+from .official.layout import OfficialLayout
 from .official.nyu_raw import NYUv2Raw
 from .official.nyuv2 import NYUv2
 from .official.voc import PascalVOC
@@ -79,6 +80,15 @@ class DatasetEntry:
     licence: str
     licence_id: str = ""
     is_sequence: bool = True
+
+    @property
+    def is_official(self) -> bool:
+        """Whether it is read in its official layout."""
+        return inspect.isclass(self.load) and issubclass(self.load, OfficialLayout)
+
+    def other_root(self, root: str | Path, split: str, **options: Any) -> Path | None:
+        """The folder that was probably meant where `root` is not in the official layout; None where nothing is."""
+        return self.load.other_root(root, split, **options) if self.is_official else None
 
     @property
     def shown_splits(self) -> str:
@@ -259,7 +269,14 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
     for key in known:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise ValueError(f"Data set {name!r} needs the option {key!r}; its options are {', '.join(known)}.")
-    return entry.load(root, split, **_typed(name, options))
+    options = _typed(name, options)
+    try:
+        return entry.load(root, split, **options)
+    except FileNotFoundError as error:
+        other = entry.other_root(root, split, **options)
+        if other is None:
+            raise
+        raise FileNotFoundError(f"{error} {other} has these folders: give it as the root.") from error
 
 
 def declared_options(load: Callable[..., SampleDataset]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import DATASETS, DatasetEntry
+from .. import DATASETS
 from ..calibration import read_calibration
 from ..clips import ImageFrames, find_clips, natural_order
 from ..folder import read_folder_depth, read_list, unlisted_names
@@ -30,7 +30,6 @@ from ..images import (
 )
 from ..label_spaces import LabelSpace
 from ..layout import misplaced_images, misplaced_maps
-from ..official.layout import OfficialLayout
 from ..sequences import looks_like_sequence
 from .depth import examine_unit
 from .labels import examine_classes, explain_ids, explain_sizes
@@ -53,7 +52,7 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
     """
-    official = [known for known, entry in DATASETS.items() if _is_official(entry)]
+    official = [known for known, entry in DATASETS.items() if entry.is_official]
     checks = _CHECKS | {known: partial(check_official, entry=DATASETS[known]) for known in official}
     checks["hub"] = partial(check_tables, root=str(root))
     if name not in checks:
@@ -73,10 +72,6 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
         return report
     checks[name](report, **options)
     return report
-
-
-def _is_official(entry: DatasetEntry) -> bool:
-    return inspect.isclass(entry.load) and issubclass(entry.load, OfficialLayout)
 
 
 def _check_folder(

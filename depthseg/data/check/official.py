@@ -27,14 +27,13 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
     """
     options = {"missing": "skip"} | entry.load.options_for(report.root) | options
     seen: dict[tuple[str, ...], Finding] = {}
-    absent: dict[str, Path] = {}
+    absent: dict[str, str] = {}
     for split in entry.load.checked_splits or entry.splits:
         dataset = _open(report, entry, split, options, absent)
         if dataset is not None:
             report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
-        expected = ", ".join(str(folder) for folder in absent.values())
-        report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.")
+        report.problem(f"{report.root} is not in the layout of {report.name}. {next(iter(absent.values()))}")
     elif absent:
         report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
     if report.label_space is not None:
@@ -42,9 +41,9 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
 
 
 def _open(
-    report: DatasetReport, entry: DatasetEntry, split: str, options: dict[str, Any], absent: dict[str, Path]
+    report: DatasetReport, entry: DatasetEntry, split: str, options: dict[str, Any], absent: dict[str, str]
 ) -> OfficialLayout | None:
-    """A split, or None where it cannot be opened: `absent` takes it if it is not there at all."""
+    """A split, or None where it cannot be opened: `absent` takes why, if it is not there at all."""
     try:
         return load_dataset(report.name, report.root, split, **options)
     except FileNotFoundError as error:
@@ -56,7 +55,7 @@ def _open(
             gone = next(folder for folder in folders if folder not in there)
             _report_once(report, f"{there[0]} is there but {gone} is missing.")
         else:
-            absent[split] = folders[0]
+            absent[split] = str(error)
     except (ValueError, ImportError) as error:
         _report_once(report, str(error))
     return None

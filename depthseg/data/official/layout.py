@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Missing = Literal["refuse", "skip"]
 """What to do with samples that lack a file: refuse the data set, or leave them out."""
+
+
+_MOST_BELOW = 100
 
 
 class OfficialLayout:
@@ -85,6 +89,25 @@ class OfficialLayout:
     def options_for(cls, root: str | Path) -> dict[str, Any]:
         """Options with which `check_dataset` reads all that is there; those that a user gives go before them."""
         return {}
+
+    @classmethod
+    def other_root(cls, root: str | Path, split: str, **options: Any) -> Path | None:
+        """A folder above or below where the split can be opened, if `root` lacks its folders; else None."""
+        root = Path(root).resolve()
+        if not root.is_dir() or cls._has_folders(root, split):
+            return None
+        below = [path for path in sorted(root.iterdir()) if path.is_dir()][:_MOST_BELOW]
+        for place in (*root.parents[:3], *below):
+            if cls._has_folders(place, split):
+                # Folders such as train/ are in many places.
+                with contextlib.suppress(FileNotFoundError, ValueError):
+                    cls(place, split, **{"missing": "skip"} | options)
+                    return place
+        return None
+
+    @classmethod
+    def _has_folders(cls, root: Path, split: str) -> bool:
+        return all(folder.exists() for folder in cls.folders_of(root, split))
 
     @classmethod
     def check_split(cls, split: str) -> None:

@@ -80,10 +80,10 @@ class PascalVOC(OfficialLayout):
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
-        """The list of a split; for trainaug where its labels come from."""
+        """The images; for trainaug where its labels come from."""
         base = _voc_folder(root)
         if split != "trainaug":
-            return (base,)
+            return (base / "JPEGImages",)
         return (_find_sbd(base, None) or base / "SegmentationClassAug",)
 
     def __getitem__(self, index: int) -> SegmentationSample:
