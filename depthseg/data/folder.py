@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 
 from .clips import natural_order
 from .depth_formats import check_depth_format
+from .depth_units import doubtful_unit
 from .folder_files import (
     altered_labels,
     describe_altered,
@@ -208,8 +210,6 @@ class FolderDataset:
         files = [path for name in self._images if (path := self._file("depth", name))]
         if not files:
             return
-        from .check.depth import doubtful_unit  # here, since checks are made of data sets
-
         sentence = doubtful_unit([files[place] for place in evenly_spaced(len(files), _UNIT_FILES)], self._depth_scale)
         if sentence:
             _warn_once(f"{self._folder('depth')}: {sentence}")
@@ -337,8 +337,7 @@ def read_list(root: str | Path, split: str) -> list[str] | None:
     if not paths[split].is_file():
         raise FileNotFoundError(f"{paths[split]} is missing; write both train.txt and val.txt, or neither of them.")
     names = [line.strip() for line in paths[split].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"{paths[split]} lists {', '.join(twice)} more than once.")
     return names
 

@@ -1,7 +1,44 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from depthseg.data.label_encoding import own_encoding
+from depthseg.data.images import check_ids
+from depthseg.data.label_encoding import LabelEncoding, distinct, own_encoding
+
+TYPES = st.sampled_from(["uint8", "uint16", "int16", "int32", "int64", "bool"])
+MAPS = TYPES.flatmap(lambda kind: arrays(kind, array_shapes(min_dims=2, max_dims=2)))
+
+
+@given(MAPS)
+def test_the_values_of_a_map_are_those_of_its_pixels(values):
+    assert distinct(values) == sorted({int(value) for row in values for value in row})
+
+
+@given(MAPS, st.dictionaries(st.integers(-300, 70000), st.integers(0, 255)))
+def test_each_pixel_is_translated_by_itself(values, class_ids):
+    pixels = [[int(value) for value in row] for row in values]
+    wrong = sorted({value for row in pixels for value in row} - class_ids.keys())
+    class_ids |= dict.fromkeys(wrong[1:], 7)
+    if wrong:
+        with pytest.raises(ValueError, match=rf"a.png holds .*: {wrong[0]}\. Allowed are"):
+            LabelEncoding(class_ids).decode("a.png", values)
+        class_ids[wrong[0]] = 9
+    assert LabelEncoding(class_ids).decode("a.png", values).tolist() == [
+        [class_ids[value] for value in row] for row in pixels
+    ]
+
+
+@given(MAPS, st.integers(1, 255), st.sampled_from([255, None]))
+def test_ids_are_checked_pixel_by_pixel(values, count, ignored):
+    wrong = sorted({int(value) for value in values.ravel() if not 0 <= value < count and value != ignored})
+    if not wrong:
+        check_ids("a.png", values, count, ignored)
+        return
+    shown = ", ".join(map(str, wrong[:8])) + ", ..." * (len(wrong) > 8)
+    with pytest.raises(ValueError, match=rf"outside the label space: {shown}\. Allowed are 0 to {count - 1}"):
+        check_ids("a.png", values, count, ignored)
 
 
 def test_values_keep_their_meaning_unless_the_map_says_another():

@@ -20,7 +20,7 @@ from ...choices import did_you_mean
 from ..faults import Fault, grouped
 from ..folder_files import SPLIT_NAMES
 from ..images import IMAGE_SUFFIXES
-from ..label_encoding import IGNORED
+from ..label_encoding import IGNORED, distinct
 from ..label_spaces import default_palette
 from .annotations import BACKGROUNDS, IGNORED_LABELS, AnnotatedImage, Annotations, Order, Region
 from .files import ImageFinder
@@ -243,9 +243,9 @@ class FolderWriter:
 
     def _translate(self, image: AnnotatedImage, result: ImportResult) -> np.ndarray:
         values = image.mask.read()
-        found = np.unique(values)
-        table = np.full(int(found.max()) + 1, IGNORED, np.uint8)
-        for value in found.tolist():
+        found = distinct(values)
+        table = np.full(found[-1] + 1, IGNORED, np.uint8)
+        for value in found:
             if value not in image.mask.labels:
                 pixels = np.count_nonzero(values == value)
                 raise ValueError(
