@@ -60,7 +60,7 @@ def test_a_label_map_is_read_from_the_command_line(root):
 @pytest.mark.parametrize(
     ("label_map", "message"),
     [
-        ({11: 40}, "label_map: 11 -> 40 is no class of this folder.* from 0 to 1, a class name, or ignore"),
+        ({11: 40}, "label_map: 11 -> 40 is no class of this data set.* from 0 to 1, a class name, or ignore"),
         ({11: "skyy"}, "label_map: 11 -> skyy is no class .* Did you mean 'sky'"),
         ({"x": 1}, "label_map: 'x' is no value of a label map"),
         ({"1-3": "0-1"}, "label_map: 1-3 -> 0-1 has 3 values on the left and 2 on the right"),
