@@ -16,6 +16,7 @@ from .depth_formats import check_depth_format
 from .depth_units import doubtful_unit
 from .folder_files import (
     altered_labels,
+    deeper_images,
     describe_altered,
     describe_orientation,
     folder_images,
@@ -198,6 +199,8 @@ class FolderDataset:
             _warn_once(describe_altered(altered))
 
     def _warn_of_unread(self, suffixes: Mapping[str, Sequence[str]]) -> None:
+        if sentence := deeper_images(self._root, self._subfolders):
+            _warn_once(sentence)
         for name, endings in suffixes.items():
             for folder in [self._root / name / below for below in self._subfolders or ("",)]:
                 if folder.is_dir() and (unread := unread_files(folder, endings)):

@@ -202,6 +202,19 @@ def test_folders_of_splits_are_the_splits(tmp_path, train, val):
     }
 
 
+@pytest.mark.parametrize(
+    ("read", "unread"), [(["train"], ["train/city", "extra"]), (["train", "val"], ["val/b"]), ([""], ["train"])]
+)
+def test_images_in_folders_that_are_not_read_are_named(tmp_path, read, unread, caplog):
+    (tmp_path / "classes.txt").write_text("road\nsky\n")
+    for folder in (*read, *unread):
+        save(tmp_path / "images" / folder / "a.png", np.zeros((1, 3, 3)))
+    (tmp_path / "images" / (read[0] or ".") / "empty").mkdir()
+    assert len(load_dataset("folder", tmp_path, "all")) == len(read)
+    (said,) = [message for message in caplog.messages if "not read" in message]
+    assert all(str(tmp_path / "images" / folder) in said for folder in (*read, *unread)) and "empty" not in said
+
+
 def test_a_train_folder_alone_is_divided_and_test_is_never_drawn_from(tmp_path):
     for folder, names in (("train", ("a", "b", "c", "d")), ("test", ("e",))):
         for name in names:
