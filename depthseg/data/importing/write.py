@@ -97,8 +97,9 @@ class FolderWriter:
         self._annotations, self._finder, self._options = annotations, finder, options
         self._order = options.order or annotations.order
         self._has_masks = any(image.mask is not None for image in annotations.images)
-        self._ignored = {*options.ignore, *IGNORED_LABELS}
-        if unknown := [name for name in options.ignore if name not in annotations.labels]:
+        self._ignored = {*map(_plain, options.ignore), *IGNORED_LABELS}
+        known = set(map(_plain, annotations.labels))
+        if unknown := [name for name in options.ignore if _plain(name) not in known]:
             near = did_you_mean(unknown[0], annotations.labels)
             raise ValueError(
                 f"--ignore {unknown[0]}: no such label.{near} The labels are {', '.join(annotations.labels)}."

@@ -324,6 +324,16 @@ def test_background_and_labels_can_be_ignored(tmp_path):
         import_annotations(sources, tmp_path / "three", options=ImportOptions(ignore=["sing"]))
 
 
+@pytest.mark.parametrize("name", ["background", "_background_", "__background__"])
+def test_the_background_is_ignored_by_each_of_its_names(tmp_path, name):
+    sources, _ = write_coco_splits(tmp_path / "export")
+    for path in sources[0].rglob("*.json"):
+        path.write_text(path.read_text().replace('"sign"', '"_background_"'))
+    import_annotations(sources, tmp_path / "out", options=ImportOptions(ignore=[name]))
+    expected = np.where(EXPECTED == 2, 255, EXPECTED)
+    assert load_dataset("folder", tmp_path / "out", "all")[0].labels.tolist() == expected.tolist()
+
+
 def test_classes_may_be_given_in_order(tmp_path):
     sources, _ = write_cvat(tmp_path / "export")
     options = ImportOptions(classes=["sign", "road", "background"])
