@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .label_encoding import IGNORED
+from .label_encoding import IGNORE, IGNORED
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0..255 each."""
 
 ColourMap = dict[str, tuple[Colour, ...]]
 """The colours of each class name, in the order of the classes."""
-
-IGNORE = "ignore"
-"""The name of colours and values that mean no class."""
 
 _UNKNOWN = 256
 _HEX = re.compile(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,10 @@ import numpy as np
 
 from .clips import natural_order
 from .depth_formats import check_depth_format
+from .depth_units import doubtful_unit
 from .folder_files import (
     altered_labels,
+    deeper_images,
     describe_altered,
     describe_orientation,
     folder_images,
@@ -196,6 +199,8 @@ class FolderDataset:
             _warn_once(describe_altered(altered))
 
     def _warn_of_unread(self, suffixes: Mapping[str, Sequence[str]]) -> None:
+        if sentence := deeper_images(self._root, self._subfolders):
+            _warn_once(sentence)
         for name, endings in suffixes.items():
             for folder in [self._root / name / below for below in self._subfolders or ("",)]:
                 if folder.is_dir() and (unread := unread_files(folder, endings)):
@@ -208,8 +213,6 @@ class FolderDataset:
         files = [path for name in self._images if (path := self._file("depth", name))]
         if not files:
             return
-        from .check.depth import doubtful_unit  # here, since checks are made of data sets
-
         sentence = doubtful_unit([files[place] for place in evenly_spaced(len(files), _UNIT_FILES)], self._depth_scale)
         if sentence:
             _warn_once(f"{self._folder('depth')}: {sentence}")
@@ -337,8 +340,7 @@ def read_list(root: str | Path, split: str) -> list[str] | None:
     if not paths[split].is_file():
         raise FileNotFoundError(f"{paths[split]} is missing; write both train.txt and val.txt, or neither of them.")
     names = [line.strip() for line in paths[split].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"{paths[split]} lists {', '.join(twice)} more than once.")
     return names
 

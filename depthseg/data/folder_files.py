@@ -59,6 +59,20 @@ def folder_images(root: Path, subfolders: Sequence[str]) -> dict[str, Path]:
     }
 
 
+def deeper_images(root: Path, subfolders: Sequence[str]) -> str | None:
+    """A sentence on images in folders that are not read, below or beside those that are; None if there are none."""
+    read = [root / "images" / below for below in subfolders or ("",)]
+    below = {folder for parent in (root / "images", *read) for folder in parent.iterdir() if folder.is_dir()}
+    found = [folder for folder in sorted(below - set(read)) if folder.name[0] != "." and list_images(folder)]
+    if not found:
+        return None
+    verb = "holds images that are" if len(found) == 1 else "hold images that are"
+    return (
+        f"{name_some(list(map(str, found)))} {verb} not read: images are read from "
+        f"{name_some(list(map(str, read)))} alone. Move them there, and their label and depth maps likewise."
+    )
+
+
 def split_of_name(name: str) -> str | None:
     """The split of an image in a folder of a split."""
     return split_of_word(name.rpartition("/")[0])

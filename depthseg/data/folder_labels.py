@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from ..choices import did_you_mean
 from .colour_maps import (
-    IGNORE,
     ColourMap,
     checked_colours,
     decode_colours,
@@ -22,11 +20,8 @@ from .colour_maps import (
     read_colour_map,
 )
 from .images import CHANNELS, LABEL_SUFFIXES, MapFiles, check_ids, image_mode, read_colours, read_labels, read_palette
-from .label_encoding import IGNORED, LabelEncoding
+from .label_encoding import IGNORE, LabelEncoding, class_id, own_encoding
 from .label_spaces import LabelSpace, default_palette
-
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_EXAMPLE = "such as data.options.label_map={11: ignore, 255: 1}"
 
 
 class FolderLabels:
@@ -71,7 +66,7 @@ class FolderLabels:
             targets = _targets_of_names(renamed, self.space, self._colours, self._where)
             self._colour_ids = ids_of_colours(self._colours, targets)
         elif self.space is not None and label_map is not None:
-            self._encoding = _encoding_of(renamed, self.space)
+            self._encoding = own_encoding(self.space.classes, label_map)
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read a label map.
@@ -134,48 +129,6 @@ def _read_label_colours(root: Path, given: Mapping[str, Any] | str | None) -> tu
         ) from None
 
 
-def _class_id(text: str, space: LabelSpace, key: str) -> int:
-    """The id that a class id, a class name or `ignore` means."""
-    if text.lower() == IGNORE or text == str(space.ignore_index):
-        return IGNORED
-    if text in space.label2id:
-        return space.label2id[text]
-    if text.isdecimal() and int(text) < len(space.classes):
-        return int(text)
-    near = "" if text.isdecimal() else did_you_mean(text, [*space.classes, IGNORE])
-    raise ValueError(
-        f"label_map: {key} -> {text} is no class of this folder.{near} Write a class id from 0 to "
-        f"{len(space.classes) - 1}, a class name, or {IGNORE}, {_EXAMPLE}."
-    )
-
-
-def _encoding_of(label_map: Mapping[str, str], space: LabelSpace) -> LabelEncoding:
-    listed: dict[int, int] = {}
-    for key, text in label_map.items():
-        values = _span(key)
-        if values is None:
-            raise ValueError(f"label_map: {key!r} is no value of a label map; write whole numbers, {_EXAMPLE}.")
-        targets = _span(text) if "-" in text and text not in space.label2id else None
-        if targets is not None and len(targets) != len(values):
-            raise ValueError(
-                f"label_map: {key} -> {text} has {len(values)} values on the left and {len(targets)} on the right; "
-                "ranges must be of one length."
-            )
-        for place, value in enumerate(values):
-            if value in listed:
-                raise ValueError(f"label_map lists the value {value} twice; {key} is one of them.")
-            listed[value] = _class_id(text if targets is None else str(targets[place]), space, str(value))
-    own = {index: index for index in range(len(space.classes))}
-    return LabelEncoding(own | {space.ignore_index: IGNORED} | listed)
-
-
-def _span(text: str) -> range | None:
-    match = _RANGE.fullmatch(text.strip())
-    if match is None or int(match[2] or match[1]) < int(match[1]) or int(match[2] or match[1]) > 65535:
-        return None
-    return range(int(match[1]), int(match[2] or match[1]) + 1)
-
-
 def _targets_of_names(
     label_map: Mapping[str, str], space: LabelSpace, colours: ColourMap, where: str
 ) -> dict[str, int]:
@@ -195,7 +148,7 @@ def _targets_of_names(
                 f"{where} has a colour for {name!r}, which is no class of this folder.{near} Name it in classes.txt, "
                 f"or leave its pixels out: data.options.label_map={{{name}: {IGNORE}}}."
             )
-        targets[name] = _class_id(meant, space, name)
+        targets[name] = class_id(meant, space.classes, name)
     return targets
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .depth_formats import DEPTH_FORMATS, check_depth_format, metres_of
 from .float_maps import FLOAT_SUFFIXES, read_float_map
+from .label_encoding import distinct
 from .memory_file import MemoryFile, as_file
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -303,9 +304,7 @@ def check_ids(path: str | Path, ids: np.ndarray, count: int, ignore_index: int |
     Raises:
         ValueError: Names the file, the ids and the range.
     """
-    found = np.unique(ids)
-    wrong = [int(value) for value in found if not 0 <= value < count and value != ignore_index]
-    if wrong:
+    if wrong := [value for value in distinct(ids) if not 0 <= value < count and value != ignore_index]:
         shown = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
         allowed = f"0 to {count - 1}" + ("" if ignore_index is None else f", and {ignore_index} for ignored pixels")
         raise ValueError(f"{path} holds class ids outside the label space: {shown}. Allowed are {allowed}.")

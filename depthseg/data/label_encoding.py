@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..choices import did_you_mean
+
+IGNORE = "ignore"
+"""The name of colours and values that mean no class."""
+
 IGNORED = 255
 """Class id of the pixels that are ignored."""
+
+_MOST = 65535
+_RANGE = re.compile(r"(-?\d+)(?:-(\d+))?")
+_EXAMPLE = "such as data.options.label_map={11: ignore, 255: 1}"
+
+
+def distinct(values: np.ndarray) -> list[int]:
+    """The values that an array of integers holds, sorted; of bytes they are marked in a table, which is faster."""
+    if values.dtype != np.uint8:
+        return [int(value) for value in np.unique(values)]
+    held = np.zeros(256, bool)
+    held[values] = True
+    return np.flatnonzero(held).tolist()
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,7 @@ class LabelEncoding:
         Raises:
             ValueError: A value that is not listed; the message names the file, the values and what is allowed.
         """
-        found = np.unique(values).tolist()
+        found = distinct(values)
         if wrong := [value for value in found if value not in self.class_ids]:
             shown = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
             raise ValueError(f"{path} holds class ids outside the label space: {shown}. Allowed are {self.allowed}.")
@@ -60,28 +78,62 @@ class LabelEncoding:
         return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def own_encoding(num_ids: int, label_map: Mapping[Any, Any] | None = None) -> LabelEncoding:
+def own_encoding(classes: Sequence[str], label_map: Mapping[Any, Any] | None = None) -> LabelEncoding:
     """The encoding of label maps that users have: class ids as they are, 255 = ignored, and what `label_map` says.
 
     Args:
-        num_ids: Number of class ids K.
-        label_map: Value in the file -> class id 0..K-1, or `ignore`; such as `{11: ignore, 255: 1}`. It comes before
-            what a value means without it.
+        classes: Class names in id order.
+        label_map: Value in the file -> class id, class name or `ignore`, such as `{11: ignore, 255: 1}`; ranges such
+            as `1-150` -> `0-149` as well. It comes before what a value means without it.
 
     Raises:
-        ValueError: A key that is no whole number, or a value that is neither a class id nor `ignore`.
+        ValueError: A key that is no whole number or range, a value that is no class, or a value that is listed twice.
     """
-    given = {}
-    for key, value in (label_map or {}).items():
-        ignored = value in ("ignore", IGNORED)
-        if not (_is_whole(key) and (ignored or (_is_whole(value) and 0 <= int(value) < num_ids))):
+    listed: dict[int, int] = {}
+    for key, text in ((str(key), str(value)) for key, value in (label_map or {}).items()):
+        values = _span(key)
+        if values is None:
+            raise ValueError(f"label_map: {key!r} is no value of a label map; write whole numbers, {_EXAMPLE}.")
+        targets = _span(text) if "-" in text and text not in classes else None
+        if targets is not None and len(targets) != len(values):
             raise ValueError(
-                f"The option label_map has the entry {key}: {value}. An entry is a value of the label maps and its "
-                f"class id, 0 to {num_ids - 1}, or `ignore`: such as label_map={{11: ignore, 255: 1}}."
+                f"label_map: {key} -> {text} has {len(values)} values on the left and {len(targets)} on the right; "
+                "ranges must be of one length."
             )
-        given[int(key)] = IGNORED if ignored else int(value)
-    return LabelEncoding({**{value: value for value in range(num_ids)}, IGNORED: IGNORED, **given})
+        for place, value in enumerate(values):
+            if value in listed:
+                raise ValueError(f"label_map lists the value {value} twice; {key} is one of them.")
+            listed[value] = class_id(text if targets is None else str(targets[place]), classes, str(value))
+    return LabelEncoding({value: value for value in range(len(classes))} | {IGNORED: IGNORED} | listed)
 
 
-def _is_whole(value: Any) -> bool:
-    return re.fullmatch(r"-?[0-9]+", str(value)) is not None
+def class_id(text: str, classes: Sequence[str], key: str) -> int:
+    """The id that a class id, a class name or `ignore` on the right of a `label_map` means.
+
+    Args:
+        text: What the option says.
+        classes: Class names in id order.
+        key: What is on the left, for messages.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if text.lower() == IGNORE or text == str(IGNORED):
+        return IGNORED
+    if text in classes:
+        return classes.index(text)
+    if text.isdecimal() and int(text) < len(classes):
+        return int(text)
+    near = "" if text.isdecimal() else did_you_mean(text, [*classes, IGNORE])
+    raise ValueError(
+        f"label_map: {key} -> {text} is no class of this data set.{near} Write a class id from 0 to "
+        f"{len(classes) - 1}, a class name, or {IGNORE}, {_EXAMPLE}."
+    )
+
+
+def _span(text: str) -> range | None:
+    """The values of a number or range; None if the text is neither."""
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or not int(match[1]) <= int(match[2] or match[1]) <= _MOST:
+        return None
+    return range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -60,7 +60,7 @@ def test_a_label_map_is_read_from_the_command_line(root):
 @pytest.mark.parametrize(
     ("label_map", "message"),
     [
-        ({11: 40}, "label_map: 11 -> 40 is no class of this folder.* from 0 to 1, a class name, or ignore"),
+        ({11: 40}, "label_map: 11 -> 40 is no class of this data set.* from 0 to 1, a class name, or ignore"),
         ({11: "skyy"}, "label_map: 11 -> skyy is no class .* Did you mean 'sky'"),
         ({"x": 1}, "label_map: 'x' is no value of a label map"),
         ({"1-3": "0-1"}, "label_map: 1-3 -> 0-1 has 3 values on the left and 2 on the right"),
@@ -200,6 +200,19 @@ def test_folders_of_splits_are_the_splits(tmp_path, train, val):
         "val": 1,
         "test": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("read", "unread"), [(["train"], ["train/city", "extra"]), (["train", "val"], ["val/b"]), ([""], ["train"])]
+)
+def test_images_in_folders_that_are_not_read_are_named(tmp_path, read, unread, caplog):
+    (tmp_path / "classes.txt").write_text("road\nsky\n")
+    for folder in (*read, *unread):
+        save(tmp_path / "images" / folder / "a.png", np.zeros((1, 3, 3)))
+    (tmp_path / "images" / (read[0] or ".") / "empty").mkdir()
+    assert len(load_dataset("folder", tmp_path, "all")) == len(read)
+    (said,) = [message for message in caplog.messages if "not read" in message]
+    assert all(str(tmp_path / "images" / folder) in said for folder in (*read, *unread)) and "empty" not in said
 
 
 def test_a_train_folder_alone_is_divided_and_test_is_never_drawn_from(tmp_path):

@@ -338,7 +338,7 @@ FAULTS = {
         broken(lambda old: {}, classes=()),
         r"classes of the label column 'label' .* are not known.*data.options.classes=\[road,sky\]",
     ),
-    "label_map of no class": (broken(lambda old: {}, label_map={1: 3}), "label_map has the entry 1: 3"),
+    "label_map of no class": (broken(lambda old: {}, label_map={1: 3}), "label_map: 1 -> 3 is no class"),
     "names twice": (names_twice, "column 'id' of .* names 1 samples more than once: a"),
     "a name that is null": (
         with_column("id", datasets.Value("string"), "a", name_column="id"),

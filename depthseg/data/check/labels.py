@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..colour_maps import IGNORE
 from ..images import name_some
+from ..label_encoding import IGNORE
 
 if TYPE_CHECKING:
     from ..label_spaces import LabelSpace

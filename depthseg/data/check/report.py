@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..depth_units import QUANTILES, DepthRange
 from ..faults import Fault, grouped
 from ..label_spaces import LabelSpace
-from .depth import QUANTILES, DepthRange
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..depth_units import DepthRange
 from ..faults import fault_of
 from ..folder_files import describe_altered, describe_orientation, suffix_option
 from ..images import (
@@ -26,8 +27,9 @@ from ..images import (
     read_oriented_image,
     unread_files,
 )
+from ..label_encoding import distinct
 from ..layout import image_of
-from .depth import DepthRange, examine_depth
+from .depth import examine_depth
 from .labels import Size
 from .report import DatasetReport, SplitCount
 
@@ -204,7 +206,7 @@ class Scan:
 
     def _ids_of(self, path: Path) -> set[int]:
         try:
-            return set(np.unique((self.label_values or read_labels)(path)).tolist())
+            return set(distinct((self.label_values or read_labels)(path)))
         except (ValueError, OSError):  # reported when the label map was read
             return set()
 

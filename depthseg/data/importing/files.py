@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -95,21 +96,19 @@ class ImageFinder:
         """The file of an image.
 
         Args:
-            names: Its names; a path in them is followed where it stays inside the folder.
+            names: Its names; a path in them is followed where it ends inside one of the folders.
             folders: Where it may be beside the folders of the user.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: Several have that name, or it is of a format that is not read.
         """
-        places = [*self._folders, *folders]
+        places = list(dict.fromkeys([*self._folders, *folders]))
         for name in names:
-            path = PurePosixPath(name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-                continue
             for folder in places:
-                if (folder / path).is_file():
-                    return self._readable(folder / path)
+                path = Path(os.path.abspath(folder / name.replace("\\", "/")))
+                if path.is_file() and any(path.is_relative_to(os.path.abspath(place)) for place in places):
+                    return self._readable(path)
         for name in names:
             base = PurePosixPath(name.replace("\\", "/")).name
             for folder in places:
@@ -121,7 +120,7 @@ class ImageFinder:
                     )
                 if found:
                     return self._readable(found[0])
-        outside = " Its path leaves the folder, so only its last part was looked for." * (".." in names[0])
+        outside = " Its path leaves these folders, so only its last part was looked for." * (".." in names[0])
         raise FileNotFoundError(
             f"the image {names[0]!r} is missing: it is not in {name_some(list(map(str, places)))}.{outside} Give the "
             "folder of the images with --images."

@@ -53,7 +53,7 @@ def read_labelme(sources: Sequence[Path], line_width: float = 10, crowd: str = "
             AnnotatedImage(
                 file=content.get("imagePath") or path.stem,
                 source=path,
-                folders=(path.parent,),
+                folders=(path.parent, *(source for source in sources if source in path.parents)),
                 size=None if None in size else size,
                 regions=tuple(regions),
                 data=_embedded(path, content.get("imageData")),

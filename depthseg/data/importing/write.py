@@ -20,7 +20,7 @@ from ...choices import did_you_mean
 from ..faults import Fault, grouped
 from ..folder_files import SPLIT_NAMES
 from ..images import IMAGE_SUFFIXES
-from ..label_encoding import IGNORED
+from ..label_encoding import IGNORED, distinct
 from ..label_spaces import default_palette
 from .annotations import BACKGROUNDS, IGNORED_LABELS, AnnotatedImage, Annotations, Order, Region
 from .files import ImageFinder
@@ -97,8 +97,9 @@ class FolderWriter:
         self._annotations, self._finder, self._options = annotations, finder, options
         self._order = options.order or annotations.order
         self._has_masks = any(image.mask is not None for image in annotations.images)
-        self._ignored = {*options.ignore, *IGNORED_LABELS}
-        if unknown := [name for name in options.ignore if name not in annotations.labels]:
+        self._ignored = {*map(_plain, options.ignore), *IGNORED_LABELS}
+        known = set(map(_plain, annotations.labels))
+        if unknown := [name for name in options.ignore if _plain(name) not in known]:
             near = did_you_mean(unknown[0], annotations.labels)
             raise ValueError(
                 f"--ignore {unknown[0]}: no such label.{near} The labels are {', '.join(annotations.labels)}."
@@ -243,9 +244,9 @@ class FolderWriter:
 
     def _translate(self, image: AnnotatedImage, result: ImportResult) -> np.ndarray:
         values = image.mask.read()
-        found = np.unique(values)
-        table = np.full(int(found.max()) + 1, IGNORED, np.uint8)
-        for value in found.tolist():
+        found = distinct(values)
+        table = np.full(found[-1] + 1, IGNORED, np.uint8)
+        for value in found:
             if value not in image.mask.labels:
                 pixels = np.count_nonzero(values == value)
                 raise ValueError(

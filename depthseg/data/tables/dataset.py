@@ -63,7 +63,8 @@ class HubDataset:
         name_column: Column of the names of the samples; None = `SPLIT-000012` by row, or the names in an archive.
         classes: Class names in id order; empty = those that the column states, or of id2label.json or classes.txt
             beside the data.
-        label_map: Value in the label maps -> class id or `ignore`, such as `{0: ignore, 255: 1}`.
+        label_map: Value in the label maps -> class id, class name or `ignore`, such as `{0: ignore, 255: 1}`; ranges
+            are possible, such as `{0: ignore, 1-150: 0-149}`.
         depth_scale: Units of whole-number depth per metre.
         config: Configuration of the data set, where it has several.
         revision: Commit, tag or branch on the Hub.
@@ -113,7 +114,7 @@ class HubDataset:
         self._columns = choose_columns(self._rows.columns, given, where)
         self.missing = self._refuse_incomplete(missing)
         self.label_space = self._label_space(source, classes) if "label" in self._columns else None
-        self._encoding = self.label_space and own_encoding(len(self.label_space.classes), label_map)
+        self._encoding = self.label_space and own_encoding(self.label_space.classes, label_map)
         self._depth_scale = depth_scale
         self._part = range(len(self._rows))[_bound(first, len(self._rows)) : _bound(last, len(self._rows))]
         if not self._part:

@@ -114,7 +114,7 @@ FAULTS = {
     "image missing": (image_gone, r"train2017.json: the image 'a.jpg' is missing: it is not in .*--images"),
     "image broken": (broken_image, "images/a.jpg is not an image that can be read"),
     "other size": (image(width=13), "a.jpg is 12x8 pixels, but its annotations are for 13x8"),
-    "path outside": (image(file_name="../../x.png"), r"'../../x.png' is missing: .*Its path leaves the folder"),
+    "path outside": (image(file_name="../../x.png"), r"'../../x.png' is missing: .*Its path leaves these folders"),
     "name with line break": (image(file_name="a\nb.jpg"), "cannot be used; rename the image"),
     "no category": (
         lambda root: faulty_coco(root, lambda content: content["annotations"][0].update(category_id=5)),

@@ -266,6 +266,25 @@ def test_an_export_becomes_a_data_folder(tmp_path, export):
     assert out.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_path_upwards_is_followed_inside_the_export_alone(tmp_path, monkeypatch):
+    sources, _ = write_labelme(tmp_path / "flat")
+    content = json.loads(next(sources[0].rglob("*.json")).read_text())
+    content |= {"imagePath": "..\\images\\a.jpg", "imageData": None}
+    export = tmp_path / "export"
+    write_json(export / "json" / "a.json", content)
+    save_image(tmp_path / "images" / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg' is missing: .* leaves these folders"):
+        import_annotations([export / "json"], tmp_path / "out")
+    save_image(export / "images" / "a.jpg")
+    save_image(export / "small" / "a.jpg", (3, 2))  # of the same name, but not meant
+    monkeypatch.chdir(export)
+    import_annotations(["."], tmp_path / "out")
+    assert load_dataset("folder", tmp_path / "out", "all")[0].labels.tolist() == EXPECTED.tolist()
+    monkeypatch.chdir(export / "json")
+    with pytest.raises(ValueError, match="leaves these folders"):
+        import_annotations(["."], tmp_path / "other")
+
+
 @pytest.mark.skipif(not (REAL / "labelme").is_dir(), reason="DEPTHSEG_DATA names no folder that holds samples/labelme")
 def test_genuine_labelme_files_give_the_official_masks(tmp_path):
     result = import_annotations(
@@ -303,6 +322,16 @@ def test_background_and_labels_can_be_ignored(tmp_path):
     assert load_dataset("folder", tmp_path / "two", "all")[0].labels.tolist() == expected.tolist()
     with pytest.raises(ValueError, match="--ignore sing: no such label. Did you mean 'sign'"):
         import_annotations(sources, tmp_path / "three", options=ImportOptions(ignore=["sing"]))
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "__background__"])
+def test_the_background_is_ignored_by_each_of_its_names(tmp_path, name):
+    sources, _ = write_coco_splits(tmp_path / "export")
+    for path in sources[0].rglob("*.json"):
+        path.write_text(path.read_text().replace('"sign"', '"_background_"'))
+    import_annotations(sources, tmp_path / "out", options=ImportOptions(ignore=[name]))
+    expected = np.where(EXPECTED == 2, 255, EXPECTED)
+    assert load_dataset("folder", tmp_path / "out", "all")[0].labels.tolist() == expected.tolist()
 
 
 def test_classes_may_be_given_in_order(tmp_path):
