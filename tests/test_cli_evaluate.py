@@ -15,6 +15,7 @@ from PIL import Image
 from depthseg.cli import main
 from depthseg.data import LABEL_SPACES, load_dataset
 from depthseg.data.miniatures import write_miniature
+from depthseg.engine.config import load_config
 from depthseg.engine.one_pass import read_pass
 from depthseg.metrics import Stamp
 from depthseg.models import (
@@ -138,7 +139,8 @@ def test_the_table_of_a_terminal(segmenter, kitti, capsys):
         cells = line.split()
         assert cells[0] == name and cells[1] == f"{found['mean_iou']:.4g}" and cells[-1] == found["stamp"]["digest"]
     assert "-" in lines[2].split()  # the released scorer has no mean accuracy
-    assert [line.split(":")[0] for line in lines[-3:]] == ALL.split(",") and "labels bicubic" in lines[-1]
+    stamps = lines[-4:-1]
+    assert [line.split(":")[0] for line in stamps] == ALL.split(",") and "labels bicubic" in stamps[-1]
 
 
 def test_the_matrices_of_the_images_are_written(segmenter, kitti, tmp_path, capsys):
@@ -199,6 +201,49 @@ def test_options_of_segmentation_do_not_go_with_a_depth_model(depth_model, kitti
     said = evaluate(depth_model, kitti, "--flip", "--protocol", "paper-text", "--output-dir", tmp_path / "out")
     assert "is a depth model, and --flip, --output-dir, --protocol belong to segmentation" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_over_which_classes_a_mean_is_taken_is_printed(segmenter, kitti, capsys):
+    assert evaluate(segmenter, kitti, "--protocol", ALL) in (0, None)
+    lines = capsys.readouterr().out.splitlines()
+    (release,) = (line for line in lines if line.startswith("paper-release: "))
+    names = "road, sidewalk, building, vegetation, terrain, sky, car"
+    assert f"mean over 7 classes ({names}); stamp" in release
+    assert lines[-1].endswith("training/guides/is_this_iou_right.md")
+
+
+def test_the_same_classes_in_another_order_are_refused_and_other_names_are_said(segmenter, kitti, tmp_path, caplog):
+    data = shutil.copytree(kitti, tmp_path / "data")
+    names = [f"x{name}" for name in IDS34.classes]
+    (data / "classes.txt").write_text("\n".join(names))
+    with caplog.at_level(logging.WARNING, "depthseg"):
+        assert evaluate(segmenter, data) in (0, None)
+    assert (
+        f"Class names differ: 0 is {IDS34.classes[0]!r} of the model and {names[0]!r} of the data set" in caplog.text
+    )
+    (data / "classes.txt").write_text("\n".join(IDS34.classes[::-1]))
+    assert "have the same classes in another order: 0 is 'unlabeled' of the model" in evaluate(segmenter, data)
+
+
+def test_depth_of_a_video_run_is_aligned_and_its_options_are_named(depth_model, kitti, tmp_path, caplog, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(depth_model, run / "model")
+    options = ["model.encoder={model_type: depthseg_resnet}", "data.name=folder", f"data.root={kitti}"]
+    options += ["task=depth", "pretext.supervision=mono", "data.options={val_fraction: 0.4, truth: depth}"]
+    load_config(None, options).save(run / "config.yaml")
+    with caplog.at_level(logging.WARNING, "depthseg"):
+        scores = printed(capsys, run / "model", kitti, "--option", "truth=depth")
+        assert scores["alignment"] == "median"
+        assert printed(capsys, run / "model", kitti, "--alignment", "none")["alignment"] == "none"
+    assert 'to do the same: --option "val_fraction=0.4"\n' in caplog.text
+    assert "Depth from video has no scale" in caplog.text
+
+
+def test_data_opened_without_depth_are_answered_with_the_option(depth_model, tmp_path):
+    root = write_miniature("cityscapes", tmp_path / "cityscapes", 1)
+    words = ("evaluate", "--model", depth_model, "--dataset", "cityscapes", "--root", root)
+    with pytest.raises(SystemExit, match="cityscapes was opened without depth.* those of depth are depth, max_depth"):
+        main([*map(str, words)])
 
 
 def test_three_protocols_on_kitti_semantics_as_its_archive_unpacks(tmp_path, capsys):

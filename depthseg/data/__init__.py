@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 
+RIGHT_ROOT = "has these folders"
+"""What a message says of the folder that was probably meant."""
+
 OWN_LICENCE = "yours"
 """Licence of the data sets that read what users have."""
 
@@ -276,7 +279,7 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
         other = entry.other_root(root, split, **options)
         if other is None:
             raise
-        raise FileNotFoundError(f"{error} {other} has these folders: give it as the root.") from error
+        raise FileNotFoundError(f"{error} {other} {RIGHT_ROOT}: give it as the root.") from error
 
 
 def declared_options(load: Callable[..., SampleDataset]) -> dict[str, Any]:

@@ -165,8 +165,7 @@ class FolderDataset:
             raise ValueError(f"A folder has no split {split!r}; its splits are {', '.join(self.splits)}.")
         if truth not in self.truths:
             raise ValueError(f"truth={truth!r} is not known; choose one of {', '.join(self.truths)}.")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"val_fraction={val_fraction} is out of range; it is a share from 0 to below 1.")
+        check_val_fraction(val_fraction)
         if not depth_scale > 0:
             raise ValueError(f"depth_scale={depth_scale} is out of range; it is the file units per metre, above 0.")
 
@@ -261,6 +260,8 @@ class FolderDataset:
     def _hint(self, truth: str) -> str:
         if truth == "depth" and self._focal_times_baseline is None and (self._root / "disparity").is_dir():
             return " To make depth of disparity/, give the option focal_times_baseline."
+        if truth == "labels" and any(self._file("depth", name) for name in self._images):
+            return " There are depth maps: the option truth=depth divides the images that have one."
         return "".join(f" {sentence}" for sentence in misplaced_maps(self._root, truth, self._images))
 
     def _file(self, truth: str, name: str) -> Path | None:
@@ -380,6 +381,12 @@ def unlisted_names(
     return divide_images(rest, split, val_fraction, seed, split_by)
 
 
+def check_val_fraction(val_fraction: float) -> None:
+    """Refuse what is no share."""
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction={val_fraction} is out of range; it is a share from 0 to below 1.")
+
+
 def divide_images(
     images: Mapping[str, Path], split: str, val_fraction: float, seed: int, split_by: str = "auto"
 ) -> tuple[list[str], str | None]:
@@ -395,6 +402,7 @@ def divide_images(
     Returns:
         The names of the split, and a sentence where a sequence was found and therefore divided in order.
     """
+    check_val_fraction(val_fraction)
     order = sorted(images, key=natural_order)
     count = round(val_fraction * len(order))
     if val_fraction > 0 and len(order) > 1:
@@ -425,8 +433,7 @@ def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequenc
     """
     if split not in ("train", "val", "all"):
         raise ValueError(f"There is no split {split!r}; the splits are train, val, all.")
-    if not 0 <= val_fraction < 1:
-        raise ValueError(f"val_fraction={val_fraction} is out of range; it is a share from 0 to below 1.")
+    check_val_fraction(val_fraction)
     if split == "all" or val_fraction == 0:
         return items
     first = len(items) - round(val_fraction * len(items))

@@ -43,6 +43,7 @@ DISPARITY_FORMATS = {"kitti": 0, "cityscapes": 1}
 """Format of 16-bit disparity maps -> what is taken off a value before it is divided by 256; 0 is unknown in both."""
 
 # Pillow picks a decoder by the content of a file, and others of its decoders start external programs.
+_ALTERING_FORMATS = ("JPEG", "MPO", "WEBP")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # of EXIF
 # Files of the system that no user put there.
@@ -149,6 +150,11 @@ def read_labels(path: str | Path | MemoryFile, channel: str | None = None) -> np
             channel.
     """
     image = _load(path)
+    if image.info["format"] in _ALTERING_FORMATS:
+        raise ValueError(
+            f"{path} is a {image.info['format']} file, whatever its name says: the format alters class ids, and a "
+            "conversion does not bring them back. Export label maps as PNG again."
+        )
     if channel is not None:
         return _read_channel(path, image, channel)
     if image.mode == "F":
@@ -460,6 +466,7 @@ def _load(
     # Compressed and tiled files have more to say than the packing, which comes first.
     packing = packing[0] if isinstance(packing, tuple) and packing else packing
     loaded.info["packing"] = packing[:3] if isinstance(packing, str) else None
+    loaded.info["format"] = image.format
     loaded.info["orientation"] = orientation if orientation in range(1, 9) else 1
     return loaded
 

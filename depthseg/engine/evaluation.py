@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from ..data import LabelSpace, Sample, SampleDataset
     from .inference import Inference
+
+logger = logging.getLogger(__name__)
 
 RELATIVE_ALIGNMENTS = {"relative": "scale_shift", "relative_inverse": "scale_shift_inverse"}
 """Depth type without a unit -> the alignment that can score it."""
@@ -187,7 +190,27 @@ def class_meter(model: nn.Module, dataset: SampleDataset) -> ConfusionMatrix:
             f"{space.num_labels}."
         )
     names = [name for _, name in sorted(config.id2label.items())]
+    _compare_names(names, space)
     return ConfusionMatrix(space.num_labels, space.ignore_index, names[1:] if config.one_class else names)
+
+
+def _compare_names(names: Sequence[str], space: LabelSpace) -> None:
+    """Say where the model and the data set call a class differently, and refuse the same classes in another order."""
+    differing = [
+        f"{index} is {ours!r} of the model and {theirs!r} of the data set"
+        for index, (ours, theirs) in enumerate(zip(names, space.classes, strict=True))
+        if ours != theirs
+    ]
+    if not differing or all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        return
+    shown = "; ".join(differing[:3]) + ("; ..." if len(differing) > 3 else "")
+    if sorted(names) == sorted(space.classes):
+        raise ValueError(
+            f"The model and label space {space.name!r} of the data set have the same classes in another order: "
+            f"{shown}. Bring the class names of the data into the order of the model, or translate its ids with the "
+            "option label_map."
+        )
+    logger.warning("Class names differ: %s. Scores carry the names of the model.", shown)
 
 
 def default_depth_errors(model: nn.Module, **protocol: Any) -> DepthErrors:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from .inference import Inference
     from .one_pass import OnePass
 
+_FEW_CLASSES = 12
+_OF_TRAINING = ("frames", "stride", "stereo", "intrinsics")  # what only a loss compares
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "config.yaml"
 COLUMNS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_iou")
 """Scores in the table of several protocols."""
 
@@ -113,6 +116,8 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         accelerator = _accelerator()
         device = str(accelerator.device) if accelerator else None
         model, processor = load_model(arguments.model, arguments.revision, device)
+        _compare_with_run(arguments)
+        _require_depth(arguments, model, dataset)
         _warn_of_range(dataset, processor)
         about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
         scores = _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
@@ -162,6 +167,50 @@ def _scores(
     if folder is not None and (accelerator is None or accelerator.is_main_process):
         write_pass(folder, found, rules, dataset.names, about)
     return json_scores(_as_printed(found)) | {"images": about["images"]}
+
+
+def _compare_with_run(arguments: argparse.Namespace) -> None:
+    """Say what the run of a model had otherwise: options of the data, and depth that has no scale.
+
+    The run is known by the `config.yaml` beside its `model/`; a published or copied model has none.
+    """
+    record = Path(arguments.model).parent / CONFIG_FILE
+    if not record.is_file():
+        return
+    from .config import load_config
+    from .tasks import is_self_supervised
+
+    try:
+        config = load_config(record, is_record=True)
+    except (ValueError, OSError):  # some other file of that name
+        return
+    given = data_options(arguments.option)
+    trained = config.data.options | config.data.val_options if config.data.name == arguments.dataset else {}
+    differing = [key for key in trained if key not in given or str(given[key]) != str(trained[key])]
+    if differing := [key for key in differing if key not in _OF_TRAINING]:
+        words = " ".join(f'--option "{key}={trained[key]}"' for key in differing)
+        logger.warning("The run of this model evaluated its data with other options; to do the same: %s", words)
+    scaleless = is_self_supervised(config) and "stereo" not in config.pretext.supervision
+    if scaleless and arguments.alignment is None:
+        arguments.alignment = "median"
+        logger.warning("Depth from video has no scale, so it is aligned by the median of each image (--alignment).")
+
+
+def _require_depth(arguments: argparse.Namespace, model: nn.Module, dataset: SampleDataset) -> None:
+    """Refuse to evaluate a depth model on a data set that was opened without depth, and name the option."""
+    from ..data import DATASETS, declared_options
+    from ..models import DepthSegForDepthEstimation
+
+    if not isinstance(model, DepthSegForDepthEstimation) or not len(dataset):
+        return
+    known = getattr(dataset, "has_depth", None)
+    found = any(map(known, range(len(dataset)))) if known else dataset[0].depth is not None
+    options = [name for name in declared_options(DATASETS[arguments.dataset].load) if "depth" in name]
+    if not found:
+        raise ValueError(
+            f"{arguments.dataset} was opened without depth, which a depth model is evaluated by. Give its option "
+            f"as --option NAME=VALUE; those of depth are {', '.join(options) or 'none: take another data set'}."
+        )
 
 
 def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset: SampleDataset) -> dict[str, Any]:
@@ -279,7 +328,20 @@ def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
     name, stamp = rest.pop("protocol", None), rest.pop("stamp", None)
     lines = [head, *_table(protocols), *_score_lines(rest)]
     stamps = {name: stamp} if stamp else {name: found["stamp"] for name, found in protocols.items()}
-    return "\n".join([*lines, *(f"{name}: {_stamp_text(stamp)}" for name, stamp in stamps.items())])
+    averaged = {name: found.get("per_class_iou", {}) for name, found in protocols.items()}
+    lines += [f"{name}: {_averaged(averaged.get(name))}{_stamp_text(stamp)}" for name, stamp in stamps.items()]
+    if protocols:
+        lines.append("What changes the number: training/guides/is_this_iou_right.md")
+    return "\n".join(lines)
+
+
+def _averaged(iou: Mapping[str, float | None] | None) -> str:
+    """Over how many classes a mean IoU is taken."""
+    if not iou:
+        return ""
+    present = [name for name, value in iou.items() if value is not None]
+    names = f" ({', '.join(present)})" if len(present) <= _FEW_CLASSES else ""
+    return f"mean over {len(present)} classes{names}; "
 
 
 def _stamp_text(written: Mapping[str, Any]) -> str:

@@ -53,7 +53,8 @@ def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
 def _check_data(data: DataOptions) -> Iterator[Check]:
     yield (
         data.video is not None and (data.name is not None or data.root is not None),
-        "data.video stands for data.name=video and data.root; give either it or those two.",
+        "data.video stands for data.name=video and data.root; give either it or those two "
+        "(data.video=null clears that of a recipe).",
     )
     yield (
         data.random_crop and list(data.crop_scale) != [1, 1],

@@ -275,3 +275,32 @@ def test_depth_that_looks_like_millimetres_is_warned_of_once(tmp_path, caplog):
     caplog.clear()
     FolderDataset(tmp_path, "train", truth="depth", depth_scale=1000)
     assert "Is the unit right" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_what_is_a_jpeg_inside_is_refused_whatever_its_name_says(root, kind):
+    label(root, [[0, 1, 1]])
+    save(root / "labels" / "b.png", [[0, 1, 1]], format=kind)
+    problem = f"b.png is a {kind} file, whatever its name says: the format alters class ids"
+    assert any(problem in found for found in check_dataset("folder", root).problems)
+    dataset = load_dataset("folder", root, "all")
+    with pytest.raises(ValueError, match="Export label maps as PNG again"):
+        dataset[dataset.names.index("b")]
+
+
+def test_a_number_of_images_is_no_share(root):
+    label(root, [[0, 1, 1]])
+    for open_it in (
+        lambda **options: load_dataset("folder", root, "val", **options),
+        lambda **o: check_dataset("folder", root, **o),
+    ):
+        with pytest.raises(ValueError, match="val_fraction=10.* is a share from 0 to below 1"):
+            open_it(val_fraction=10)
+
+
+def test_depth_maps_without_labels_are_answered_with_the_option(root):
+    for name in NAMES:
+        (root / "depth").mkdir(exist_ok=True)
+        Image.fromarray(np.full((1, 3), 900, np.uint16)).save(root / "depth" / f"{name}.png")
+    with pytest.raises(ValueError, match="There are depth maps: the option truth=depth divides"):
+        load_dataset("folder", root, "train")

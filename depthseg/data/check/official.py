@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import DatasetEntry, SampleDataset, load_dataset
+from .. import RIGHT_ROOT, DatasetEntry, SampleDataset, load_dataset
 from ..faults import fault_of
 from ..official.layout import OfficialLayout
 from .depth import examine_depth
@@ -33,11 +33,17 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         if dataset is not None:
             report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
-        report.problem(f"{report.root} is not in the layout of {report.name}. {next(iter(absent.values()))}")
+        report.problem(f"{report.root} is not in the layout of {report.name}. {_best(absent.values())}")
     elif absent:
         report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
     if report.label_space is not None:
         examine_classes(report, report.label_space, count(seen.values(), len(report.label_space.classes)))
+
+
+def _best(sentences: Iterable[str]) -> str:
+    """The sentence that knows the right root, if one does, else the first."""
+    sentences = list(sentences)
+    return next((sentence for sentence in sentences if RIGHT_ROOT in sentence), sentences[0])
 
 
 def _open(

@@ -12,6 +12,8 @@ from ..depth_units import QUANTILES, DepthRange
 from ..faults import Fault, grouped
 from ..label_spaces import LabelSpace
 
+_MANY_CLASSES = 40
+
 
 @dataclass
 class SplitCount:
@@ -106,6 +108,8 @@ class DatasetReport:
         heads = "".join(f"{split:>{column}}" for split, column in columns.items())
         lines = [f"  {'id':>3}  {'class':<{width}}{heads}   % of pixels"]
         for row, (index, name) in enumerate(zip(ids, names, strict=True)):
+            if len(names) > _MANY_CLASSES and not any(pixels[row] for pixels in labelled.values()):
+                continue  # the notes count them
             shares = "".join(
                 f"{100 * pixels[row] / pixels.sum():{columns[split]}.2f}" for split, pixels in labelled.items()
             )

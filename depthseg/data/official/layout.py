@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
-from ..images import image_files
+from ..images import LABEL_SUFFIXES, image_files
 
 if TYPE_CHECKING:
     from ..label_spaces import LabelSpace
@@ -129,7 +129,10 @@ class OfficialLayout:
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
-            lacks += f" {other_format} is not read; convert it to {path.suffix}."
+            remedy = f"convert it to {path.suffix}"
+            if what == "label map" and other_format.suffix.lower() not in LABEL_SUFFIXES:
+                remedy = f"its format alters class ids, which a conversion does not bring back: take the {path.suffix}"
+            lacks += f" {other_format} is not read; {remedy}."
         elif archive := cls.archive_of(what, path):
             lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .rows import Rows
     from .source import Source
 
-_JPEG = b"\xff\xd8\xff"
-
 
 class HubDataset:
     """A data set of the Hugging Face Hub, or on disk in a format of it.
@@ -241,8 +239,6 @@ def _read_image(value: bytes | np.ndarray, place: str) -> np.ndarray:
 def _read_labels(value: bytes | np.ndarray, place: str) -> np.ndarray:
     """Whole numbers `(H, W)` as stored."""
     if isinstance(value, bytes):
-        if value.startswith(_JPEG):
-            raise ValueError(f"{place} is a JPEG, which alters class ids. Export label maps as PNG.")
         return read_labels(MemoryFile(value, place))
     labels = _plane(value, place, "a label map")
     whole = labels.astype(np.int64) if np.isfinite(labels).all() else None
