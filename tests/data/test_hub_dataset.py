@@ -332,7 +332,10 @@ FAULTS = {
     "bytes of something else": (broken(lambda old: {"label": {"bytes": b"hello"}}), LABEL + "is not an image"),
     "a file that is gone": (gone, "row 0, column 'image' names the file /gone.png, which is not there"),
     "coloured labels": (broken(lambda old: {"label": old["image"]}), LABEL + "is a colour image"),
-    "labels as JPEG": (broken(lambda old: {"label": cell(GREY, "jpeg")}), LABEL + "is a JPEG file, whatever its name says"),
+    "labels as JPEG": (
+        broken(lambda old: {"label": cell(GREY, "jpeg")}),
+        LABEL + "is a JPEG file, whatever its name",
+    ),
     "negative depth": (tar(PARTS | NEGATIVE), "a.tar:0000.depth.npy holds negative values"),
     "no classes": (
         broken(lambda old: {}, classes=()),
