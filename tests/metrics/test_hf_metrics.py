@@ -1,4 +1,7 @@
+import json
 import socket
+import subprocess
+import sys
 
 import evaluate
 import numpy as np
@@ -86,3 +89,35 @@ def test_bad_input_is_named(tmp_path):
         metric.add_batch(predictions=[np.zeros((2, 2), int)] * 2, references=[np.zeros((2, 2), int)])
     with pytest.raises(ValueError, match="outside the label space: 9"):
         metric.add(prediction=np.full((2, 2), 9), reference=np.zeros((2, 2), int))
+
+
+ONE_OF_TWO = """
+import json, sys
+import numpy as np
+from depthseg.metrics.hf import SegmentationMetric
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+metric = SegmentationMetric("abcd", cache_dir=folder, num_process=2, process_id=rank, experiment_id="two")
+rng = np.random.default_rng(0)
+for index in range(7):
+    labels, prediction = rng.choice([0, 1, 2, 255], (40, 30)), rng.integers(0, 3, (40, 30))
+    if index % 2 == rank:
+        metric.add(prediction=prediction, reference=labels)
+scores = metric.compute()
+assert (scores is None) == (rank > 0)
+print(json.dumps(scores))
+"""
+
+
+def test_two_processes_give_the_scores_of_one_to_the_last_bit(tmp_path):
+    found = [
+        subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(tmp_path), str(rank)], stdout=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in found]
+    assert [process.returncode for process in found] == [0, 0]
+    alone, rng = SegmentationMetric(CLASSES, cache_dir=str(tmp_path)), np.random.default_rng(0)
+    for _ in range(7):
+        labels, prediction = rng.choice([0, 1, 2, 255], (40, 30)), rng.integers(0, 3, (40, 30))
+        alone.add(prediction=prediction, reference=labels)
+    np.testing.assert_equal(json.loads(printed[0]), alone.compute())
