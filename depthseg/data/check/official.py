@@ -116,6 +116,6 @@ def _paths(dataset: OfficialLayout, index: int) -> list[Path]:
 
 
 def _compare_count(report: DatasetReport, dataset: OfficialLayout, split: str) -> None:
-    official, found = dataset.counts.get(split), len(dataset) + len(dataset.missing)
-    if official is not None and found != official:
-        report.note(f"{split} has {found} samples; the official split has {official}.")
+    official = dataset.counts.get(split)
+    if official is not None and dataset.num_found != official:
+        report.note(f"{split} has {dataset.num_found} samples; the official split has {official}.")

