@@ -139,7 +139,7 @@ class KittiDrives:
             names = os.listdir(folder) if folder.is_dir() else []
             found = {}
             for suffix in reversed(suffixes):
-                numbered = [(name.removesuffix(suffix), name) for name in names if name.endswith(suffix)]
+                numbered = [(name[: -len(suffix)], name) for name in names if name.lower().endswith(suffix)]
                 found |= {int(stem): folder / name for stem, name in numbered if stem.isdecimal()}
             self._listings[folder] = found
         return self._listings[folder]

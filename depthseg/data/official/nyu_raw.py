@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..calibration import resize_intrinsics
 from ..faults import Fault
 from ..images import check_same_size, read_depth, read_image
 from ..sample import DepthSample
@@ -44,11 +45,9 @@ class Lens:
 
     def rays(self, size: tuple[int, int]) -> np.ndarray:
         """Points `(2, H, W)` of the plane at distance 1 that appear at the pixels of an image without distortion."""
+        matrix = resize_intrinsics(self.intrinsics, FULL_SIZE, size)
         rows, columns = np.mgrid[: size[0], : size[1]]
-        pixels = np.stack([columns, rows]).astype(np.float64)
-        scale = np.array([size[1] / FULL_SIZE[1], size[0] / FULL_SIZE[0]])[:, None, None]
-        pixels = (pixels + 0.5) / scale - 0.5
-        return (pixels - self.intrinsics[:2, 2, None, None]) / np.diag(self.intrinsics)[:2, None, None]
+        return np.stack([(columns - matrix[0, 2]) / matrix[0, 0], (rows - matrix[1, 2]) / matrix[1, 1]])
 
     def undistorted_rays(self, size: tuple[int, int]) -> np.ndarray:
         """Points `(2, H, W)` of the plane at distance 1 that appear at the pixels of an image as it was taken."""
@@ -60,10 +59,9 @@ class Lens:
 
     def pixels(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Pixels `(2, ...)` in an image of `size` of points `(2, ...)` of the plane at distance 1."""
-        extra = (1,) * (points.ndim - 1)
-        full = points * np.diag(self.intrinsics)[:2].reshape(2, *extra) + self.intrinsics[:2, 2].reshape(2, *extra)
-        scale = np.array([size[1] / FULL_SIZE[1], size[0] / FULL_SIZE[0]]).reshape(2, *extra)
-        return (full + 0.5) * scale - 0.5
+        matrix = resize_intrinsics(self.intrinsics, FULL_SIZE, size)
+        x, y = points
+        return np.stack([x * matrix[0, 0] + matrix[0, 2], y * matrix[1, 1] + matrix[1, 2]])
 
 
 RGB_LENS = Lens(RGB_INTRINSICS, (0.20796615318809061, -0.58613825163911781, 7.2231363135888329e-4,
@@ -136,9 +134,11 @@ class NYUv2Raw(OfficialLayout):
         self.check_split(split)
         self._registered = registered
         folders = _divide(_scenes(Path(root), scenes, exclude_scenes), split, val_fraction)
-        files = {}
+        files, num_alone = {}, 0
         for folder in folders:
-            files |= _pairs_of(folder)
+            pairs, alone = _pairs_of(folder)
+            files |= pairs
+            num_alone += alone
         if not files:
             raise FileNotFoundError(
                 f"The split {split!r} of {root} has no frame: scenes are folders of r-TIME-TICKS.ppm and "
@@ -148,6 +148,8 @@ class NYUv2Raw(OfficialLayout):
         cut = {path for path in paths if _is_truncated(path)}
         files = {name: parts for name, parts in files.items() if not any(path in cut for path in parts.values())}
         super().__init__(root, split, files, missing, [_truncated_fault(path) for path in sorted(cut)])
+        if num_alone:
+            self.remarks.append(f"{num_alone} depth maps are left out: no image is within {_LATEST} s of them.")
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
@@ -168,11 +170,7 @@ class NYUv2Raw(OfficialLayout):
         check_same_size(image_path, image, path, depth)
         if self._registered:
             image, depth = undistort(image), register(depth)
-        size = image.shape[:2]
-        scale = np.array([[size[1] / FULL_SIZE[1]], [size[0] / FULL_SIZE[0]]])
-        intrinsics = RGB_INTRINSICS.copy()
-        intrinsics[:2] *= scale
-        intrinsics[:2, 2:] += (scale - 1) / 2
+        intrinsics = resize_intrinsics(RGB_INTRINSICS, FULL_SIZE, image.shape[:2])
         return DepthSample(name=name, image=image, depth=depth, intrinsics=intrinsics)
 
 
@@ -242,19 +240,19 @@ def _divide(scenes: list[Path], split: str, val_fraction: float) -> list[Path]:
     return scenes[first:] if split == "val" else scenes[:first]
 
 
-def _pairs_of(scene: Path) -> dict[str, dict[str, Path]]:
-    """Every depth map of a scene with the image nearest in time."""
+def _pairs_of(scene: Path) -> tuple[dict[str, dict[str, Path]], int]:
+    """Every depth map of a scene with the image nearest in time, and the number of those that have none."""
     images = sorted(scene.glob("r-*.ppm"), key=_time_of)
     if not images:
         raise FileNotFoundError(f"{scene} has depth maps but no image r-TIME-TICKS.ppm. Unpack {_ARCHIVE} again.")
     times = np.array([_time_of(path) for path in images])
-    pairs = {}
-    for path in sorted(scene.glob("d-*.pgm"), key=_time_of):
+    pairs, maps = {}, sorted(scene.glob("d-*.pgm"), key=_time_of)
+    for path in maps:
         away = np.abs(times - _time_of(path))
         nearest = int(away.argmin())
         if away[nearest] <= _LATEST:
             pairs[f"{scene.name}/{path.stem}"] = {"image": images[nearest], "depth map": path}
-    return pairs
+    return pairs, len(maps) - len(pairs)
 
 
 def _time_of(path: Path) -> float:

@@ -117,13 +117,14 @@ def test_cameras_are_chosen(written):
     assert (grey.image == grey.image[..., :1]).all() and grey.image.std() > 5
 
 
-def test_jpg_copies_are_read(root):
+@pytest.mark.parametrize("ending", [".jpg", ".JPG"])
+def test_jpg_copies_are_read(root, ending):
     folder = root / DATE / FIRST / "image_02" / "data"
     for path in sorted(folder.iterdir())[1:]:
-        Image.open(path).save(path.with_suffix(".jpg"), quality=92)
+        Image.open(path).save(path.with_suffix(ending), quality=92)
         path.unlink()
     dataset = load_dataset("kitti_raw", root, "all", drives=[FIRST], frames=[-1, 1])
-    assert len(dataset) == 2 and dataset.files[dataset.names[0]]["image"].suffix == ".jpg"
+    assert len(dataset) == 2 and dataset.files[dataset.names[0]]["image"].suffix == ending
 
 
 def test_whole_drives_are_divided(written):

@@ -269,16 +269,29 @@ def test_depth_goes_with_the_nearest_image(raw):
     }
 
 
+def remove_images(path):
+    for image in path.parent.glob("r-*"):
+        image.unlink()
+
+
 RAW_FAULTS = {
     "truncated depth": ("d-*", truncate, "missing=skip"),
     "truncated image": ("r-*", truncate, "missing=skip"),
     "empty depth": ("d-*", lambda path: path.write_bytes(b""), "missing=skip"),
+    "empty image": ("r-*", lambda path: path.write_bytes(b""), "missing=skip"),
+    "depth of text": ("d-*", lambda path: path.write_text("600 601 602"), "missing=skip"),
     "number beyond 2047": (
         "d-*",
         lambda path: path.write_bytes(b"P5\n32 24\n65535\n" + b"\x12\x34" * 768),
         f"depth_format: {', '.join(DEPTH_FORMATS)}",
     ),
     "small depth": ("d-*", lambda path: path.write_bytes(b"P5\n2 1\n65535\n" + b"\x58\x02" * 2), "must have the same"),
+    "small image": ("r-*", lambda path: path.write_bytes(b"P6\n2 1\n255\n" + b"\0" * 6), "must have the same"),
+    "8-bit depth": ("d-*", lambda path: path.write_bytes(b"P5\n32 24\n255\n" + b"\5" * 768), "Unpack the scene again"),
+    "colours as depth": ("d-*", lambda path: path.write_bytes(b"P6\n32 24\n255\n" + b"\5" * 2304), "Unpack the scene"),
+    "no images": ("d-*", remove_images, "no image r-TIME-TICKS.ppm. Unpack the archive of this scene again"),
+    "name without a time": ("d-*", lambda path: path.rename(path.with_name("d-first.pgm")), "named r-TIME-TICKS.ppm"),
+    "image without a time": ("r-*", lambda path: path.rename(path.with_name("r-1.2.3-4.ppm")), "named r-TIME-TICKS.ppm"),
 }
 
 
@@ -286,14 +299,24 @@ RAW_FAULTS = {
 def test_damaged_raw_frames_are_named_or_skipped(raw, fault):
     pattern, plant, advice = RAW_FAULTS[fault]
     path = sorted((raw / "street_0001").glob(pattern))[0]
+    before = set(raw.rglob("*"))
     plant(path)
-    with pytest.raises(ValueError, match=path.name) as caught:
+    named = path if path.exists() else next(iter(set(raw.rglob("*")) - before))
+    named = path.parent if advice.startswith("no image") else named
+    with pytest.raises((ValueError, FileNotFoundError), match=named.name) as caught:
         [load_dataset("nyuv2_raw", raw, "all")[index] for index in range(3)]
     assert advice in str(caught.value)
     text = reported("nyuv2_raw", raw)
-    assert path.name in text and advice in text
+    assert named.name in text and advice in text
     if advice == "missing=skip":
         assert len(load_dataset("nyuv2_raw", raw, "all", missing="skip")) == 5
+
+
+def test_depth_maps_without_an_image_of_their_moment_are_counted(raw):
+    path = sorted((raw / "street_0001").glob("d-*"))[0]
+    path.rename(path.with_name("d-1294880000.000000-1.pgm"))
+    assert len(load_dataset("nyuv2_raw", raw, "all")) == 5
+    assert any("1 depth maps are left out" in note for note in check_dataset("nyuv2_raw", raw).notes)
 
 
 def test_lenses_undo_each_other():
