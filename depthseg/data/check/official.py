@@ -34,7 +34,8 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
             report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
         expected = ", ".join(str(folder) for folder in absent.values())
-        report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.")
+        hint = next(filter(None, (entry.load.root_hint(report.root, split) for split in absent)), "")
+        report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.{hint}")
     elif absent:
         report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
     if report.label_space is not None:

@@ -54,7 +54,7 @@ class CamVid(OfficialLayout):
         sequences: Sequence[str] = (),
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         images, labels = self.folders_of(root, split)
         pairs = paired_files({"image": images, "label map": labels}, {"image": ".png", "label map": ".png"})
         chosen = _choose(images, list(pairs), exclude_sequences, sequences)

@@ -90,7 +90,7 @@ class Cityscapes(OfficialLayout):
         frames: Sequence[int] = (),
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         if max_depth is not None and not max_depth > 0:
             raise ValueError(f"max_depth={max_depth} is out of range; it is metres, above 0.")
         self._label_files, self._max_depth, self._steps = label_files, max_depth, steps_of(frames, 1)
@@ -130,6 +130,16 @@ class Cityscapes(OfficialLayout):
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
         """Folder of the images."""
         return (Path(root) / "leftImg8bit" / split,)
+
+    @classmethod
+    def root_hint(cls, root: str | Path, split: str) -> str:
+        """As in the other layouts, and whether each archive was unpacked into a folder of its own."""
+        kinds = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtCoarse", *_ENDINGS.values())
+        found = sorted(path for path in Path(root).glob("*/*/") if path.name in kinds)
+        if cls.is_root(Path(root), split) or len({path.parent for path in found}) < 2:
+            return super().root_hint(root, split)
+        places = ", ".join(str(path) for path in found)
+        return f" Each archive is in a folder of its own; move {places} into {root}, folders of one name into one."
 
     @classmethod
     def options_for(cls, root: str | Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class KittiDepth(OfficialLayout):
         maps: Literal["groundtruth", "velodyne_raw"] = "groundtruth",
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         self._keys: dict[str, KittiFrame] = {}
         if split in _FOLDERS:
             files, faults = _selected_files(self.folders_of(root, split)[0], split, split_file, maps), []
@@ -118,6 +118,12 @@ class KittiDepth(OfficialLayout):
             above = root / "depth_selection"
             return ((above if above.is_dir() else root) / _FOLDERS[split],)
         return (root / split,)
+
+    @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds the split, whose name is that of folders of other data as well."""
+        (folder,) = cls.folders_of(root, split)
+        return folder.is_dir() and (split in _FOLDERS or any(folder.glob("*_sync/proj_depth")))
 
     @classmethod
     def archive_of(cls, what: str, path: Path) -> str | None:

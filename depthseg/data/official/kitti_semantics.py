@@ -67,7 +67,7 @@ class KittiSemantics(OfficialLayout):
         seed: int = 0,
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         if classes not in _SPACES:
             raise ValueError(f"classes={classes} is not known; choose 19, those of Cityscapes, or 34, all labelIds.")
         self.label_space = LABEL_SPACES[_SPACES[classes]]

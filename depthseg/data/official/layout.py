@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -98,6 +98,25 @@ class OfficialLayout:
             )
 
     @classmethod
+    def check_place(cls, root: str | Path, split: str) -> None:
+        """Refuse a split that the data set does not have, and a root where a folder near it is the right one."""
+        cls.check_split(split)
+        if hint := cls.root_hint(root, split):
+            raise FileNotFoundError(f"{root} is not the root of {cls.__name__}.{hint}")
+
+    @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds all that a split is read from."""
+        return all(folder.exists() for folder in cls.folders_of(root, split))
+
+    @classmethod
+    def root_hint(cls, root: str | Path, split: str) -> str:
+        """A sentence on where the root is, if that is near the folder that was given; else nothing."""
+        if cls.is_root(Path(root), split):
+            return ""
+        return nearby_root(root, lambda folder: cls.is_root(folder, split))
+
+    @classmethod
     def archive_of(cls, what: str, path: Path) -> str | None:
         """The archive that a file comes in; None if it is not known."""
         return cls.archives.get(what)
@@ -116,6 +135,14 @@ class OfficialLayout:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.names)
+
+
+def nearby_root(root: str | Path, is_root: Callable[[Path], object]) -> str:
+    """A sentence, after a space, on the root that is up to two folders above or below one that is not; or nothing."""
+    given = Path(root).absolute()
+    above = [folder for folder in given.parents[:2] if is_root(folder)]
+    below = [folder for pattern in ("*/", "*/*/") for folder in sorted(given.glob(pattern)) if is_root(folder)]
+    return f" Did you mean {(above or below)[0]}? Give it as the root." if above or below else ""
 
 
 @contextmanager

@@ -291,7 +291,11 @@ RAW_FAULTS = {
     "colours as depth": ("d-*", lambda path: path.write_bytes(b"P6\n32 24\n255\n" + b"\5" * 2304), "Unpack the scene"),
     "no images": ("d-*", remove_images, "no image r-TIME-TICKS.ppm. Unpack the archive of this scene again"),
     "name without a time": ("d-*", lambda path: path.rename(path.with_name("d-first.pgm")), "named r-TIME-TICKS.ppm"),
-    "image without a time": ("r-*", lambda path: path.rename(path.with_name("r-1.2.3-4.ppm")), "named r-TIME-TICKS.ppm"),
+    "image without a time": (
+        "r-*",
+        lambda path: path.rename(path.with_name("r-1.2.3-4.ppm")),
+        "named r-TIME-TICKS.ppm",
+    ),
 }
 
 
