@@ -75,13 +75,19 @@ class KittiSemantics(OfficialLayout):
         self._labels_from = labels_from
         images = self.folders_of(root, split)[0]
         if split == "test":
-            files = {name: {"image": path} for name, path in image_files(images).items()}
+            files, remarks = {name: {"image": path} for name, path in image_files(images).items()}, []
         else:
             folders = {"image": images, "label map": images.parent / labels_from}
             pairs = paired_files(folders, {"image": ".png", "label map": ".png"})
             files = {name: pair for name, pair in pairs.items() if name.endswith(_LABELLED)}
+            held_out = divide_names(sorted(files), "val", val_fraction, seed)
+            remarks = [
+                f"KITTI has no validation split: val is {len(held_out)} of the {len(files)} labelled images, drawn with "
+                f"val_fraction={val_fraction:g} and seed={seed}. State both with every score."
+            ]
             files = {name: files[name] for name in divide_names(sorted(files), split, val_fraction, seed)}
         super().__init__(root, split, files, missing)
+        self.remarks += remarks
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:

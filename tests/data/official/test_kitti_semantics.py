@@ -84,6 +84,11 @@ def test_a_check_finds_nothing_wrong_with_a_miniature(written):
     assert "all has 10 samples; the official split has 200." in report.notes
 
 
+def test_a_check_says_how_val_is_made(written):
+    notes = "\n".join(check_dataset("kitti_semantics", written, val_fraction=0.3, seed=4).notes)
+    assert "val is 3 of the 10 labelled images, drawn with val_fraction=0.3 and seed=4" in notes
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:60])
 
