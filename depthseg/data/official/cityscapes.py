@@ -176,28 +176,31 @@ class Cityscapes(OfficialLayout):
         """
         name = self.names[index]
         files = self.files[name]
-        image = read_image(files["image"])
+        image = self._image("image", files)
         camera = self._camera(files["camera"], image.shape[:2]) if "camera" in files else None
         found: dict[str, Any] = {}
         if camera is not None:
             found["intrinsics"] = camera.intrinsics
         if "right image" in files:
-            found |= {"stereo": self._image(files["right image"], files, image), "stereo_x": camera.baseline}
+            found |= {"stereo": self._image("right image", files, image), "stereo_x": camera.baseline}
         if self._steps:
-            found["frames"] = {
-                offset: self._image(files[f"neighbour {offset:+d}"], files, image) for offset in self._steps
-            }
+            found["frames"] = {step: self._image(f"neighbour {step:+d}", files, image) for step in self._steps}
         if "label map" in files:
-            found["labels"] = read_cityscapes_labels(files["label map"], self._label_files)
-            check_same_size(files["image"], image, files["label map"], found["labels"])
+            path = files["label map"]
+            with advising(f"The label maps are in {self.archive_of('label map', path)}."):
+                found["labels"] = read_cityscapes_labels(path, self._label_files)
+                check_same_size(files["image"], image, path, found["labels"])
         if "disparity" in files:
             found["depth"] = self._depth(files, image, camera)
         return sample_of(name=name, image=image, **found)
 
-    def _image(self, path: Path, files: dict[str, Path], image: np.ndarray) -> np.ndarray:
-        other = read_image(path)
-        check_same_size(files["image"], image, path, other)
-        return other
+    def _image(self, what: str, files: dict[str, Path], image: np.ndarray | None = None) -> np.ndarray:
+        """An image of a sample, of the same size as its own where that is given."""
+        with advising(f"Unpack {self.archive_of(what, files[what])} again."):
+            found = read_image(files[what])
+            if image is not None:
+                check_same_size(files["image"], image, files[what], found)
+        return found
 
     def _camera(self, path: Path, size: tuple[int, int]) -> Calibration:
         with advising(f"Unpack {self.archive_of('camera', path)} again."):
@@ -211,7 +214,7 @@ class Cityscapes(OfficialLayout):
         path = files["disparity"]
         with advising(f"Unpack {self.archive_of('disparity', path)} again."):
             disparity = read_disparity(path, "cityscapes")
-        check_same_size(files["image"], image, path, disparity)
+            check_same_size(files["image"], image, path, disparity)
         depth = depth_from_disparity(disparity, camera.intrinsics[0, 0] * camera.baseline)
         return depth if self._max_depth is None else np.where(depth > self._max_depth, np.float32(0), depth)
 

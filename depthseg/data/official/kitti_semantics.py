@@ -82,8 +82,8 @@ class KittiSemantics(OfficialLayout):
             files = {name: pair for name, pair in pairs.items() if name.endswith(_LABELLED)}
             held_out = divide_names(sorted(files), "val", val_fraction, seed)
             remarks = [
-                f"KITTI has no validation split: val is {len(held_out)} of the {len(files)} labelled images, drawn with "
-                f"val_fraction={val_fraction:g} and seed={seed}. State both with every score."
+                f"KITTI has no validation split: val is {len(held_out)} of the {len(files)} labelled images, drawn "
+                f"with val_fraction={val_fraction:g} and seed={seed}. State both with every score."
             ]
             files = {name: files[name] for name in divide_names(sorted(files), split, val_fraction, seed)}
         super().__init__(root, split, files, missing)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
-from ..images import image_files
+from ..images import check_same_size, image_files, read_image, read_labels
+from ..sample import SegmentationSample
 
 if TYPE_CHECKING:
+    from ..label_encoding import LabelEncoding
     from ..label_spaces import LabelSpace
 
 Missing = Literal["refuse", "skip"]
@@ -153,6 +155,26 @@ def advising(sentence: str) -> Iterator[None]:
     except ValueError as error:
         error.args = (f"{error} {sentence}",)
         raise
+
+
+def read_labelled(name: str, files: Mapping[str, Path], encoding: LabelEncoding, advice: str) -> SegmentationSample:
+    """Image and labels of a sample of two files, the image first.
+
+    Args:
+        name: Of the sample.
+        files: What -> its file.
+        encoding: Of the label map.
+        advice: What to do about a file that cannot be used, a sentence.
+
+    Raises:
+        ValueError: A file that cannot be read, a label map of another size, or an id that the encoding does not have.
+    """
+    image_path, path = files.values()
+    with advising(advice):
+        image = read_image(image_path)
+        labels = encoding.decode(path, read_labels(path))
+        check_same_size(image_path, image, path, labels)
+    return SegmentationSample(name=name, image=image, labels=labels)
 
 
 def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:

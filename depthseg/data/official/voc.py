@@ -99,7 +99,8 @@ class PascalVOC(OfficialLayout):
         """
         name = self.names[index]
         image_path, path = self.files[name].values()
-        image = read_image(image_path)
+        with advising(f"Unpack {_ARCHIVE} again."):
+            image = read_image(image_path)
         if path.suffix == ".mat":
             archive, values = _SBD_ARCHIVE, read_sbd_labels(path)
         else:
@@ -108,7 +109,7 @@ class PascalVOC(OfficialLayout):
                 values = read_labels(path)
         with advising(f"Unpack {archive} again."):
             labels = _ENCODING.decode(path, values)
-        check_same_size(image_path, image, path, labels)
+            check_same_size(image_path, image, path, labels)
         return SegmentationSample(name=name, image=image, labels=labels)
 
 
