@@ -106,10 +106,14 @@ class Cityscapes(OfficialLayout):
                 f"{Path(root) / 'leftImg8bit' / split} holds no CITY/CITY_000000_000019_{_IMAGE}; unpack "
                 f"{self.archive_of('image', Path(root, split))} into {root}."
             )
-        if depth:
-            names = [name for name in names if name != _WITHOUT_DISPARITY]
+        left_out = depth and _WITHOUT_DISPARITY in names
+        if left_out:
+            names.remove(_WITHOUT_DISPARITY)
         files = {name: self._files_of(Path(root), split, name, endings, ending) for name in names}
         super().__init__(root, split, files, missing)
+        if left_out:
+            self.counts = {**self.counts, split: self.counts[split] - 1}
+            self.remarks.append(f"{_WITHOUT_DISPARITY} is left out: its disparity was never published.")
 
     def _files_of(
         self, root: Path, split: str, name: str, endings: dict[str, str], labels: str | None

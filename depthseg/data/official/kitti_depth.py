@@ -11,7 +11,7 @@ import numpy as np
 
 from ..images import read_image
 from ..sample import DepthSample, Sample
-from .kitti_drives import ANNOTATED_ARCHIVE, AnnotatedMaps, KittiDrives, read_annotated_map
+from .kitti_drives import ANNOTATED_ARCHIVE, IS_RIGHT, AnnotatedMaps, KittiDrives, read_annotated_map
 from .kitti_raw import DEPTH_MAP, IMAGE, KittiRaw
 from .kitti_splits import DRIVE, KittiFrame, read_numbered_list, read_split_file
 from .layout import Missing, OfficialLayout, advising
@@ -105,7 +105,7 @@ class KittiDepth(OfficialLayout):
             self._keys = {self._drives.name(key): key for key in keys if key.drive not in absent}
             files = {name: self._files_of(found, key) for name, key in self._keys.items()}
         super().__init__(root, split, files, missing, faults)
-        if split_file is not None:
+        if split_file is not None or (self._keys and side != "both"):
             self.counts = {}
         if self._keys:
             self._rigs = self._drives.rigs(self._keys[name] for name in self.names)
@@ -194,10 +194,9 @@ def _annotated_frames(maps: AnnotatedMaps, part: Path, side: str) -> list[KittiF
     """All frames with a map in `train/` or `val/`, in order."""
     if not part.is_dir():
         raise FileNotFoundError(f"The folder {part} does not exist. Unpack {ANNOTATED_ARCHIVE} into {part.parent}.")
-    rights = {"left": (False,), "right": (True,), "both": (False, True)}[side]
     keys = []
     for drive in sorted(path.name for path in part.iterdir() if DRIVE.fullmatch(path.name)):
-        for right in rights:
+        for right in IS_RIGHT[side]:
             folder = maps.folder(part, drive, 2 + right)
             numbers = sorted(int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal())
             keys += [KittiFrame(drive, number, right) for number in numbers]

@@ -18,6 +18,9 @@ from .layout import advising, nearby_root
 CAMERAS = {"colour": (2, 3), "grey": (0, 1)}
 """Numbers of the left and the right camera."""
 
+IS_RIGHT = {"left": (False,), "right": (True,), "both": (False, True)}
+"""The option `side` -> for each camera that it asks for, whether it is the right one."""
+
 ANNOTATED_ARCHIVE = "data_depth_annotated.zip"
 _IMAGE_SUFFIXES = (".png", ".jpg")
 

@@ -129,7 +129,8 @@ class OfficialLayout:
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
-            lacks += f" {other_format} is not read; convert it to {path.suffix}."
+            what_to_do = "rename" if other_format.suffix.lower() == path.suffix else "convert"
+            lacks += f" {other_format} is not read; {what_to_do} it to {path.suffix}."
         elif archive := cls.archive_of(what, path):
             lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))

@@ -252,3 +252,8 @@ def test_folders_that_are_missing_are_named(root):
     shutil.rmtree(root / "val")
     with pytest.raises(FileNotFoundError, match=r"depth/val does not exist\. Unpack data_depth_annotated.zip into"):
         load_dataset("kitti_depth", root, "val")
+
+
+def test_the_official_count_is_that_of_both_cameras(written):
+    assert any("official split has 85898" in note for note in check_dataset("kitti_depth", written).notes)
+    assert not any("85898" in note for note in check_dataset("kitti_depth", written, side="left").notes)
