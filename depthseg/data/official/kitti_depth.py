@@ -33,6 +33,10 @@ class Selected(NamedTuple):
     number: int
     camera: int
 
+    def stem(self, token: str) -> str:
+        """Name of a file without its ending; the official ones of the selection have a token, such as `image`."""
+        return str(self).replace("_sync_", f"_sync_{token}_")
+
     def __str__(self) -> str:
         return f"{self.drive}_{self.number:010d}_image_{self.camera:02d}" if self.drive else f"{self.number:010d}"
 
@@ -94,7 +98,7 @@ class KittiDepth(OfficialLayout):
         if split in _FOLDERS:
             files, faults = _selected_files(self.folders_of(root, split)[0], split, split_file, maps), []
         else:
-            self._drives = KittiDrives(_raw_root(Path(root), raw_root))
+            self._drives = _raw_drives(Path(root), raw_root)
             found = AnnotatedMaps(Path(root), maps)
             if split_file is None:
                 keys = _annotated_frames(found, self.folders_of(root, split)[0], side)
@@ -130,7 +134,8 @@ class KittiDepth(OfficialLayout):
         """The archive of a file of the benchmark, or that of the drive an image is of."""
         if set(path.parts) & set(_FOLDERS.values()):
             return SELECTION_ARCHIVE
-        return ANNOTATED_ARCHIVE if what == DEPTH_MAP else KittiRaw.archive_of(what, path)
+        of_drive = None if what == DEPTH_MAP else KittiRaw.archive_of(what, path)
+        return of_drive or ANNOTATED_ARCHIVE
 
     def __getitem__(self, index: int) -> Sample:
         """Image, depth and intrinsics; a test image has no depth.
@@ -178,16 +183,15 @@ def read_intrinsics(path: str | Path) -> np.ndarray:
     return matrix
 
 
-def _raw_root(root: Path, given: str | Path | None) -> Path:
+def _raw_drives(root: Path, given: str | Path | None) -> KittiDrives:
     if given is None:
         given = root / "raw" if (root / "raw").is_dir() else root
     path = root / given if (root / given).is_dir() else Path(given)
     try:
-        KittiDrives(path)
+        return KittiDrives(path)
     except FileNotFoundError as error:
         sentence = "The depth benchmark has no images: say with the option raw_root where KITTI raw is."
         raise FileNotFoundError(f"{error} {sentence}") from None
-    return path
 
 
 def _annotated_frames(maps: AnnotatedMaps, part: Path, side: str) -> list[KittiFrame]:
@@ -229,8 +233,8 @@ def _selected_files(folder: Path, split: str, split_file: str | Path | None, map
 
     def file_of(what: str, key: Selected) -> Path:
         """The file that is there, or the one that should be."""
-        ending = ".txt" if what == INTRINSICS else ".png"
-        return found[what].get(key, folder / parts[what] / f"{key}{ending}")
+        token, ending = ("image", ".txt") if what == INTRINSICS else (parts[what], ".png")
+        return found[what].get(key, folder / parts[what] / f"{key.stem(token)}{ending}")
 
     return {f"{folder.name}/{key}": {what: file_of(what, key) for what in parts} for key in keys}
 

@@ -178,7 +178,7 @@ def read_labelled(name: str, files: Mapping[str, Path], encoding: LabelEncoding,
     return SegmentationSample(name=name, image=image, labels=labels)
 
 
-def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:
+def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str], archive: str) -> dict[str, dict[str, Path]]:
     """The files of folders that name the same sample alike.
 
     A name that is in one folder only is a sample that lacks a file, and so is an image of another format.
@@ -186,6 +186,7 @@ def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> di
     Args:
         folders: What -> its folder, `image` first.
         suffixes: What -> the ending of its files; upper case counts as well.
+        archive: What the folders come in.
 
     Returns:
         By name: what -> its file, for `OfficialLayout`.
@@ -194,6 +195,11 @@ def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> di
         FileNotFoundError: A folder is missing or holds no image.
         ValueError: Two files of a folder differ only in their ending.
     """
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"The folder {folder} does not exist. Unpack {archive} again, or correct the root of the data set."
+            )
     found = {what: image_files(folder) for what, folder in folders.items()}
     names = sorted(set().union(*found.values()))
 

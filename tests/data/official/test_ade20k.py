@@ -92,7 +92,7 @@ def test_faults_are_named_with_what_to_do(root, fault):
 
 def test_absent_folders_are_named(root):
     shutil.rmtree(labels_of(root).parent)
-    assert "annotations/training is missing" in reported("ade20k", root)
+    assert "annotations/training does not exist. Unpack ADEChallengeData2016.zip again" in reported("ade20k", root)
     shutil.rmtree(root / "ADEChallengeData2016" / "images")
     shutil.rmtree(root / "ADEChallengeData2016" / "annotations")
     assert "is not in the layout of ade20k" in reported("ade20k", root)

