@@ -162,11 +162,18 @@ class Cityscapes(OfficialLayout):
     @classmethod
     def _missing_fault(cls, parts: dict[str, Path], what: str) -> Fault:
         fault = super()._missing_fault(parts, what)
-        if not fault.path.name.endswith("_labelTrainIds.png"):
+        kind = fault.path.parents[2]
+        apart = next(kind.parent.glob(f"*/{fault.path.relative_to(kind.parent)}"), None)
+        if apart is not None:
+            advice = f"It is in a folder of its own: move {apart.parents[2]} to {kind}."
+        elif fault.path.name.endswith("_labelTrainIds.png"):
+            advice = (
+                "The archives have no such files: csCreateTrainIdLabelImgs of cityscapesscripts makes them, and "
+                "label_files=labelIds does without."
+            )
+        else:
             return fault
-        lacks = fault.sentence.partition(" Unpack ")[0]
-        advice = "The archives have no such files: csCreateTrainIdLabelImgs of cityscapesscripts makes them, and"
-        return Fault(fault.path, f"{lacks} {advice} label_files=labelIds does without.", fault.kind)
+        return Fault(fault.path, f"{fault.sentence.partition(' Unpack ')[0]} {advice}", fault.kind)
 
     def __getitem__(self, index: int) -> Sample:
         """The image and all that was asked for.

@@ -54,3 +54,8 @@ def test_archives_in_folders_of_their_own_are_to_be_brought_together(tmp_path):
     with pytest.raises(FileNotFoundError, match=moved):
         load_dataset("cityscapes", root, "train")
     assert re.search(moved, check_dataset("cityscapes", root).problems[0])
+    (root / "leftImg8bit_trainvaltest" / "leftImg8bit").rename(root / "leftImg8bit")
+    moved = rf"has no label map: .* move {root}/gtFine_trainvaltest/gtFine to {root}/gtFine\."
+    with pytest.raises(FileNotFoundError, match=moved):
+        load_dataset("cityscapes", root, "train")
+    assert len(load_dataset("cityscapes", root, "train", annotations="none")) == 1
