@@ -70,7 +70,7 @@ def test_another_layout(tmp_path):
 
 def test_half_a_split(camvid):
     (camvid / "test").mkdir()
-    assert "testannot is missing" in only_problem(check_dataset("camvid", camvid))
+    assert "testannot does not exist. Unpack" in only_problem(check_dataset("camvid", camvid))
 
 
 def test_image_without_label(camvid):

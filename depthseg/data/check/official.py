@@ -33,7 +33,12 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         if dataset is not None:
             report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
-        report.problem(f"{report.root} is not in the layout of {report.name}. {_best(absent.values())}")
+        expected = ", ".join(dict.fromkeys(map(str, absent.values())))
+        hint = next(filter(None, (entry.load.root_hint(report.root, split) for split in absent)), "")
+        archives = (entry.load.archive_of("image", folder) for folder in absent.values())
+        if not hint and (archive := next(filter(None, archives), None)):
+            hint = f" Unpack {archive} there, or correct the root."
+        report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.{hint}")
     elif absent:
         report.note(f"Not there, and needed for these splits only: {', '.join(absent)}.")
     if report.label_space is not None:
@@ -54,12 +59,8 @@ def _open(
         return load_dataset(report.name, report.root, split, **options)
     except FileNotFoundError as error:
         folders = entry.load.folders_of(report.root, split)
-        there = [folder for folder in folders if folder.exists()]
-        if len(there) == len(folders):
+        if any(folder.exists() for folder in folders):
             _report_once(report, str(error))
-        elif there:
-            gone = next(folder for folder in folders if folder not in there)
-            _report_once(report, f"{there[0]} is there but {gone} is missing.")
         else:
             absent[split] = str(error)
     except (ValueError, ImportError) as error:

@@ -9,14 +9,9 @@ import numpy as np
 
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..official.cityscapes import Cityscapes
-from .scenes import encode_labels, save, scene
+from .kitti_semantics import LABEL_IDS
+from .scenes import encode_labels, save, scene, write_bytes
 
-_CLASSES = {
-    **{"Sky": "sky", "Building": "building", "Pole": "pole", "Road": "road", "Pavement": "sidewalk"},
-    **{"Tree": "vegetation", "SignSymbol": "traffic sign", "Fence": "fence", "Car": "car", "Pedestrian": "person"},
-    "Bicyclist": "rider",
-}
-_LABEL_IDS = {name: LABEL_SPACES["kitti34"].label2id[other] for name, other in _CLASSES.items()}
 _COUNTED = ("person", "rider", "car")
 _OUT_OF_ROI = 3
 _CITIES = {"train": "aachen", "val": "frankfurt", "test": "berlin"}
@@ -51,7 +46,7 @@ def _write_frame(out: Path, split: str, city: str, name: str, place: tuple[str, 
     _write_camera(file_of["camera"] / f"{name}_camera.json", found["intrinsics"], float(found["baseline"]))
     stored = disparity_values(found["depth"], float(found["intrinsics"][0, 0] * found["baseline"]))
     save(file_of["disparity"] / f"{name}_disparity.png", stored)
-    ids = encode_labels(found["labels"], _LABEL_IDS)
+    ids = encode_labels(found["labels"], LABEL_IDS)
     ids[0] = _OUT_OF_ROI
     if split == "test":
         ids[1:] = 0
@@ -68,8 +63,7 @@ def disparity_values(depth: np.ndarray, focal_times_baseline: float) -> np.ndarr
 def _write_camera(path: Path, intrinsics: np.ndarray, baseline: float) -> None:
     numbers = {"fx": intrinsics[0, 0], "fy": intrinsics[1, 1], "u0": intrinsics[0, 2], "v0": intrinsics[1, 2]}
     extrinsic = {"baseline": baseline, "pitch": 0.038, "roll": 0.0, "x": 1.7, "y": 0.1, "yaw": -0.0195, "z": 1.22}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"extrinsic": extrinsic, "intrinsic": numbers}, indent=4), encoding="utf-8")
+    write_bytes(path, json.dumps({"extrinsic": extrinsic, "intrinsic": numbers}, indent=4).encode())
 
 
 def _write_labels(out: Path, split: str, city: str, name: str, ids: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..images import KITTI_DEPTH_SCALE
 from .kitti_raw import DRIVES, drive_frame, write_kitti_raw
-from .scenes import save
+from .scenes import save, write_bytes
 
 
 def write_kitti_depth(out: Path, count: int, size: tuple[int, int]) -> None:
@@ -48,8 +48,7 @@ def _select(selection: Path, name: str, files: dict[str, np.ndarray], intrinsics
         height, width = (number // 2 * 2 for number in values.shape[:2])
         save(folder / part / f"{name.format(part)}.png", values[:height, :width])
     text = folder / "intrinsics" / f"{name.format('image')}.txt"
-    text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text(" ".join(f"{value:.6f}" for value in intrinsics.ravel()) + "\n", encoding="utf-8")
+    write_bytes(text, (" ".join(f"{value:.6f}" for value in intrinsics.ravel()) + "\n").encode())
 
 
 def _write_tests(selection: Path, drive: str, count: int) -> None:
@@ -62,6 +61,5 @@ def _write_tests(selection: Path, drive: str, count: int) -> None:
             for part in parts:
                 values = np.asarray(Image.open(cropped / part / f"{name.format(part)}.png"))
                 save(folder / part / f"{number:010d}.png", values)
-            text = folder / "intrinsics" / f"{number:010d}.txt"
-            text.parent.mkdir(parents=True, exist_ok=True)
-            text.write_bytes((cropped / "intrinsics" / f"{name.format('image')}.txt").read_bytes())
+            text = (cropped / "intrinsics" / f"{name.format('image')}.txt").read_bytes()
+            write_bytes(folder / "intrinsics" / f"{number:010d}.txt", text)

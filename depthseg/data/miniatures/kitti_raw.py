@@ -14,7 +14,7 @@ from ..official.kitti_calibration import KittiRig, read_rig
 from ..official.kitti_poses import EARTH_RADIUS, OXTS_NUMBERS
 from ..synthetic.rendering import render
 from ..synthetic.world import WORLD, WorldParameters
-from .scenes import save
+from .scenes import save, write_bytes
 
 # The cameras of a date are one rig, so that all drives of the miniature have one focal length and one baseline.
 RIG_WORLD: WorldParameters = replace(
@@ -84,19 +84,14 @@ def write_kitti_raw(out: Path, count: int, size: tuple[int, int]) -> None:
                 save(grey, np.asarray(Image.fromarray(image).convert("L")))
             if (drive, number) != (DRIVES[1], 0):
                 sweep = _sweep(left["depth"], rig)
-                _write_bytes(folder / "velodyne_points" / "data" / f"{number:010d}.bin", sweep.tobytes())
+                write_bytes(folder / "velodyne_points" / "data" / f"{number:010d}.bin", sweep.tobytes())
             packet = _packet(np.linalg.inv(first) @ left["pose"], rig)
             text = " ".join(repr(float(value)) for value in packet)
-            _write_bytes(folder / "oxts" / "data" / f"{number:010d}.txt", f"{text}\n".encode())
+            write_bytes(folder / "oxts" / "data" / f"{number:010d}.txt", f"{text}\n".encode())
 
 
 def _of(date: str) -> MiniatureDrive:
     return next(drive for drive in DRIVES if drive.date == date)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
 
 
 def _write_calibration(folder: Path, intrinsics: np.ndarray, date: str, size: tuple[int, int]) -> None:
@@ -128,7 +123,7 @@ def _write_rows(path: Path, lines: list[str], rows: Mapping[str, np.ndarray]) ->
     lines = lines + [
         f"{name}: {' '.join(f'{value:.6e}' for value in values.ravel())}" for name, values in rows.items()
     ]
-    _write_bytes(path, "\n".join([*lines, ""]).encode())
+    write_bytes(path, "\n".join([*lines, ""]).encode())
 
 
 def _turn(x: float, y: float, z: float) -> np.ndarray:

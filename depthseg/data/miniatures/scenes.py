@@ -31,6 +31,12 @@ def encode_labels(labels: np.ndarray, file_ids: Mapping[str, int]) -> np.ndarray
     return np.array([file_ids[name] for name in CAMVID11.classes])[labels]
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, its folder included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def save(path: Path, values: np.ndarray, **options: object) -> None:
     """Write an image, its folder included."""
     path.parent.mkdir(parents=True, exist_ok=True)

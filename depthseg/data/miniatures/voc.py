@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..label_spaces import LABEL_SPACES, default_palette
-from .scenes import encode_labels, save, scene
+from .scenes import encode_labels, save, scene, write_bytes
 
 _CLASSES = {
     **{"Sky": "background", "Building": "background", "Road": "background", "Pavement": "background"},
@@ -67,5 +67,4 @@ def _save_palette(path: Path, ids: np.ndarray) -> None:
 
 
 def _write_list(path: Path, names: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    write_bytes(path, "".join(f"{name}\n" for name in names).encode())

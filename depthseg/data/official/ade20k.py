@@ -40,9 +40,10 @@ class ADE20K(OfficialLayout):
     label_space = LABEL_SPACES["ade150"]
 
     def __init__(self, root: str | Path, split: str, missing: Missing = "refuse") -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         images, labels = self.folders_of(root, split)
-        pairs = paired_files({"image": images, "label map": labels}, {"image": ".jpg", "label map": ".png"})
+        folders, suffixes = {"image": images, "label map": labels}, {"image": ".jpg", "label map": ".png"}
+        pairs = paired_files(folders, suffixes, self.archives["image"])
         super().__init__(root, split, pairs, missing)
 
     @classmethod

@@ -53,9 +53,9 @@ class CamVid(OfficialLayout):
         sequences: Sequence[str] = (),
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         images, labels = self.folders_of(root, split)
-        pairs = paired_files({"image": images, "label map": labels}, {"image": ".png", "label map": ".png"})
+        pairs = paired_files({"image": images, "label map": labels}, {"image": ".png", "label map": ".png"}, _ARCHIVE)
         chosen = _choose(images, list(pairs), exclude_sequences, sequences)
         super().__init__(root, split, {name: pairs[name] for name in chosen}, missing)
         if exclude_sequences or sequences:

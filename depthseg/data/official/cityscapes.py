@@ -90,7 +90,7 @@ class Cityscapes(OfficialLayout):
         frames: Sequence[int] = (),
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         if max_depth is not None and not max_depth > 0:
             raise ValueError(f"max_depth={max_depth} is out of range; it is metres, above 0.")
         self._label_files, self._max_depth, self._steps = label_files, max_depth, steps_of(frames, 1)
@@ -106,10 +106,14 @@ class Cityscapes(OfficialLayout):
                 f"{Path(root) / 'leftImg8bit' / split} holds no CITY/CITY_000000_000019_{_IMAGE}; unpack "
                 f"{self.archive_of('image', Path(root, split))} into {root}."
             )
-        if depth:
-            names = [name for name in names if name != _WITHOUT_DISPARITY]
+        left_out = depth and _WITHOUT_DISPARITY in names
+        if left_out:
+            names.remove(_WITHOUT_DISPARITY)
         files = {name: self._files_of(Path(root), split, name, endings, ending) for name in names}
         super().__init__(root, split, files, missing)
+        if left_out:
+            self.counts = {**self.counts, split: self.counts[split] - 1}
+            self.remarks.append(f"{_WITHOUT_DISPARITY} is left out: its disparity was never published.")
 
     def _files_of(
         self, root: Path, split: str, name: str, endings: dict[str, str], labels: str | None
@@ -132,6 +136,16 @@ class Cityscapes(OfficialLayout):
         return (Path(root) / "leftImg8bit" / split,)
 
     @classmethod
+    def root_hint(cls, root: str | Path, split: str) -> str:
+        """As in the other layouts, and whether each archive was unpacked into a folder of its own."""
+        kinds = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtCoarse", *_ENDINGS.values())
+        found = sorted(path for path in Path(root).glob("*/*/") if path.name in kinds)
+        if cls.is_root(Path(root), split) or len({path.parent for path in found}) < 2:
+            return super().root_hint(root, split)
+        places = ", ".join(str(path) for path in found)
+        return f" Each archive is in a folder of its own; move {places} into {root}, folders of one name into one."
+
+    @classmethod
     def options_for(cls, root: str | Path) -> dict[str, Any]:
         """All that the folders below `root` have."""
         camera, disparity, right = ((Path(root) / name).is_dir() for name in ("camera", "disparity", "rightImg8bit"))
@@ -148,11 +162,18 @@ class Cityscapes(OfficialLayout):
     @classmethod
     def _missing_fault(cls, parts: dict[str, Path], what: str) -> Fault:
         fault = super()._missing_fault(parts, what)
-        if not fault.path.name.endswith("_labelTrainIds.png"):
+        kind = fault.path.parents[2]
+        apart = next(kind.parent.glob(f"*/{fault.path.relative_to(kind.parent)}"), None)
+        if apart is not None:
+            advice = f"It is in a folder of its own: move {apart.parents[2]} to {kind}."
+        elif fault.path.name.endswith("_labelTrainIds.png"):
+            advice = (
+                "The archives have no such files: csCreateTrainIdLabelImgs of cityscapesscripts makes them, and "
+                "label_files=labelIds does without."
+            )
+        else:
             return fault
-        lacks = fault.sentence.partition(" Unpack ")[0]
-        advice = "The archives have no such files: csCreateTrainIdLabelImgs of cityscapesscripts makes them, and"
-        return Fault(fault.path, f"{lacks} {advice} label_files=labelIds does without.", fault.kind)
+        return Fault(fault.path, f"{fault.sentence.partition(' Unpack ')[0]} {advice}", fault.kind)
 
     def __getitem__(self, index: int) -> Sample:
         """The image and all that was asked for.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..images import read_image
 from ..sample import DepthSample, Sample
-from .kitti_drives import ANNOTATED_ARCHIVE, AnnotatedMaps, KittiDrives, read_annotated_map
+from .kitti_drives import ANNOTATED_ARCHIVE, IS_RIGHT, AnnotatedMaps, KittiDrives, read_annotated_map
 from .kitti_raw import DEPTH_MAP, IMAGE, KittiRaw
 from .kitti_splits import DRIVE, KittiFrame, read_numbered_list, read_split_file
 from .layout import Missing, OfficialLayout, advising
@@ -32,6 +32,10 @@ class Selected(NamedTuple):
     drive: str
     number: int
     camera: int
+
+    def stem(self, token: str) -> str:
+        """Name of a file without its ending; the official ones of the selection have a token, such as `image`."""
+        return str(self).replace("_sync_", f"_sync_{token}_")
 
     def __str__(self) -> str:
         return f"{self.drive}_{self.number:010d}_image_{self.camera:02d}" if self.drive else f"{self.number:010d}"
@@ -89,12 +93,12 @@ class KittiDepth(OfficialLayout):
         maps: Literal["groundtruth", "velodyne_raw"] = "groundtruth",
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         self._keys: dict[str, KittiFrame] = {}
         if split in _FOLDERS:
             files, faults = _selected_files(self.folders_of(root, split)[0], split, split_file, maps), []
         else:
-            self._drives = KittiDrives(_raw_root(Path(root), raw_root))
+            self._drives = _raw_drives(Path(root), raw_root)
             found = AnnotatedMaps(Path(root), maps)
             if split_file is None:
                 keys = _annotated_frames(found, self.folders_of(root, split)[0], side)
@@ -105,7 +109,7 @@ class KittiDepth(OfficialLayout):
             self._keys = {self._drives.name(key): key for key in keys if key.drive not in absent}
             files = {name: self._files_of(found, key) for name, key in self._keys.items()}
         super().__init__(root, split, files, missing, faults)
-        if split_file is not None:
+        if split_file is not None or (self._keys and side != "both"):
             self.counts = {}
         if self._keys:
             self._rigs = self._drives.rigs(self._keys[name] for name in self.names)
@@ -120,11 +124,18 @@ class KittiDepth(OfficialLayout):
         return (root / split,)
 
     @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds the split, whose name is that of folders of other data as well."""
+        (folder,) = cls.folders_of(root, split)
+        return folder.is_dir() and (split in _FOLDERS or any(folder.glob("*_sync/proj_depth")))
+
+    @classmethod
     def archive_of(cls, what: str, path: Path) -> str | None:
         """The archive of a file of the benchmark, or that of the drive an image is of."""
         if set(path.parts) & set(_FOLDERS.values()):
             return SELECTION_ARCHIVE
-        return ANNOTATED_ARCHIVE if what == DEPTH_MAP else KittiRaw.archive_of(what, path)
+        of_drive = None if what == DEPTH_MAP else KittiRaw.archive_of(what, path)
+        return of_drive or ANNOTATED_ARCHIVE
 
     def __getitem__(self, index: int) -> Sample:
         """Image, depth and intrinsics; a test image has no depth.
@@ -172,26 +183,24 @@ def read_intrinsics(path: str | Path) -> np.ndarray:
     return matrix
 
 
-def _raw_root(root: Path, given: str | Path | None) -> Path:
+def _raw_drives(root: Path, given: str | Path | None) -> KittiDrives:
     if given is None:
         given = root / "raw" if (root / "raw").is_dir() else root
     path = root / given if (root / given).is_dir() else Path(given)
     try:
-        KittiDrives(path)
+        return KittiDrives(path)
     except FileNotFoundError as error:
         sentence = "The depth benchmark has no images: say with the option raw_root where KITTI raw is."
         raise FileNotFoundError(f"{error} {sentence}") from None
-    return path
 
 
 def _annotated_frames(maps: AnnotatedMaps, part: Path, side: str) -> list[KittiFrame]:
     """All frames with a map in `train/` or `val/`, in order."""
     if not part.is_dir():
         raise FileNotFoundError(f"The folder {part} does not exist. Unpack {ANNOTATED_ARCHIVE} into {part.parent}.")
-    rights = {"left": (False,), "right": (True,), "both": (False, True)}[side]
     keys = []
     for drive in sorted(path.name for path in part.iterdir() if DRIVE.fullmatch(path.name)):
-        for right in rights:
+        for right in IS_RIGHT[side]:
             folder = maps.folder(part, drive, 2 + right)
             numbers = sorted(int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal())
             keys += [KittiFrame(drive, number, right) for number in numbers]
@@ -224,8 +233,8 @@ def _selected_files(folder: Path, split: str, split_file: str | Path | None, map
 
     def file_of(what: str, key: Selected) -> Path:
         """The file that is there, or the one that should be."""
-        ending = ".txt" if what == INTRINSICS else ".png"
-        return found[what].get(key, folder / parts[what] / f"{key}{ending}")
+        token, ending = ("image", ".txt") if what == INTRINSICS else (parts[what], ".png")
+        return found[what].get(key, folder / parts[what] / f"{key.stem(token)}{ending}")
 
     return {f"{folder.name}/{key}": {what: file_of(what, key) for what in parts} for key in keys}
 

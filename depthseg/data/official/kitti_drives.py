@@ -13,10 +13,13 @@ from ..faults import Fault
 from ..images import check_same_size, read_depth
 from .kitti_calibration import KittiRig, read_rig
 from .kitti_splits import DRIVE, KittiFrame
-from .layout import advising
+from .layout import advising, nearby_root
 
 CAMERAS = {"colour": (2, 3), "grey": (0, 1)}
 """Numbers of the left and the right camera."""
+
+IS_RIGHT = {"left": (False,), "right": (True,), "both": (False, True)}
+"""The option `side` -> for each camera that it asks for, whether it is the right one."""
 
 ANNOTATED_ARCHIVE = "data_depth_annotated.zip"
 _IMAGE_SUFFIXES = (".png", ".jpg")
@@ -38,14 +41,12 @@ class KittiDrives:
         self._listings: dict[Path, dict[int, Path]] = {}
         if not self.root.is_dir():
             raise FileNotFoundError(f"The folder {root} of KITTI raw does not exist; check its path.")
-        drives = [path.name for path in self.root.glob("*/*_sync") if DRIVE.fullmatch(path.name)]
-        # Depth maps have folders of the same names, in train/ and val/.
-        self._known = sorted({drive for drive in drives if self.folder(drive).is_dir()})
+        self._known = _drives_in(self.root)
         if not self._known:
-            up = f" Give {self.root.parent}, the folder above." if any(self.root.glob("*_sync")) else ""
             raise FileNotFoundError(
-                f"{root} has no drive of KITTI raw, such as 2011_09_26/2011_09_26_drive_0001_sync.{up} The archives "
-                "of the drives (DATE_drive_NUMBER_sync.zip) are all unpacked into one folder."
+                f"{root} has no drive of KITTI raw, such as 2011_09_26/2011_09_26_drive_0001_sync."
+                f"{nearby_root(root, _drives_in)} The archives of the drives (DATE_drive_NUMBER_sync.zip) are all "
+                "unpacked into one folder."
             )
 
     def choose(self, wanted: Sequence[str]) -> list[str]:
@@ -181,6 +182,12 @@ class AnnotatedMaps:
     def describe(self) -> str:
         """The folders in words."""
         return " and ".join(map(str, self.parts))
+
+
+def _drives_in(root: Path) -> list[str]:
+    """Names of the drives; depth maps have folders of the same names, in `train/` and `val/`."""
+    paths = [path for path in root.glob("*/*_sync") if DRIVE.fullmatch(path.name)]
+    return sorted(path.name for path in paths if path.parent.name == KittiFrame(path.name, 0, False).date)
 
 
 def read_annotated_map(

@@ -13,7 +13,7 @@ import numpy as np
 from ..images import check_same_size, read_image
 from ..neighbours import steps_of
 from ..sample import VideoSample
-from .kitti_drives import CAMERAS, AnnotatedMaps, KittiDrives, read_annotated_map
+from .kitti_drives import CAMERAS, IS_RIGHT, AnnotatedMaps, KittiDrives, read_annotated_map
 from .kitti_poses import imu_pose, read_oxts
 from .kitti_splits import DRIVE, KittiFrame, divide_drives, read_split_file
 from .layout import Missing, OfficialLayout, advising
@@ -103,8 +103,8 @@ class KittiRaw(OfficialLayout):
         self._maps = AnnotatedMaps(self._drives.below_root(depth_root or root)) if depth == "annotated" else None
         if split_file is None:
             chosen = divide_drives(self._drives.choose(drives), split, val_fraction, seed)
-            rights = {"left": (False,), "right": (True,), "both": (False, True)}[side]
-            keys = [key for drive in chosen for right in rights for key in self._drives.frames(drive, right, stereo)]
+            sides = [(drive, right) for drive in chosen for right in IS_RIGHT[side]]
+            keys = [key for drive, right in sides for key in self._drives.frames(drive, right, stereo)]
         else:
             keys = read_split_file(split_file, root)
             if drives:

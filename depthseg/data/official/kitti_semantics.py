@@ -67,7 +67,7 @@ class KittiSemantics(OfficialLayout):
         seed: int = 0,
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         if classes not in _SPACES:
             raise ValueError(f"classes={classes} is not known; choose 19, those of Cityscapes, or 34, all labelIds.")
         self.label_space = LABEL_SPACES[_SPACES[classes]]
@@ -78,7 +78,7 @@ class KittiSemantics(OfficialLayout):
             files, remarks = {name: {"image": path} for name, path in image_files(images).items()}, []
         else:
             folders = {"image": images, "label map": images.parent / labels_from}
-            pairs = paired_files(folders, {"image": ".png", "label map": ".png"})
+            pairs = paired_files(folders, {"image": ".png", "label map": ".png"}, ARCHIVE)
             files = {name: pair for name, pair in pairs.items() if name.endswith(_LABELLED)}
             held_out = divide_names(sorted(files), "val", val_fraction, seed)
             remarks = [

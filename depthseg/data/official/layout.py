@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
-from ..images import LABEL_SUFFIXES, check_same_size, image_files, read_image, read_labels
+from ..images import check_same_size, image_files, read_image, read_labels
 from ..sample import SegmentationSample
 
 if TYPE_CHECKING:
@@ -123,6 +123,25 @@ class OfficialLayout:
             )
 
     @classmethod
+    def check_place(cls, root: str | Path, split: str) -> None:
+        """Refuse a split that the data set does not have, and a root where a folder near it is the right one."""
+        cls.check_split(split)
+        if hint := cls.root_hint(root, split):
+            raise FileNotFoundError(f"{root} is not the root of {cls.__name__}.{hint}")
+
+    @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds all that a split is read from."""
+        return all(folder.exists() for folder in cls.folders_of(root, split))
+
+    @classmethod
+    def root_hint(cls, root: str | Path, split: str) -> str:
+        """A sentence on where the root is, if that is near the folder that was given; else nothing."""
+        if cls.is_root(Path(root), split):
+            return ""
+        return nearby_root(root, lambda folder: cls.is_root(folder, split))
+
+    @classmethod
     def archive_of(cls, what: str, path: Path) -> str | None:
         """The archive that a file comes in; None if it is not known."""
         return cls.archives.get(what)
@@ -133,10 +152,8 @@ class OfficialLayout:
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
-            remedy = f"convert it to {path.suffix}"
-            if what == "label map" and other_format.suffix.lower() not in LABEL_SUFFIXES:
-                remedy = f"its format alters class ids, which a conversion does not bring back: take the {path.suffix}"
-            lacks += f" {other_format} is not read; {remedy}."
+            what_to_do = "rename" if other_format.suffix.lower() == path.suffix else "convert"
+            lacks += f" {other_format} is not read; {what_to_do} it to {path.suffix}."
         elif archive := cls.archive_of(what, path):
             lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))
@@ -144,6 +161,14 @@ class OfficialLayout:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.names)
+
+
+def nearby_root(root: str | Path, is_root: Callable[[Path], object]) -> str:
+    """A sentence, after a space, on the root that is up to two folders above or below one that is not; or nothing."""
+    given = Path(root).absolute()
+    above = [folder for folder in given.parents[:2] if is_root(folder)]
+    below = [folder for pattern in ("*/", "*/*/") for folder in sorted(given.glob(pattern)) if is_root(folder)]
+    return f" Did you mean {(above or below)[0]}? Give it as the root." if above or below else ""
 
 
 @contextmanager
@@ -176,7 +201,7 @@ def read_labelled(name: str, files: Mapping[str, Path], encoding: LabelEncoding,
     return SegmentationSample(name=name, image=image, labels=labels)
 
 
-def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> dict[str, dict[str, Path]]:
+def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str], archive: str) -> dict[str, dict[str, Path]]:
     """The files of folders that name the same sample alike.
 
     A name that is in one folder only is a sample that lacks a file, and so is an image of another format.
@@ -184,6 +209,7 @@ def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> di
     Args:
         folders: What -> its folder, `image` first.
         suffixes: What -> the ending of its files; upper case counts as well.
+        archive: What the folders come in.
 
     Returns:
         By name: what -> its file, for `OfficialLayout`.
@@ -192,6 +218,11 @@ def paired_files(folders: Mapping[str, Path], suffixes: Mapping[str, str]) -> di
         FileNotFoundError: A folder is missing or holds no image.
         ValueError: Two files of a folder differ only in their ending.
     """
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"The folder {folder} does not exist. Unpack {archive} again, or correct the root of the data set."
+            )
     found = {what: image_files(folder) for what, folder in folders.items()}
     names = sorted(set().union(*found.values()))
 

@@ -131,8 +131,8 @@ class NYUv2Raw(OfficialLayout):
         registered: bool = True,
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
         self._registered = registered
+        self.check_place(root, split)
         folders = _divide(_scenes(Path(root), scenes, exclude_scenes), split, val_fraction)
         files, num_alone = {}, 0
         for folder in folders:
@@ -155,6 +155,11 @@ class NYUv2Raw(OfficialLayout):
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
         """The folder of the scenes."""
         return (Path(root),)
+
+    @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds scenes or is one."""
+        return any(any(root.glob(pattern)) for pattern in ("d-*.pgm", "*/d-*.pgm"))
 
     def __getitem__(self, index: int) -> DepthSample:
         """Image, depth and intrinsics.

@@ -79,7 +79,7 @@ class NYUv2(OfficialLayout):
         crop: bool = False,
         missing: Missing = "refuse",
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         if classes not in (40, 13):
             raise ValueError(f"classes={classes} is not known; the label maps of NYU Depth V2 have 40 or 13 classes.")
         self.label_space = LABEL_SPACES[f"nyu{classes}"]

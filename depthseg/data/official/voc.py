@@ -58,7 +58,7 @@ class PascalVOC(OfficialLayout):
     def __init__(
         self, root: str | Path, split: str, sbd_root: str | Path | None = None, missing: Missing = "refuse"
     ) -> None:
-        self.check_split(split)
+        self.check_place(root, split)
         base = _voc_folder(root)
         for folder in (base / "JPEGImages", base / "SegmentationClass"):
             if not folder.is_dir():
@@ -80,11 +80,16 @@ class PascalVOC(OfficialLayout):
 
     @classmethod
     def folders_of(cls, root: str | Path, split: str) -> tuple[Path, ...]:
-        """The images; for trainaug where its labels come from."""
+        """The folder VOC2012; for trainaug where its labels come from."""
         base = _voc_folder(root)
         if split != "trainaug":
             return (base / "JPEGImages",)
         return (_find_sbd(base, None) or base / "SegmentationClassAug",)
+
+    @classmethod
+    def is_root(cls, root: Path, split: str) -> bool:
+        """Whether a folder holds the images."""
+        return (_voc_folder(root) / "JPEGImages").is_dir()
 
     def __getitem__(self, index: int) -> SegmentationSample:
         """Image and labels.

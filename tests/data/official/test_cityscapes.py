@@ -8,7 +8,7 @@ import pytest
 from faults_of_layouts import assert_reported, reported, rewrite, truncate
 from PIL import Image
 
-from depthseg.data import DepthSample, SegmentationSample, VideoSample, load_dataset
+from depthseg.data import Cityscapes, DepthSample, SegmentationSample, VideoSample, load_dataset
 from depthseg.data.check import check_dataset
 from depthseg.data.miniatures import write_miniature
 from depthseg.data.miniatures.scenes import scene
@@ -188,7 +188,8 @@ def test_missing_train_ids_say_who_makes_them(root):
 
 def test_other_layouts_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    assert "is not in the layout of cityscapes" in reported("cityscapes", tmp_path)
+    text = reported("cityscapes", tmp_path)
+    assert "is not in the layout of cityscapes" in text and "Unpack leftImg8bit_trainvaltest.zip there" in text
     with pytest.raises(FileNotFoundError, match="leftImg8bit/val holds no CITY/.*leftImg8bit_trainvaltest.zip"):
         load_dataset("cityscapes", tmp_path, "val")
     with pytest.raises(ValueError, match="max_depth=0.0 is out of range"):
@@ -206,6 +207,15 @@ def test_samples_are_counted_not_their_missing_files(root):
     for kind in (IMAGE, DISPARITY, RIGHT):
         file_of(root, *kind).unlink()
     assert "train has 2 samples; the official split has 2975." in check_dataset("cityscapes", root).notes
+
+
+def test_the_frame_without_disparity_is_left_out_and_told(root, monkeypatch):
+    monkeypatch.setattr("depthseg.data.official.cityscapes._WITHOUT_DISPARITY", "augsburg_000001_000019")
+    monkeypatch.setattr(Cityscapes, "counts", {"train_extra": 2})
+    assert load_dataset("cityscapes", root, "train_extra", depth=True).names == ["augsburg_000000_000019"]
+    notes = check_dataset("cityscapes", root).notes
+    assert any("augsburg_000001_000019 is left out: its disparity was never published" in note for note in notes)
+    assert not any("the official split has" in note for note in notes)
 
 
 @real_data

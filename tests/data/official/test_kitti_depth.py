@@ -202,7 +202,7 @@ FAULTS = {
     "a map of the selection is missing": (
         lambda root: (root / f"{SELECTED.format('groundtruth_depth', 'groundtruth_depth')}.png").unlink(),
         {},
-        rf"has no depth map: .*groundtruth_depth/{THIRD}.* is missing\.{SELECTION} again",
+        rf"has no depth map: .*/{THIRD}_groundtruth_depth_\d+_image_02.png is missing\.{SELECTION} again",
     ),
     "a map of the selection has 8 bits": (
         lambda root: with_8_bits(root / f"{SELECTED.format('groundtruth_depth', 'groundtruth_depth')}.png"),
@@ -252,3 +252,8 @@ def test_folders_that_are_missing_are_named(root):
     shutil.rmtree(root / "val")
     with pytest.raises(FileNotFoundError, match=r"depth/val does not exist\. Unpack data_depth_annotated.zip into"):
         load_dataset("kitti_depth", root, "val")
+
+
+def test_the_official_count_is_that_of_both_cameras(written):
+    assert any("official split has 85898" in note for note in check_dataset("kitti_depth", written).notes)
+    assert not any("85898" in note for note in check_dataset("kitti_depth", written, side="left").notes)

@@ -332,10 +332,9 @@ def test_a_check_says_which_file_is_wrong_and_what_to_do(root, fault):
 
 
 def test_a_folder_of_a_date_is_told_from_its_parent(written):
-    with pytest.raises(
-        FileNotFoundError, match=r"2011_09_26 has no drive of KITTI raw, .* Give .*raw, the folder above"
-    ):
-        KittiRaw(written / DATE, "all")
+    for wrong in (DATE, f"{DATE}/{FIRST}", ".."):
+        with pytest.raises(FileNotFoundError, match=r"no drive of KITTI raw, .* Did you mean .*/raw\?"):
+            KittiRaw(written / wrong, "all")
 
 
 def test_what_is_complete_can_be_used(root):

@@ -120,6 +120,7 @@ FAULTS = {
     "no list": (LIST, Path.unlink, "Unpack VOCtrainval_11-May-2012.tar again"),
     "empty list": (LIST, lambda path: path.write_text("\n"), "is empty"),
     "unknown image in list": (LIST, add_line, "'2007_999999'"),
+    "image in capitals": (IMAGE, lambda path: path.rename(path.with_suffix(".JPG")), "rename it to .jpg"),
     "truncated image": (IMAGE, truncate, "Unpack VOCtrainval_11-May-2012.tar again"),
     "truncated label map": (LABELS, truncate, "Unpack VOCtrainval_11-May-2012.tar again"),
     "unknown id": (LABELS, lambda path: rewrite(path, lambda v: v * 0 + 21), "Allowed are 0 to 20 and 255"),
