@@ -57,9 +57,6 @@ __all__ = [
 ]
 
 
-RIGHT_ROOT = "has these folders"
-"""What a message says of the folder that was probably meant."""
-
 OWN_LICENCE = "yours"
 """Licence of the data sets that read what users have."""
 
@@ -88,10 +85,6 @@ class DatasetEntry:
     def is_official(self) -> bool:
         """Whether it is read in its official layout."""
         return inspect.isclass(self.load) and issubclass(self.load, OfficialLayout)
-
-    def other_root(self, root: str | Path, split: str, **options: Any) -> Path | None:
-        """The folder that was probably meant where `root` is not in the official layout; None where nothing is."""
-        return self.load.other_root(root, split, **options) if self.is_official else None
 
     @property
     def shown_splits(self) -> str:
@@ -272,14 +265,7 @@ def load_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sam
     for key in known:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise ValueError(f"Data set {name!r} needs the option {key!r}; its options are {', '.join(known)}.")
-    options = _typed(name, options)
-    try:
-        return entry.load(root, split, **options)
-    except FileNotFoundError as error:
-        other = entry.other_root(root, split, **options)
-        if other is None:
-            raise
-        raise FileNotFoundError(f"{error} {other} {RIGHT_ROOT}: give it as the root.") from error
+    return entry.load(root, split, **_typed(name, options))
 
 
 def declared_options(load: Callable[..., SampleDataset]) -> dict[str, Any]:

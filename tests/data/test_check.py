@@ -64,7 +64,7 @@ def test_missing_root(tmp_path):
 
 
 def test_another_layout(tmp_path):
-    assert "is not in the layout of camvid. The folder" in only_problem(check_dataset("camvid", tmp_path))
+    assert "is not in the layout of camvid: none of" in only_problem(check_dataset("camvid", tmp_path))
     assert "images does not exist" in only_problem(check_dataset("folder", tmp_path))
 
 

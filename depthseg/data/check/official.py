@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import RIGHT_ROOT, DatasetEntry, SampleDataset, load_dataset
+from .. import DatasetEntry, SampleDataset, load_dataset
 from ..faults import fault_of
 from ..official.layout import OfficialLayout
 from .depth import examine_depth
@@ -27,7 +27,7 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
     """
     options = {"missing": "skip"} | entry.load.options_for(report.root) | options
     seen: dict[tuple[str, ...], Finding] = {}
-    absent: dict[str, str] = {}
+    absent: dict[str, Path] = {}
     for split in entry.load.checked_splits or entry.splits:
         dataset = _open(report, entry, split, options, absent)
         if dataset is not None:
@@ -45,16 +45,10 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         examine_classes(report, report.label_space, count(seen.values(), len(report.label_space.classes)))
 
 
-def _best(sentences: Iterable[str]) -> str:
-    """The sentence that knows the right root, if one does, else the first."""
-    sentences = list(sentences)
-    return next((sentence for sentence in sentences if RIGHT_ROOT in sentence), sentences[0])
-
-
 def _open(
-    report: DatasetReport, entry: DatasetEntry, split: str, options: dict[str, Any], absent: dict[str, str]
+    report: DatasetReport, entry: DatasetEntry, split: str, options: dict[str, Any], absent: dict[str, Path]
 ) -> OfficialLayout | None:
-    """A split, or None where it cannot be opened: `absent` takes why, if it is not there at all."""
+    """A split, or None where it cannot be opened: `absent` takes its folder, if it is not there at all."""
     try:
         return load_dataset(report.name, report.root, split, **options)
     except FileNotFoundError as error:
@@ -62,7 +56,7 @@ def _open(
         if any(folder.exists() for folder in folders):
             _report_once(report, str(error))
         else:
-            absent[split] = str(error)
+            absent[split] = folders[0]
     except (ValueError, ImportError) as error:
         _report_once(report, str(error))
     return None

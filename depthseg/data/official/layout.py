@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
-from ..images import check_same_size, image_files, read_image, read_labels
+from ..images import LABEL_SUFFIXES, check_same_size, image_files, read_image, read_labels
 from ..sample import SegmentationSample
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 Missing = Literal["refuse", "skip"]
 """What to do with samples that lack a file: refuse the data set, or leave them out."""
-
-
-_MOST_BELOW = 100
 
 
 class OfficialLayout:
@@ -95,25 +91,6 @@ class OfficialLayout:
         return {}
 
     @classmethod
-    def other_root(cls, root: str | Path, split: str, **options: Any) -> Path | None:
-        """A folder above or below where the split can be opened, if `root` lacks its folders; else None."""
-        root = Path(root).resolve()
-        if not root.is_dir() or cls._has_folders(root, split):
-            return None
-        below = [path for path in sorted(root.iterdir()) if path.is_dir()][:_MOST_BELOW]
-        for place in (*root.parents[:3], *below):
-            if cls._has_folders(place, split):
-                # Folders such as train/ are in many places.
-                with contextlib.suppress(FileNotFoundError, ValueError):
-                    cls(place, split, **{"missing": "skip"} | options)
-                    return place
-        return None
-
-    @classmethod
-    def _has_folders(cls, root: Path, split: str) -> bool:
-        return all(folder.exists() for folder in cls.folders_of(root, split))
-
-    @classmethod
     def check_split(cls, split: str) -> None:
         """Refuse a split that the data set does not have."""
         if split not in cls.splits:
@@ -152,8 +129,12 @@ class OfficialLayout:
         owner = next((other for other in parts.values() if other.is_file()), None)
         lacks = f"{owner} has no {what}: {path} is missing." if owner else f"{path} is missing."
         if other_format := next(path.parent.glob(f"{glob.escape(path.stem)}.*"), None):
-            what_to_do = "rename" if other_format.suffix.lower() == path.suffix else "convert"
-            lacks += f" {other_format} is not read; {what_to_do} it to {path.suffix}."
+            remedy = f"convert it to {path.suffix}"
+            if other_format.suffix.lower() == path.suffix:
+                remedy = f"rename it to {path.suffix}"
+            elif what == "label map" and other_format.suffix.lower() not in LABEL_SUFFIXES:
+                remedy = f"its format alters class ids, which a conversion does not bring back: take the {path.suffix}"
+            lacks += f" {other_format} is not read; {remedy}."
         elif archive := cls.archive_of(what, path):
             lacks += f" Unpack {archive} again."
         return Fault(path, lacks, ("missing", what, path.parent))

@@ -83,7 +83,7 @@ class PascalVOC(OfficialLayout):
         """The folder VOC2012; for trainaug where its labels come from."""
         base = _voc_folder(root)
         if split != "trainaug":
-            return (base / "JPEGImages",)
+            return (base,)
         return (_find_sbd(base, None) or base / "SegmentationClassAug",)
 
     @classmethod

@@ -65,7 +65,7 @@ FAULTS = {
     "no label map": (labels_of, Path.unlink, "Unpack ADEChallengeData2016.zip again"),
     "no image": (image_of, Path.unlink, "Unpack ADEChallengeData2016.zip again"),
     "image as PNG": (image_of, lambda path: path.rename(path.with_suffix(".png")), "convert it to .jpg"),
-    "label map as JPEG": (labels_of, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
+    "label map as JPEG": (labels_of, lambda path: path.rename(path.with_suffix(".jpg")), "alters class ids"),
     "truncated image": (image_of, truncate, "Unpack ADEChallengeData2016.zip again"),
     "truncated label map": (labels_of, truncate, "Unpack ADEChallengeData2016.zip again"),
     "empty label map": (labels_of, lambda path: path.write_bytes(b""), "Unpack ADEChallengeData2016.zip again"),

@@ -130,7 +130,7 @@ FAULTS = {
     "no label map": (LABELS, Path.unlink, AGAIN),
     "no image": (IMAGE, Path.unlink, AGAIN),
     "image as JPEG": (IMAGE, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
-    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "convert it to .png"),
+    "label map as JPEG": (LABELS, lambda path: path.rename(path.with_suffix(".jpg")), "alters class ids"),
     "truncated image": (IMAGE, truncate, AGAIN),
     "truncated label map": (LABELS, truncate, AGAIN),
     "empty image": (IMAGE, lambda path: path.write_bytes(b""), AGAIN),
