@@ -78,6 +78,7 @@ def test_evaluate_prints_what_the_run_logged(folder, tmp_path):
     assert scored.returncode == 0, scored.stderr
     scores = json.loads(scored.stdout)
     assert (scores.pop("dataset"), scores.pop("split"), scores.pop("images") > 0) == ("folder", "val", True)
+    assert scores.pop("protocol") == "standard"
     assert scores and scores.items() <= logged.items()
 
 
