@@ -102,6 +102,14 @@ def evaluate_protocols(
     if boundary is not None:
         boundary.state = total(boundary.state, accelerator)
         scores["standard"]["boundary_iou"] = boundary.compute()["all"]
+    _warn_of_undefined(scores)
+    depth = sum_up(summed, summed_states, accelerator) if summed else {}
+    if calibration is not None:
+        scores["standard"] |= {name: depth.pop(name) for name in CALIBRATION_SCORES}
+    return OnePass(scores, depth, {name: matrices[name].numpy() for name in kept} if keep_matrices else {})
+
+
+def _warn_of_undefined(scores: Mapping[str, Mapping[str, Any]]) -> None:
     for name, values in scores.items():
         if math.isnan(values["pixel_accuracy"]):
             logger.warning(
@@ -109,10 +117,6 @@ def evaluate_protocols(
                 "is not defined.",
                 *(name, values["images_without_labels"]),
             )
-    depth = sum_up(summed, summed_states, accelerator) if summed else {}
-    if calibration is not None:
-        scores["standard"] |= {name: depth.pop(name) for name in CALIBRATION_SCORES}
-    return OnePass(scores, depth, {name: matrices[name].numpy() for name in kept} if keep_matrices else {})
 
 
 def _states(

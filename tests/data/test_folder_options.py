@@ -241,7 +241,7 @@ def test_label_maps_of_formats_that_alter_ids_are_refused(root, ending):
     ):
         FolderDataset(root, "train")
     assert "formats alter ids" in "".join(check_dataset("folder", root).problems)
-    label(root, [[0, 1, 1]])  # pictures of the label maps beside them do no harm
+    label(root, [[0, 1, 1]])  # images of the label maps beside them do no harm
     assert len(FolderDataset(root, "train", val_fraction=0)) == 3
 
 
