@@ -278,3 +278,11 @@ def test_a_users_mistake_is_one_sentence(arguments, words, tmp_path, monkeypatch
     said = f"{code} {''.join(capsys.readouterr())}"
     assert code not in (0, None) and "Traceback" not in said
     assert all(word in said for word in words)
+
+
+def test_processes_of_a_launcher_close_their_connections(tmp_path, capsys):
+    """Gloo's threads abort a process that ends while they run."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    assert run("recipes") == 0 and not distributed.is_initialized()

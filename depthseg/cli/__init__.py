@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = options.run(options)
         sys.stdout.flush()
+        leave_process_group()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python must not try to flush once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,3 +69,13 @@ def build_parser() -> CommandParser:
 def fill(name: str, parser: CommandParser) -> None:
     """Give the parser of a command its options."""
     import_module(f".{name}", __package__).add_options(parser)
+
+
+def leave_process_group() -> None:
+    """Close the connections between processes of a launcher, whose threads can abort a process that ends with them.
+
+    Only after success: when one process fails, the others may be waiting for it, and so would this call.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -119,6 +119,7 @@ def main(folder):
     found = evaluate_protocols(model, processor_of((32, 96)), data, rules, accelerator, **options)
     if accelerator.is_main_process:
         write_pass(Path(folder), found, rules, data.names, {"processes": accelerator.num_processes})
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

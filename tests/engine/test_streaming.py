@@ -220,6 +220,7 @@ if __name__ == "__main__":
     found = [accelerator.gather(batch["read"]).tolist() for batch in batches]
     if accelerator.is_main_process:
         open(sys.argv[2], "w").write(json.dumps([accelerator.num_processes, found]))
+    accelerator.end_training()
 """
     )
     command_line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

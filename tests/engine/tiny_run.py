@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from depthseg.data import LabelSpace, Sample
@@ -88,3 +89,4 @@ def tiny_start(*overrides: str) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     tiny_train(*sys.argv[2:], scored=int(sys.argv[1]))
+    PartialState().destroy_process_group()
