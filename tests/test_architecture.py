@@ -24,8 +24,10 @@ MAY_IMPORT = {
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "bench": {"metrics", "models", "pretext"},
+    "convert": {"convert", "models", "engine"},
     "cli": {
         "bench",
+        "convert",
         "quickstart",
         "hub",
         "study",

@@ -1,0 +1,139 @@
+"""What the conversion of a checkpoint gives, and the rules that it follows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .reading import Source
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+"""Options of the image processor for networks trained on images scaled by ImageNet's mean and standard deviation."""
+
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+"""Options of the image processor for networks trained on images from -1 to 1."""
+
+ENCODER = "encoder"
+"""`Converted.model_class` of a bare encoder."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a file does not say.
+
+    Args:
+        max_depth (`float`, *optional*): The largest depth of a metric network, in metres.
+    """
+
+    max_depth: float | None = None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model under our names.
+
+    Args:
+        model_class (`str`): `DepthSegForDepthEstimation`, `DepthSegForImageClassification`,
+            `DepthSegForSemanticSegmentation`, or `encoder` for a bare encoder.
+        config (`dict`): Options of `DepthSegConfig`; for a bare encoder those of its `encoder_config`.
+        tensors (`dict`): Our name -> (name for the report, tensor). Names of a bare encoder are those of its backbone.
+        processor (`dict`): Options of `DepthSegImageProcessor`.
+        left_out (`dict`): Name for the report -> reason.
+        filled (`dict`): Our name -> reason: tensors that the published network does not have and that do not change
+            its output; they become 0.
+    """
+
+    model_class: str
+    config: dict[str, Any]
+    tensors: dict[str, tuple[str, Tensor]]
+    processor: dict[str, Any]
+    left_out: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule:
+    r"""What becomes of the tensors whose name matches a pattern.
+
+    Args:
+        pattern (`str`): Regular expression of the whole name.
+        names (`tuple[str, ...]`): Our name, with `\1` for groups of the pattern; several names for a tensor that is
+            cut into equal parts along its first dimension; none for one that is left out.
+        reason (`str`): Why it is left out.
+    """
+
+    pattern: str
+    names: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def rename(
+    source: Source, rules: Sequence[Rule], stem: str | None = None
+) -> tuple[dict[str, tuple[str, Tensor]], dict[str, str]]:
+    """Apply the first matching rule to each tensor of a file.
+
+    Args:
+        source: The files.
+        rules: Rules of the kind.
+        stem: The file; by default the first.
+
+    Returns:
+        `tensors` and `left_out` of [`Converted`].
+
+    Raises:
+        ValueError: If no rule matches a tensor.
+    """
+    stem = stem or source.stem
+    tensors: dict[str, tuple[str, Tensor]] = {}
+    left_out: dict[str, str] = {}
+    unknown = []
+    for name, tensor in source.files[stem].items():
+        label = source.label(stem, name)
+        for rule in rules:
+            match = re.fullmatch(rule.pattern, name)
+            if match is None:
+                continue
+            if not rule.names:
+                left_out[label] = rule.reason
+            elif tensor.ndim == 0 or len(tensor) % len(rule.names):
+                raise ValueError(f"{label} has the shape {tuple(tensor.shape)} and cannot be cut into equal parts.")
+            else:
+                parts = tensor.chunk(len(rule.names)) if len(rule.names) > 1 else (tensor,)
+                tensors |= {match.expand(ours): (label, part) for ours, part in zip(rule.names, parts, strict=True)}
+            break
+        else:
+            unknown.append(label)
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} tensors of the file are unknown in this kind of network, for example {unknown[0]}; "
+            "nothing was converted."
+        )
+    return tensors, left_out
+
+
+def prefixed(rules: Sequence[Rule], theirs: str, ours: str) -> list[Rule]:
+    """Return rules for a network that is a part of another one: with a prefix of its names, and one of ours."""
+    return [
+        Rule(re.escape(theirs) + rule.pattern, tuple(ours + name for name in rule.names), rule.reason)
+        for rule in rules
+    ]
+
+
+def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """Return how many different numbers the group of a pattern takes in the names of tensors."""
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+
+def need(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return a tensor that says how large the network is.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    if name not in tensors:
+        raise ValueError(f"The file has no tensor {name}, which says how large the network is; it is incomplete.")
+    return tensors[name]
