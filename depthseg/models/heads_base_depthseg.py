@@ -54,6 +54,21 @@ class DepthSegHead(nn.Module, ABC):
     def make_classifier(self, num_labels: int) -> nn.Module:
         """Return the module from decoder map `classifier_map` to `num_labels` channels."""
 
+    def predict_labels(self, classifier: nn.Module, maps: list[Tensor]) -> tuple[Tensor, Any]:
+        """Apply the classifier to the decoder maps.
+
+        Returns:
+            `tuple[torch.Tensor, Any]`: logits `(B, K, h, w)`, and the masks that [`compute_mask_loss`] compares with
+            the labels; `None` for a head that predicts each pixel, whose logits are compared.
+        """
+        return classifier(maps[self.classifier_map]), None
+
+    def compute_mask_loss(
+        self, features: EncoderFeatures, masks: Any, labels: Tensor, ignore_index: int, num_valid: Tensor | int | None
+    ) -> Tensor:
+        """Compare predicted masks with class ids `(B, H', W')`; see [`segmentation_loss`] for the arguments."""
+        raise NotImplementedError(f"{type(self).__name__} predicts no masks.")
+
     def predict_depth(self, predictors: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
         """Apply the depth predictors to the decoder maps; one `(B, 1, h, w)` per trained scale, finest first."""
         return [predictor(level) for predictor, level in zip(predictors, maps, strict=False)]

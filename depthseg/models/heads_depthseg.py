@@ -18,6 +18,8 @@ from .heads_deeplabv3_depthseg import DeepLabV3Head, DeepLabV3HeadConfig
 from .heads_dpt_depthseg import DPTHead, DPTHeadConfig
 from .heads_fcn_depthseg import FCNHead, FCNHeadConfig
 from .heads_linear_depthseg import LinearHead, LinearHeadConfig
+from .heads_mask2former_depthseg import Mask2FormerHead, Mask2FormerHeadConfig
+from .heads_mask_queries_depthseg import MaskQueriesHead, MaskQueriesHeadConfig
 from .heads_monodepth2_depthseg import Monodepth2Head, Monodepth2HeadConfig
 from .heads_native_depthseg import NATIVE_HEADS, NativeHead, NativeHeadConfig
 from .heads_segformer_depthseg import SegFormerHead, SegFormerHeadConfig
@@ -31,7 +33,7 @@ class HeadEntry:
     Args:
         cls (`type[DepthSegHead]`): Built as `cls(channels, strides, num_prefix_tokens, config)`.
         config_class (`type`): Frozen dataclass of the head's options; its defaults complete `head_config`.
-        kind (`str`): `"dense"` (one logit per pixel and class) or `"masks"`.
+        kind (`str`): `"dense"` (one logit per pixel and class) or `"masks"` (queries with a mask and a class each).
         tasks (`tuple[str, ...]`): Its tasks: `"depth"`, `"segmentation"`.
         min_levels (`int`): Minimum number of encoder maps.
         summary (`str`): One line for the README table.
@@ -123,6 +125,24 @@ HEADS: dict[str, HeadEntry] = {
         1,
         "All-MLP decoder: one linear layer per map on the last four maps, fused by another.",
         "https://huggingface.co/papers/2105.15203",
+    ),
+    "mask2former": HeadEntry(
+        Mask2FormerHead,
+        Mask2FormerHeadConfig,
+        "masks",
+        ("segmentation",),
+        1,
+        "Masks and their classes from queries: Mask2Former's pixel decoder and transformer decoder.",
+        "https://huggingface.co/papers/2112.01527",
+    ),
+    "mask_queries": HeadEntry(
+        MaskQueriesHead,
+        MaskQueriesHeadConfig,
+        "masks",
+        ("segmentation",),
+        1,
+        "Light mask head: queries beside the tokens of a frozen encoder, lateral connections, no pixel decoder.",
+        "https://huggingface.co/papers/2503.19108",
     ),
 }
 

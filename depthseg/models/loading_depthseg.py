@@ -188,7 +188,14 @@ def initialise_anew(model: PreTrainedModel, part: str) -> None:
     for module in model.get_submodule(part).modules():
         for holder in (module, *module.parameters(recurse=False), *module.buffers(recurse=False)):
             holder._is_hf_initialized = False
-        model._initialize_weights(module)
+    _initialise_by(model, model.get_submodule(part))
+
+
+def _initialise_by(owner: PreTrainedModel, module: nn.Module) -> None:
+    """Initialise a module after its children, those within a model of transformers by the rules of that model."""
+    for child in module.children():
+        _initialise_by(child if isinstance(child, PreTrainedModel) else owner, child)
+    owner._initialize_weights(module)
 
 
 def task_class(name: str) -> type[TransferMixin]:

@@ -336,12 +336,15 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         depth_target = self._renamed_target(renamed, depth_target)
         features = self.encode(pixel_values)
         maps = self.head(features)
-        logits = self.classifier(maps[self.head.classifier_map])
+        logits, masks = self.head.predict_labels(self.classifier, maps)
         if features.input_size != features.padded_size:
             logits = features.to_input(logits)
         loss = None
-        if labels is not None:
-            loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index, num_valid)
+        ignore_index = self.config.semantic_loss_ignore_index
+        if labels is not None and masks is not None:
+            loss = self.head.compute_mask_loss(features, masks, labels, ignore_index, num_valid)
+        elif labels is not None:
+            loss = segmentation_loss(logits, labels, ignore_index, num_valid)
         predicted_depth = measured_depth_loss = None
         if self.config.keep_depth:
             raw = self.predict_raw_depth(maps)[0]

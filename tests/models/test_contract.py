@@ -116,6 +116,9 @@ def test_exactly_the_trainable_parameters_get_a_gradient(combination):
     assert built_fixed <= frozen
     model.train()
     for name, parameter in model.named_parameters():
+        if not parameter.any():
+            # A weight that is initialised to zero hides the parameters before it for one step.
+            torch.nn.init.normal_(parameter, std=0.02)
         parameter.requires_grad_(name not in built_fixed)
     run(model, task, (57, 101)).loss.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
@@ -135,7 +138,8 @@ def fixed_parameters(model) -> set[str]:
 
 @pytest.mark.parametrize(("encoder", "head"), PAIRS)
 def test_saving_and_loading_gives_the_same_model_and_the_same_files(encoder, head, tmp_path):
-    model = scramble(tiny_model("segmentation", encoder, head, keep_depth=True)).eval()
+    keep_depth = "depth" in HEADS[head].tasks
+    model = scramble(tiny_model("segmentation", encoder, head, keep_depth=keep_depth)).eval()
     model.save_pretrained(tmp_path / "first")
     loaded = type(model).from_pretrained(tmp_path / "first")
     assert not loaded.training
@@ -144,7 +148,8 @@ def test_saving_and_loading_gives_the_same_model_and_the_same_files(encoder, hea
         expected, output = model(pixel_values), loaded(pixel_values)
     # Equal weights at another place in memory may be summed in another order; that they are equal, the files show.
     assert_same_up_to_rounding(output.logits, expected.logits)
-    assert_same_up_to_rounding(output.predicted_depth, expected.predicted_depth)
+    if keep_depth:
+        assert_same_up_to_rounding(output.predicted_depth, expected.predicted_depth)
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in loaded.parameters()]
     loaded.save_pretrained(tmp_path / "second")
     assert file_contents(tmp_path / "first") == file_contents(tmp_path / "second")

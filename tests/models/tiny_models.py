@@ -141,6 +141,11 @@ TINY_HEADS = {
     "deeplabv3": {"channels": 8},
     "upernet": {"channels": 8},
     "segformer": {"channels": 8},
+    "mask2former": {
+        **{"channels": 32, "num_attention_heads": 2, "num_queries": 7, "pixel_layers": 1, "pixel_feedforward": 16},
+        **{"decoder_layers": 3, "decoder_feedforward": 16},
+    },
+    "mask_queries": {"channels": 8, "num_attention_heads": 2, "num_layers": 2, "num_queries": 7},
 }
 # What some pairs need: no readout without a CLS token, a decoder as deep as DepthPro's six maps.
 PAIR_OPTIONS = {
