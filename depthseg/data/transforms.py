@@ -173,6 +173,16 @@ class TrainTransform:
         clean = _with_images(moved, sample, geometry, None) if compared else None
         return replace(_with_images(moved, sample, geometry, recolour), clean=clean)
 
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether mirroring is all that is left to chance."""
+        whole = not self.random_crop and self.crop_scale == (1, 1)
+        return whole and not self.colour_jitter and self.hole_share is None
+
+    def mirrors(self, rng: np.random.Generator) -> bool:
+        """Whether a sample that is changed with this generator is mirrored."""
+        return self._draw_place(rng)[2]
+
     def _scaled(self, sample: Sample) -> Sample:
         """The sample with RGB images on the scale of 8 bits."""
 
@@ -192,10 +202,7 @@ class TrainTransform:
         return replace(sample, image=scaled(sample.image), frames=frames, stereo=stereo)
 
     def _draw_geometry(self, sample: Sample, rng: np.random.Generator) -> _Geometry:
-        low, high = self.scale_range if self.random_crop else self.crop_scale
-        factor = low + (high - low) * rng.random()
-        place = rng.random(2)
-        mirrored = rng.random() < self.hflip
+        factor, place, mirrored = self._draw_place(rng)
         cut = self._cut_patch if self.random_crop else self._cut_share
         geometry = cut(sample, factor, place, mirrored)
         if self.max_class_share < 1 and sample.labels is not None:
@@ -205,6 +212,12 @@ class TrainTransform:
                     break
                 geometry = cut(sample, factor, again.random(2), mirrored)
         return geometry
+
+    def _draw_place(self, rng: np.random.Generator) -> tuple[float, np.ndarray, bool]:
+        """Factor of the size, place `(2,)` from 0 to 1 down and right, and whether the image is mirrored."""
+        low, high = self.scale_range if self.random_crop else self.crop_scale
+        factor = low + (high - low) * rng.random()
+        return factor, rng.random(2), bool(rng.random() < self.hflip)
 
     def _cut_patch(self, sample: Sample, factor: float, place: np.ndarray, mirrored: bool) -> _Geometry:
         """A patch of `size` of the image resized by a factor, at a place from 0 to 1 down and right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,16 +27,40 @@ class StreamDataset(Dataset):
         samples: The training set.
         transform: Called as `transform(sample, rng)`.
         seed: Seed of the order and of the augmentation.
+        copies: How many augmented copies of a sample there are, which take turns from epoch to epoch; 0 = a new one
+            each time.
+
+    Attributes:
+        samples, transform, copies: As given.
+        stream: The order of the samples.
     """
 
-    def __init__(self, samples: SampleDataset, transform: Transform, seed: int) -> None:
-        self._samples = samples
-        self._transform = transform
-        self._stream = stream_of(samples, seed)
+    def __init__(self, samples: SampleDataset, transform: Transform, seed: int, copies: int = 0) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.stream = stream_of(samples, seed)
+        self.copies = copies
 
     def __getitem__(self, position: int) -> Sample:
-        sample = self._samples[self._stream.index(position)]
-        return self._transform(sample, self._stream.rng(position))
+        sample = self.samples[self.stream.index(position)]
+        if self.copies:
+            return self.transform(sample, copy_rng(sample.name, self.copy_at(position)))
+        return self.transform(sample, self.stream.rng(position))
+
+    def copy_at(self, position: int) -> int:
+        """Number of the copy at a position, where there are `copies` of every sample."""
+        return position // self.stream.length % self.copies
+
+
+def copy_rng(name: str, copy: int) -> np.random.Generator:
+    """Generator for the augmentation of a copy: the same in every run, whatever its seed, so that runs share copies.
+
+    Args:
+        name: Of the sample.
+        copy: Number of the copy.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng([copy, int.from_bytes(digest[:8], "big")])
 
 
 @dataclass(frozen=True)
@@ -65,11 +90,16 @@ class Collate:
     Args:
         processor: Image processor of the model; it scales pixel values, the transform has set the size.
         content: What the batch is to hold.
+        label_stride: Label and depth maps are taken at every so many pixels; 1 = at all.
+
+    Attributes:
+        content, label_stride: As given.
     """
 
-    def __init__(self, processor: Any, content: BatchContent) -> None:
+    def __init__(self, processor: Any, content: BatchContent, label_stride: int = 1) -> None:
         self._processor = processor
-        self._content = content
+        self.content = content
+        self.label_stride = label_stride
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Make the tensors that an objective of `depthseg.pretext` takes.
@@ -78,22 +108,24 @@ class Collate:
             `pixel_values` `(B, 3, H, W)` as the processor scales them, black in holes. As asked for: `image`
             `(B, 3, H, W)` in [0, 1], without colour jitter; of S sources, frames in their order and then the other
             camera, `source_pixel_values` and `source_images` `(B, S, 3, H, W)`; `intrinsics` `(B, 3, 3)`; `stereo_x`
-            `(B,)`; `holes` bool `(B, H, W)`; labels and depth `(B, H, W)`, categories `(B,)`.
+            `(B,)`; `holes` bool `(B, H, W)`; labels and depth `(B, H, W)` or as `label_stride` says, categories
+            `(B,)`.
 
         Raises:
             ValueError: A sample that lacks what is asked for.
         """
-        content = self._content
+        content = self.content
         images = [_erased(sample) if content.holes else sample.image for sample in samples]
-        batch = {"pixel_values": self._scale(images)}
-        batch |= {key: torch.from_numpy(_stack(samples, kind)) for key, kind in content.truth.items()}
+        batch = {"pixel_values": self.scale(images)}
+        truths = [self.truths_of(sample) for sample in samples]
+        batch |= {key: torch.from_numpy(np.stack([truth[key] for truth in truths])) for key in content.truth}
         clean = [sample.clean or sample for sample in samples]
         if content.images:
             batch["image"] = _to_unit(np.stack([sample.image for sample in clean]))
         if content.source_frames or content.stereo:
             shape = (len(samples), -1)
             jittered = [image for sample in samples for image in self._sources(sample)]
-            batch["source_pixel_values"] = self._scale(jittered).unflatten(0, shape)
+            batch["source_pixel_values"] = self.scale(jittered).unflatten(0, shape)
             images = [image for sample in clean for image in self._sources(sample)]
             batch["source_images"] = _to_unit(np.stack(images)).unflatten(0, shape)
         if content.intrinsics:
@@ -107,23 +139,29 @@ class Collate:
             batch["holes"] = torch.from_numpy(np.stack([sample.holes for sample in samples]))
         return batch
 
-    def _scale(self, images: list[np.ndarray]) -> Tensor:
+    def truths_of(self, sample: Sample) -> dict[str, np.ndarray]:
+        """What is known about one sample, by its name in the batch, as `target_of` has it, at the label stride."""
+        found = {key: target_of(sample, kind) for key, kind in self.content.truth.items()}
+        return {key: _at_stride(truth, self.label_stride) for key, truth in found.items()}
+
+    def scale(self, images: list[np.ndarray]) -> Tensor:
+        """Images `(H, W, 3)` of one size, RGB from 0 to 255, as `(B, 3, H, W)` that the processor has normalised."""
         # The transform has applied the processor's range of values; once is enough.
         on_scale = {"value_range": (0, 255)} if hasattr(self._processor, "value_range") else {}
         return self._processor(images=images, do_resize=False, return_tensors="pt", **on_scale)["pixel_values"]
 
     def _sources(self, sample: Sample) -> list[np.ndarray]:
-        missing = [offset for offset in self._content.source_frames if offset not in sample.frames]
+        missing = [offset for offset in self.content.source_frames if offset not in sample.frames]
         if missing:
             raise ValueError(
                 f"Image {sample.name!r} lacks its neighbours at {', '.join(f'{o:+d}' for o in missing)}, it has "
                 f"{', '.join(f'{o:+d}' for o in sample.frames) or 'none'}. Make data.options.frames name every one of "
                 "pretext.source_frames."
             )
-        sources = [sample.frames[offset] for offset in self._content.source_frames]
+        sources = [sample.frames[offset] for offset in self.content.source_frames]
         return (
             [*sources, _require(sample, "stereo", "the second view of a stereo pair")]
-            if self._content.stereo
+            if self.content.stereo
             else sources
         )
 
@@ -160,8 +198,18 @@ _TRUTHS = {
 }
 
 
-def _stack(samples: list[Sample], kind: str) -> np.ndarray:
-    return np.stack([target_of(sample, kind) for sample in samples])
+def _at_stride(truth: np.ndarray, stride: int) -> np.ndarray:
+    """Every so many pixels of a map `(H, W)`, the one in the middle of each; other truths as they are."""
+    if truth.ndim != 2 or stride == 1:
+        return truth
+    rows, columns = (_middles(side, stride) for side in truth.shape)
+    return truth[np.ix_(rows, columns)]
+
+
+def _middles(side: int, stride: int) -> np.ndarray:
+    """Which pixels of a side stand for the `ceil(side / stride)` cells that it is cut into evenly."""
+    count = -(-side // stride)
+    return (2 * np.arange(count) + 1) * side // (2 * count)
 
 
 def target_of(sample: Sample, kind: str) -> np.ndarray:

@@ -127,6 +127,18 @@ class DataOptions:
         max_class_share: Largest share of one class in the labelled pixels of a crop, such as 0.75: crops with more are
             drawn again, up to ten times; 1 = any crop.
         colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
+        augmented_copies: Train on this many augmented copies of each image, which take turns from epoch to epoch and
+            are the same for every `run.seed`; 0 = a new augmentation each time.
+        label_stride: Compute the training loss at every so many pixels of the label and depth maps. The patch size,
+            such as 14, with a `linear` head is the head's own resolution, where the loss takes much less time; 1 = all
+            pixels. Evaluation always counts all pixels.
+        cache_features: Compute the features of a frozen encoder once for each image and read them from files ever
+            after; needs `model.freeze_encoder`. A mirrored image has features of its own, because encoders do not
+            commute with mirroring or cropping: `hflip` alone doubles the files and changes no number, other
+            augmentations need `augmented_copies`.
+        cache_dir: Folder of the files of `cache_features`, which runs share; null = `depthseg/features` in
+            `$XDG_CACHE_HOME` or `~/.cache`. It can be deleted whenever no run uses it.
+        cache_limit: Most that this folder may hold, in GiB; a run that needs more is refused.
         num_workers: Processes that read training images beside each training process.
     """
 
@@ -147,6 +159,11 @@ class DataOptions:
     scale_range: Annotated[list[float], _SCALE_RANGE] = field(default_factory=lambda: [1.0, 1.0])
     max_class_share: Annotated[float, Allowed("a number above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
     colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
+    augmented_copies: Count = 0
+    label_stride: PositiveCount = 1
+    cache_features: bool = False
+    cache_dir: str | None = None
+    cache_limit: Positive = 50.0
     num_workers: Count = 0
 
 

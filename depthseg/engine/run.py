@@ -20,6 +20,7 @@ from .batches import Collate, StreamDataset, micro_batches
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
+from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
 from .motion import write_motion_report
@@ -51,6 +52,7 @@ MODEL_REMAINS = (".model.partial", ".model.old")
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
     *("run.tensorboard", "run.report", "run.cpu", "data.root", "data.video", "data.num_workers"),
+    *("data.cache_features", "data.cache_dir", "data.cache_limit"),
 )
 """Options that may differ when a run is resumed, because its numbers do not depend on them."""
 
@@ -114,6 +116,8 @@ def train(
         set_value_range(processor, train_set, first)
     objective = task.objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
+    if config.data.cache_features:
+        check_cacheable(model.encoder, train_set)
     scorer.batch_of(first)  # what samples lack is found here, too
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
@@ -121,8 +125,14 @@ def train(
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
     )
-    stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed)
-    collate = Collate(processor, task.batch(config))
+    stream = StreamDataset(
+        train_set, build_transform(config, processor), config.run.seed, config.data.augmented_copies
+    )
+    collate = Collate(processor, task.batch(config), config.data.label_stride)
+    if config.data.cache_features:
+        features = open_cache(config.data, model, processor, accelerator)
+        stream, collate = cached_stream(features, stream, collate)
+        scorer.read_features(CachedProcessor(features, processor))
     try:
         fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
     finally:

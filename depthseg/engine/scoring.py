@@ -65,7 +65,7 @@ class Scorer:
         dataset: SampleDataset,
         accelerator: Accelerator,
     ) -> None:
-        self._name = config.task
+        self._config = config
         self._task = task_of(config)
         self.objective = objective
         self._processor = processor
@@ -93,6 +93,22 @@ class Scorer:
             logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
         return scores
 
+    def read_features(self, processor: Any) -> None:
+        """Evaluate on features from files from now on, and compute those that are missing.
+
+        Args:
+            processor: In place of the one given, a `CachedProcessor`.
+        """
+        self._processor = processor
+        self._collate = Collate(processor, self._task.batch(self._config))
+        rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        for index in range(rank, len(self._dataset), world):
+            sample = self._dataset[index]
+            if self._task.predicts_maps:
+                self._processor(images=[sample.image], return_tensors="pt")
+            else:
+                self.batch_of(sample, index)
+
     @property
     def sees_motion(self) -> bool:
         """Whether the objective estimates how the camera of a whole video moves."""
@@ -116,7 +132,7 @@ class Scorer:
         if self._self_supervised and not self.objective.is_metric:
             default = default_depth_errors(model)
             errors = DepthErrors("median", min_depth=default.min_depth, max_depth=default.max_depth)
-        return evaluate_model(model, self._processor, self._dataset, self._name, self._accelerator, errors)
+        return evaluate_model(model, self._processor, self._dataset, self._config.task, self._accelerator, errors)
 
     @torch.no_grad()
     def _run_objective(self) -> dict[str, Any]:

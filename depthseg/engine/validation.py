@@ -20,6 +20,7 @@ def find_problems(config: RunConfig) -> list[str]:
         *_check_model(config.task, config.model),
         *_check_data(config.data),
         *_check_pretext(config.task, config.pretext, config.data),
+        *_check_cache(config),
         (
             schedule.warmup_steps >= schedule.steps,
             f"schedule.warmup_steps must be below schedule.steps ({schedule.steps}), "
@@ -87,4 +88,35 @@ def _check_pretext(task: str, pretext: PretextOptions, data: DataOptions) -> Ite
         is_trained and (data.random_crop or list(data.crop_scale) != [1, 1]),
         f"pretext.intrinsics={pretext.intrinsics} takes the image's centre for the camera's, which crops move: "
         "leave data.crop_scale at [1, 1] and data.random_crop at false.",
+    )
+
+
+def _check_cache(config: RunConfig) -> Iterator[Check]:
+    data = config.data
+    from_labels = config.task in ("segmentation", "classification") or (
+        config.task == "depth" and config.pretext.supervision == "labels"
+    )
+    yield (
+        data.label_stride > 1 and not (from_labels and config.task != "classification"),
+        f"data.label_stride={data.label_stride} is for label and depth maps, which task {config.task} "
+        "does not train on here: leave it at 1.",
+    )
+    if not data.cache_features:
+        return
+    yield (
+        not config.model.freeze_encoder,
+        "data.cache_features keeps the features of an encoder that does not change: set model.freeze_encoder=true, "
+        "which fixes its weights and norm statistics, or data.cache_features=false.",
+    )
+    yield (
+        not from_labels,
+        "data.cache_features is for training on labels or measured depth; self-supervised depth, flow and inpainting "
+        "compare images with each other or with holes in them: set data.cache_features=false.",
+    )
+    changes = data.random_crop or list(data.crop_scale) != [1, 1] or data.colour_jitter
+    yield (
+        bool(changes) and not data.augmented_copies,
+        "data.cache_features cannot keep an endless number of crops and colours, and features of a crop are not a "
+        "crop of features: say how many copies of each image are kept, such as data.augmented_copies=8, or set "
+        "data.random_crop=false data.crop_scale=[1,1] data.colour_jitter=0.",
     )

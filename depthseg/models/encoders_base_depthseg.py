@@ -6,8 +6,9 @@ Shape letters: B batch, H and W image size, C channels, N patches, P prefix (CLS
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ class EncoderFeatures:
     """The output of an encoder and input of a head.
 
     Args:
-        maps (`list[torch.Tensor]`): Maps of shape `(B, C_i, h_i, w_i)`, shallow to deep.
+        maps (`list[torch.Tensor]`): Maps of shape `(B, C_i, h_i, w_i)`, shallow to deep; `None` for one that was not
+            kept because the head does not read it.
         prefix_tokens (`list[torch.Tensor | None]` or `None`): Per map the CLS and register tokens `(B, P, C_i)`, for
             heads that read them; `None` for convolutional maps and encoders.
         strides (`tuple[float, ...]`): Input pixels per map cell.
@@ -58,6 +60,15 @@ class EncoderFeatures:
     strides: tuple[float, ...]
     input_size: tuple[int, int]
     padded_size: tuple[int, int]
+
+    def to(self, *args: Any, **kwargs: Any) -> EncoderFeatures:
+        """Return the features on another device or in another type; arguments as of [`torch.Tensor.to`]."""
+
+        def moved(tensors: list[Tensor | None] | None) -> list[Tensor | None] | None:
+            """Move what there is."""
+            return tensors and [None if tensor is None else tensor.to(*args, **kwargs) for tensor in tensors]
+
+        return replace(self, maps=moved(self.maps), prefix_tokens=moved(self.prefix_tokens))
 
     def to_input(self, decoded: Tensor) -> Tensor:
         """Resize a decoded map `(B, C, h, w)` of the padded image and crop it to the input image, `(B, C, H, W)`."""

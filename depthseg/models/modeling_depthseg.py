@@ -132,8 +132,13 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
         """Fix the encoder's parameters and norm statistics, whatever `.train()` says later."""
         self.encoder.freeze()
 
-    def encode(self, pixel_values: Tensor) -> EncoderFeatures:
-        """Scale and encode an image `(B, 3, H, W)` as the image processor makes it."""
+    def encode(self, pixel_values: Tensor | EncoderFeatures) -> EncoderFeatures:
+        """Scale and encode an image `(B, 3, H, W)` as the image processor makes it; features are returned as given.
+
+        So every forward takes the features of a frozen encoder, computed once, in place of `pixel_values`.
+        """
+        if isinstance(pixel_values, EncoderFeatures):
+            return pixel_values
         if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
             shape = tuple(pixel_values.shape)
             raise ValueError(f"pixel_values has shape {shape}; expected (batch, 3, height, width).")

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from ..file_lock import locked
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class ShardCache:
         shards = range(-(-count // SHARD_FRAMES))
         if _missing(folder, shards, outputs) or not (folder / _FACTS).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / ".lock") as lock:
+            with locked(folder / ".lock") as lock:
                 _claim(folder, version)
                 missing = _missing(folder, shards, outputs)
                 _render_all([(folder, make, shard, names) for shard, names in missing.items()], workers, lock)
@@ -127,19 +128,6 @@ def _write(path: Path, fill) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """Hold an exclusive lock that the system drops when the process ends, however it ends; gives its descriptor."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: renaming keeps the files whole, work may be done twice
-        yield None
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
 
 
 def _render_all(jobs: list[tuple], workers: int | None, lock: int | None) -> None:

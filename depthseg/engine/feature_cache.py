@@ -1,0 +1,357 @@
+"""The features of a frozen encoder, computed once for each image and read from files ever after.
+
+A file is named by the hash of all that its features depend on: the weights and the configuration of the encoder, the
+image processor, the precision, the pixels of the image, and what the transform does to them. So no file is ever out of
+date, and runs with other heads, seeds, learning rates or few-shot subsets share files.
+
+Encoders do not commute with mirroring: filters and position embeddings have a left and a right. Nor do they with
+cropping: what is outside the crop is seen by the features inside, through borders and attention. So each augmented
+image has its own features. Mirroring alone gives two for each image, which are those of a run without the cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import BatchFeature
+
+from ..models import EncoderFeatures
+from .batches import Collate, StreamDataset, copy_rng, target_of
+from .fingerprint import hash_module
+from .tensor_store import GIB, TensorStore, gib, size_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ..data import Sample, SampleDataset
+    from .options import DataOptions
+
+logger = logging.getLogger(__name__)
+
+IMAGES_PER_CHUNK = 8
+"""Images that are encoded together."""
+
+GEOMETRY = ("strides", "input_size", "padded_size")
+
+Keys = tuple[str, str]
+"""Of the features and of the truth of an augmented image."""
+
+
+def default_folder() -> Path:
+    """Where features are kept unless `data.cache_dir` says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "depthseg", "features")
+
+
+class FeatureCache:
+    """The features of one encoder.
+
+    Args:
+        store: Where they are kept.
+        model: The model, its encoder frozen and on its device.
+        processor: Its image processor.
+        accelerator: Processes and precision of the training.
+    """
+
+    def __init__(self, store: TensorStore, model: nn.Module, processor: Any, accelerator: Accelerator) -> None:
+        encoder = model.encoder
+        self.store = store
+        self.accelerator = accelerator
+        self._model = model
+        self._processor = processor
+        count = len(encoder.channels)
+        self._kept = range(count)[model.body.maps_read]
+        self._facts = _hash(
+            *(hash_module(encoder), encoder.backbone.config.to_json_string(use_diff=False), list(self._kept)),
+            *(model.config.input_mean, model.config.input_std, str(model.dtype), processor.to_dict()),
+        )
+
+    def key(self, *facts: Any) -> str:
+        """Name of a file of features that depend on these facts and on the encoder."""
+        return _hash(self._facts, *facts)
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> EncoderFeatures:
+        """The features of images `(B, 3, H, W)`, on the device of the model."""
+        return self._model.encode(pixel_values.to(self._model.device))
+
+    def split(self, features: EncoderFeatures) -> Iterable[tuple[dict[str, Tensor], dict[str, str]]]:
+        """The features of each image as tensors and texts of a file; only the maps that the head reads."""
+        texts = {name: json.dumps(getattr(features, name)) for name in GEOMETRY}
+        for row in range(len(features.maps[-1])):
+            # Channels last, as the tokens of a ViT and the maps of a convolution with channels last are in memory.
+            tensors = {f"map.{n}": features.maps[n][row].permute(1, 2, 0) for n in self._kept}
+            for n in self._kept if features.prefix_tokens is not None else ():
+                if features.prefix_tokens[n] is not None:
+                    tensors[f"prefix.{n}"] = features.prefix_tokens[n][row]
+            yield {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, texts
+
+    def join(self, keys: Sequence[str]) -> EncoderFeatures:
+        """The features of some images as one batch."""
+        entries = [self.store.read(key) for key in keys]
+        names, texts = entries[0][0].keys(), entries[0][1]
+        stacked = {name: torch.stack([tensors[name] for tensors, _ in entries]) for name in names}
+        count = len(self._model.encoder.channels)
+        maps = [stacked.get(f"map.{n}") for n in range(count)]
+        maps = [None if each is None else each.permute(0, 3, 1, 2) for each in maps]
+        prefix_tokens = [stacked.get(f"prefix.{n}") for n in range(count)]
+        sizes = (tuple(json.loads(texts[name])) for name in GEOMETRY)
+        return EncoderFeatures(maps, prefix_tokens if any("prefix" in name for name in names) else None, *sizes)
+
+    def whole_image(self, images: Sequence[np.ndarray], **options: Any) -> EncoderFeatures:
+        """The features of images as the processor makes them, in float32, one by one; missing ones are computed."""
+        keys = [self.key("image", _digest(image), options) for image in images]
+        for key, image in zip(keys, images, strict=True):
+            if key not in self.store:
+                features = self.encode(self._processor(images=[image], return_tensors="pt", **options)["pixel_values"])
+                ((tensors, texts),) = self.split(features)
+                self.store.write(key, tensors, texts)
+        return self.join(keys).to(self._model.device)
+
+
+class CachedProcessor:
+    """An image processor that gives a frozen encoder's features in place of pixels.
+
+    Args:
+        features: Where they are from.
+        processor: The image processor, whose other methods and attributes are those of this one.
+    """
+
+    def __init__(self, features: FeatureCache, processor: Any) -> None:
+        self._features = features
+        self._processor = processor
+
+    def __call__(self, images: list[np.ndarray], return_tensors: str = "pt", **options: Any) -> BatchFeature:
+        """`pixel_values`: the features of the images, on the device of the model."""
+        return BatchFeature({"pixel_values": self._features.whole_image(images, **options)})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+
+class Variants:
+    """The augmented images of a training set: the numbered copies, or each image as it is and mirrored.
+
+    Args:
+        stream: The training set as a run without the cache reads it.
+
+    Raises:
+        ValueError: More than mirroring is left to chance, and there are no copies.
+    """
+
+    def __init__(self, stream: StreamDataset) -> None:
+        transform = stream.transform
+        if not stream.copies and not transform.only_mirrors:
+            raise ValueError("The transform leaves more than mirroring to chance: set data.augmented_copies.")
+        self._stream = stream
+        if stream.copies:
+            self.transforms = [transform] * stream.copies
+        else:
+            chances = [0.0, 1.0] if transform.hflip else [0.0]
+            self.transforms = [copy.copy(transform) for _ in chances]
+            for each, chance in zip(self.transforms, chances, strict=True):
+                each.hflip = chance
+
+    def number(self, position: int) -> int:
+        """Which of them is at a position of the stream."""
+        if self._stream.copies:
+            return self._stream.copy_at(position)
+        return int(self._stream.transform.mirrors(self._stream.stream.rng(position)))
+
+    def make(self, sample: Sample, number: int) -> Sample:
+        """One of those of a sample."""
+        return self.transforms[number](sample, copy_rng(sample.name, number))
+
+    def facts(self, sample: Sample, number: int) -> list[Any]:
+        """All that one of them depends on, beside the sample's pixels and the processor's range of values."""
+        options = {name: value for name, value in vars(self.transforms[number]).items() if name != "to_rgb"}
+        is_drawn = bool(self._stream.copies)
+        seen = _digest(sample.labels) if is_drawn and options["max_class_share"] < 1 else None
+        return [options, [sample.name, number] if is_drawn else None, seen]
+
+
+class CachedStream(Dataset):
+    """The names of features and truths by their position in the stream.
+
+    Args:
+        stream: The training set as a run without the cache reads it.
+        variants: Its augmented images.
+        keys: Names of the files of each sample and variant.
+    """
+
+    def __init__(self, stream: StreamDataset, variants: Variants, keys: list[list[Keys]]) -> None:
+        self._stream = stream
+        self._variants = variants
+        self._keys = keys
+
+    def __getitem__(self, position: int) -> Keys:
+        return self._keys[self._stream.stream.index(position)][self._variants.number(position)]
+
+
+class CachedCollate:
+    """Turn names of files into a batch, with features in the place of `pixel_values`.
+
+    Args:
+        features: Where the files are.
+    """
+
+    def __init__(self, features: FeatureCache) -> None:
+        self._features = features
+
+    def __call__(self, keys: list[Keys]) -> dict[str, Tensor | EncoderFeatures]:
+        """Read the files."""
+        truths = [self._features.store.read(truth)[0] for _, truth in keys]
+        stacked = {name: torch.stack([truth[name] for truth in truths]) for name in truths[0]}
+        # Class ids are kept as bytes, and losses take int64.
+        wide = {name: values if values.is_floating_point() else values.long() for name, values in stacked.items()}
+        return {"pixel_values": self._features.join([key for key, _ in keys]), **wide}
+
+
+def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
+    """Refuse an encoder that may change, and data that is not read by index.
+
+    Args:
+        encoder: Of the model.
+        samples: The training set.
+
+    Raises:
+        ValueError: Either of them.
+    """
+    if not encoder.frozen or any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ValueError(
+            "data.cache_features keeps the features of an encoder that does not change, but the encoder of the model "
+            "is not frozen: call model.freeze_encoder() first, which fixes its weights and norm statistics, or set "
+            "data.cache_features=false."
+        )
+    if getattr(samples, "shard_lengths", None) is not None:
+        raise ValueError(
+            "data.cache_features reads images by their number, and this data set is streamed shard by shard: download "
+            "it instead of streaming it, or set data.cache_features=false."
+        )
+
+
+def open_cache(data: DataOptions, model: nn.Module, processor: Any, accelerator: Accelerator) -> FeatureCache:
+    """The cache that the options of a run name; see `FeatureCache`."""
+    folder = Path(data.cache_dir) if data.cache_dir else default_folder()
+    return FeatureCache(TensorStore(folder, int(data.cache_limit * GIB)), model, processor, accelerator)
+
+
+def cached_stream(
+    features: FeatureCache, stream: StreamDataset, collate: Collate
+) -> tuple[CachedStream, CachedCollate]:
+    """Compute what is missing, and return what reads it; called by all processes together.
+
+    Each image is read once in every run, because its pixels are part of the name of its files.
+
+    Args:
+        features: The cache.
+        stream: The training set as a run without the cache reads it.
+        collate: What makes its batches.
+
+    Raises:
+        ValueError: A transform without an end of augmented images.
+        OSError: The files would pass the limit or fill the disk; nothing is written then.
+    """
+    variants = Variants(stream)
+    builder = _Builder(features, variants, collate)
+    rank, world = features.accelerator.process_index, features.accelerator.num_processes
+    mine = {index: builder.keys_of(stream.samples[index]) for index in range(rank, len(stream.samples), world)}
+    found = {index: keys for part in gather_object([mine]) for index, keys in part.items()}
+    keys = [found[index] for index in range(len(stream.samples))]
+    builder.build(stream.samples, keys)
+    return CachedStream(stream, variants, keys), CachedCollate(features)
+
+
+class _Builder:
+    """Computes the features and truths of a training set."""
+
+    def __init__(self, features: FeatureCache, variants: Variants, collate: Collate) -> None:
+        self._features = features
+        self._store = features.store
+        self._variants = variants
+        self._collate = collate
+        self._precision = features.accelerator.mixed_precision
+
+    def keys_of(self, sample: Sample) -> list[Keys]:
+        """The names of the files of each variant of a sample."""
+        image, keys = _digest(sample.image), []
+        truth = {key: _digest(target_of(sample, kind)) for key, kind in self._collate.content.truth.items()}
+        for number in range(len(self._variants.transforms)):
+            facts = self._variants.facts(sample, number)
+            how = [self._collate.label_stride, list(sample.image.shape)]
+            keys.append((self._features.key("train", self._precision, image, facts), _hash(truth, how, facts)))
+        return keys
+
+    def build(self, samples: Any, keys: list[list[Keys]]) -> None:
+        """Write what is missing; each process its share, and what another run is computing is waited for."""
+        accelerator = self._features.accelerator
+        pairs = [(index, number) for index, row in enumerate(keys) for number in range(len(row))]
+        chunks = [pairs[first : first + IMAGES_PER_CHUNK] for first in range(0, len(pairs), IMAGES_PER_CHUNK)]
+        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
+        if missing:
+            self._require_room(samples, missing, len(pairs))
+        accelerator.wait_for_everyone()  # what one process writes must not count in the estimate of another
+        for chunk in chunks[accelerator.process_index :: accelerator.num_processes]:
+            names = {pair: keys[pair[0]][pair[1]] for pair in chunk}
+            if not all(map(self._is_there, names.values())):
+                with self._store.owned(names[chunk[0]][0]):
+                    self._write(samples, {pair: each for pair, each in names.items() if not self._is_there(each)})
+        accelerator.wait_for_everyone()
+
+    def _is_there(self, keys: Keys) -> bool:
+        return all(key in self._store for key in keys)
+
+    def _require_room(self, samples: Any, missing: list[tuple[int, int]], count: int) -> None:
+        """Say what the files will take, and refuse what does not fit before the first one is written."""
+        encoded, truths = self._compute(samples, missing[:1])
+        needed = len(missing) * (size_of(encoded[0][0]) + size_of(truths[0]))
+        if self._features.accelerator.is_main_process:
+            logger.info(
+                "Features of the encoder: %d of %d augmented images are computed once, about %s in %s.",
+                *(len(missing), count, gib(needed), self._store.folder),
+            )
+        self._store.require_room(needed, "the features of the training set need about")
+
+    def _compute(self, samples: Any, pairs: Sequence[tuple[int, int]]) -> tuple[list[Any], list[dict[str, Tensor]]]:
+        made = [self._variants.make(samples[index], number) for index, number in pairs]
+        with self._features.accelerator.autocast():
+            features = self._features.encode(self._collate.scale([sample.image for sample in made]))
+        truths = [{name: _narrow(each) for name, each in self._collate.truths_of(s).items()} for s in made]
+        return list(self._features.split(features)), truths
+
+    def _write(self, samples: Any, missing: Mapping[tuple[int, int], Keys]) -> None:
+        if not missing:
+            return
+        encoded, truths = self._compute(samples, list(missing))
+        for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
+            self._store.write(truth_name, truth, {})
+            self._store.write(name, tensors, texts)
+
+
+def _narrow(truth: np.ndarray) -> Tensor:
+    """Class ids as bytes if they are small enough; depth as it is."""
+    if truth.dtype.kind != "f":
+        truth = truth.astype(np.uint8 if truth.max(initial=0) < 256 else np.int64)
+    return torch.from_numpy(np.array(truth))
+
+
+def _digest(values: np.ndarray | None) -> str | None:
+    """SHA-256 of an array, its type and shape included."""
+    if values is None:
+        return None
+    return hashlib.sha256(f"{values.dtype} {values.shape};".encode() + np.ascontiguousarray(values).data).hexdigest()
+
+
+def _hash(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""Tensors in a folder of memory-mapped files that several runs write and read at the same time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..data.file_lock import locked
+from .atomic import atomic_path
+
+GIB = 1024**3
+DISK_RESERVE = GIB // 2
+"""Bytes that stay free on the disk, for checkpoints and for others."""
+
+MAPPED_FILES = 16384
+"""Files that a process keeps mapped; Linux allows four times as many mappings."""
+
+WRITES_BETWEEN_COUNTS = 64
+
+LONGEST_WRITE = 3600
+"""Seconds after which a file that is still being written is one of a process that was killed."""
+
+Entry = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and texts of a file."""
+
+
+class TensorStore:
+    """Files of tensors, each named by the hash of all that its content depends on.
+
+    So a file never changes once it is there: who finds it reads it, and it does not matter which of two processes
+    that write the same file is the last. Each is written under another name and renamed when it is complete.
+
+    Args:
+        folder: Where the files are; made where it is missing.
+        limit: Most bytes that the folder may hold.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._mapped: OrderedDict[str, Entry] = OrderedDict()
+        self._used = 0
+        self._writes = 0
+        self._remove_leftovers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps behind: a worker process opens its own."""
+        return {**self.__dict__, "_mapped": OrderedDict()}
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def read(self, key: str) -> Entry:
+        """The tensors of a file, mapped into memory and not to be written to, and its texts.
+
+        Raises:
+            ValueError: The file is not there, or damaged.
+        """
+        entry = self._mapped.pop(key, None)
+        if entry is None:
+            path = self._path(key)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    entry = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise ValueError(
+                    f"{path} cannot be read ({error}). Delete it and set run.resume=true: it is computed again."
+                ) from error
+        self._mapped[key] = entry
+        if len(self._mapped) > MAPPED_FILES:
+            self._mapped.popitem(last=False)
+        return entry
+
+    def write(self, key: str, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+        """Write a file, unless that would pass the limit.
+
+        Raises:
+            OSError: The limit is reached, or the disk is nearly full.
+        """
+        size = size_of(tensors)
+        self.require_room(size, "the next file needs", count=self._writes % WRITES_BETWEEN_COUNTS == 0)
+        with atomic_path(self._path(key)) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(texts))
+        self._used += size
+        self._writes += 1
+
+    def require_room(self, needed: int, what: str, count: bool = True) -> None:
+        """Refuse what does not fit below the limit or on the disk.
+
+        Args:
+            needed: Bytes to write.
+            what: Subject and verb of the sentence, such as "the features need".
+            count: Whether to look again at what is there, which other processes write to, too.
+
+        Raises:
+            OSError: It does not fit.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if count:
+            self._used = self.used()
+        free = shutil.disk_usage(self.folder).free - DISK_RESERVE
+        if self._used + needed > self.limit:
+            raise OSError(
+                f"The cache {self.folder} holds {gib(self._used)}, {what} {gib(needed)}, and data.cache_limit is "
+                f"{gib(self.limit)}. Raise data.cache_limit, delete {self.folder} if no run uses it, lower "
+                "data.augmented_copies or data.size, or set data.cache_features=false."
+            )
+        if needed > free:
+            raise OSError(
+                f"The disk of the cache {self.folder} has {gib(max(free, 0))} left beside the {gib(DISK_RESERVE)} "
+                f"that stay free, and {what} {gib(needed)}. Free some space, name a folder on another disk with "
+                "data.cache_dir, lower data.augmented_copies or data.size, or set data.cache_features=false."
+            )
+
+    def used(self) -> int:
+        """Bytes of all files, those of processes that are writing included."""
+        return sum(found.st_size for _, found in self._files())
+
+    def _files(self) -> Iterator[tuple[os.DirEntry, os.stat_result]]:
+        for part in _entries(self.folder):
+            for entry in _entries(part.path) if part.is_dir() else ():
+                with suppress(FileNotFoundError):  # another process has renamed it
+                    yield entry, entry.stat()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that was killed had not written to the end."""
+        for entry, found in list(self._files()):
+            if entry.name.startswith(".") and found.st_mtime < time.time() - LONGEST_WRITE:
+                Path(entry.path).unlink(missing_ok=True)
+
+    @contextmanager
+    def owned(self, key: str) -> Iterator[None]:
+        """Hold what this key names: another process that asks for the same waits until the block ends."""
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / key
+        with locked(path):
+            yield
+            # Who waits for the removed file gets it and finds that all is done.
+            path.unlink(missing_ok=True)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def gib(size: int) -> str:
+    """A number of bytes as text."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 100 else f"{size / 1024**2:.2f} MiB"
