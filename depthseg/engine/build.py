@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOSS_OF_DEPTH = {"relative_inverse": "ssi", "relative": "ssi", "metric": "silog"}
+"""Meaning of the depth of a model of transformers, which knows no loss -> the loss that it is fine-tuned by."""
+
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
     """Name and root of the data set."""
@@ -198,7 +201,10 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
         return model_class.from_encoder_pretrained(options.pretrained, **arguments)
-    return model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+    model = model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+    if values.get("model_type") in DEPTH_FAMILIES and options.depth_loss is None:
+        model.config.depth_loss = LOSS_OF_DEPTH.get(model.config.depth_type, model.config.depth_loss)
+    return model
 
 
 def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:

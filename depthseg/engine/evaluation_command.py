@@ -218,10 +218,9 @@ def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset
     if arguments.baseline is None:
         return {}
     from ..data import load_dataset
-    from ..metrics.baselines import ConstantDepth, MajorityClass, score_depth_baseline, score_segmentation_baseline
+    from .before_after import constant_scores
 
     known = load_dataset(arguments.dataset, arguments.root, arguments.baseline, **data_options(arguments.option))
-    found = {}
     if "mean_iou" in scores:
         evaluated, named = len(scores["per_class_iou"]), known.label_space.num_labels
         if evaluated != named:
@@ -229,13 +228,13 @@ def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset
                 f"--baseline counts the {named} classes of the data set, and the scores are of {evaluated}: open the "
                 f"data set with these {evaluated} (--option classes={evaluated}), or leave --baseline out."
             )
-        found["majority class: mean_iou"] = score_segmentation_baseline(MajorityClass(known), dataset)["mean_iou"]
-    if "abs_rel" in scores:
-        protocol = {name: scores[name] for name in ("min_depth", "max_depth", "crop")}
-        # What is aligned has no unit of its own; a constant that is aligned by its median is the best it can be.
-        alignment = "none" if scores["alignment"] == "none" else "median"
-        errors = score_depth_baseline(ConstantDepth(known), dataset, alignment=alignment, **protocol)
-        found |= {f"constant depth: {name}": errors[name] for name in ("abs_rel", "delta1")}
+    constants = constant_scores(scores, known, dataset)
+    found = {
+        f"{constant}: {name}": errors[name]
+        for constant, errors in constants.items()
+        for name in ("mean_iou", "abs_rel", "delta1", "alignment")
+        if name in errors
+    }
     if not found:
         raise ValueError("--baseline is for the protocol standard alone, and for depth: leave out one of the two.")
     return {"baselines": found}

@@ -82,7 +82,8 @@ class ModelOptions:
             both; 0 = labels alone, and the kept depth gets worse as the network moves.
         depth_type: Meaning of the depth output (`disparity`, `metric`, `relative`, `relative_inverse`); null = the
             model's.
-        depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's.
+        depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's. A depth model of transformers has
+            none: `ssi` where its depth is relative, `silog` where it is metric.
         min_depth: Nearest depth in metres; null = the model's.
         max_depth: Farthest depth in metres; null = the model's.
     """
@@ -111,6 +112,7 @@ class DataOptions:
         name: A data set of `depthseg datasets list`; may stay null where Python passes its own data sets.
         root: Folder of the data.
         video: A video file or a folder of frames: short for `name=video` and `root`.
+        check: Read every file first, as `depthseg datasets check` does, and do not start while something is wrong.
         train_split: Split to train on.
         val_split: Split to evaluate on.
         options: Options of the data set for both splits.
@@ -145,6 +147,7 @@ class DataOptions:
     name: str | None = None
     root: str | None = None
     video: str | None = None
+    check: bool = False
     train_split: str = "train"
     val_split: str = "val"
     options: Annotated[dict[str, Any], BelongsTo("name")] = field(default_factory=dict)
@@ -273,6 +276,8 @@ class RunOptions:
         resume: Resume the run in `output_dir`, or start it where there is none.
         overwrite: Remove the run that `output_dir` holds.
         tensorboard: Write TensorBoard event files.
+        score_before: Also evaluate the model before the first step, and a constant that sees no image; `report/` then
+            compares them with the scores after training.
         report: Draw the curves and some predictions of a run when it ends.
         cpu: Stay on the CPU even where there is a GPU.
     """
@@ -287,6 +292,7 @@ class RunOptions:
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = True
+    score_before: bool = False
     report: bool = True
     cpu: bool = False
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import atomic_folder
 from .batches import Collate, StreamDataset, micro_batches
+from .before_after import record_scores_before, write_before_after
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
@@ -32,16 +33,21 @@ from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
 from .sampling import MicroBatches
 from .scoring import Scorer
+from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from ..data import SampleDataset
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
 """What a run writes into its directory; nothing else there is ever touched."""
@@ -51,7 +57,8 @@ MODEL_REMAINS = (".model.partial", ".model.old")
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.tensorboard", "run.report", "run.cpu", "data.root", "data.video", "data.num_workers"),
+    *("run.tensorboard", "run.report", "run.score_before", "run.cpu"),
+    *("data.root", "data.video", "data.check", "data.num_workers"),
     *("data.cache_features", "data.cache_dir", "data.cache_limit"),
 )
 """Options that may differ when a run is resumed, because its numbers do not depend on them."""
@@ -101,14 +108,12 @@ def train(
     task = task_of(config)
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
-    checkpoint = _agreed_resume_point(config, run_dir, accelerator)
+    checkpoint = _agreed(accelerator, lambda: _resume_point(config, run_dir))
     # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if model is None and config.model.pretrained is None:
         model_config(config.model)  # data may take long to open or to render
-    if train_set is None and accelerator.is_main_process:
-        log_video_report(config)
-    train_set, val_set = build_datasets(config.data, train_set, val_set)
+    train_set, val_set = _open_data(config, accelerator, checkpoint, train_set, val_set)
     first = train_set[0]
     set_seed(config.run.seed)
     if model is None:
@@ -120,6 +125,10 @@ def train(
         check_cacheable(model.encoder, train_set)
     scorer.batch_of(first)  # what samples lack is found here, too
     _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
+    objective = objective.to(accelerator.device, memory_format=torch.channels_last)
+    if config.run.score_before:
+        record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = replace(
@@ -138,10 +147,33 @@ def train(
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
-    if accelerator.is_main_process and config.run.report:
-        write_report(run_dir, config, scorer, val_set, accelerator.device)
-    accelerator.wait_for_everyone()
+    _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
+    """Write what the options ask to be shown of a finished run; called by all processes together."""
+    config, accelerator = training.config, training.accelerator
+    if accelerator.is_main_process and config.run.report:
+        write_report(training.run_dir, config, scorer, val_set, accelerator.device)
+        if config.run.score_before:
+            write_before_after(training.run_dir, task_of(config).scores, training.progress.selected)
+    accelerator.wait_for_everyone()
+
+
+def _open_data(
+    config: RunConfig,
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    train_set: SampleDataset | None,
+    val_set: SampleDataset | None,
+) -> tuple[SampleDataset, SampleDataset]:
+    """Say what is known of the data beforehand, check them if that is asked for and the run begins, and open them."""
+    if train_set is None and accelerator.is_main_process:
+        log_video_report(config)
+    if config.data.check and checkpoint is None and None in (train_set, val_set):
+        _agreed(accelerator, lambda: require_sound_data(config.data))
+    return build_datasets(config.data, train_set, val_set)
 
 
 def log_video_report(config: RunConfig) -> None:
@@ -213,18 +245,18 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _agreed_resume_point(config: RunConfig, run_dir: Path, accelerator: Accelerator) -> Path | None:
-    """What the first process finds, or the error that it raises, is what all processes resume from or raise."""
-    checkpoint, error = None, None
+def _agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
+    """What the first process finds, or the error that it raises, is what all processes return or raise."""
+    found, error = None, None
     if accelerator.is_main_process:
         try:
-            checkpoint = _resume_point(config, run_dir)
+            found = find()
         except (ValueError, OSError) as problem:
             error = problem
-    checkpoint, error = broadcast_object_list([checkpoint, error])
+    found, error = broadcast_object_list([found, error])
     if error is not None:
         raise error
-    return checkpoint
+    return found
 
 
 def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
@@ -300,8 +332,6 @@ def _assemble(
 ) -> Training:
     """Objective, optimiser and progress on their device, as they were at the checkpoint."""
     model = objective.model
-    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
-    objective = objective.to(accelerator.device, memory_format=torch.channels_last)
     if accelerator.num_processes > 1:
         synchronise_batch_norm(objective)
     optimizer = build_optimizer(objective, model.encoder, config.optim)

@@ -43,7 +43,10 @@ def test_a_config_says_only_what_it_changes(path, tmp_path):
                 pass  # it is needed
 
 
-DEPTH_RECIPES = [path for path in CONFIGS if load_config(path).task == "depth"]
+# The decoder of another recipe comes with its weights; tests/engine/test_before_after.py makes some.
+DEPTH_RECIPES = [
+    path for path in CONFIGS if load_config(path).task == "depth" and load_config(path).model.pretrained is None
+]
 FEW_SHOT_RECIPES = [path for path in CONFIGS if "fewshot" in path.stem]
 
 

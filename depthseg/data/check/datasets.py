@@ -52,16 +52,13 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
     """
-    official = [known for known, entry in DATASETS.items() if entry.is_official]
-    checks = _CHECKS | {known: partial(check_official, entry=DATASETS[known]) for known in official}
-    checks["hub"] = partial(check_tables, root=str(root))
-    if name not in checks:
+    known = check_options(name)
+    if known is None:
+        checkable = sorted(other for other in DATASETS if check_options(other) is not None)
         raise ValueError(
-            f"{name!r} data sets cannot be checked, only {', '.join(sorted(checks))}: the frames of the others are "
+            f"{name!r} data sets cannot be checked, only {', '.join(checkable)}: the frames of the others are "
             "rendered by depthseg as they are needed."
         )
-    own = _CHECKS[name] if name in _CHECKS else DATASETS[name].load
-    known = [key for key in inspect.signature(own).parameters if key not in ("root", "split", "report")]
     for key in options:
         if key not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
@@ -70,8 +67,21 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     if not (name == "hub" or report.root.exists()):
         report.problem(f"The folder {root} does not exist.")
         return report
-    checks[name](report, **options)
+    if name in _CHECKS:
+        _CHECKS[name](report, **options)
+    elif name == "hub":
+        check_tables(report, root=str(root), **options)
+    else:
+        check_official(report, entry=DATASETS[name], **options)
     return report
+
+
+def check_options(name: str) -> list[str] | None:
+    """Options that `check_dataset` takes for a data set; None = it cannot be checked."""
+    if not (name in _CHECKS or name == "hub" or (name in DATASETS and DATASETS[name].is_official)):
+        return None
+    own = _CHECKS[name] if name in _CHECKS else DATASETS[name].load
+    return [key for key in inspect.signature(own).parameters if key not in ("root", "split", "report")]
 
 
 def _check_folder(
