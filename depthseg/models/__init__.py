@@ -9,6 +9,8 @@ from transformers import AutoConfig, AutoImageProcessor
 from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import EncoderFeatures
 from .encoders_depthseg import ENCODERS
+from .encoders_efficientnet_depthseg import DepthSegEfficientNetLite, DepthSegEfficientNetLiteConfig
+from .encoders_mobilenet_depthseg import DepthSegMobileNetV2, DepthSegMobileNetV2Config
 from .encoders_resnet_depthseg import DepthSegResNet, DepthSegResNetConfig
 from .heads_depthseg import HEADS
 from .image_processing_depthseg import DepthSegImageProcessor, check_input_scaling
@@ -38,6 +40,8 @@ __all__ = [
     "UNSUPPORTED_FAMILIES",
     "DepthSegConfig",
     "DepthSegDepthOutput",
+    "DepthSegEfficientNetLite",
+    "DepthSegEfficientNetLiteConfig",
     "DepthSegFlowOutput",
     "DepthSegForDepthEstimation",
     "DepthSegForImageClassification",
@@ -45,6 +49,8 @@ __all__ = [
     "DepthSegForOpticalFlow",
     "DepthSegForSemanticSegmentation",
     "DepthSegImageProcessor",
+    "DepthSegMobileNetV2",
+    "DepthSegMobileNetV2Config",
     "DepthSegPreTrainedModel",
     "DepthSegReconstructionOutput",
     "DepthSegResNet",

@@ -140,6 +140,13 @@ class DepthSegEncoder(nn.Module, ABC):
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor | None] | None]:
         """Return the maps `(B, C_i, h_i, w_i)` and prefix tokens `(B, P, C_i)` of a padded image `(B, 3, H, W)`."""
 
+    def last_stage(self) -> tuple[nn.Module, int]:
+        """Return new layers between the deepest map and its mean, which a classifier reads, and their channels.
+
+        Some networks (MobileNetV2, EfficientNet) widen the map before the mean, which dense prediction does not need.
+        """
+        return nn.Identity(), self.channels[-1]
+
     def unused_parameters(self, maps_read: slice = slice(None)) -> list[nn.Parameter]:
         """Parameters of the backbone that no map depends on; distributed training would wait for their gradients.
 

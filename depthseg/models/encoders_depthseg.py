@@ -19,7 +19,9 @@ from .encoders_auto_depthseg import (
 )
 from .encoders_base_depthseg import DepthSegEncoder
 from .encoders_dpt_depthseg import DPTEncoder
+from .encoders_efficientnet_depthseg import DepthSegEfficientNetLiteConfig, EfficientNetLiteEncoder
 from .encoders_families_depthseg import DepthProEncoder, GLPNEncoder
+from .encoders_mobilenet_depthseg import DepthSegMobileNetV2Config, MobileNetV2Encoder
 from .encoders_resnet_depthseg import DepthSegResNetConfig, ResNetEncoder
 from .encoders_vit_depthseg import ViTEncoder, ViTMAEEncoder
 
@@ -49,6 +51,18 @@ ENCODERS: dict[str, EncoderEntry] = {
         DepthSegResNetConfig,
         "ResNet-18/34/50/101 as in Monodepth2: five maps at strides 2 to 32, any width.",
         "https://huggingface.co/papers/1806.01260",
+    ),
+    "depthseg_mobilenet_v2": EncoderEntry(
+        MobileNetV2Encoder,
+        DepthSegMobileNetV2Config,
+        "MobileNetV2: five maps at strides 2 to 32, any width.",
+        "https://huggingface.co/papers/1801.04381",
+    ),
+    "depthseg_efficientnet_lite": EncoderEntry(
+        EfficientNetLiteEncoder,
+        DepthSegEfficientNetLiteConfig,
+        "EfficientNet-Lite 0 to 4: five maps at strides 2 to 32, any width.",
+        "https://huggingface.co/papers/1905.11946",
     ),
     "depth_pro": EncoderEntry(
         DepthProEncoder,

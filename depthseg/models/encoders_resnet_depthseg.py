@@ -7,16 +7,11 @@ Shape letters: B batch, H and W image size, C channels.
 Annotations are not postponed in this file: `@strict` checks types, and skips those that are strings.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-
-import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
+from transformers import PreTrainedConfig
 
-from .encoders_base_depthseg import DepthSegEncoder
+from .encoders_convolutional_depthseg import ConvolutionalBackbone, ConvolutionalEncoder
 
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 BOTTLENECK_EXPANSION = 4
@@ -139,7 +134,7 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-class DepthSegResNet(PreTrainedModel):
+class DepthSegResNet(ConvolutionalBackbone):
     """ResNet without classifier that returns the stem's map and the four stages' maps.
 
     Parameter names are those of torchvision (`conv1`, `bn1`, `layer1.0.conv1`, ...), as in published weights.
@@ -150,13 +145,9 @@ class DepthSegResNet(PreTrainedModel):
 
     config: DepthSegResNetConfig
     config_class = DepthSegResNetConfig
-    main_input_name = "pixel_values"
-    supports_gradient_checkpointing = True
 
     def __init__(self, config: DepthSegResNetConfig):
         super().__init__(config)
-        # Set by transformers, together with `_gradient_checkpointing_func`, when checkpointing is enabled.
-        self.gradient_checkpointing = False
         block = BasicBlock if config.depth < 50 else Bottleneck
         widths = config.stage_widths
         self.conv1 = nn.Conv2d(config.num_channels, widths[0], 7, 2, 3, bias=False)
@@ -171,18 +162,6 @@ class DepthSegResNet(PreTrainedModel):
             layers += [block(in_channels, width, 1, (dilations[1], dilations[1])) for _ in range(blocks - 1)]
             self.add_module(f"layer{number}", nn.Sequential(*layers))
         self.post_init()
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """Let transformers run `_init_weights` on every module, as it does for its own models."""
-        return False
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        else:
-            super()._init_weights(module)
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
         """Encode an image.
@@ -200,37 +179,10 @@ class DepthSegResNet(PreTrainedModel):
             maps.append(self.run_stage(stage, maps[-1]))
         return maps
 
-    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """Run a stage; with gradient checkpointing it is run again in the backward pass, on the same statistics."""
-        if not (self.gradient_checkpointing and self.training):
-            return stage(x)
-        return self._gradient_checkpointing_func(
-            stage, x, context_fn=lambda: (nullcontext(), statistics_not_counted(stage))
-        )
 
-
-@contextmanager
-def statistics_not_counted(module: nn.Module) -> Iterator[None]:
-    """Normalise by the batch without updating running statistics, which a repeated forward pass must not do twice."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    counted = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, num_batches_tracked) in zip(norms, counted, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
-
-
-class ResNetEncoder(DepthSegEncoder):
-    """The Monodepth2 ResNet; strided convolutions round up, so no padding is needed."""
+class ResNetEncoder(ConvolutionalEncoder):
+    """The Monodepth2 ResNet."""
 
     def build_backbone(self, config: DepthSegResNetConfig) -> DepthSegResNet:
         """Return a new ResNet."""
         return DepthSegResNet(config)
-
-    @staticmethod
-    def extract(backbone: DepthSegResNet, pixel_values: Tensor) -> tuple[list[Tensor], None]:
-        """Return five maps at strides 2 to `config.output_stride`."""
-        return backbone(pixel_values), None

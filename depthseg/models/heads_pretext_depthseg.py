@@ -10,6 +10,24 @@ from .encoders_base_depthseg import EncoderFeatures
 from .heads_depthseg import build_head_on
 
 
+class ImageClassifier(nn.Linear):
+    """The mean of the encoder's deepest map, and one linear layer; before them what the encoder's network has there.
+
+    Args:
+        encoder ([`DepthSegEncoder`]): The encoder whose deepest map it reads.
+        num_labels (`int`): Number of classes.
+    """
+
+    def __init__(self, encoder: Any, num_labels: int):
+        last_stage, channels = encoder.last_stage()
+        super().__init__(channels, num_labels)
+        self.last_stage = last_stage
+
+    def forward(self, deepest_map: Tensor) -> Tensor:
+        """Map `(B, C, h, w)` to class logits `(B, num_labels)`."""
+        return super().forward(self.last_stage(deepest_map).mean((2, 3)))
+
+
 class PretextHead(nn.Module):
     """The decoder body of depth models, with a predictor of any number of channels at each trained scale.
 

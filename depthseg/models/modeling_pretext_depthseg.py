@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput, ModelOutput
 from transformers.utils import can_return_tuple
@@ -19,7 +19,7 @@ from transformers.utils import can_return_tuple
 from .configuration_depthseg import DepthSegConfig
 from .encoders_base_depthseg import DepthSegEncoder, EncoderFeatures
 from .heads_base_depthseg import DepthSegHead
-from .heads_pretext_depthseg import PretextHead
+from .heads_pretext_depthseg import ImageClassifier, PretextHead
 from .losses_depthseg import classification_loss
 from .modeling_depthseg import DepthSegPreTrainedModel
 from .transfer_depthseg import compare_classes
@@ -204,6 +204,7 @@ class DepthSegForImageReconstruction(DepthSegPreTrainedModel):
 class DepthSegForImageClassification(DepthSegPreTrainedModel):
     """A classifier of whole images: the mean of the encoder's deepest map, and one linear layer.
 
+    Networks that widen their deepest map before the mean keep this layer: MobileNetV2, EfficientNet-Lite.
     Of an image that had to be padded the mean is over the padded one.
 
     Args:
@@ -228,9 +229,9 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
         return compare_classes(source, target)
 
     @classmethod
-    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> nn.Linear:
-        """From the mean of the deepest map to class logits."""
-        return nn.Linear(encoder.channels[-1], config.num_labels)
+    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> ImageClassifier:
+        """From the deepest map to class logits."""
+        return ImageClassifier(encoder, config.num_labels)
 
     def __init__(self, config: DepthSegConfig):
         if config.num_labels == 1:
@@ -267,7 +268,7 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
             `ImageClassifierOutput`: `logits` has the shape `(B, K)`.
         """
         maps = self.encode(pixel_values).maps
-        logits = self.pretext_head(maps[-1].mean((2, 3)))
+        logits = self.pretext_head(maps[-1])
         return ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, num_valid),
             logits=logits,

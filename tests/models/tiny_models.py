@@ -36,6 +36,8 @@ TINY_SWIN = {
 DINOV2_IN_DEPTH_PRO = TINY_VIT | {"model_type": "dinov2", "mlp_ratio": 2, "patch_size": 16}
 TINY_ENCODERS = {
     "depthseg_resnet": {"depth": 18, "width_factor": 0.125},
+    "depthseg_mobilenet_v2": {"width_factor": 0.1},
+    "depthseg_efficientnet_lite": {"width_factor": 0.1},
     "vit": TINY_VIT | {"intermediate_size": 32},
     "vit_mae": TINY_VIT | {"intermediate_size": 32},
     "dpt": TINY_VIT | {"intermediate_size": 32, "backbone_out_indices": [0, 1, 2, 3]},
