@@ -99,7 +99,7 @@ def rename(
                 continue
             if not rule.names:
                 left_out[label] = rule.reason
-            elif tensor.ndim == 0 or len(tensor) % len(rule.names):
+            elif len(rule.names) > 1 and (tensor.ndim == 0 or len(tensor) % len(rule.names)):
                 raise ValueError(f"{label} has the shape {tuple(tensor.shape)} and cannot be cut into equal parts.")
             else:
                 parts = tensor.chunk(len(rule.names)) if len(rule.names) > 1 else (tensor,)
