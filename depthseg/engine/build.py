@@ -197,8 +197,16 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
-        return model_class.from_encoder_pretrained(options.pretrained, **arguments)
+        layers = _layers_to_read(options, values["model_type"])
+        return model_class.from_encoder_pretrained(options.pretrained, encoder_options=layers, **arguments)
     return model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
+
+
+def _layers_to_read(options: ModelOptions, model_type: str) -> dict[str, Any]:
+    """The choice of layers in the options of the encoder, which the weights of a bare encoder do not depend on."""
+    if options.encoder is None or options.encoder.get("model_type") != model_type:
+        return {}
+    return {name: options.encoder[name] for name in ("out_indices", "out_features") if name in options.encoder}
 
 
 def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:

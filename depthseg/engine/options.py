@@ -69,7 +69,8 @@ class ModelOptions:
             weights.
         revision: Commit, tag or branch of a Hub id.
         encoder: Encoder of a network with random weights, such as
-            `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own.
+            `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own; of a bare encoder
+            with this `model_type`, `out_indices` still chooses the layers that the decoder reads.
         head_type: Decoder, such as `monodepth2`, `dpt` or `linear`; null = the one of the checkpoint, or the model's
             default.
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.

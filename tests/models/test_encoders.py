@@ -22,7 +22,19 @@ from depthseg.models.encoders_depthseg import UNSUPPORTED_BACKBONES, encoder_ent
 AUTO = [name for name in ENCODERS if name in MODEL_FOR_BACKBONE_MAPPING_NAMES]
 ANY_SIZE = [name for name, entry in ENCODERS.items() if not entry.fixed_size]
 PLAIN = {key: VIT[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
-CHECKPOINTED = ["depthseg_resnet", "vit", "vit_mae", "dinov2", "dinov3_vit", "beit", "swin", "hiera", "focalnet"]
+CHECKPOINTED = [
+    "depthseg_resnet",
+    "depthseg_mobilenet_v2",
+    "depthseg_efficientnet_lite",
+    "vit",
+    "vit_mae",
+    "dinov2",
+    "dinov3_vit",
+    "beit",
+    "swin",
+    "hiera",
+    "focalnet",
+]
 
 
 @cache
