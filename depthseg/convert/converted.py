@@ -62,7 +62,8 @@ class Rule:
     Args:
         pattern (`str`): Regular expression of the whole name.
         names (`tuple[str, ...]`): Our name, with `\1` for groups of the pattern; several names for a tensor that is
-            cut into equal parts along its first dimension; none for one that is left out.
+            cut into equal parts along its first dimension, where an empty name leaves its part out; none for a tensor
+            that is left out.
         reason (`str`): Why it is left out.
     """
 
@@ -103,7 +104,11 @@ def rename(
                 raise ValueError(f"{label} has the shape {tuple(tensor.shape)} and cannot be cut into equal parts.")
             else:
                 parts = tensor.chunk(len(rule.names)) if len(rule.names) > 1 else (tensor,)
-                tensors |= {match.expand(ours): (label, part) for ours, part in zip(rule.names, parts, strict=True)}
+                for index, (ours, part) in enumerate(zip(rule.names, parts, strict=True)):
+                    if ours:
+                        tensors[match.expand(ours)] = (label, part)
+                    else:
+                        left_out[f"{label}, part {index + 1} of {len(parts)}"] = rule.reason
             break
         else:
             unknown.append(label)
@@ -116,11 +121,14 @@ def rename(
 
 
 def prefixed(rules: Sequence[Rule], theirs: str, ours: str) -> list[Rule]:
-    """Return rules for a network that is a part of another one: with a prefix of its names, and one of ours."""
-    return [
-        Rule(re.escape(theirs) + rule.pattern, tuple(ours + name for name in rule.names), rule.reason)
-        for rule in rules
-    ]
+    """Return rules for a network that is a part of another one.
+
+    Args:
+        rules: Rules of the network alone.
+        theirs: Regular expression of what stands before its names.
+        ours: What stands before ours.
+    """
+    return [Rule(theirs + rule.pattern, tuple(ours + name for name in rule.names), rule.reason) for rule in rules]
 
 
 def count(tensors: Mapping[str, Tensor], pattern: str) -> int:

@@ -6,6 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .converted import Converted, ConvertOptions
+from .kinds_dpt import (
+    convert_depth_anything_1,
+    convert_depth_anything_2,
+    convert_depth_anything_3,
+    convert_dpt,
+    recognises_depth_anything_1,
+    recognises_depth_anything_2,
+    recognises_depth_anything_3,
+    recognises_dpt,
+)
 from .kinds_mobile import (
     convert_efficientnet_lite,
     convert_mobilenet,
@@ -30,7 +40,16 @@ from .kinds_resnet import (
     recognises_moco,
     recognises_resnet,
 )
-from .kinds_vit import convert_dinov2, recognises_dinov2
+from .kinds_vit import (
+    convert_dino_vit,
+    convert_dinov2,
+    convert_dinov3,
+    convert_mae,
+    recognises_dino_vit,
+    recognises_dinov2,
+    recognises_dinov3,
+    recognises_mae,
+)
 from .reading import Source
 
 
@@ -117,12 +136,61 @@ KINDS: dict[str, Kind] = {
         recognises_dino_resnet,
         convert_dino_resnet,
     ),
+    "depth-anything-1": Kind(
+        "Depth Anything 1 ViT-S/B/L: relative inverse depth; of its metric ZoeDepth files the relative network.",
+        "https://huggingface.co/papers/2401.10891",
+        "Apache-2.0",
+        recognises_depth_anything_1,
+        convert_depth_anything_1,
+    ),
+    "depth-anything-2": Kind(
+        "Depth Anything 2 ViT-S/B/L/g: relative inverse depth, or metres with --max-depth.",
+        "https://huggingface.co/papers/2406.09414",
+        "Apache-2.0 for ViT-S, CC-BY-NC-4.0 for ViT-B, L and g",
+        recognises_depth_anything_2,
+        convert_depth_anything_2,
+    ),
+    "depth-anything-3": Kind(
+        "Depth Anything 3 Mono-L and Metric-L: depth; Metric-L in metres times 300 / focal length in pixels.",
+        "https://huggingface.co/papers/2511.10647",
+        "Apache-2.0",
+        recognises_depth_anything_3,
+        convert_depth_anything_3,
+    ),
+    "dpt": Kind(
+        "DPT of MiDaS 3 with a plain ViT (dpt_large): relative inverse depth.",
+        "https://huggingface.co/papers/2103.13413",
+        "MIT",
+        recognises_dpt,
+        convert_dpt,
+    ),
+    "dino-vit": Kind(
+        "DINO ViT-S/B: a bare encoder.",
+        "https://huggingface.co/papers/2104.14294",
+        "Apache-2.0",
+        recognises_dino_vit,
+        convert_dino_vit,
+    ),
     "dinov2": Kind(
         "DINOv2 ViT-S/B/L/g, with and without registers: a bare encoder.",
         "https://huggingface.co/papers/2304.07193",
         "Apache-2.0",
         recognises_dinov2,
         convert_dinov2,
+    ),
+    "dinov3": Kind(
+        "DINOv3 ViT-S/S+/B/L/H+: a bare encoder.",
+        "https://huggingface.co/papers/2508.10104",
+        "DINOv3 License",
+        recognises_dinov3,
+        convert_dinov3,
+    ),
+    "mae": Kind(
+        "MAE ViT-B/L/H: a bare encoder, its decoder left out.",
+        "https://huggingface.co/papers/2111.06377",
+        "CC-BY-NC-4.0",
+        recognises_mae,
+        convert_mae,
     ),
 }
 """Name of a layout -> its row."""

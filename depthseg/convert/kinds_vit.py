@@ -1,4 +1,4 @@
-"""Bare vision transformers: DINOv2, DINO and MAE, whose published names are those of timm."""
+"""Bare vision transformers: DINO, DINOv2, DINOv3 and MAE, whose published names are those of timm."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from torch import Tensor
 from .converted import ENCODER, IMAGENET, Converted, ConvertOptions, Rule, count, need, rename
 from .reading import Source
 
-ATTENTION = (
-    Rule(
-        r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)",
-        tuple(rf"encoder.layer.\1.attention.{part}_proj.\2" for part in "qkv"),
-    ),
-    Rule(r"blocks\.(\d+)\.attn\.proj\.(weight|bias)", (r"encoder.layer.\1.attention.o_proj.\2",)),
-)
 STEM = (
     Rule("cls_token", ("embeddings.cls_token",)),
     Rule("pos_embed", ("embeddings.position_embeddings",)),
     Rule(r"patch_embed\.proj\.(weight|bias)", (r"embeddings.patch_embeddings.projection.\1",)),
     Rule(r"norm\.(weight|bias)", (r"layernorm.\1",)),
 )
+
+
+def attention(ours: str) -> tuple[Rule, ...]:
+    """Return the rules of the attention layers for the name that our blocks have."""
+    return (
+        Rule(
+            r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)",
+            tuple(rf"{ours}.\1.attention.{part}_proj.\2" for part in "qkv"),
+        ),
+        Rule(r"blocks\.(\d+)\.attn\.proj\.(weight|bias)", (rf"{ours}.\1.attention.o_proj.\2",)),
+    )
+
+
 DINOV2_RULES = (
     *STEM,
-    *ATTENTION,
+    *attention("encoder.layer"),
     Rule("mask_token", ("embeddings.mask_token",)),
     Rule("register_tokens", ("embeddings.register_tokens",)),
     Rule(r"blocks\.(\d+)\.(norm[12])\.(weight|bias)", (r"encoder.layer.\1.\2.\3",)),
@@ -38,6 +44,41 @@ DINOV2_RULES = (
     Rule(r"blocks\.(\d+)\.mlp\.w3\.(weight|bias)", (r"encoder.layer.\1.mlp.down_proj.\2",)),
 )
 """Published names of DINOv2 -> names of transformers' backbone."""
+
+VIT_RULES = (
+    *STEM,
+    *attention("layers"),
+    Rule(r"blocks\.(\d+)\.norm1\.(weight|bias)", (r"layers.\1.layernorm_before.\2",)),
+    Rule(r"blocks\.(\d+)\.norm2\.(weight|bias)", (r"layers.\1.layernorm_after.\2",)),
+    Rule(r"blocks\.(\d+)\.mlp\.(fc[12])\.(weight|bias)", (r"layers.\1.mlp.\2.\3",)),
+    Rule(r"mask_token|decoder_.*", (), "part of MAE's decoder, which is used in its pre-training only"),
+    Rule(r"head\..*", (), "last layer of the pre-training or of a classifier; an encoder has none"),
+)
+"""Published names of DINO and MAE -> names of transformers' ViT."""
+
+DINOV3_RULES = (
+    Rule("cls_token|mask_token", (r"embeddings.\g<0>",)),
+    Rule("storage_tokens", ("embeddings.register_tokens",)),
+    Rule(r"patch_embed\.proj\.(weight|bias)", (r"embeddings.patch_embeddings.\1",)),
+    Rule(r"rope_embed\.periods", (), "computed from the configuration"),
+    Rule(r"blocks\.\d+\.attn\.qkv\.bias_mask", (), "a constant: the bias of the keys does not count"),
+    Rule(
+        r"blocks\.(\d+)\.attn\.qkv\.bias",
+        (r"model.layer.\1.attention.q_proj.bias", "", r"model.layer.\1.attention.v_proj.bias"),
+        "the bias of the keys, which is masked",
+    ),
+    *attention("model.layer"),
+    Rule(r"blocks\.(\d+)\.(norm[12])\.(weight|bias)", (r"model.layer.\1.\2.\3",)),
+    Rule(r"blocks\.(\d+)\.ls([12])\.gamma", (r"model.layer.\1.layer_scale\2.lambda1",)),
+    Rule(r"blocks\.(\d+)\.mlp\.(?:fc1|w2)\.(weight|bias)", (r"model.layer.\1.mlp.up_proj.\2",)),
+    Rule(r"blocks\.(\d+)\.mlp\.(?:fc2|w3)\.(weight|bias)", (r"model.layer.\1.mlp.down_proj.\2",)),
+    Rule(r"blocks\.(\d+)\.mlp\.w1\.(weight|bias)", (r"model.layer.\1.mlp.gate_proj.\2",)),
+    Rule(r"norm\.(weight|bias)", (r"norm.\1",)),
+)
+"""Published names of DINOv3 -> names of transformers' backbone."""
+
+SATELLITE = {"image_mean": [0.430, 0.411, 0.296], "image_std": [0.213, 0.156, 0.143]}
+"""Scaling of the DINOv3 that were trained on satellite images (`sat493m` in the name of the file)."""
 
 HEAD_WIDTH = 64
 """Channels of one attention head in all published sizes but MAE's ViT-H; no tensor has the number of heads."""
@@ -84,3 +125,84 @@ def convert_dinov2(source: Source, options: ConvertOptions) -> Converted:
     """Convert a bare DINOv2."""
     tensors, left_out = rename(source, DINOV2_RULES)
     return Converted(ENCODER, dinov2_config(source.tensors), tensors, IMAGENET, left_out)
+
+
+def is_plain_vit(source: Source) -> bool:
+    """Whether the file has learned or fixed positions and no layer scales; DINO and MAE have the same names."""
+    tensors = source.tensors
+    return {
+        "pos_embed",
+        "blocks.0.norm1.weight",
+        "norm.weight",
+    } <= tensors.keys() and "blocks.0.ls1.gamma" not in tensors
+
+
+def recognises_dino_vit(source: Source) -> bool:
+    """Whether the file is a plain ViT, and neither its tensors nor its name say that it is an MAE."""
+    return is_plain_vit(source) and "decoder_pos_embed" not in source.tensors and "mae" not in source.stem
+
+
+def recognises_mae(source: Source) -> bool:
+    """Whether the file is a plain ViT, and its name does not say that it is a DINO; DINO alone has patches of 8."""
+    if not is_plain_vit(source) or "dino" in source.stem:
+        return False
+    return need(source.tensors, "patch_embed.proj.weight").shape[-1] != 8
+
+
+def vit_config(model_type: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the `encoder_config` of a plain ViT with the precision of its norms."""
+    hidden = need(tensors, "blocks.0.mlp.fc1.weight").shape[0]
+    config = {"model_type": model_type} | vit_size(tensors) | {"intermediate_size": hidden, "layer_norm_eps": 1e-6}
+    if (config["hidden_size"], config["num_hidden_layers"]) == (1280, 32):  # ViT-H, with 80 channels a head
+        config["num_attention_heads"] = 16
+    return config
+
+
+def convert_dino_vit(source: Source, options: ConvertOptions) -> Converted:
+    """Convert a ViT of DINO."""
+    tensors, left_out = rename(source, VIT_RULES)
+    return Converted(ENCODER, vit_config("vit", source.tensors), tensors, IMAGENET, left_out)
+
+
+def convert_mae(source: Source, options: ConvertOptions) -> Converted:
+    """Convert the encoder of a masked autoencoder."""
+    tensors, left_out = rename(source, VIT_RULES)
+    return Converted(ENCODER, vit_config("vit_mae", source.tensors), tensors, IMAGENET, left_out)
+
+
+def recognises_dinov3(source: Source) -> bool:
+    """Whether the file has DINOv3's rotary positions and storage tokens."""
+    return {"storage_tokens", "rope_embed.periods", "blocks.0.ls1.gamma"} <= source.tensors.keys()
+
+
+def convert_dinov3(source: Source, options: ConvertOptions) -> Converted:
+    """Convert a ViT of DINOv3.
+
+    Raises:
+        ValueError: If its heads are not those of the sizes S, S+, B, L or H+.
+    """
+    theirs = source.tensors
+    width, patch = (need(theirs, "patch_embed.proj.weight").shape[index] for index in (0, -1))
+    if len(theirs["rope_embed.periods"]) != HEAD_WIDTH // 4:
+        raise ValueError(
+            f"rope_embed.periods has {len(theirs['rope_embed.periods'])} entries; DINOv3 with heads of {HEAD_WIDTH} "
+            f"channels, which have {HEAD_WIDTH // 4}, are supported: all sizes but 7B."
+        )
+    gated = "blocks.0.mlp.w1.weight" in theirs
+    config = {
+        "model_type": "dinov3_vit",
+        "hidden_size": width,
+        "num_hidden_layers": count(theirs, r"blocks\.(\d+)\."),
+        "num_attention_heads": width // HEAD_WIDTH,
+        "patch_size": patch,
+        "intermediate_size": need(theirs, f"blocks.0.mlp.{'w1' if gated else 'fc1'}.weight").shape[0],
+        "use_gated_mlp": gated,
+        "hidden_act": "silu" if gated else "gelu",
+        "num_register_tokens": theirs["storage_tokens"].shape[1],
+        "layer_norm_eps": 1e-5,
+    }
+    tensors, left_out = rename(source, DINOV3_RULES)
+    name = "embeddings.mask_token"
+    if name in tensors:
+        tensors[name] = (tensors[name][0], tensors[name][1].reshape(1, 1, -1))
+    return Converted(ENCODER, config, tensors, SATELLITE if "sat493m" in source.stem else IMAGENET, left_out)

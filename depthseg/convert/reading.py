@@ -21,8 +21,8 @@ SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "teacher", "net", "network")
 """Names under which training code stores the weights among other things; the first one found is opened."""
 
-PREFIXES = ("module.", "core.core.", "_orig_mod.")
-"""What wrappers (data parallel, ZoeDepth around its relative network, compilation) write before names."""
+PREFIXES = ("module.", "core.core.", "_orig_mod.", "model.")
+"""What wrappers (data parallel, ZoeDepth around its relative network, compilation, Lightning) write before names."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        needed = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", str(error))
+        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
         if needed is None:
             raise damaged(path) from error
         raise ValueError(

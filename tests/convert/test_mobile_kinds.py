@@ -122,8 +122,7 @@ def test_converted_classifier_is_fine_tuned_by_a_run(head_type, tmp_path):
     options += ["optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"]
     config = load_config(None, [*options, f"run.output_dir={tmp_path / 'run'}"])
     result = train(config, Blocks(4), Blocks(2, seed=1))
-    (folder,) = {path.parent for path in (tmp_path / "run").rglob("model.safetensors")}
-    model = DepthSegForSemanticSegmentation.from_pretrained(folder)
+    model = DepthSegForSemanticSegmentation.from_pretrained(result.model_dir)
     assert model.config.id2label == {0: "left", 1: "right", 2: "far"}
     assert model.config.weight_lineage[0]["source_class"] == "torchvision-mobilenet-v2"
-    assert DepthSegImageProcessor.from_pretrained(folder).image_mean == [0.485, 0.456, 0.406]
+    assert DepthSegImageProcessor.from_pretrained(result.model_dir).image_mean == [0.485, 0.456, 0.406]

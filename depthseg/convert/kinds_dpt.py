@@ -1,0 +1,277 @@
+"""Vision transformers with a DPT head: Depth Anything 1, 2 and 3, and DPT as published with MiDaS."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from .converted import HALF, IMAGENET, Converted, ConvertOptions, Rule, need, prefixed, rename
+from .kinds_vit import DINOV2_RULES, STEM, dinov2_config, vit_size
+from .reading import Source
+
+DEPTH_CLASS = "DepthSegForDepthEstimation"
+ZOE = r"(?:core\.core\.)?"
+"""What ZoeDepth, the metric version of Depth Anything 1, writes before the names of its relative network."""
+
+FUSION_RULES = (
+    *(Rule(rf"layer{level}_rn\.weight", (f"head.convs.{level - 1}.weight",)) for level in range(1, 5)),
+    *(
+        Rule(
+            rf"refinenet{level}\.resConfUnit([12])\.conv([12])\.(weight|bias)",
+            (rf"head.fusion_stage.layers.{4 - level}.residual_layer\1.convolution\2.\3",),
+        )
+        for level in range(1, 5)
+    ),
+    *(
+        Rule(rf"refinenet{level}\.out_conv\.(weight|bias)", (rf"head.fusion_stage.layers.{4 - level}.projection.\1",))
+        for level in range(1, 5)
+    ),
+)
+"""Names below `scratch.` that all these networks share; level 1 is the finest map, which we fuse last."""
+
+HEAD_RULES = (
+    Rule(r"projects\.([0-3])\.(weight|bias)", (r"head.reassemble_stage.layers.\1.projection.\2",)),
+    Rule(r"resize_layers\.([013])\.(weight|bias)", (r"head.reassemble_stage.layers.\1.resize.\2",)),
+    *prefixed(FUSION_RULES, r"scratch\.", ""),
+    Rule(r"scratch\.output_conv1\.(weight|bias)", (r"head.conv1.\1",)),
+    Rule(r"scratch\.output_conv2\.0\.(weight|bias)", (r"head.conv2.\1",)),
+    Rule(r"scratch\.output_conv2\.2\.(weight|bias)", (r"depth_predictor.0.\1",)),
+    Rule(r"scratch\.sky_output_conv2\..*", (), "the mask of the sky, which has no place in a depth model"),
+)
+"""Names of the head of Depth Anything 1, 2 and 3."""
+
+METRIC_BINS = "(conv2|seed_bin_regressor|seed_projector|projectors|attractors|conditional_log_binomial)"
+DEPTH_ANYTHING_RULES = (
+    *prefixed(DINOV2_RULES, rf"{ZOE}pretrained\.", "encoder.backbone."),
+    *prefixed(HEAD_RULES, rf"{ZOE}depth_head\.", ""),
+    Rule(rf"{METRIC_BINS}\..*", (), "ZoeDepth's metric bins; the relative network below them is converted"),
+)
+DEPTH_ANYTHING_3_RULES = (
+    *prefixed(DINOV2_RULES, r"backbone\.pretrained\.", "encoder.backbone."),
+    *prefixed(HEAD_RULES, r"head\.", ""),
+)
+DPT_BLOCK = r"blocks\.(\d+)\."
+DPT_RULES = (
+    *prefixed(STEM, r"pretrained\.model\.", "encoder.backbone."),
+    *prefixed(
+        (
+            Rule(
+                DPT_BLOCK + r"attn\.qkv\.(weight|bias)",
+                tuple(rf"\1.attention.attention.{part}.\2" for part in ("query", "key", "value")),
+            ),
+            Rule(DPT_BLOCK + r"attn\.proj\.(weight|bias)", (r"\1.attention.output.dense.\2",)),
+            Rule(DPT_BLOCK + r"norm1\.(weight|bias)", (r"\1.layernorm_before.\2",)),
+            Rule(DPT_BLOCK + r"norm2\.(weight|bias)", (r"\1.layernorm_after.\2",)),
+            Rule(DPT_BLOCK + r"mlp\.fc1\.(weight|bias)", (r"\1.intermediate.dense.\2",)),
+            Rule(DPT_BLOCK + r"mlp\.fc2\.(weight|bias)", (r"\1.output.dense.\2",)),
+        ),
+        r"pretrained\.model\.",
+        "encoder.backbone.encoder.layer.",
+    ),
+    Rule(r"pretrained\.model\.(head|fc_norm)\..*", (), "the classifier of the encoder's pre-training"),
+    *(
+        rule
+        for level in range(1, 5)
+        for rule in prefixed(
+            (
+                Rule(r"0\.project\.0\.(weight|bias)", (rf"readout_projects.{level - 1}.0.\1",)),
+                Rule(r"3\.(weight|bias)", (rf"layers.{level - 1}.projection.\1",)),
+                Rule(r"4\.(weight|bias)", (rf"layers.{level - 1}.resize.\1",)),
+            ),
+            rf"pretrained\.act_postprocess{level}\.",
+            "head.reassemble_stage.",
+        )
+    ),
+    *prefixed(FUSION_RULES, r"scratch\.", ""),
+    Rule(r"scratch\.output_conv\.0\.(weight|bias)", (r"head.conv1.\1",)),
+    Rule(r"scratch\.output_conv\.2\.(weight|bias)", (r"head.conv2.\1",)),
+    Rule(r"scratch\.output_conv\.4\.(weight|bias)", (r"depth_predictor.0.\1",)),
+)
+"""Names of DPT in MiDaS, with timm's plain ViT."""
+
+LAYERS_2 = {12: (3, 6, 9, 12), 24: (5, 12, 18, 24), 40: (10, 20, 30, 40)}
+"""Depth of the encoder -> layers that Depth Anything 2 and 3 read, counted from 1."""
+
+
+def tensor_prefix(source: Source) -> str:
+    """Return what stands before the names of the relative network."""
+    return "core.core." if any(name.startswith("core.core.") for name in source.tensors) else ""
+
+
+def is_depth_anything(source: Source) -> bool:
+    """Whether the file has the names of Depth Anything 1 and 2, which are the same."""
+    prefix = tensor_prefix(source)
+    names = {"pretrained.blocks.0.ls1.gamma", "depth_head.projects.0.weight"}
+    return {prefix + name for name in names} <= source.tensors.keys()
+
+
+def names_version_2(source: Source) -> bool:
+    """Whether the name of the file says version 2, as the published ones do."""
+    return re.search(r"v2", source.stem, re.IGNORECASE) is not None
+
+
+def names_version_1(source: Source) -> bool:
+    """Whether the name of the file or the names of its tensors say version 1."""
+    published = re.search(r"depth_anything_(vit[sbl]14|metric_depth_(in|out)door)", source.stem)
+    return published is not None or bool(tensor_prefix(source))
+
+
+def recognises_depth_anything_1(source: Source) -> bool:
+    """Whether the file is Depth Anything, and its name does not say version 2."""
+    return is_depth_anything(source) and not names_version_2(source)
+
+
+def recognises_depth_anything_2(source: Source) -> bool:
+    """Whether the file is Depth Anything, and neither its name nor its tensors say version 1."""
+    return is_depth_anything(source) and (names_version_2(source) or not names_version_1(source))
+
+
+def convert_depth_anything_1(source: Source, options: ConvertOptions) -> Converted:
+    """Convert Depth Anything 1, which reads the last four layers."""
+    return convert_depth_anything(source, options, lambda depth: tuple(range(depth - 3, depth + 1)))
+
+
+def convert_depth_anything_2(source: Source, options: ConvertOptions) -> Converted:
+    """Convert Depth Anything 2, which reads layers from all over its encoder."""
+    return convert_depth_anything(source, options, layers_2)
+
+
+def layers_2(depth: int) -> tuple[int, ...]:
+    """Return the layers that Depth Anything 2 and 3 read.
+
+    Raises:
+        ValueError: If there is no such size.
+    """
+    if depth not in LAYERS_2:
+        sizes = ", ".join(map(str, LAYERS_2))
+        raise ValueError(
+            f"The encoder has {depth} blocks; Depth Anything 2 and 3 have {sizes}. The file is incomplete."
+        )
+    return LAYERS_2[depth]
+
+
+def convert_depth_anything(source: Source, options: ConvertOptions, layers: Any) -> Converted:
+    """Convert Depth Anything 1 or 2.
+
+    Raises:
+        ValueError: If the file's name says that it is metric and its range is not given.
+    """
+    prefix = tensor_prefix(source)
+    zoe = any(name.startswith("conditional_log_binomial.") for name in source.tensors)
+    if zoe and options.max_depth is not None:
+        raise ValueError(
+            "--max-depth does not go with ZoeDepth's metric bins: they are left out, and the relative network below "
+            "them gives inverse depth without unit. Leave --max-depth out."
+        )
+    if "metric" in source.stem and not zoe and options.max_depth is None:
+        raise ValueError(
+            f"{source.stem} is a metric network by its name, and the file does not say its range; give --max-depth in "
+            "metres. Published are 20 (Hypersim, indoors) and 80 (Virtual KITTI, outdoors)."
+        )
+    if options.max_depth is None:
+        depth: dict[str, Any] = {"depth_type": "relative_inverse"}
+    else:
+        depth = {"depth_type": "metric", "max_depth": options.max_depth}
+    encoder = dinov2_config(source.tensors, f"{prefix}pretrained.")
+    encoder["out_indices"] = list(layers(encoder["num_hidden_layers"]))
+    head = head_options(source.tensors, f"{prefix}depth_head.")
+    tensors, left_out = rename(source, DEPTH_ANYTHING_RULES)
+    config = {"encoder_config": encoder, "head_type": "native"} | depth
+    config["head_config"] = {"family": "depth_anything", "options": head}
+    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors))
+
+
+def unused_tensors(tensors: dict[str, tuple[str, Tensor]]) -> dict[str, str]:
+    """Return our tensors that do not change the output and that some files lack, with the reason."""
+    filled = {}
+    if "encoder.backbone.embeddings.mask_token" not in tensors:
+        filled["encoder.backbone.embeddings.mask_token"] = "used in pre-training only"
+    first = "head.fusion_stage.layers.0.residual_layer1.convolution"
+    for name in (f"{first}{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")):
+        if name not in tensors:
+            filled[name] = "the coarsest map is fused with no other"
+    return filled
+
+
+def head_options(tensors: dict[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Return the options of a native head of Depth Anything from the shapes of its tensors."""
+    return {
+        "neck_hidden_sizes": [need(tensors, f"{prefix}projects.{level}.weight").shape[0] for level in range(4)],
+        "reassemble_factors": [4, 2, 1, 0.5],
+        "readout_type": "ignore",
+        "fusion_hidden_size": need(tensors, f"{prefix}scratch.layer1_rn.weight").shape[0],
+        "head_hidden_size": need(tensors, f"{prefix}scratch.output_conv2.0.weight").shape[0],
+        "upsampling": "image",
+    }
+
+
+def recognises_depth_anything_3(source: Source) -> bool:
+    """Whether the file has the names of Depth Anything 3, of any series."""
+    return any(re.match(r"(da3\.)?backbone\.pretrained\.blocks\.0\.", name) for name in source.tensors)
+
+
+def convert_depth_anything_3(source: Source, options: ConvertOptions) -> Converted:
+    """Convert Depth Anything 3's networks for one image.
+
+    Raises:
+        ValueError: If the file is of the any-view or nested series.
+    """
+    if any("camera_token" in name or name.startswith("da3.") for name in source.tensors):
+        raise ValueError(
+            f"{source.stem} is of Depth Anything 3's any-view or nested series, whose encoder joins several images in "
+            "its attention; only Mono-L and Metric-L, which read one image, can be converted."
+        )
+    if options.max_depth is not None:
+        raise ValueError(
+            "--max-depth does not go with depth-anything-3, whose depth has no bound: Metric-L gives metres after "
+            "multiplication by the focal length in pixels / 300. Leave it out."
+        )
+    encoder = dinov2_config(source.tensors, "backbone.pretrained.")
+    encoder["out_indices"] = list(layers_2(encoder["num_hidden_layers"]))
+    head = head_options(source.tensors, "head.") | {"depth_activation": "exp"}
+    tensors, left_out = rename(source, DEPTH_ANYTHING_3_RULES)
+    config = {"encoder_config": encoder, "head_type": "native", "depth_type": "relative"}
+    config["head_config"] = {"family": "depth_anything", "options": head}
+    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors))
+
+
+def recognises_dpt(source: Source) -> bool:
+    """Whether the file is a DPT of MiDaS with a plain ViT."""
+    names = {"pretrained.model.blocks.0.attn.qkv.weight", "pretrained.act_postprocess1.3.weight"}
+    return (
+        names <= source.tensors.keys()
+        and "pretrained.model.patch_embed.backbone.stem.conv.weight" not in source.tensors
+    )
+
+
+def convert_dpt(source: Source, options: ConvertOptions) -> Converted:
+    """Convert DPT with a plain ViT (`dpt_large`)."""
+    theirs = source.tensors
+    size = vit_size(theirs, "pretrained.model.")
+    depth = size["num_hidden_layers"]
+    layers = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23]}.get(depth)
+    if layers is None:
+        raise ValueError(f"The encoder has {depth} blocks; DPT has 12 or 24. The file is incomplete.")
+    necks = [need(theirs, f"pretrained.act_postprocess{level}.3.weight").shape[0] for level in range(1, 5)]
+    fusion = need(theirs, "scratch.layer1_rn.weight").shape[0]
+    encoder = {
+        "model_type": "dpt",
+        **size,
+        "intermediate_size": need(theirs, "pretrained.model.blocks.0.mlp.fc1.weight").shape[0],
+        "backbone_out_indices": layers,
+        "layer_norm_eps": 1e-6,
+    }
+    head = {
+        "neck_hidden_sizes": necks,
+        "reassemble_factors": [4, 2, 1, 0.5],
+        "readout_type": "project",
+        "fusion_hidden_size": fusion,
+        "head_hidden_size": need(theirs, "scratch.output_conv.2.weight").shape[0],
+        "upsampling": "double",
+    }
+    tensors, left_out = rename(source, DPT_RULES)
+    config = {"encoder_config": encoder, "head_type": "native", "depth_type": "relative_inverse"}
+    config["head_config"] = {"family": "dpt", "options": head}
+    return Converted(DEPTH_CLASS, config, tensors, HALF, left_out)
