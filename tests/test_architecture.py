@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "bench": {"metrics", "models", "pretext"},
-    "convert": {"convert", "models", "engine"},
+    "convert": {"convert", "models", "engine", "data"},
     "cli": {
         "bench",
         "convert",

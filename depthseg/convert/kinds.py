@@ -16,6 +16,30 @@ from .kinds_dpt import (
     recognises_depth_anything_3,
     recognises_dpt,
 )
+from .kinds_mobile import (
+    convert_efficientnet_lite,
+    convert_mobilenet,
+    recognises_efficientnet_lite,
+    recognises_mobilenet,
+)
+from .kinds_monodepth2 import (
+    convert_depth_to_semantic,
+    convert_monodepth2,
+    recognises_depth_to_semantic,
+    recognises_monodepth2,
+)
+from .kinds_resnet import (
+    convert_deeplab,
+    convert_dino_resnet,
+    convert_fcn,
+    convert_moco,
+    convert_resnet,
+    recognises_deeplab,
+    recognises_dino_resnet,
+    recognises_fcn,
+    recognises_moco,
+    recognises_resnet,
+)
 from .kinds_vit import (
     convert_dino_vit,
     convert_dinov2,
@@ -49,6 +73,69 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "monodepth2": Kind(
+        "Monodepth2: encoder.pth and depth.pth, with or without pose networks; encoder.pth alone is a bare encoder.",
+        "https://huggingface.co/papers/1806.01260",
+        "Monodepth2 licence (Niantic): non-commercial use only",
+        recognises_monodepth2,
+        convert_monodepth2,
+    ),
+    "depth-to-semantic": Kind(
+        "depth-to-semantic: encoder and decoder of depth or labels, and encoders of its other pre-trainings.",
+        "https://huggingface.co/papers/2203.13987",
+        "none stated; parts of the code are under the Monodepth2 licence: non-commercial use only",
+        recognises_depth_to_semantic,
+        convert_depth_to_semantic,
+    ),
+    "torchvision-resnet": Kind(
+        "torchvision's ResNet-18/34/50/101: a classifier, or a bare encoder without the last layer.",
+        "https://huggingface.co/papers/1512.03385",
+        "BSD-3-Clause; trained on ImageNet, whose terms allow non-commercial research",
+        recognises_resnet,
+        convert_resnet,
+    ),
+    "torchvision-mobilenet-v2": Kind(
+        "torchvision's MobileNetV2, a classifier.",
+        "https://huggingface.co/papers/1801.04381",
+        "BSD-3-Clause; trained on ImageNet, whose terms allow non-commercial research",
+        recognises_mobilenet,
+        convert_mobilenet,
+    ),
+    "efficientnet-lite": Kind(
+        "EfficientNet-Lite 0 to 4 in PyTorch with TensorFlow's weights, a classifier.",
+        "https://huggingface.co/papers/1905.11946",
+        "Apache-2.0 (TensorFlow's weights); trained on ImageNet, whose terms allow non-commercial research",
+        recognises_efficientnet_lite,
+        convert_efficientnet_lite,
+    ),
+    "torchvision-fcn": Kind(
+        "torchvision's FCN on ResNet-50 or -101, trained on COCO with the classes of Pascal VOC: a segmenter.",
+        "https://huggingface.co/papers/1411.4038",
+        "BSD-3-Clause; trained on COCO",
+        recognises_fcn,
+        convert_fcn,
+    ),
+    "torchvision-deeplabv3": Kind(
+        "torchvision's DeepLabV3 on ResNet-50 or -101, trained on COCO with the classes of Pascal VOC: its encoder.",
+        "https://huggingface.co/papers/1706.05587",
+        "BSD-3-Clause; trained on COCO",
+        recognises_deeplab,
+        convert_deeplab,
+    ),
+    "moco-v2": Kind(
+        "MoCo (v1, v2) with a ResNet: its query encoder, a bare encoder.",
+        "https://huggingface.co/papers/2003.04297",
+        "MIT today, CC-BY-NC 4.0 when the weights were published",
+        recognises_moco,
+        convert_moco,
+    ),
+    "dino-resnet": Kind(
+        "DINO's ResNet-50, alone or the teacher of a whole checkpoint: a bare encoder.",
+        "https://huggingface.co/papers/2104.14294",
+        "Apache-2.0",
+        recognises_dino_resnet,
+        convert_dino_resnet,
+    ),
     "depth-anything-1": Kind(
         "Depth Anything 1 ViT-S/B/L: relative inverse depth; of its metric ZoeDepth files the relative network.",
         "https://huggingface.co/papers/2401.10891",

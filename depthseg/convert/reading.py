@@ -18,7 +18,7 @@ from torch import Tensor
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "net", "network")
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "teacher", "net", "network")
 """Names under which training code stores the weights among other things; the first one found is opened."""
 
 PREFIXES = ("module.", "core.core.", "_orig_mod.", "model.")
@@ -153,6 +153,7 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     weights = {}
     if isinstance(content, Mapping):
         weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        weights = weights or join_networks(content)
     if not weights:
         held = f"the names {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else "no names"
         raise ValueError(
@@ -160,6 +161,17 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
             f"under one of {', '.join(WRAPPERS)}."
         )
     return weights, extras
+
+
+def join_networks(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors of several networks that are side by side in a file, each after the name of its network."""
+    return {
+        f"{network}.{name}": tensor
+        for network, weights in content.items()
+        if isinstance(weights, Mapping)
+        for name, tensor in weights.items()
+        if isinstance(tensor, Tensor)
+    }
 
 
 def common_prefix(weights: Mapping[str, Tensor]) -> str:
