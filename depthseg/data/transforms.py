@@ -108,6 +108,9 @@ class TrainTransform:
         scale_range: Range of the factor that images are resized by before a random patch is cut, above 0. Where an
             image is smaller than the patch then, it is padded at the right and bottom: black, labels 255, depth 0.
             Images that a loss compares with one another are never padded.
+        shortest_edges: Lengths in pixels, at least 1; the shorter side of an image gets one of them, drawn at random,
+            before a random patch is cut, in place of `scale_range`; padded likewise. Empty = by `scale_range`.
+        longest_edge: Largest length of the longer side then, with the same ratio of sides; 0 = any.
         max_class_share: Largest share that one class may have of the labelled pixels of a patch or crop, above 0; it
             is drawn again up to ten times. 1 = any.
         hole_share: Range of the share of pixels that get a hole around them, 0 <= low <= high <= 1; None = `holes`
@@ -126,6 +129,8 @@ class TrainTransform:
         *,
         random_crop: bool = False,
         scale_range: Sequence[float] = (1.0, 1.0),
+        shortest_edges: Sequence[int] = (),
+        longest_edge: int = 0,
         max_class_share: float = 1.0,
         hole_share: Sequence[float] | None = None,
         hole_size: int = 7,
@@ -137,6 +142,8 @@ class TrainTransform:
         self.colour_jitter = colour_jitter
         self.random_crop = random_crop
         self.scale_range = tuple(scale_range)
+        self.shortest_edges = tuple(shortest_edges)
+        self.longest_edge = longest_edge
         self.max_class_share = max_class_share
         self.hole_share = None if hole_share is None else tuple(hole_share)
         self.hole_size = hole_size
@@ -202,7 +209,8 @@ class TrainTransform:
         return replace(sample, image=scaled(sample.image), frames=frames, stereo=stereo)
 
     def _draw_geometry(self, sample: Sample, rng: np.random.Generator) -> _Geometry:
-        factor, place, mirrored = self._draw_place(rng)
+        drawn, place, mirrored = self._draw_place(rng)
+        factor = self._factor(sample.image.shape[:2], drawn)
         cut = self._cut_patch if self.random_crop else self._cut_share
         geometry = cut(sample, factor, place, mirrored)
         if self.max_class_share < 1 and sample.labels is not None:
@@ -214,10 +222,16 @@ class TrainTransform:
         return geometry
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[float, np.ndarray, bool]:
-        """Factor of the size, place `(2,)` from 0 to 1 down and right, and whether the image is mirrored."""
+        """What decides the size, the place `(2,)` down and right, both from 0 to 1, and whether it is mirrored."""
+        return rng.random(), rng.random(2), bool(rng.random() < self.hflip)
+
+    def _factor(self, size: tuple[int, int], drawn: float) -> float:
+        """Factor of the size of an image, or share of its sides, from a number in [0, 1)."""
+        if self.random_crop and self.shortest_edges:
+            factor = self.shortest_edges[int(drawn * len(self.shortest_edges))] / min(size)
+            return min(factor, self.longest_edge / max(size)) if self.longest_edge else factor
         low, high = self.scale_range if self.random_crop else self.crop_scale
-        factor = low + (high - low) * rng.random()
-        return factor, rng.random(2), bool(rng.random() < self.hflip)
+        return low + (high - low) * drawn
 
     def _cut_patch(self, sample: Sample, factor: float, place: np.ndarray, mirrored: bool) -> _Geometry:
         """A patch of `size` of the image resized by a factor, at a place from 0 to 1 down and right."""
@@ -225,7 +239,7 @@ class TrainTransform:
         resized = tuple(max(round(factor * side), 1) for side in size)
         inner = tuple(map(min, self.size, resized))
         compared = sample.frames or sample.stereo is not None
-        if inner != self.size and (compared or self.scale_range == (1, 1)):
+        if inner != self.size and (compared or (self.scale_range == (1, 1) and not self.shortest_edges)):
             raise ValueError(
                 f"Image {sample.name!r} is {resized[0]} pixels high and {resized[1]} wide, too small to cut a patch "
                 f"of {self.size[0]} x {self.size[1]} out of it; set a smaller size, or random_crop=false"

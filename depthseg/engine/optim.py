@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .options import OptimOptions, ScheduleOptions
 
 
@@ -38,23 +38,67 @@ def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: Op
     return kind(groups, lr=options.lr, betas=tuple(options.betas), fused=True)
 
 
+_POSITION = re.compile(r"pos_embed|position")
+_QUERY = re.compile(r"queries|query_(embed|feat)|level_embed")
+
+
+def parameter_kind(owner: nn.Module, name: str) -> str | None:
+    """What a parameter is, where that may have a multiplier of its own.
+
+    Args:
+        owner: The module that holds the parameter itself.
+        name: Its name in the whole network, such as `encoder.backbone.embeddings.position_embeddings`.
+
+    Returns:
+        `norm` (scale or shift of a normalisation), `position` (learned position embedding or bias), `query` (learned
+        query or level embedding of a mask head), or None for anything else.
+    """
+    if "Norm" in type(owner).__name__:
+        return "norm"
+    if isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd)):
+        return None
+    own_name = ".".join(name.split(".")[-2:] if isinstance(owner, nn.Embedding) else name.split(".")[-1:])
+    kinds = {"position": _POSITION, "query": _QUERY}
+    return next((kind for kind, pattern in kinds.items() if pattern.search(own_name)), None)
+
+
+def _multipliers(kind: str | None, ndim: int, options: OptimOptions) -> tuple[float, float]:
+    """Factors of the learning rate and of the weight decay."""
+    # Norm scales, biases and other vectors set levels, not features: pulling them to zero only biases the output.
+    decay = 1.0 if ndim > 1 else 0.0
+    if kind == "norm":
+        return options.norm_lr_factor, decay or options.norm_decay_factor
+    if kind is None:
+        return 1.0, decay
+    lr_factor, factor = {
+        "position": (options.position_lr_factor, options.position_decay_factor),
+        "query": (options.query_lr_factor, options.query_decay_factor),
+    }[kind]
+    return lr_factor, decay * factor
+
+
 def _groups(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> list[dict]:
     shares = _encoder_shares(encoder, options)
-    groups: dict[str, dict] = {}
-    for parameter in objective.parameters():
+    ordinary: dict[tuple, dict] = {}
+    multiplied: dict[tuple, dict] = {}
+    owners = dict(objective.named_modules())
+    for full_name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
             continue
         part, share = shares.get(id(parameter), ("head", 1.0))
-        # Norm scales, biases and other vectors set levels, not features: pulling them to zero only biases the output.
-        decays = parameter.ndim > 1
-        name = part if decays else f"{part}_no_decay"
-        lr = options.lr * share
-        weight_decay = options.weight_decay if decays else 0.0
-        group = groups.setdefault(
-            name, {"name": name, "params": [], "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
+        kind = parameter_kind(owners[full_name.rpartition(".")[0]], full_name)
+        lr_factor, decay_factor = _multipliers(kind, parameter.ndim, options)
+        is_ordinary = (lr_factor, decay_factor) == _multipliers(None, parameter.ndim, options)
+        name = part if is_ordinary else f"{part}_{kind}"
+        name = name if decay_factor else f"{name}_no_decay"
+        lr = options.lr * share * lr_factor
+        group = (ordinary if is_ordinary else multiplied).setdefault(
+            (name, lr_factor, decay_factor),
+            {"name": name, "params": [], "lr": lr, "peak_lr": lr, "weight_decay": options.weight_decay * decay_factor},
         )
         group["params"].append(parameter)
-    return list(groups.values())
+    # The learning rate of the last group is the one that is logged.
+    return [*multiplied.values(), *ordinary.values()]
 
 
 def _encoder_shares(encoder: nn.Module | None, options: OptimOptions) -> dict[int, tuple[str, float]]:

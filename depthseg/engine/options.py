@@ -50,6 +50,7 @@ _SCALE_RANGE = Allowed(
     "[smallest, largest] with 0 < smallest <= largest",
     lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1],
 )
+_EDGES = Allowed("lengths in pixels, each at least 1, or [] for none", lambda edges: all(edge >= 1 for edge in edges))
 _NEIGHBOURS = Allowed("neighbours such as [-1, 1], never 0", lambda frames: bool(frames) and 0 not in frames)
 _HOLE_SHARE = Allowed(
     "[least, most] with 0 <= least <= most <= 1 and most above 0",
@@ -127,6 +128,9 @@ class DataOptions:
         random_crop: Crop a random patch of `size` from the image as it is, instead of resizing the image.
         scale_range: Range of the factor that images are resized by before `random_crop`, such as `[0.5, 2]`; images
             that become smaller than the patch are padded with ignored pixels.
+        shortest_edges: Lengths in pixels such as `[448, 537, 627]`, one of which, drawn at random, the shorter side of
+            an image gets before `random_crop`, in place of `scale_range`; `[]` = off.
+        longest_edge: Where the longer side would become longer than this, it gets this length instead; 0 = any length.
         max_class_share: Largest share of one class in the labelled pixels of a crop, such as 0.75: crops with more are
             drawn again, up to ten times; 1 = any crop.
         colour_jitter: Brightness, contrast and saturation change by a factor within 1 -+ this; 0 = off.
@@ -161,6 +165,8 @@ class DataOptions:
     crop_scale: Annotated[list[float], _CROP_SCALE] = field(default_factory=lambda: [1.0, 1.0])
     random_crop: bool = False
     scale_range: Annotated[list[float], _SCALE_RANGE] = field(default_factory=lambda: [1.0, 1.0])
+    shortest_edges: Annotated[list[int], _EDGES] = field(default_factory=list)
+    longest_edge: Annotated[int, at_least(0, "any length")] = 0
     max_class_share: Annotated[float, Allowed("a number above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
     colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
     augmented_copies: Count = 0
@@ -225,7 +231,14 @@ class OptimOptions:
         encoder_lr_factor: The encoder learns at `lr` times this.
         layer_decay: Each layer of the encoder learns at this fraction of the rate of the layer above it, so that what
             is near the image changes least, as in BEiT and MAE; 1 = all at the same rate.
-        weight_decay: For weight matrices and filters; norms, biases and other vectors never decay.
+        weight_decay: For weight matrices and filters; biases and other vectors never decay, norms only with
+            `norm_decay_factor`.
+        norm_lr_factor: Norms learn at the rate of their part times this.
+        norm_decay_factor: Norms decay at `weight_decay` times this; 0 = not at all.
+        position_lr_factor: Learned positions learn at the rate of their part times this.
+        position_decay_factor: Learned positions decay at `weight_decay` times this; 0 = not at all, as is usual.
+        query_lr_factor: Queries and level embeddings of mask heads learn at the rate of the head times this.
+        query_decay_factor: They decay at `weight_decay` times this; 0 = not at all, as is usual.
         betas: Averages of Adam and AdamW.
         momentum: Momentum of SGD.
         batch_size: Images per optimiser step, over all processes and accumulation steps together.
@@ -238,6 +251,12 @@ class OptimOptions:
     encoder_lr_factor: NotNegative = 1.0
     layer_decay: Annotated[float, _DECAY] = 1.0
     weight_decay: NotNegative = 0.01
+    norm_lr_factor: NotNegative = 1.0
+    norm_decay_factor: NotNegative = 0.0
+    position_lr_factor: NotNegative = 1.0
+    position_decay_factor: NotNegative = 1.0
+    query_lr_factor: NotNegative = 1.0
+    query_decay_factor: NotNegative = 1.0
     betas: Annotated[list[float], _BETAS] = field(default_factory=lambda: [0.9, 0.999])
     momentum: NotNegative = 0.9
     batch_size: PositiveCount = 8

@@ -199,6 +199,8 @@ def build_transform(config: RunConfig, processor: Any) -> TrainTransform:
         data.colour_jitter,
         random_crop=data.random_crop,
         scale_range=data.scale_range,
+        shortest_edges=data.shortest_edges,
+        longest_edge=data.longest_edge,
         max_class_share=data.max_class_share,
         to_rgb=getattr(processor, "to_rgb", None),
         **task_of(config).transform_options(config),

@@ -65,6 +65,15 @@ def _check_data(data: DataOptions) -> Iterator[Check]:
         not data.random_crop and list(data.scale_range) != [1, 1],
         "data.scale_range resizes images before data.random_crop: set data.random_crop=true, or use data.crop_scale.",
     )
+    yield (
+        bool(data.shortest_edges) and (not data.random_crop or list(data.scale_range) != [1, 1]),
+        "data.shortest_edges resizes images before data.random_crop, in place of data.scale_range: set "
+        "data.random_crop=true and leave data.scale_range at [1, 1].",
+    )
+    yield (
+        data.longest_edge != 0 and not data.shortest_edges,
+        f"data.longest_edge is {data.longest_edge} but data.shortest_edges is empty: it limits what those resize to.",
+    )
 
 
 def _check_pretext(task: str, pretext: PretextOptions, data: DataOptions) -> Iterator[Check]:

@@ -45,8 +45,11 @@ class MaskQueriesHeadConfig(MaskHeadConfig):
             )
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of maps `(B, C, h, w)`."""
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of maps `(B, C, h, w)`.
+
+    By `LayerNorm` in the name of a class, transformers knows which module to initialise as a norm.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each cell."""
@@ -100,7 +103,7 @@ class MaskQueriesHead(MaskHead):
         self.like = strides.index(self.strides[0]) if self.strides[0] in strides else None
         width = config.channels
         self.laterals = nn.ModuleList(
-            nn.Sequential(ChannelNorm(given), nn.Conv2d(given, width, 1)) for given in channels[maps_read]
+            nn.Sequential(ChannelLayerNorm(given), nn.Conv2d(given, width, 1)) for given in channels[maps_read]
         )
         self.queries = nn.Embedding(config.num_queries, width)
         self.layers = nn.ModuleList(JointLayer(width, config.num_attention_heads) for _ in range(config.num_layers))
@@ -111,7 +114,7 @@ class MaskQueriesHead(MaskHead):
                     nn.ConvTranspose2d(width, width, 2, stride=2),
                     nn.GELU(),
                     nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-                    ChannelNorm(width),
+                    ChannelLayerNorm(width),
                 )
                 for _ in range(num_upscalings)
             )

@@ -17,6 +17,12 @@ WAYS = st.one_of(
         scale_range=st.tuples(st.floats(0.4, 0.9), st.floats(0.9, 2.5)),
         max_class_share=st.sampled_from([0.5, 1.0]),
     ),
+    st.builds(
+        dict,
+        random_crop=st.just(True),
+        shortest_edges=st.lists(st.integers(3, 80), min_size=1, max_size=4),
+        longest_edge=st.sampled_from([0, 60]),
+    ),
 )
 SIDES = st.tuples(st.integers(4, 60), st.integers(4, 60))
 TRIES = settings(max_examples=150, deadline=None, derandomize=True)
@@ -78,6 +84,27 @@ def test_images_are_resized_before_the_patch_is_cut():
     index = after.depth.astype(int) - 1
     assert np.ptp(index // 80) + 1 == pytest.approx(15, abs=1) and np.ptp(index % 80) + 1 == pytest.approx(20, abs=1)
     assert np.median(np.unique(index, return_counts=True)[1]) == 4, "each pixel is enlarged to two by two"
+
+
+def test_the_shorter_side_gets_one_of_the_lengths():
+    """Images of 40x60, patches larger than any of them: what is not padded is the whole image."""
+    transform = TrainTransform((200, 200), 0, random_crop=True, shortest_edges=[20, 50, 80], longest_edge=105)
+    shapes = []
+    for seed in range(300):
+        known = transform(positions(40, 60), np.random.default_rng(seed)).depth > 0
+        shapes.append((known.any(1).sum(), known.any(0).sum()))
+    # 80x120 is too long, so that the longer side is 105.
+    counts = {shape: shapes.count(shape) for shape in [(20, 30), (50, 75), (70, 105)]}
+    assert sum(counts.values()) == 300 and min(counts.values()) > 70
+
+
+def test_shortest_edges_move_no_other_draw():
+    ways = [{"shortest_edges": [30]}, {"scale_range": (0.5, 0.5)}]
+    sample = positions(60, 90)
+    first, second = (
+        TrainTransform((20, 20), random_crop=True, **way)(sample, np.random.default_rng(3)) for way in ways
+    )
+    np.testing.assert_array_equal(first.depth, second.depth)
 
 
 def test_what_a_loss_compares_is_not_padded():

@@ -98,6 +98,14 @@ def test_unreadable_options_are_named_with_a_way_out(override, parts):
         ("run.select=first", "run.select must be one of best, last"),
         ("run.log_every=0", "run.log_every must be a whole number of at least 1"),
         ("run={resume: true, overwrite: true}", "run.resume and run.overwrite exclude each other"),
+        ("data.shortest_edges=[448]", "data.shortest_edges resizes images before data.random_crop"),
+        (
+            "data={shortest_edges: [448], random_crop: true, scale_range: [0.5, 2]}",
+            "set data.random_crop=true and leave data.scale_range at",
+        ),
+        ("data.shortest_edges=[0]", "data.shortest_edges must be lengths in pixels, each at least 1"),
+        ("data.longest_edge=100", "data.longest_edge is 100 but data.shortest_edges is empty"),
+        ("optim.query_lr_factor=-1", "optim.query_lr_factor"),
     ],
 )
 def test_every_wrong_value_gets_its_sentence(override, part):

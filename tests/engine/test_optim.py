@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.optim import lr_scheduler
 
 from depthseg.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from depthseg.engine.options import OptimOptions, ScheduleOptions
-from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation
+from depthseg.models import DepthSegConfig, DepthSegForDepthEstimation, DepthSegForSemanticSegmentation
 
 
 def _network():
@@ -29,6 +31,52 @@ def test_groups_split_by_part_and_by_dimension():
         "head_no_decay": (1, 0.1, 0.0),
     }
     assert groups["encoder"]["params"][0] is encoder[0].weight
+
+
+def test_norms_positions_and_queries_have_multipliers_of_their_own():
+    encoder = {"model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    head = {"channels": 32, "num_attention_heads": 2, "pixel_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    config = DepthSegConfig(encoder_config=encoder, head_type="mask2former", head_config=head, num_labels=3)
+    model = DepthSegForSemanticSegmentation(config)
+    plain = OptimOptions(lr=1.0, encoder_lr_factor=0.1, weight_decay=0.5)
+    options = replace(plain, norm_lr_factor=0.2, norm_decay_factor=0.4, position_lr_factor=0.3)
+    options = replace(options, position_decay_factor=0.0, query_lr_factor=0.6, query_decay_factor=0.8)
+    before, after = (rates_by_name(model, given) for given in (plain, options))
+    norm, position = "encoder.backbone.encoder.layer.0.norm1.weight", "encoder.backbone.embeddings.position_embeddings"
+    queries = [f"head.decoders.transformer_module.queries_{name}.weight" for name in ("embedder", "features")]
+    levels = ["head.decoders.pixel_decoder.level_embed", "head.decoders.transformer_module.level_embed.weight"]
+    assert before[norm] == pytest.approx((0.1, 0.0)) and after[norm] == pytest.approx((0.02, 0.2))
+    assert after["head.pyramid.levels.0.1.bias"] == pytest.approx((0.2, 0.2))  # a BatchNorm
+    assert before[position] == pytest.approx((0.1, 0.5)) and after[position] == pytest.approx((0.03, 0.0))
+    for name in (*queries, *levels):
+        assert before[name] == pytest.approx((1.0, 0.5)) and after[name] == pytest.approx((0.6, 0.4))
+    # Nothing else, such as the matrix that makes the queries of an attention, is moved.
+    changed = {name for name in before if before[name] != after[name]}
+    own_norms = {name for name in changed if "norm" in name or name.startswith("head.")}
+    assert changed - own_norms == {position}
+    assert not any("attention." in name or "proj." in name or "classifier" in name for name in changed)
+    optimizer = build_optimizer(model, model.encoder, options)
+    assert len(rates_by_name(model, options)) == sum(1 for p in model.parameters() if p.requires_grad)
+    # What is logged stays the rate of the head.
+    assert set_learning_rate(optimizer, 0, ScheduleOptions(name="constant")) == 1.0
+
+
+def rates_by_name(model: nn.Module, options: OptimOptions) -> dict[str, tuple[float, float]]:
+    groups = build_optimizer(model, model.encoder, options).param_groups
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    return {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_multipliers_of_mask_queries_and_relative_positions():
+    encoder = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    head = {"channels": 8, "num_attention_heads": 2, "num_layers": 1}
+    config = DepthSegConfig(encoder_config=encoder, head_type="mask_queries", head_config=head, num_labels=3)
+    model = DepthSegForSemanticSegmentation(config)
+    options = OptimOptions(lr=1.0, weight_decay=0.5, position_decay_factor=0.0, query_decay_factor=0.0)
+    rates = rates_by_name(model, options)
+    still = {name for name, (_, decay) in rates.items() if decay == 0 and model.get_parameter(name).ndim > 1}
+    tables = {name for name in rates if name.endswith("relative_position_bias_table")}
+    assert len(tables) == 4 and still == tables | {"head.queries.weight"}
 
 
 class Tower(nn.Module):

@@ -92,6 +92,20 @@ def test_every_parameter_of_mask2former_is_initialised_by_its_rules(how, tmp_pat
     torch.testing.assert_close(offsets[..., 1], torch.zeros_like(ring), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "native"])
+def test_a_new_head_on_a_loaded_encoder_is_initialised_as_one_that_was_built(head, tmp_path):
+    """Norms to 1 and 0, and every other parameter to values of the same size."""
+    scramble(tiny_model("depth", "dinov2", "dpt")).save_pretrained(tmp_path)
+    config = tiny_config("dinov2", head)
+    built = DepthSegForSemanticSegmentation(config).head
+    loaded = DepthSegForSemanticSegmentation.from_pretrained(tmp_path, config=config, head_init="random").head
+    for name, module in loaded.named_modules():
+        if isinstance(module, (torch.nn.LayerNorm, torch.nn.BatchNorm2d, torch.nn.GroupNorm)):
+            assert (module.weight == 1).all() and (module.bias == 0).all(), name
+    for name, parameter in built.named_parameters():
+        assert loaded.get_parameter(name).abs().max() <= 3 * parameter.abs().max() + 0.1, name
+
+
 def test_an_attention_implementation_reaches_the_encoder_of_a_mask_model(tmp_path):
     tiny_model("segmentation", "dinov2", "mask2former").save_pretrained(tmp_path)
     model = DepthSegForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="eager").eval()
