@@ -25,6 +25,7 @@ from .image_inputs_depthseg import (
     rgb_values,
     whole_levels,
 )
+from .lean_loss_depthseg import ids_of_resized
 
 logger = logging.get_logger(__name__)
 
@@ -260,6 +261,9 @@ class DepthSegImageProcessor(BaseImageProcessor):
         if target_sizes is None:
             return list(ids_of(logits, threshold))
         check_count(target_sizes, logits)
+        if logits.shape[1] > 1:
+            check_threshold(threshold, logits.shape[1])
+            return [ids_of_resized(scores, tuple(size)) for scores, size in zip(logits, target_sizes, strict=True)]
         return [
             ids_of(F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False), threshold)[0]
             for scores, size in zip(logits, target_sizes, strict=True)
@@ -373,18 +377,23 @@ def ids_of(logits: Tensor, threshold: float = 0.5) -> Tensor:
     """Return the class ids `(B, H, W)` of logits `(B, K, H, W)`; one logit is compared with a probability.
 
     Raises:
-        ValueError: If the threshold is not a probability between 0 and 1, or there are several classes to choose from.
+        ValueError: See `check_threshold`.
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; it is a probability between 0 and 1.")
+    check_threshold(threshold, logits.shape[1])
     if logits.shape[1] == 1:
         return (logits[:, 0] >= math.log(threshold / (1 - threshold))).long()
-    if threshold != 0.5:
-        raise ValueError(
-            f"threshold is {threshold} but the model has {logits.shape[1]} classes, of which the most probable is "
-            "taken; leave threshold out."
-        )
     return logits.max(1).indices  # much faster on a CPU than argmax
+
+
+def check_threshold(threshold: float, num_labels: int) -> None:
+    """Raise a sentence if a threshold is no probability from 0 to 1, or there are several classes to choose from."""
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability between 0 and 1.")
+    if num_labels > 1 and threshold != 0.5:
+        raise ValueError(
+            f"threshold is {threshold} but the model has {num_labels} classes, of which the most probable is taken; "
+            "leave threshold out."
+        )
 
 
 def check_count(target_sizes: list[tuple[int, int]], outputs: Tensor) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .lean_loss_depthseg import pixel_loss_sum
+
 SILOG_VARIANCE_WEIGHT = 0.5
 SSI_GRADIENT_WEIGHT = 0.5
 SSI_GRADIENT_SCALES = 4
@@ -38,7 +40,8 @@ def segmentation_loss(
         num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
 
     Returns:
-        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored.
+        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored. It has no second
+            derivative.
 
     Raises:
         ValueError: If an id lies outside the range (checked on the CPU, where it is cheap).
@@ -52,13 +55,10 @@ def segmentation_loss(
     valid = labels != ignore_index
     if labels.device.type == "cpu":
         check_label_range(labels[valid], max(logits.shape[1], 2), ignore_index)
-    if logits.shape[-2:] != labels.shape[-2:]:
-        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if logits.shape[1] == 1:
         # A sigmoid is the softmax over its logit and 0; so no device takes an id of another class for background.
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
-    return total / divisor(valid, num_valid)
+    return pixel_loss_sum(logits, labels, ignore_index=ignore_index).float() / divisor(valid, num_valid)
 
 
 def classification_loss(logits: Tensor, labels: Tensor, num_valid: Tensor | int | None = None) -> Tensor:

@@ -1,0 +1,296 @@
+"""Losses and class ids at the resolution of the labels, without ever holding the upsampled class scores.
+
+With 150 classes the scores at the size of an image are many times what a network itself needs. Here they are made,
+used and dropped tile by tile: rows of the image, as many as fit into a cache. A pixel of a tile is the weighted sum of
+four low-resolution scores, whose classes are next to each other in memory; the gradient goes the same way back. Loss
+and gradient are computed together, in float32 or float64 whatever autocast and the precision of matrix products say,
+and equal `F.interpolate(..., mode="bilinear", align_corners=False)` followed by the plain loss to rounding.
+
+Shape letters: B batch, K classes, h and w size of the scores, H and W of the labels, T taps: terms of a weighted sum.
+
+Annotations are not postponed in this file: the schema of the operator is read from them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Scores of one tile: on a CPU they stay in its second-level cache, an accelerator wants enough to be busy with.
+CPU_TILE = 1 << 19
+DEVICE_TILE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Taps:
+    """For each place of a new axis the places of the old one that it is the weighted sum of.
+
+    Attributes:
+        index: int64 `(new, T)`.
+        weights: `(new, T)`; 0 where a place has fewer than T.
+    """
+
+    index: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> "Taps":
+        """The same on a device."""
+        return Taps(self.index.to(device), self.weights.to(device))
+
+    def transposed(self, old_size: int) -> "Taps":
+        """For each place of the old axis the places of the new one that it is part of."""
+        target, source = self.weights.nonzero(as_tuple=True)
+        places, weights = self.index[target, source], self.weights[target, source]
+        order = places.argsort(stable=True)
+        places, counts = places[order], places.bincount(minlength=old_size)
+        rank = torch.arange(len(places)) - (counts.cumsum(0) - counts)[places]
+        shape = (old_size, int(counts.max()))
+        index, spread = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=weights.dtype)
+        index[places, rank], spread[places, rank] = target[order], weights[order]
+        return Taps(index, spread)
+
+
+def bilinear_taps(old_size: int, new_size: int, dtype: torch.dtype) -> Taps:
+    """The taps of one axis of a bilinear resize with `align_corners=False`, in the arithmetic of `F.interpolate`."""
+    centre = ((torch.arange(new_size, dtype=dtype) + 0.5) * (old_size / new_size) - 0.5).clamp(min=0)
+    first = centre.long().clamp(max=old_size - 1)
+    share = (centre - first).clamp(0, 1)
+    index = torch.stack([first, (first + 1).clamp(max=old_size - 1)], dim=1)
+    return Taps(index, torch.stack([1 - share, share], dim=1))
+
+
+def crossed(rows: Taps, columns: Taps, width: int) -> Taps:
+    """Combine the taps of both axes for pixels and scores counted row by row, `width` scores a row."""
+    index = rows.index[:, None, :, None] * width + columns.index[None, :, None, :]
+    weights = rows.weights[:, None, :, None] * columns.weights[None, :, None, :]
+    taps = rows.index.shape[1] * columns.index.shape[1]
+    return Taps(index.reshape(-1, taps), weights.reshape(-1, taps))
+
+
+def weighted_sums(table: Tensor, taps: Taps) -> Tensor:
+    """Sum rows of a table `(old, K)` into rows of a new one `(new, K)`."""
+    return F.embedding_bag(taps.index, table, mode="sum", per_sample_weights=taps.weights)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A bilinear resize of scores, tile by tile.
+
+    Attributes:
+        size: h and w.
+        rows: Taps of the vertical axis, `(H, 2)`.
+        columns: Taps of the horizontal axis, `(W, 2)`.
+        columns_back: The latter, transposed.
+        step: Rows of a tile.
+    """
+
+    size: tuple[int, int]
+    rows: Taps
+    columns: Taps
+    columns_back: Taps
+    step: int
+
+    @classmethod
+    def of(cls, scores: Tensor, size: tuple[int, int]) -> "Resize":
+        """From scores `(..., K, h, w)` to another height and width."""
+        classes, height, width = scores.shape[-3:]
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        rows, columns = bilinear_taps(height, size[0], dtype), bilinear_taps(width, size[1], dtype)
+        back = columns.transposed(width).to(scores.device)
+        tile = CPU_TILE if scores.device.type == "cpu" else DEVICE_TILE
+        return cls((height, width), rows, columns.to(scores.device), back, max(1, tile // (classes * size[1])))
+
+    def table(self, scores: Tensor) -> Tensor:
+        """Scores `(K, h, w)` of one image as a table `(h * w, K)`, float32 or float64."""
+        scores = scores.to(self.rows.weights.dtype)
+        return scores.permute(1, 2, 0).contiguous().view(-1, len(scores))
+
+    def tiles(self) -> Iterator[slice]:
+        """The rows of each tile."""
+        height = len(self.rows.index)
+        return (slice(start, min(start + self.step, height)) for start in range(0, height, self.step))
+
+    def rows_of(self, tile: slice) -> Taps:
+        """Taps of the vertical axis of a tile."""
+        return Taps(self.rows.index[tile], self.rows.weights[tile])
+
+    def up(self, table: Tensor, tile: slice) -> Tensor:
+        """The scores of a tile, `(rows * W, K)`."""
+        taps = crossed(self.rows_of(tile).to(table.device), self.columns, self.size[1])
+        return weighted_sums(table, taps)
+
+    def add_back(self, table: Tensor, gradient: Tensor, tile: slice) -> None:
+        """Add the gradient `(rows * W, K)` of a tile's scores to that of the table."""
+        width, count = self.size[1], tile.stop - tile.start
+        every_row = Taps(torch.arange(count)[:, None], self.rows.weights.new_ones(count, 1)).to(table.device)
+        narrow = weighted_sums(gradient, crossed(every_row, self.columns_back, len(self.columns.index)))
+        rows = self.rows_of(tile)
+        first, last = int(rows.index.min()), int(rows.index.max()) + 1
+        rows = Taps(rows.index - first, rows.weights).transposed(last - first).to(table.device)
+        every_column = Taps(torch.arange(width)[:, None], self.rows.weights.new_ones(width, 1)).to(table.device)
+        table[first * width : last * width] += weighted_sums(narrow, crossed(rows, every_column, width))
+
+
+@dataclass(frozen=True)
+class PixelLoss:
+    """The loss of one pixel as a function of its class scores.
+
+    Attributes:
+        class_weights: `(K,)`; each pixel counts as much as its class.
+        label_smoothing: Share of the target, 0 to 1, that is spread evenly over the classes.
+        focusing: Exponent of the focal loss, which multiplies by `(1 - p)**focusing`; 0 = cross-entropy.
+        ignore_index: Pixels of this id do not count.
+    """
+
+    class_weights: Tensor
+    label_smoothing: float
+    focusing: float
+    ignore_index: int
+
+    def __call__(self, scores: Tensor, ids: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """The sum over pixels, and its gradient.
+
+        Args:
+            scores: `(pixels, K)`.
+            ids: int64 `(pixels,)`.
+            with_gradient: Whether the gradient is wanted.
+        """
+        valid = ids != self.ignore_index
+        ids = torch.where(valid, ids, 0)[:, None]
+        log_shares = torch.log_softmax(scores, dim=1)
+        found = log_shares.gather(1, ids)
+        weight = self.class_weights[ids] * valid[:, None] * (1 - self.label_smoothing)
+        loss, slope = self._of_label(found)
+        total = (weight * loss).sum()
+        slope = slope * weight
+        spread = self.class_weights * (self.label_smoothing / len(self.class_weights))
+        if self.label_smoothing:
+            total = total - ((log_shares * spread).sum(1) * valid).sum()
+        if not with_gradient:
+            return total, None
+        # d log p_label / d score_k = [k = label] - p_k
+        gradient = log_shares.exp_().mul_(slope + valid[:, None] * spread.sum())
+        gradient.scatter_add_(1, ids, -slope)
+        return total, gradient.addcmul_(valid[:, None], spread, value=-1) if self.label_smoothing else gradient
+
+    def _of_label(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and minus its derivative, of the log-probability of the label."""
+        if not self.focusing:
+            return -found, torch.ones_like(found)
+        share, rest = found.exp(), -torch.expm1(found)
+        steepness = self.focusing * rest.pow(self.focusing - 1) * share * found
+        return -rest.pow(self.focusing) * found, rest.pow(self.focusing) - steepness
+
+
+# Copies of this file from different model folders each have an operator of their own.
+OPERATOR = f"depthseg_{re.sub('[^0-9a-zA-Z_]', '_', __name__)}::pixel_loss"
+
+
+@torch.library.custom_op(OPERATOR, mutates_args=())
+def pixel_loss_and_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor,
+    label_smoothing: float,
+    focusing: float,
+    ignore_index: int,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the sum `()` over pixels and its gradient `(B, K, h, w)`, empty unless wanted; see `pixel_loss_sum`.
+
+    Neither is in half precision: a sum over pixels can exceed float16.
+    """
+    resize = Resize.of(logits, labels.shape[-2:])
+    loss = PixelLoss(class_weights.to(resize.columns.weights), label_smoothing, focusing, ignore_index)
+    total, gradient = _outputs(logits, with_gradient)
+    totals = [total.zero_()]
+    for index, (scores, ids) in enumerate(zip(logits, labels, strict=True)):
+        table = resize.table(scores)
+        table_gradient = torch.zeros_like(table) if with_gradient else None
+        for tile in resize.tiles():
+            total, tile_gradient = loss(resize.up(table, tile), ids[tile].flatten(), with_gradient)
+            totals.append(total)
+            if with_gradient:
+                resize.add_back(table_gradient, tile_gradient, tile)
+        if with_gradient:
+            gradient[index] = table_gradient.view(*resize.size, -1).permute(2, 0, 1)
+    return torch.stack(totals).sum(), gradient
+
+
+@pixel_loss_and_gradient.register_fake
+def _shapes(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor,
+    label_smoothing: float,
+    focusing: float,
+    ignore_index: int,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(logits, with_gradient)
+
+
+def _outputs(logits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    gradient = torch.empty_like(logits, dtype=dtype) if with_gradient else logits.new_empty(0, dtype=dtype)
+    return logits.new_empty((), dtype=dtype), gradient
+
+
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.dtype = inputs[0].dtype
+    ctx.save_for_backward(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _scale_gradient(ctx: Any, of_total: Tensor | None, of_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+    if of_gradient is not None:
+        raise NotImplementedError("The segmentation loss has no second derivative; compute it with F.cross_entropy.")
+    (gradient,) = ctx.saved_tensors
+    return None if of_total is None else (gradient * of_total).to(ctx.dtype), *[None] * 6
+
+
+pixel_loss_and_gradient.register_autograd(_scale_gradient, setup_context=_keep_gradient)
+
+
+def pixel_loss_sum(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    focusing: float = 0.0,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Sum of cross-entropy or focal loss over the pixels of the labels, to which the scores are resized bilinearly.
+
+    Equals `F.cross_entropy(F.interpolate(logits, ...), labels, reduction="sum")` with the same weights, smoothing and
+    ignored id. It has a first derivative with regard to `logits`, and no second one.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores, two classes or more.
+        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids from 0 to K - 1, or `ignore_index`.
+        class_weights (`torch.Tensor` of shape `(K,)`, *optional*): Defaults to 1 for each class.
+        label_smoothing (`float`, *optional*, defaults to `0.0`): As in `F.cross_entropy`.
+        focusing (`float`, *optional*, defaults to `0.0`): Exponent of the focal loss; 0 or at least 1.
+        ignore_index (`int`, *optional*, defaults to `255`): Pixels of this id do not count.
+
+    Returns:
+        `torch.Tensor` of shape `()`: float32, or float64 for such scores.
+    """
+    if class_weights is None:
+        class_weights = logits.new_ones(logits.shape[1], dtype=torch.float32)
+    with_gradient = logits.requires_grad and torch.is_grad_enabled()
+    options = (label_smoothing, focusing, ignore_index, with_gradient)
+    return pixel_loss_and_gradient(logits, labels, class_weights, *options)[0]
+
+
+@torch.no_grad()
+def ids_of_resized(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the most probable class of each pixel, int64 `(H, W)`, of scores `(K, h, w)` resized bilinearly."""
+    resize = Resize.of(scores, size)
+    table, width = resize.table(scores), size[1]
+    tiles = [resize.up(table, tile).max(1).indices.view(-1, width) for tile in resize.tiles()]
+    return torch.cat(tiles)
