@@ -23,9 +23,11 @@ MAY_IMPORT = {
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "export": {"export", "engine", "models", "data"},
     "bench": {"metrics", "models", "pretext"},
     "cli": {
         "bench",
+        "export",
         "quickstart",
         "hub",
         "study",

@@ -21,6 +21,7 @@ COMMANDS = {
     "finetune": "turn a depth network into a segmenter",
     "evaluate": "evaluate a model on a data set",
     "predict": "labels and depth for your images, with overlays",
+    "export": "write a model as one file for ONNX or torch.export",
     "datasets": "list, check or render data sets",
     "study": "compare initialisations: many runs, one report",
     "publish": "put a trained model on the Hub, with its card",

@@ -337,7 +337,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         features = self.encode(pixel_values)
         maps = self.head(features)
         logits = self.classifier(maps[self.head.classifier_map])
-        if features.input_size != features.padded_size:
+        if features.may_be_padded:
             logits = features.to_input(logits)
         loss = None
         if labels is not None:
