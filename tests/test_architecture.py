@@ -23,11 +23,13 @@ MAY_IMPORT = {
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "export": {"export", "engine", "models", "data"},
     "bench": {"metrics", "models", "pretext"},
     "convert": {"convert", "models", "engine", "data"},
     "cli": {
         "bench",
         "convert",
+        "export",
         "quickstart",
         "hub",
         "study",

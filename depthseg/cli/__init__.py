@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "evaluate a model on a data set",
     "predict": "labels and depth for your images, with overlays",
     "convert": "published weights of others become a depthseg model",
+    "export": "write a model as one file for ONNX or torch.export",
     "datasets": "list, check or render data sets",
     "study": "compare initialisations: many runs, one report",
     "publish": "put a trained model on the Hub, with its card",

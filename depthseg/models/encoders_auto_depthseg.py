@@ -49,6 +49,13 @@ class PyramidBackboneEncoder(DepthSegEncoder):
         """Return a new backbone."""
         return AutoBackbone.from_config(config)
 
+    @property
+    def steady_side(self) -> int:
+        """See the base class; Swin shrinks windows that are not smaller than a map, and no longer shifts them."""
+        window = getattr(self.backbone.config, "window_size", 1)
+        largest = window if isinstance(window, int) else max(window)
+        return max(super().steady_side, 1 + int(max(self.strides)) * largest)
+
     @staticmethod
     def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], None]:
         """Return one map per selected stage."""

@@ -70,6 +70,11 @@ class EncoderFeatures:
 
         return replace(self, maps=moved(self.maps), prefix_tokens=moved(self.prefix_tokens))
 
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether the maps cover more than the input image; `True` in export, where one graph serves every size."""
+        return torch.compiler.is_exporting() or self.input_size != self.padded_size
+
     def to_input(self, decoded: Tensor) -> Tensor:
         """Resize a decoded map `(B, C, h, w)` of the padded image and crop it to the input image, `(B, C, H, W)`."""
         if decoded.shape[-2:] != self.padded_size:
@@ -224,11 +229,22 @@ class DepthSegEncoder(nn.Module, ABC):
             maps, prefix_tokens = self.extract(self.backbone, self.resize(pixel_values))
             return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, input_size)
         pad_bottom, pad_right = -height % self.multiple, -width % self.multiple
-        if pad_bottom or pad_right:
+        # An exported graph has to pad at any size, also where it was traced at one that needs none.
+        if torch.compiler.is_exporting() or pad_bottom or pad_right:
             pixel_values = F.pad(pixel_values, (0, pad_right, 0, pad_bottom), mode="replicate")
         maps, prefix_tokens = self.extract(self.backbone, pixel_values)
         padded_size = (height + pad_bottom, width + pad_right)
         return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, padded_size)
+
+    @property
+    def steady_side(self) -> int:
+        """Smallest side of an image in pixels from which each layer computes the same graph, for export.
+
+        Every map then has at least two rows and columns, also after a head has halved the maps of a plain transformer:
+        heads pad maps of one in another way.
+        """
+        is_plain = len(self.strides) == 1 or self.strides[-1] == self.strides[-2]
+        return 1 + int(max(self.strides)) * (3 if is_plain else 1)
 
     def resize(self, pixel_values: Tensor) -> Tensor:
         """Resize an image `(B, 3, H, W)` to the fixed size of the backbone, with one warning."""

@@ -342,7 +342,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         features = self.encode(pixel_values)
         maps = self.head(features)
         logits, masks = self.head.predict_labels(self.classifier, maps)
-        if features.input_size != features.padded_size:
+        if features.may_be_padded:
             logits = features.to_input(logits)
         loss = None
         ignore_index = self.config.semantic_loss_ignore_index

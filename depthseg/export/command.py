@@ -1,0 +1,176 @@
+"""`depthseg export`: trace a model, write it as one file, and keep the file only if it computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..choices import did_you_mean
+from ..engine.atomic import atomic_path
+from ..engine.predict import label_space_of, load_model
+from .check import compare, milliseconds, random_input, trace_size
+from .formats import FORMATS, Run, check_packages, described, trace
+from .network import LARGEST_UINT8, ExportedNetwork
+
+LAYOUTS = {"images": ["batch", "height", "width", 3], "pixel_values": ["batch", 3, "height", "width"]}
+# Height and width of the image that is timed if the image processor resizes to no size.
+TIMED_SIZE = (480, 640)
+UNITS = {
+    "metric": "metres",
+    "disparity": "metres, up to scale if the model was trained without one",
+    "relative": "depth up to scale and shift",
+    "relative_inverse": "inverse depth up to scale and shift",
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` did.
+
+    Attributes:
+        path: The file.
+        metadata: What the file says about itself.
+        differences: Batch, height and width -> largest difference from the model, relative to its largest value.
+        times: What was timed -> milliseconds per image; empty if nothing was.
+        timed_size: Height and width of the image that was timed.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    differences: dict[tuple[int, int, int], float]
+    times: dict[str, float]
+    timed_size: tuple[int, int]
+
+    def summary(self) -> str:
+        """Say in lines what the file takes and returns, how exact it is, and how fast."""
+        layout = ", ".join(map(str, self.metadata["input_layout"]))
+        sizes = ", ".join(f"{batch} x {height}x{width}" for batch, height, width in self.differences)
+        lines = [
+            f"{self.path} takes {self.metadata['input']} {self.metadata['input_dtype']} ({layout}) and returns "
+            f"{', '.join(self.metadata['returns'])} at the size of the image.",
+            f"It differs from the model by {max(self.differences.values()):.1e} at most, relative to the largest "
+            f"value, at batches of {sizes} pixels (height x width).",
+            f"Images need at least {self.metadata['smallest_side']} pixels on each side.",
+        ]
+        height, width = self.timed_size
+        lines += [f"{time:9.1f} ms per image of {height}x{width}: {name}" for name, time in self.times.items()]
+        return "\n".join(lines)
+
+
+def export(
+    model_path: str | Path,
+    output: str | Path,
+    *,
+    format: str = "onnx",
+    returns: list[str] | None = None,
+    takes: str = "images",
+    revision: str | None = None,
+    overwrite: bool = False,
+    time: str | None = None,
+) -> Exported:
+    """Write a model as one file, in float32, for any batch, height and width.
+
+    Args:
+        model_path: Checkpoint directory or Hub id of a segmenter or depth model.
+        output: The file.
+        format: `"onnx"` or `"torch-export"`.
+        returns: Some of `"labels"`, `"logits"` and `"depth"`; by default labels, of depth models depth.
+        takes: `"images"` for RGB levels, uint8 `(B, H, W, 3)`, or `"pixel_values"` for what the image processor makes,
+            float32 `(B, 3, H, W)`.
+        revision: Revision of a Hub model.
+        overwrite: Whether an existing file is replaced.
+        time: `"eager"` times model and file, `"compiled"` also the model with `torch.compile`.
+
+    Returns:
+        What was written and how far it is from the model.
+
+    Raises:
+        ImportError: A package of the format is missing.
+        FileExistsError: The file exists and `overwrite` is False.
+        ValueError: The model cannot be exported so, or the file would differ from it; no file is written then.
+    """
+    output = Path(output)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; allowed are {', '.join(FORMATS)}.{did_you_mean(format, FORMATS)}")
+    check_packages(format)
+    if output.is_dir():
+        raise ValueError(f"{output} is a directory; name a file in it, such as {output / 'model.onnx'}.")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; pass --overwrite to replace it, or name another file.")
+    model, processor = load_model(model_path, revision, device="cpu")
+    model = model.to(memory_format=torch.contiguous_format)
+    chosen = tuple(returns or (["labels"] if hasattr(model, "classifier") else ["depth"]))
+    network = ExportedNetwork(model, processor, chosen, takes).eval()
+    check_encoder(network)
+    metadata = describe(network, processor)
+    program = trace(network, torch.from_numpy(random_input(takes, 2, *trace_size(model.encoder))))
+    kind = FORMATS[format]
+    with atomic_path(output) as partial:
+        kind.write(program, partial, metadata)
+        differences = compare(kind.load(partial), model, processor, takes, chosen)
+    size = processor.size if processor.do_resize else None
+    timed_size = TIMED_SIZE if size is None else (size["height"], size["width"])
+    times = {} if time is None else measure(network, kind.load(output), kind.runtime, timed_size, time == "compiled")
+    return Exported(output, metadata, differences, times, timed_size)
+
+
+def check_encoder(network: ExportedNetwork) -> None:
+    """Raise a sentence for an encoder with one fixed size, which files for any size cannot hold."""
+    fixed = network.model.encoder.fixed_size
+    if fixed is not None:
+        raise ValueError(
+            f"{described(network)} cannot be exported: the encoder supports only images of {fixed[0]}x{fixed[1]} "
+            "pixels, and resizes all others with an antialiasing filter that ONNX has not."
+        )
+
+
+def describe(network: ExportedNetwork, processor: Any) -> dict[str, Any]:
+    """Return what a file says about itself: input, outputs, classes, colours, scaling, and where weights came from."""
+    config = network.model.config
+    has_labels = network.returns != ("depth",)
+    metadata = {
+        "made_by": f"depthseg {__version__}",
+        "input": "images",
+        "input_dtype": "uint8" if network.takes == "images" else "float32",
+        "input_layout": LAYOUTS[network.takes],
+        "input_values": "RGB levels from 0 to 255; scaled inside" if network.takes == "images" else "scaled outside",
+        "scaling": {
+            "rescale_factor": network.factor,
+            "mean": list(processor.image_mean) if processor.do_normalize else None,
+            "std": list(processor.image_std) if processor.do_normalize else None,
+            "value_range": processor.value_range,
+        },
+        "trained_size": processor.size,
+        "smallest_side": network.model.encoder.steady_side,
+        "returns": list(network.returns),
+        "weight_lineage": config.weight_lineage,
+    }
+    if has_labels:
+        names = [name for _, name in sorted(config.id2label.items())]
+        metadata["classes"] = names
+        metadata["one_class"] = config.one_class
+        # Palettes are of label maps, which have 8 bits.
+        metadata["palette"] = label_space_of(config).palette if len(names) <= LARGEST_UINT8 else None
+    if "depth" in network.returns:
+        metadata["depth_type"] = config.depth_type
+        metadata["depth_unit"] = UNITS[config.depth_type]
+    return metadata
+
+
+def measure(
+    network: ExportedNetwork, run: Run, runtime: str, size: tuple[int, int], compiled: bool
+) -> dict[str, float]:
+    """Milliseconds per image, one image at a time, of a network and of its file on this machine."""
+    images = random_input(network.takes, 1, *size)
+    tensor = torch.from_numpy(images)
+    with torch.inference_mode():
+        times = {"eager": milliseconds(lambda: network(tensor))}
+        if compiled:
+            fast = torch.compile(network)
+            times["compiled"] = milliseconds(lambda: fast(tensor))
+    times[runtime] = milliseconds(lambda: run(images))
+    return times

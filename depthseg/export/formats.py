@@ -1,0 +1,178 @@
+"""The formats of exported files: how each is written, and how it is run to be checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .network import ExportedNetwork
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
+# What a file of ONNX can hold, the limit of its container; graph and metadata need some of it.
+LARGEST_ONNX = 2_000_000_000
+METADATA_FILE = "depthseg.json"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of [`FORMATS`].
+
+    Attributes:
+        packages: Packages to be imported for it, beyond those of depthseg.
+        write: Writes a traced program with its metadata to a path.
+        load: Loads a file as a function from input to outputs.
+        runtime: What runs the file.
+    """
+
+    packages: tuple[str, ...]
+    write: Callable[[torch.export.ExportedProgram, Path, dict[str, Any]], None]
+    load: Callable[[Path], Run]
+    runtime: str
+
+
+def trace(network: ExportedNetwork, image: Tensor) -> torch.export.ExportedProgram:
+    """Trace a network at an image, with batch, height and width left open.
+
+    Raises:
+        ValueError: Something in the network depends on the size in a way that cannot be traced.
+    """
+    sides = (1, 2) if network.takes == "images" else (2, 3)
+    dynamic = {0: torch.export.Dim.AUTO} | {side: torch.export.Dim.AUTO for side in sides}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(network, (image,), dynamic_shapes=(dynamic,), strict=False)
+    except Exception as error:  # the tracer raises many types, all of which mean that it cannot
+        raise ValueError(f"{described(network)} cannot be traced at open sizes: {first_line(error)}") from error
+    (given,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == "images")
+    shape = given.meta["val"].shape
+    fixed = [shape[axis] for axis in dynamic if isinstance(shape[axis], int)]
+    if fixed:
+        raise ValueError(
+            f"{described(network)} cannot be exported: something in it computes with the image size {fixed} that it "
+            "was traced at, so the file would work at that size alone."
+        )
+    return program
+
+
+def described(network: ExportedNetwork) -> str:
+    """Name a network by its encoder and head."""
+    config = network.model.config
+    return f"The encoder {config.encoder_config.model_type} with the head {config.head_type}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message that says something, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+    """Write a program as one ONNX file, its metadata as `metadata_props`; values that are not texts become JSON.
+
+    Raises:
+        ValueError: The weights are too large for one file, or an operation has no counterpart in ONNX.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
+    if size > LARGEST_ONNX:
+        raise ValueError(
+            f"The weights take {size / 1e9:.1f} GB, but a file of ONNX holds at most 2 GB; export with --format "
+            "torch-export."
+        )
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.onnx.export(
+                program,
+                input_names=[metadata["input"]],
+                output_names=metadata["returns"],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # as for the tracer
+        raise ValueError(f"The network cannot be written as ONNX: {first_line(error)}") from error
+    exported.model.metadata_props.update(
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    )
+    name_axes(exported.model.graph, metadata["input_layout"])
+    exported.save(path, external_data=False)
+
+
+def name_axes(graph: Any, layout: list[str | int]) -> None:
+    """Call the open axes by what they are, `height` in place of the tracer's `s34`, wherever they are mentioned."""
+    from onnx_ir import Shape
+
+    axes = zip(graph.inputs[0].shape, layout, strict=True)
+    names = {axis.value: name for axis, name in axes if not isinstance(axis, int)}
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = Shape(
+                axis
+                if isinstance(axis, int) or axis.value is None
+                else re.sub(r"\w+", lambda found: names.get(found[0], found[0]), axis.value)
+                for axis in value.shape
+            )
+
+
+def load_onnx(path: Path) -> Run:
+    """Load a file in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda images: session.run(None, {given.name: images})
+
+
+def write_torch_export(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+    """Write a program as a file of `torch.export`, its metadata as the extra file `depthseg.json`."""
+    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
+
+
+def load_torch_export(path: Path) -> Run:
+    """Load a program, without guards: they refuse sizes that take a shortcut in the network, such as native ones."""
+    network = torch.export.load(path).module(check_guards=False)
+
+    @torch.no_grad()
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [output.numpy() for output in network(torch.from_numpy(images))]
+
+    return run
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), write_onnx, load_onnx, "onnxruntime"),
+    "torch-export": Format((), write_torch_export, load_torch_export, "torch.export"),
+}
+"""Name on the command line -> how files of the format are written and run."""
+
+
+def check_packages(name: str) -> None:
+    """Raise a sentence with the line to type if a package of a format is missing.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f"Exporting as {name} needs {', '.join(missing)}; install with `pip install 'depthseg[export]'` or `pip "
+            f"install {' '.join(missing)}`."
+        )
