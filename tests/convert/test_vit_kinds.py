@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
 from torch import nn
 
 from depthseg import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
@@ -11,8 +12,6 @@ from depthseg.convert.converted import ConvertOptions
 from depthseg.convert.reading import read_source
 from depthseg.convert.saving import convert
 from depthseg.models import check_input_scaling
-
-from .vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
 
 LAST_FOUR, SPREAD = (8, 9, 10, 11), (2, 5, 8, 11)
 
