@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from torch import Tensor
@@ -26,10 +27,17 @@ class ConvertOptions:
     """What a file does not say.
 
     Args:
-        max_depth (`float`, *optional*): The largest depth of a metric network, in metres.
+        max_depth (`float`, *optional*): The largest depth of a metric network, in metres, above 0.1.
+
+    Raises:
+        ValueError: If it is not.
     """
 
     max_depth: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_depth is not None and not 0.1 < self.max_depth < inf:
+            raise ValueError(f"--max-depth is {self.max_depth}; give metres above 0.1, such as 20 or 80.")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Source:
         files (`dict[str, dict[str, Tensor]]`): Name of a file without suffix -> name, without the prefixes of wrappers
             -> tensor.
         original (`dict[str, dict[str, str]]`): The same two names -> name of the tensor in the file.
-        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> plain numbers beside its weights.
+        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> numbers and words beside its weights.
         sha256 (`dict[str, str]`): Name of a file -> hash of its bytes.
     """
 

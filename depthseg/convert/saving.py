@@ -46,7 +46,10 @@ def convert(
         raise FileExistsError(f"{output_dir} exists; give another --output-dir, or remove it first.")
     source = read_source(paths)
     kind = find_kind(source, kind)
-    converted = KINDS[kind].convert(source, options or ConvertOptions())
+    options = options or ConvertOptions()
+    converted = KINDS[kind].convert(source, options)
+    if options.max_depth is not None and converted.config.get("max_depth") != options.max_depth:
+        raise ValueError(f"--max-depth is the range of a metric network, and {kind} has none; leave it out.")
     module, config = build(converted)
     load_exactly(module, converted)
     processor = DepthSegImageProcessor(**converted.processor)

@@ -6,12 +6,11 @@ import pickle
 
 import pytest
 import torch
+from convert.vit_networks import Vit
 
 from depthseg.cli import main
 from depthseg.convert.reading import read_source
 from depthseg.convert.saving import convert
-
-from .vit_networks import Vit
 
 
 class Malicious:

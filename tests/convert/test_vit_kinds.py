@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
+from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
 from torch import nn
 
 from depthseg import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.convert.converted import ConvertOptions
+from depthseg.convert.reading import read_source
 from depthseg.convert.saving import convert
 from depthseg.models import check_input_scaling
-
-from .vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
 
 LAST_FOUR, SPREAD = (8, 9, 10, 11), (2, 5, 8, 11)
 
@@ -56,24 +56,32 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrapped_weights_are_found(tmp_path, wrapping):
+    weights = {"pretrained.norm.bias": torch.arange(3.0), "depth_head.projects.0.bias": torch.ones(2)}
+    torch.save(WRAPPINGS[wrapping](weights), tmp_path / "file.pth")
+    found = read_source([tmp_path / "file.pth"]).tensors
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
 @pytest.mark.parametrize(
-    ("file", "kind", "layers"),
+    ("file", "kind", "layers", "wrapping"),
     [
-        ("depth_anything_vits14.pth", "depth-anything-1", LAST_FOUR),
-        ("depth_anything_v2_vits.pth", "depth-anything-2", SPREAD),
+        ("depth_anything_vits14.pth", "depth-anything-1", LAST_FOUR, "plain"),
+        ("depth_anything_v2_vits.pth", "depth-anything-2", SPREAD, "model and module"),
     ],
 )
 @torch.no_grad()
 def test_depth_anything_is_relative_inverse_depth(tmp_path, wrapping, file, kind, layers):
     network = made(DepthAnything, layers)
+    # Depth that is positive in most places, so that the ReLU at the end hides nothing.
+    network.depth_head.scratch.output_conv2[2].bias += 1
     torch.save(WRAPPINGS[wrapping](network.state_dict()), tmp_path / file)
     model, report = converted_depth(tmp_path / file, tmp_path)
     image = image_of(56)
     theirs = network(image)
-    # The signed output as well: the ReLU could hide half of it.
-    ours = model.depth_predictor[0](model.head(model.encode(image))[0])[:, 0]
-    assert largest_difference(ours, theirs) < 1e-5
-    assert largest_difference(model(image).predicted_depth, theirs.relu()) < 1e-5 or theirs.max() <= 0
+    assert (theirs > 0).float().mean() > 0.5
+    assert largest_difference(model(image).predicted_depth, theirs.relu()) < 1e-5
     assert (report["kind"], model.config.depth_type) == (kind, "relative_inverse")
     assert not report["left_out"] and not report["filled_with_zero"]
 
@@ -159,13 +167,14 @@ def test_dpt_is_relative_inverse_depth(tmp_path):
     assert DepthSegImageProcessor.from_pretrained(tmp_path / "converted").image_mean == [0.5, 0.5, 0.5]
 
 
+# File, network, its options, and whether the maps that a segmenter reads have the last norm, as in transformers.
 ENCODERS = {
     "dinov2": ("dinov2_vits14_pretrain.pth", Vit, {}, True),
     "dinov2 with registers": ("dinov2_vits14_reg4_pretrain.pth", Vit, {"registers": 4}, True),
     "dinov2 giant": ("dinov2_vitg14_pretrain.pth", Vit, {"mlp": SwiGlu}, True),
     "dino-vit": ("dino_deitsmall16_pretrain.pth", Vit, {"scaled": False, "patch": 16}, False),
     "mae": ("mae_pretrain_vit_base.pth", Vit, {"scaled": False, "patch": 16}, False),
-    "dinov3": ("dinov3_vits16_pretrain_lvd1689m.pth", DinoV3, {}, None),
+    "dinov3": ("dinov3_vits16_pretrain_lvd1689m.pth", DinoV3, {}, True),
 }
 
 
@@ -182,12 +191,10 @@ def test_an_encoder_gives_the_published_maps(tmp_path, name):
     image = image_of(network.image)
     prefix = 1 + options.get("registers", 4 if build is DinoV3 else 0)
     after = network(image)
-    # DINOv3's backbone in transformers applies the last norm to the last map only.
-    norms = [normalises] * 4 if normalises is not None else [True] * 4
     features = model.encode(image)
     assert len(features.maps) == 4
-    for index, (ours, theirs) in enumerate(zip(features.maps, after, strict=True)):
-        expected = network.norm(theirs) if norms[index] else theirs
+    for ours, theirs in zip(features.maps, after, strict=True):
+        expected = network.norm(theirs) if normalises else theirs
         assert largest_difference(ours.flatten(2).transpose(1, 2), expected[:, prefix:]) < 1e-5
     assert json.loads((folder / "conversion.json").read_text())["kind"] == name.split(" ")[0]
 
@@ -212,3 +219,12 @@ def test_a_converted_depth_network_becomes_a_segmenter_with_its_lineage(tmp_path
     assert first["licence"].startswith("Apache-2.0 for ViT-S")
     assert {part.part for part in model.transfer_report.parts if part.status == "taken"} == {"encoder", "head"}
     assert isinstance(model.classifier, nn.Conv2d)
+
+
+def test_a_range_is_refused_where_it_means_nothing(tmp_path):
+    path = tmp_path / "dinov2.pth"
+    torch.save(made(Vit).state_dict(), path)
+    with pytest.raises(ValueError, match="--max-depth is the range of a metric network, and dinov2 has none"):
+        convert([path], tmp_path / "out", options=ConvertOptions(max_depth=20.0))
+    with pytest.raises(ValueError, match="--max-depth is -1; give metres above 0.1"):
+        ConvertOptions(max_depth=-1)

@@ -99,6 +99,7 @@ def test_heads_get_their_defaults_as_plain_json():
         "add_projection": False,
         "head_hidden_size": 32,
         "upsampling": "image",
+        "depth_activation": "depth_type",
         "ending": "last_layer",
         "classifier_dropout": 0.1,
     }

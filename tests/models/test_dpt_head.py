@@ -126,3 +126,15 @@ def test_vit_layers_are_chosen_evenly(layers, chosen):
 def test_vit_layers_that_do_not_exist_are_refused(indices):
     with pytest.raises(ValueError, match="a ViT of 4 layers allows 1 to 4"):
         DepthSegConfig(encoder_config=VIT | {"out_indices": indices}, head_type="dpt")
+
+
+def test_an_exponential_depth_is_that_of_the_last_layer():
+    options = {"encoder_config": {"model_type": "depthseg_resnet", "width_factor": 0.125}, "head_type": "dpt"}
+    options |= {"depth_type": "relative", "head_config": {"depth_activation": "exp"}}
+    model = DepthSegForDepthEstimation(DepthSegConfig(**options)).eval()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last = model.depth_predictor[0](model.head(model.encode(image))[0])[:, 0]
+        assert torch.allclose(model(image).predicted_depth, last.exp())
+    with pytest.raises(ValueError, match="head_config.depth_activation is 'log'; allowed are depth_type, exp"):
+        DepthSegConfig(**options | {"head_config": {"depth_activation": "log"}})
