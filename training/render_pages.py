@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from depthseg.convert.kinds import KINDS
 from depthseg.data import DATASETS
 from depthseg.hub.facts import read_facts
 from depthseg.models import DEPTH_FAMILIES, ENCODERS, HEADS, UNSUPPORTED_FAMILIES
@@ -54,6 +55,10 @@ TABLES: dict[str, Callable[[], str]] = {
             (f"`{n}`", ", ".join(e.tasks), ", ".join(e.encoders or ["any"]), e.summary, paper(e.source))
             for n, e in HEADS.items()
         ),
+    ),
+    "published kinds": lambda: table(
+        "kind | | licence as published | source",
+        ((f"`{n}`", k.summary, k.licence, paper(k.paper)) for n, k in KINDS.items()),
     ),
     "depth families": lambda: table(
         "model type | | depth here | source",

@@ -239,11 +239,9 @@ def convert_depth_anything_3(source: Source, options: ConvertOptions) -> Convert
 
 def recognises_dpt(source: Source) -> bool:
     """Whether the file is a DPT of MiDaS with a plain ViT."""
-    names = {"pretrained.model.blocks.0.attn.qkv.weight", "pretrained.act_postprocess1.3.weight"}
-    return (
-        names <= source.tensors.keys()
-        and "pretrained.model.patch_embed.backbone.stem.conv.weight" not in source.tensors
-    )
+    names = {"pos_embed", "blocks.0.attn.qkv.weight"}
+    head = {"pretrained.act_postprocess1.3.weight", "scratch.output_conv.4.weight"}
+    return head | {f"pretrained.model.{name}" for name in names} <= source.tensors.keys()
 
 
 def convert_dpt(source: Source, options: ConvertOptions) -> Converted:

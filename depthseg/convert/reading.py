@@ -125,7 +125,9 @@ def read_file(path: Path) -> Any:
             "it was not loaded. If you trust its author, save its tensors alone in an environment of theirs: "
             "torch.save(model.state_dict(), FILE)."
         ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except PermissionError:
+        raise
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise damaged(path) from error
 
 

@@ -15,6 +15,7 @@ from .heads_base_depthseg import DepthSegHead, SegmentationBlock, check_ending
 NUM_MAPS = 4
 READOUT_TYPES = ("project", "add", "ignore")
 UPSAMPLINGS = ("image", "double")
+DEPTH_ACTIVATIONS = ("depth_type", "exp")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class DPTHeadConfig:
         head_hidden_size (`int`, *optional*, defaults to `32`): Channels before the last layer.
         upsampling (`str`, *optional*, defaults to `"image"`): Size of the last map: the image's (`"image"`, as in
             Depth Anything), or twice the fused map's (`"double"`, as in DPT). Equal for patches of 16 pixels.
+        depth_activation (`str`, *optional*, defaults to `"depth_type"`): Last function of the depth predictor: that of
+            `config.depth_type`, or the exponential (`"exp"`, as in Depth Anything 3), for relative depth.
         ending (`str`, *optional*, defaults to `"last_layer"`): The classifier of a segmenter: one 1x1 convolution in
             place of the depth layer (`"last_layer"`), or DPT's own block on the fused features
             (`"segmentation_block"`).
@@ -53,6 +56,7 @@ class DPTHeadConfig:
     add_projection: bool = False
     head_hidden_size: int = 32
     upsampling: str = "image"
+    depth_activation: str = "depth_type"
     ending: str = "last_layer"
     classifier_dropout: float = 0.1
 
@@ -62,7 +66,11 @@ class DPTHeadConfig:
                 raise ValueError(
                     f"head_config.{name} is {getattr(self, name)}; DPT requires exactly {NUM_MAPS} entries."
                 )
-        for name, allowed in (("readout_type", READOUT_TYPES), ("upsampling", UPSAMPLINGS)):
+        for name, allowed in (
+            ("readout_type", READOUT_TYPES),
+            ("upsampling", UPSAMPLINGS),
+            ("depth_activation", DEPTH_ACTIVATIONS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"head_config.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         check_ending(self.ending)
@@ -112,6 +120,7 @@ class DPTHead(DepthSegHead):
     def __init__(self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig):
         super().__init__()
         self.config = config
+        self.activates_depth = config.depth_activation == "exp"
         channels, strides = channels[self.maps_read], strides[self.maps_read]
         # The first two maps of DPT-Hybrid are convolutional, at strides 4 and 8.
         self.is_hybrid = num_prefix_tokens > 0 and strides[2] == strides[3] and strides[0] != strides[3]
@@ -198,6 +207,11 @@ class DPTHead(DepthSegHead):
     def make_predictor(self, channels: int) -> nn.ModuleList:
         """One 1x1 convolution."""
         return nn.ModuleList([nn.Conv2d(self.config.head_hidden_size, channels, 1)])
+
+    def predict_depth(self, predictors: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
+        """See [`DepthSegHead.predict_depth`]; with the activation of the head if it has its own."""
+        predicted = super().predict_depth(predictors, maps)
+        return [level.exp() for level in predicted] if self.activates_depth else predicted
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 1x1 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""
