@@ -131,19 +131,48 @@ def test_a_decoder_that_the_options_drop_is_warned_of(depth_anything, caplog, ov
     assert ("set model.head_type=null model.head_config=null" in caplog.text) == warned
 
 
-def test_a_run_may_start_from_a_bare_encoder(depth_anything, tmp_path):
-    """An image classifier of transformers, in the place where a depth model may stand."""
+@pytest.fixture
+def image_classifier(depth_anything, tmp_path):
+    """A folder with an image classifier of transformers, and the model."""
     options_of_encoder = depth_anything[1].config.backbone_config.to_dict()
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "image_size", "patch_size")
     classifier = Dinov2ForImageClassification(Dinov2Config(**{name: options_of_encoder[name] for name in names}))
     classifier.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    model, processor = build_model(options(tmp_path, "model.head_type=linear"), CLASSES)
+    return tmp_path, classifier.eval()
+
+
+def test_a_run_may_start_from_a_bare_encoder(image_classifier):
+    """An image classifier of transformers, in the place where a depth model may stand."""
+    folder, classifier = image_classifier
+    model, processor = build_model(options(folder, "model.head_type=linear"), CLASSES)
     status = {part.part: part.status for part in model.transfer_report.parts}
     assert status == {"encoder": "taken", "head": "new", "classifier": "new"}
     theirs = classifier.dinov2.embeddings.cls_token
     assert torch.equal(model.encoder.backbone.embeddings.cls_token, theirs) and theirs.any()
     assert (model.dtype, processor.image_mean) == (torch.float32, MEAN)
+
+
+@pytest.mark.parametrize("layers", [[2], [1, 3]])
+@torch.no_grad()
+def test_options_choose_the_layers_that_are_read_of_a_bare_encoder(image_classifier, layers):
+    folder, classifier = image_classifier
+    chosen = f"model.encoder={{model_type: dinov2, hidden_size: 999, out_indices: {layers}}}"
+    head = ("model.head_type=linear", f"model.head_config.num_layers={len(layers)}", "model.freeze_encoder=true")
+    model, _ = build_model(options(folder, chosen, *head), CLASSES)
+    assert model.config.encoder_config.out_indices == layers
+    assert model.config.encoder_config.hidden_size == 16  # the size is that of the weights
+    image = torch.randn(1, 3, 28, 56)
+    states = classifier.dinov2(image, output_hidden_states=True).hidden_states
+    for found, layer in zip(model.encoder(image).maps, layers, strict=True):
+        expected = classifier.dinov2.layernorm(states[layer])[:, 1:].transpose(1, 2).unflatten(2, (2, 4))
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_layers_of_another_encoder_choose_nothing(image_classifier):
+    other = "model.encoder={model_type: vit, out_indices: [2]}"
+    model, _ = build_model(options(image_classifier[0], other, "model.head_type=linear"), CLASSES)
+    assert model.config.encoder_config.out_indices == [1, 2, 3, 4]
 
 
 def test_a_depth_model_without_processor_is_refused(depth_anything, tmp_path):
