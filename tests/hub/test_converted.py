@@ -25,8 +25,9 @@ import torch
 from transformers import AutoModelForDepthEstimation
 where = {"revision": arg["revision"], "code_revision": arg["revision"], "trust_remote_code": True}
 model = AutoModelForDepthEstimation.from_pretrained(arg["repo"], **where).eval()
+image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 with torch.no_grad():
-    result["depth"] = model(torch.tensor(arg["image"])).predicted_depth.tolist()
+    result["depth"] = model(image).predicted_depth.tolist()
 """
 MONODEPTH2 = "other:monodepth2-license:https://github.com/nianticlabs/monodepth2/blob/master/LICENSE"
 
@@ -82,9 +83,7 @@ def test_converted_published_and_loaded_elsewhere(hub, networks, folder, tmp_pat
     assert "conversion.json" in json.loads((prepared / MANIFEST).read_text())
     done = run_client(hub, tmp_path, PUSH, depthseg=True, folder=str(prepared), repo="tester/depth")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    there = run_client(
-        *(hub, tmp_path, DOWNLOAD), repo="tester/depth", revision=done["revision"], image=image.tolist()
-    )
+    there = run_client(hub, tmp_path, DOWNLOAD, repo="tester/depth", revision=done["revision"])
     encoder, decoder = networks
     with torch.no_grad():
         expected = 1 / (0.01 + 9.99 * decoder(encoder(image))[0][:, 0].sigmoid())
