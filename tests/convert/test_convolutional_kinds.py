@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from convert.published_convnets import (
     Monodepth2Decoder,
     Monodepth2Encoder,
@@ -15,7 +16,6 @@ from convert.published_convnets import (
     moco,
     randomise,
 )
-
 from depthseg import (
     DepthSegForDepthEstimation,
     DepthSegForImageClassification,
