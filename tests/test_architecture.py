@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "engine": {"engine", "recipes", "reading", "pretext", "models", "geometry", "data", "metrics"},
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
-    "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "hub": {"hub", "convert", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "export": {"export", "engine", "models", "data"},
     "bench": {"metrics", "models", "pretext"},
     "convert": {"convert", "models", "engine", "data"},

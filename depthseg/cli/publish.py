@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="RUN_DIR OWNER/NAME [OPTION=VALUE ...]",
-        help="run directory of finetune or pretrain, repository, and what is different here, such as data.root=/data",
+        help="run directory of finetune or pretrain, or folder of convert; repository; changes here (data.root=/data)",
     )
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every checkpoint whose facts lie in FOLDER")
     parser.add_argument("--facts", type=Path, metavar="FILE", help="YAML: licence, intended_use, limits, ...")
@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> None:
             publish_all(options, overrides)
             return
         if len(names) != 2:
-            raise ValueError("Give a run directory and owner/name, or --all with a folder of facts.")
+            raise ValueError(
+                "Give a run directory or a folder of depthseg convert and owner/name, or --all with a folder of facts."
+            )
         licences = dict(read_pair(text) for text in options.licence_of)
         stated = {"licence": options.licence} if options.licence else {}
         facts = read_facts(options.facts, licences=licences, **stated)
@@ -84,11 +86,15 @@ def publish_one(
     if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is no repository; write owner/name.")
     from ..hub.bundle import prepare
+    from ..hub.converted import is_converted, prepare_converted
     from ..hub.push import push
 
     show_progress()
     folder = output_dir or run_dir / "published"
-    prepare(run_dir, repo_id, facts, folder, overrides)
+    if is_converted(run_dir):
+        prepare_converted(run_dir, repo_id, facts, folder)
+    else:
+        prepare(run_dir, repo_id, facts, folder, overrides)
     if options.dry_run:
         print(f"{folder} holds what would be published as {repo_id}; nothing was sent.")
         return

@@ -25,6 +25,10 @@ PREFIXES = ("module.", "core.core.", "_orig_mod.", "model.")
 """What wrappers (data parallel, ZoeDepth around its relative network, compilation, Lightning) write before names."""
 
 
+class NoWeightsError(ValueError):
+    """A file without weights."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Weights as read from files.
@@ -73,7 +77,8 @@ def read_source(paths: Sequence[str | Path]) -> Source:
 
     Raises:
         FileNotFoundError: If a path does not exist, or a folder contains no such file.
-        ValueError: If a file is damaged, needs more than tensors and plain values, or contains no tensors.
+        ValueError: If a file is damaged or needs more than tensors and plain values; if a named file, or every file of
+            a folder, contains no tensors.
     """
     found = [file for path in paths for file in list_files(Path(path))]
     files: dict[str, dict[str, Tensor]] = {}
@@ -82,11 +87,20 @@ def read_source(paths: Sequence[str | Path]) -> Source:
     for file in found:
         if file.stem in files:
             raise ValueError(f"Two of the files are called {file.stem}; give each network its own name.")
-        weights, extras[file.stem] = unwrap(read_file(file), file)
+        try:
+            weights, extras[file.stem] = unwrap(read_file(file), file)
+        except NoWeightsError:
+            # Training folders also hold the state of optimisers, which is of use only to the training.
+            if len(found) == 1 or file in map(Path, paths):
+                raise
+            continue
         prefix = common_prefix(weights)
         files[file.stem] = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
         original[file.stem] = {name.removeprefix(prefix): name for name in weights}
-    return Source(tuple(found), files, original, extras, {file.name: hash_file(file) for file in found})
+    read = tuple(file for file in found if file.stem in files)
+    if not read:
+        raise NoWeightsError(f"None of the files contains weights: {', '.join(file.name for file in found)}.")
+    return Source(read, files, original, extras, {file.name: hash_file(file) for file in read})
 
 
 def list_files(path: Path) -> list[Path]:
@@ -141,7 +155,7 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     """Return the weights in the content of a file, and the plain numbers beside them.
 
     Raises:
-        ValueError: If there are no tensors.
+        NoWeightsError: If there are no tensors.
     """
     extras: dict[str, Any] = {}
     while isinstance(content, Mapping):
@@ -156,7 +170,7 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         weights = weights or join_networks(content)
     if not weights:
         held = f"the names {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else "no names"
-        raise ValueError(
+        raise NoWeightsError(
             f"{path} contains no tensors where weights are expected, but {held}; a state dict is needed, plain or "
             f"under one of {', '.join(WRAPPERS)}."
         )

@@ -68,7 +68,7 @@ def prepare(
     """
     record = read_run(run_dir)
     licence, sources = checked_licence(record, facts)
-    _check_free(Path(folder))
+    check_free(Path(folder))
     _check_dtype(facts.dtype)
     if (facts.dtype or facts.test) and not can_evaluate(record):
         raise ValueError(
@@ -130,7 +130,7 @@ def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
     model_of(model_dir).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
     """Refuse to replace anything but the result of an earlier call."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise FileExistsError(

@@ -99,8 +99,9 @@ LICENCES: dict[str, Licence] = {
 }
 """Every licence with known conditions, by identifier or, for a custom licence, by name."""
 
-# Weights of the Hub, as stated on their cards. The owner is part of every pattern, so that a copy under another name
-# is not taken for the original. If the authors' own repository is stricter than the card, the repository counts.
+# Weights of the Hub, as stated on their cards, and layouts of published files. The owner is part of every pattern of
+# the Hub, so that a copy under another name is not taken for the original. If the authors' own repository is stricter
+# than the card, the repository counts.
 _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"LiheYoung/depth-anything-(small|base|large)-hf", "apache-2.0"),
     (r"depth-anything/Depth-Anything-V2-(Metric-(Indoor|Outdoor|Hypersim|VKITTI)-)?Small(-hf)?", "apache-2.0"),
@@ -126,6 +127,13 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
     (r"microsoft/beit-(base|large)-patch16-[\w-]+", "apache-2.0"),
     (r"microsoft/resnet-(18|26|34|50|101|152)", "apache-2.0"),
     (r"nvidia/(mit-b[0-5]|segformer-b[0-5]-.+)", "nvidia-segformer"),
+    # Layouts that `depthseg convert` reads; where the licence depends on the file, its owner states it.
+    (r"monodepth2", "monodepth2-license"),
+    (r"torchvision-(resnet|mobilenet-v2|fcn|deeplabv3)", "bsd-3-clause"),
+    (r"efficientnet-lite|dino-(resnet|vit)|dinov2|depth-anything-1", "apache-2.0"),
+    (r"dinov3", "dinov3-license"),
+    (r"mae", "cc-by-nc-4.0"),
+    (r"dpt", "mit"),
 )
 
 _KINDS = {"weights": "checkpoint", "data": "data set"}

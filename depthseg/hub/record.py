@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from ..convert.saving import REPORT_FILE
 from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.config import load_config
@@ -276,6 +277,8 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     local = LOCAL + "/".join(folder.resolve().parts[-2:])
     if (folder / LINEAGE_FILE).is_file():
         return _read_lineage(folder / LINEAGE_FILE, local), local
+    if (folder / REPORT_FILE).is_file():
+        return Lineage((), ((json.loads((folder / REPORT_FILE).read_text())["kind"], None),)), local
     if (folder.parent / "config.yaml").is_file():
         before = trace(load_config(folder.parent / "config.yaml", is_record=True), folder.parent)
         return before, before.stages[-1].name

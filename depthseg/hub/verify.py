@@ -228,7 +228,7 @@ def check_loads_elsewhere(folder: Path) -> None:
     auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
     with tempfile.TemporaryDirectory() as scratch:
         image, answer = Path(scratch, "image.npy"), Path(scratch, "answer.npy")
-        size = json.loads((folder / "preprocessor_config.json").read_text())["size"] or {"height": 64, "width": 96}
+        size = json.loads((folder / "preprocessor_config.json").read_text()).get("size") or {"height": 64, "width": 96}
         pixels = np.random.default_rng(0).integers(0, 256, (size["height"], size["width"], 3), dtype=np.uint8)
         np.save(image, pixels)
         done = subprocess.run(

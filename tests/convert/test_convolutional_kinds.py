@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from convert.published_convnets import (
     Monodepth2Decoder,
     Monodepth2Encoder,
@@ -15,7 +16,6 @@ from convert.published_convnets import (
     moco,
     randomise,
 )
-
 from depthseg import (
     DepthSegForDepthEstimation,
     DepthSegForImageClassification,
@@ -52,16 +52,20 @@ def assert_maps_equal(found, expected) -> None:
 
 @pytest.fixture(scope="module")
 def monodepth2(tmp_path_factory):
-    """The files of a training with video: depth and pose, and the sizes beside the encoder."""
+    """The files of a training with video: depth and pose, the sizes beside the encoder, and the optimiser's state."""
     folder = tmp_path_factory.mktemp("monodepth2") / "mono_64x96"
     encoder = randomise(Monodepth2Encoder(18), 0)
     decoder = randomise(Monodepth2Decoder(encoder.num_ch_enc), 1)
     content = dict(encoder.state_dict()) | {"height": 64, "width": 96, "use_stereo": False}
     saved(folder / "encoder.pth", content)
-    saved(folder / "depth.pth", decoder.state_dict())
     pose = dict(Monodepth2Encoder(18).state_dict())
     pose["encoder.conv1.weight"] = torch.randn(64, 6, 7, 7)
     saved(folder / "pose_encoder.pth", pose)
+    optimiser = torch.optim.Adam(decoder.parameters())
+    decoder(encoder(IMAGE))[0].mean().backward()
+    optimiser.step()
+    saved(folder / "adam.pth", optimiser.state_dict())
+    saved(folder / "depth.pth", decoder.state_dict())
     saved(folder / "pose.pth", {"net.0.weight": torch.randn(256, 512, 1, 1)})
     return folder, encoder, decoder
 
@@ -98,6 +102,7 @@ def test_monodepth2_leaves_pose_and_class_scores_out(monodepth2, tmp_path):
     convert([folder], tmp_path / "out")
     report = report_of(tmp_path / "out")
     assert report["kind"] == "monodepth2"
+    assert "adam.pth" not in report["files"]
     assert "pose network" in report["left_out"]["pose: net.0.weight"]
     assert "pose network" in report["left_out"]["pose_encoder: encoder.conv1.weight"]
     assert "class scores" in report["left_out"]["encoder: encoder.fc.weight"]
