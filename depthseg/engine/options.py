@@ -83,6 +83,13 @@ class ModelOptions:
         depth_type: Meaning of the depth output (`disparity`, `metric`, `relative`, `relative_inverse`); null = the
             model's.
         depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's.
+        segmentation_loss: Loss for class labels (`cross_entropy`, `focal`, `dice`, `cross_entropy_dice`); null = the
+            model's.
+        class_weights: Weights of the classes in cross-entropy and focal loss: `none`, `balanced` (inversely
+            proportional to their pixels in the training labels), or a list with one number a class; null = the
+            checkpoint's, if its classes stay, or none. What was taken is in `run.json`.
+        label_smoothing: Share of the target of the cross-entropy, from 0 to 1, that is spread evenly over the classes;
+            null = the model's.
         min_depth: Nearest depth in metres; null = the model's.
         max_depth: Farthest depth in metres; null = the model's.
     """
@@ -99,6 +106,9 @@ class ModelOptions:
     depth_weight: NotNegative = 0.0
     depth_type: str | None = None
     depth_loss: str | None = None
+    segmentation_loss: str | None = None
+    class_weights: str | list[float] | None = None
+    label_smoothing: float | None = None
     min_depth: float | None = None
     max_depth: float | None = None
 

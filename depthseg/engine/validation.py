@@ -41,6 +41,16 @@ def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
         "there are none. Set one of them to false.",
     )
     yield (
+        not (model.class_weights in (None, "none", "balanced") or isinstance(model.class_weights, list)),
+        f"model.class_weights is {model.class_weights!r}; it must be none, balanced, or a list with one number a "
+        "class.",
+    )
+    for name in ("segmentation_loss", "class_weights", "label_smoothing"):
+        yield (
+            task != "segmentation" and getattr(model, name) is not None,
+            f"model.{name} is for task segmentation; task {task} leaves it at null.",
+        )
+    yield (
         task == "depth" and model.keep_depth,
         "model.keep_depth is for segmentation; a depth network keeps its depth layer anyway.",
     )

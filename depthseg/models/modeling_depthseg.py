@@ -341,7 +341,9 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
             logits = features.to_input(logits)
         loss = None
         if labels is not None:
-            loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index, num_valid)
+            config = self.config
+            kind, options = config.segmentation_loss, (config.class_weights, config.label_smoothing)
+            loss = segmentation_loss(logits, labels, config.semantic_loss_ignore_index, num_valid, kind, *options)
         predicted_depth = measured_depth_loss = None
         if self.config.keep_depth:
             raw = self.predict_raw_depth(maps)[0]

@@ -212,3 +212,29 @@ def test_options_of_a_newer_release_are_ignored_with_a_warning(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"from_the_future": 1}))
     assert DepthSegConfig.from_pretrained(tmp_path).head_type == "monodepth2"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"segmentation_loss": "hinge"}, "segmentation_loss"),
+        ({"label_smoothing": 1.5}, "label_smoothing is 1.5; it must be from 0 to 1"),
+        ({"label_smoothing": 0.1, "segmentation_loss": "focal"}, "segmentation_loss is 'focal', which has none"),
+        ({"class_weights": [1, 2], "segmentation_loss": "dice"}, "compares areas; leave class_weights out"),
+        ({"class_weights": [1, 2, 3]}, "class_weights has 3 entries but there are 2 classes"),
+        ({"class_weights": [1, -2]}, "must be at least 0, finite, and not all 0"),
+        ({"class_weights": [1, float("nan")]}, "must be at least 0, finite, and not all 0"),
+        ({"class_weights": [0, 0]}, "must be at least 0, finite, and not all 0"),
+    ],
+)
+def test_losses_that_do_not_go_together_are_refused(options, words):
+    with pytest.raises((StrictDataclassError, ValueError), match=words):
+        DepthSegConfig(num_labels=2, **options)
+
+
+def test_class_weights_are_saved_and_go_with_their_classes(tmp_path):
+    DepthSegConfig(num_labels=3, class_weights=[1.0, 2.0, 0.5], label_smoothing=0.1).save_pretrained(tmp_path)
+    assert DepthSegConfig.from_pretrained(tmp_path).class_weights == [1.0, 2.0, 0.5]
+    other = DepthSegConfig.from_pretrained(tmp_path, num_labels=2)
+    assert other.class_weights is None and other.label_smoothing == 0.1
+    assert DepthSegConfig.from_pretrained(tmp_path, num_labels=2, class_weights=[1, 2]).class_weights == [1, 2]
