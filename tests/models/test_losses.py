@@ -94,7 +94,7 @@ SEGMENTATION_OPTIONS = (
     {"segmentation_loss": "dice"},
     {"segmentation_loss": "focal"},
     {"segmentation_loss": "cross_entropy_dice", "label_smoothing": 0.1},
-    {"class_weights": [0.5, 2.0, 1.0]},
+    {"class_weights": [0.5, 2.0, 1.0, 0.0, 3.0]},
 )
 BY_HAND = {"l1": l1_by_hand, "silog": silog_by_hand, "ssi": ssi_by_hand}
 
