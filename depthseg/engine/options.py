@@ -55,6 +55,13 @@ _HOLE_SHARE = Allowed(
     "[least, most] with 0 <= least <= most <= 1 and most above 0",
     lambda share: len(share) == 2 and 0 <= share[0] <= share[1] <= 1 and share[1] > 0,
 )
+_CLASS_WEIGHTS = Allowed(
+    "none, balanced, or a list with one number a class",
+    lambda weights: (
+        weights in ("none", "balanced")
+        or (isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights))
+    ),
+)
 _DECAY = Allowed("above 0 and at most 1 (1 = off)", lambda decay: 0 < decay <= 1)
 _BETAS = Allowed("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas))
 
@@ -107,7 +114,7 @@ class ModelOptions:
     depth_type: str | None = None
     depth_loss: str | None = None
     segmentation_loss: str | None = None
-    class_weights: str | list[float] | None = None
+    class_weights: Annotated[Any, _CLASS_WEIGHTS] | None = None
     label_smoothing: float | None = None
     min_depth: float | None = None
     max_depth: float | None = None

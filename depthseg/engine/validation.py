@@ -40,11 +40,6 @@ def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
         "model.gradient_checkpointing spares activations of an encoder that trains; with model.freeze_encoder "
         "there are none. Set one of them to false.",
     )
-    yield (
-        not (model.class_weights in (None, "none", "balanced") or isinstance(model.class_weights, list)),
-        f"model.class_weights is {model.class_weights!r}; it must be none, balanced, or a list with one number a "
-        "class.",
-    )
     for name in ("segmentation_loss", "class_weights", "label_smoothing"):
         yield (
             task != "segmentation" and getattr(model, name) is not None,

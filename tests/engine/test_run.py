@@ -246,7 +246,7 @@ def test_balanced_class_weights_are_those_of_the_training_labels_and_written_dow
     assert config.class_weights == written and config.label_smoothing == 0.1
 
 
-@pytest.mark.parametrize("given", ["model.class_weights=even", "model.class_weights=3"])
+@pytest.mark.parametrize("given", ["even", "3", "[1, heavy]"])
 def test_class_weights_of_another_kind_are_refused(tiny, tmp_path, given):
     with pytest.raises(ValueError, match="must be none, balanced, or a list"):
-        _train(tiny, tmp_path / "run", given)
+        _train(tiny, tmp_path / "run", f"model.class_weights={given}")
