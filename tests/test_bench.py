@@ -11,7 +11,7 @@ import torch
 from rounding import SHARE
 from torch import nn
 
-from depthseg.bench import CASES, DEFAULT_CASES, startup, timing
+from depthseg.bench import CASES, DEFAULT_CASES, lean, startup, timing
 from depthseg.bench.forward import BUILDERS
 from depthseg.bench.photometric import SIDES
 from depthseg.bench.timing import Comparison, relative_difference, time_in_turns
@@ -52,6 +52,23 @@ def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
     (comparison,) = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
     assert list(comparison["seconds"]) == list(SIDES) == ["transcription", "depthseg"]
     assert comparison["difference"] < SHARE
+
+
+@pytest.mark.parametrize("what", ["loss", "prediction"])
+def test_segmentation_is_compared_in_time_and_peak_memory(what, tmp_path, capsys):
+    name = f"segmentation-{what}-tiny"
+    assert run("bench", name, "--repeats", 2, "--output", tmp_path / "bench.json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert all(word in line for word in (name, "20x20", "depthseg", "ratio", "ms", "peak memory"))
+    (comparison,) = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
+    assert comparison["difference"] < SHARE and list(comparison["memory"]) == list(comparison["seconds"])
+
+
+def test_peak_memory_is_at_least_that_of_the_scores_at_the_size_of_the_labels():
+    shape = (1, 16, 8, 512)
+    theirs, ours = (lean.peak_of_process("loss", side, shape) for side in lean.SIDES["loss"])
+    assert theirs >= 2 * 4 * 16 * 512**2  # the scores and their gradient
+    assert ours < theirs / 2
 
 
 def test_the_metric_is_compared_with_bare_histograms(capsys):

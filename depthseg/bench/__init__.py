@@ -21,6 +21,8 @@ TINY_NECK = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
 TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
 TINY_BACKBONE = {"backbone": TINY_VIT | {"out_indices": [1, 2, 3, 4]}}
 TINY_SIZES = {"intermediate_size": 32, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
+ADE20K_SCORES = {"batch": 2, "classes": 150, "size": 128, "label_size": 512}
+TINY_SCORES = {"batch": 1, "classes": 3, "size": 6, "label_size": 20}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ CASES = {
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
+    "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
+    "segmentation-prediction": Case("lean", {"what": "prediction", **ADE20K_SCORES}),
     "depth-anything-tiny": Case(
         "forward",
         {
@@ -57,10 +61,15 @@ CASES = {
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
     "metric-tiny": Case("segmentation_metric", {"images": 2, "size": (20, 30)}),
+    "segmentation-loss-tiny": Case("lean", {"what": "loss", **TINY_SCORES}),
+    "segmentation-prediction-tiny": Case("lean", {"what": "prediction", **TINY_SCORES}),
 }
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
-DEFAULT_CASES = ("depth-anything-small", "dpt-vit-small", "photometric", "metric")
+DEFAULT_CASES = (
+    *("depth-anything-small", "dpt-vit-small", "photometric", "metric"),
+    *("segmentation-loss", "segmentation-prediction"),
+)
 
 
 def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: int = 1) -> Iterator[Comparison]:

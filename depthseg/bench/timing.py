@@ -25,6 +25,7 @@ class Comparison:
         width: Of the image.
         difference: Largest difference between the two results, as a fraction of the largest value; None = there are
             no results to compare.
+        memory: Side -> extra peak memory of one run in bytes; None = it was not measured.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Comparison:
     height: int | None = None
     width: int | None = None
     difference: float | None = None
+    memory: dict[str, int] | None = None
 
     @property
     def ratio(self) -> float:
@@ -47,7 +49,13 @@ class Comparison:
         sides = "  ".join(f"{side} {milliseconds(seconds)}" for side, seconds in self.seconds.items())
         size = "" if self.height is None else f"{self.height:>4}x{self.width:<4} "
         difference = "" if self.difference is None else f"  difference {self.difference:.0e}"
-        return f"{self.name:<24} {size}{sides}  ratio {self.ratio:.3f}{difference}"
+        return f"{self.name:<24} {size}{sides}  ratio {self.ratio:.3f}{difference}{self._memory_text()}"
+
+    def _memory_text(self) -> str:
+        if self.memory is None:
+            return ""
+        theirs, ours = self.memory.values()
+        return f"  peak memory {theirs / 1e6:.1f} MB, {ours / 1e6:.1f} MB"
 
 
 def time_in_turns(

@@ -182,7 +182,8 @@ def _sentences() -> Iterator[None]:
 def _changes(options: ModelOptions) -> dict[str, Any]:
     """What the options say of `DepthSegConfig`, which checks it; what is null is the checkpoint's or the default."""
     passed_on = {name: value for name, value in vars(options).items() if name in OWN_OPTIONS and value is not None}
-    passed_on.pop("keep_depth")  # for segmentation alone, see `Task.model_options`
+    for name in ("keep_depth", "class_weights"):  # for segmentation alone, see `Task.model_options`
+        passed_on.pop(name, None)
     return passed_on
 
 

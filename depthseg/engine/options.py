@@ -56,6 +56,13 @@ _HOLE_SHARE = Allowed(
     "[least, most] with 0 <= least <= most <= 1 and most above 0",
     lambda share: len(share) == 2 and 0 <= share[0] <= share[1] <= 1 and share[1] > 0,
 )
+_CLASS_WEIGHTS = Allowed(
+    "none, balanced, or a list with one number a class",
+    lambda weights: (
+        weights in ("none", "balanced")
+        or (isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights))
+    ),
+)
 _DECAY = Allowed("above 0 and at most 1 (1 = off)", lambda decay: 0 < decay <= 1)
 _BETAS = Allowed("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas))
 
@@ -86,6 +93,13 @@ class ModelOptions:
             model's.
         depth_loss: Loss for depth labels (`l1`, `silog`, `ssi`); null = the model's. A depth model of transformers has
             none: `ssi` where its depth is relative, `silog` where it is metric.
+        segmentation_loss: Loss for class labels (`cross_entropy`, `focal`, `dice`, `cross_entropy_dice`); null = the
+            model's.
+        class_weights: Weights of the classes in cross-entropy and focal loss: `none`, `balanced` (inversely
+            proportional to their pixels in the training labels), or a list with one number a class; null = the
+            checkpoint's, if its classes stay, or none. What was taken is in `run.json`.
+        label_smoothing: Share of the target of the cross-entropy, from 0 to 1, that is spread evenly over the classes;
+            null = the model's.
         min_depth: Nearest depth in metres; null = the model's.
         max_depth: Farthest depth in metres; null = the model's.
     """
@@ -102,6 +116,9 @@ class ModelOptions:
     depth_weight: NotNegative = 0.0
     depth_type: str | None = None
     depth_loss: str | None = None
+    segmentation_loss: str | None = None
+    class_weights: Annotated[Any, _CLASS_WEIGHTS] | None = None
+    label_smoothing: float | None = None
     min_depth: float | None = None
     max_depth: float | None = None
 

@@ -29,7 +29,7 @@ from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
 from .predict import load_model
-from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, read_run_record, write_json
 from .report import write_curves
 from .sampling import MicroBatches
 from .scoring import Scorer
@@ -130,6 +130,9 @@ def train(
     if config.run.score_before:
         record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
+    if accelerator.is_main_process and config.model.class_weights is not None:
+        record = read_run_record(run_dir / RUN_RECORD)
+        write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..data.class_weights import balanced_weights
 from ..data.subsets import evenly_spaced
 from ..metrics import CategoryScores, FlowErrors, InpaintingErrors
 from ..models import (
@@ -129,7 +130,16 @@ def _label_space_options(config: RunConfig, train_set: SampleDataset) -> dict[st
         "label2id": space.label2id,
         "semantic_loss_ignore_index": space.ignore_index,
         "keep_depth": config.model.keep_depth,
+        **_class_weights(config.model.class_weights, train_set),
     }
+
+
+def _class_weights(chosen: str | list[float] | None, train_set: SampleDataset) -> dict[str, list[float] | None]:
+    if chosen is None:
+        return {}
+    if chosen == "balanced":
+        return {"class_weights": balanced_weights(train_set)}
+    return {"class_weights": None if chosen == "none" else chosen}
 
 
 def _segmentation_objective(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> SupervisedObjective:

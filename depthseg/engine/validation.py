@@ -41,6 +41,11 @@ def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
         "model.gradient_checkpointing spares activations of an encoder that trains; with model.freeze_encoder "
         "there are none. Set one of them to false.",
     )
+    for name in ("segmentation_loss", "class_weights", "label_smoothing"):
+        yield (
+            task != "segmentation" and getattr(model, name) is not None,
+            f"model.{name} is for task segmentation; task {task} leaves it at null.",
+        )
     yield (
         task == "depth" and model.keep_depth,
         "model.keep_depth is for segmentation; a depth network keeps its depth layer anyway.",

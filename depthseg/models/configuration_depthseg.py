@@ -62,6 +62,12 @@ class DepthSegConfig(PreTrainedConfig):
             `1/min_depth`, `predicted_depth` in metres or up to scale), `"relative"` or `"relative_inverse"` (ReLU;
             depth, or inverse depth, known up to scale and shift).
         depth_loss (`str`, *optional*, defaults to `"l1"`): Loss on depth labels: `"l1"`, `"silog"` or `"ssi"`.
+        segmentation_loss (`str`, *optional*, defaults to `"cross_entropy"`): Loss on class labels:
+            `"cross_entropy"`, `"focal"`, `"dice"` or `"cross_entropy_dice"`, their sum.
+        class_weights (`list[float]`, *optional*): A factor of each class in cross-entropy and focal loss, for one
+            class those of background and class. The divisor stays the number of pixels.
+        label_smoothing (`float`, *optional*, defaults to `0.0`): Share of the target of the cross-entropy, from 0 to
+            1, that is spread evenly over the classes.
         min_depth, max_depth (`float`, *optional*, default to `0.1` and `100.0`): Range of depth in metres.
         input_mean, input_std (`list[float]`, *optional*): Per-channel scaling of `[0, 1]` images *inside* the model,
             for weights trained that way. Leave unset where the image processor normalises, never set both.
@@ -89,6 +95,9 @@ class DepthSegConfig(PreTrainedConfig):
     semantic_loss_ignore_index: int = 255
     depth_type: Literal["metric", "disparity", "relative", "relative_inverse"] = "disparity"
     depth_loss: Literal["l1", "silog", "ssi"] = "l1"
+    segmentation_loss: Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"] = "cross_entropy"
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None
+    label_smoothing: float | int = 0.0
     min_depth: float | int = 0.1
     max_depth: float | int = 100.0
     input_mean: list[float | int] | tuple[float | int, ...] | None = None
@@ -171,6 +180,7 @@ class DepthSegConfig(PreTrainedConfig):
             )
         if not 0 < self.flow_range <= 1:
             raise ValueError(f"flow_range is {self.flow_range}; it must lie above 0 and not above 1.")
+        self._check_segmentation_loss()
         if (self.input_mean is None) != (self.input_std is None):
             raise ValueError("input_mean and input_std go together; set both or neither.")
         if self.input_std is not None and (len(self.input_mean) != 3 or len(self.input_std) != 3):
@@ -181,12 +191,36 @@ class DepthSegConfig(PreTrainedConfig):
         if self.input_std is not None and min(self.input_std) <= 0:
             raise ValueError(f"input_std is {self.input_std}; each must be above 0.")
 
+    def _check_segmentation_loss(self) -> None:
+        kind, weights = self.segmentation_loss, self.class_weights
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be from 0 to 1.")
+        if self.label_smoothing and kind not in ("cross_entropy", "cross_entropy_dice"):
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing} but segmentation_loss is {kind!r}, which has none; set "
+                "label_smoothing=0, or segmentation_loss to 'cross_entropy' or 'cross_entropy_dice'."
+            )
+        if weights is None:
+            return
+        if kind == "dice":
+            raise ValueError(
+                "class_weights weigh pixels, and segmentation_loss='dice' compares areas; leave class_weights out, or "
+                "take another segmentation_loss."
+            )
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+            raise ValueError(f"class_weights is {list(weights)}; weights must be at least 0, finite, and not all 0.")
+        if self.id2label is not None and len(weights) != len(self.id2label):
+            raise ValueError(
+                f"class_weights has {len(weights)} entries but there are {len(self.id2label)} classes; give one "
+                f"weight for each of {', '.join(map(str, self.id2label.values()))}."
+            )
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build from a dictionary, with overrides.
 
         Another `head_type` drops the stored `head_config`, which belongs to the old head; `num_labels` and `id2label`
-        replace the stored classes.
+        replace the stored classes and drop their `class_weights`.
         """
         config_dict = dict(config_dict)
         if kwargs.get("head_type", config_dict.get("head_type")) != config_dict.get("head_type"):
@@ -194,7 +228,9 @@ class DepthSegConfig(PreTrainedConfig):
         if "num_labels" in kwargs or "id2label" in kwargs:
             config_dict["id2label"] = config_dict["label2id"] = None
             config_dict["one_class"] = kwargs.get("one_class", False)
-        for name in ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
+            config_dict["class_weights"] = None
+        own_names = ("segmentation_loss", "class_weights", "label_smoothing")
+        for name in own_names + ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
             if name in kwargs:
                 config_dict[name] = kwargs.pop(name)
         return super().from_dict(config_dict, **kwargs)

@@ -10,6 +10,8 @@ Shape letters: B batch, K classes, H and W label size, h and w prediction size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,8 @@ from .lean_loss_depthseg import pixel_loss_sum
 SILOG_VARIANCE_WEIGHT = 0.5
 SSI_GRADIENT_WEIGHT = 0.5
 SSI_GRADIENT_SCALES = 4
+FOCUSING = 2.0
+DICE_SMOOTHING = 1.0
 EPSILON = 1e-6
 
 
@@ -28,9 +32,15 @@ def valid_depth(labels: Tensor) -> Tensor:
 
 
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, ignore_index: int = 255, num_valid: Tensor | int | None = None
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    num_valid: Tensor | int | None = None,
+    kind: str = "cross_entropy",
+    class_weights: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy at the resolution of the labels: over a softmax, or of a sigmoid where there is one logit.
+    """Compare class scores with labels at their resolution: over a softmax, or by a sigmoid where there is one logit.
 
     Args:
         logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores; resized bilinearly to the labels.
@@ -38,10 +48,17 @@ def segmentation_loss(
             0 is the background and 1 the class.
         ignore_index (`int`, *optional*, defaults to `255`): Pixels of this id do not count.
         num_valid (`torch.Tensor` or `int`, *optional*): Divisor; defaults to the valid pixels of this batch.
+        kind (`str`, *optional*, defaults to `"cross_entropy"`): `"focal"` multiplies the cross-entropy of a pixel by
+            `(1 - p)**2` with the probability p of its class; `"dice"` is that of `dice_sums`; `"cross_entropy_dice"`
+            is the sum of both.
+        class_weights (`Sequence[float]`, *optional*): A factor for the pixels of each class in cross-entropy and
+            focal loss; with one logit those of background and class. The divisor stays the number of pixels.
+        label_smoothing (`float`, *optional*, defaults to `0.0`): Share of the target of the cross-entropy that is
+            spread evenly over the classes.
 
     Returns:
-        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored. It has no second
-            derivative.
+        `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored. Only the Dice loss
+            has a second derivative.
 
     Raises:
         ValueError: If an id lies outside the range (checked on the CPU, where it is cheap).
@@ -55,10 +72,45 @@ def segmentation_loss(
     valid = labels != ignore_index
     if labels.device.type == "cpu":
         check_label_range(labels[valid], max(logits.shape[1], 2), ignore_index)
-    if logits.shape[1] == 1:
+    one_class = logits.shape[1] == 1
+    if one_class:
         # A sigmoid is the softmax over its logit and 0; so no device takes an id of another class for background.
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return pixel_loss_sum(logits, labels, ignore_index=ignore_index).float() / divisor(valid, num_valid)
+    total = torch.zeros((), device=logits.device)
+    if kind != "dice":
+        weights = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
+        focusing = FOCUSING if kind == "focal" else 0.0
+        total = pixel_loss_sum(logits, labels, weights, label_smoothing, focusing, ignore_index).float()
+    if kind in ("dice", "cross_entropy_dice"):
+        total = total + dice_sums(logits, labels, valid, one_class).sum()
+    return total / divisor(valid, num_valid)
+
+
+def dice_sums(logits: Tensor, labels: Tensor, valid: Tensor, one_class: bool) -> Tensor:
+    """Per image its number of valid pixels times the soft Dice loss, shape `(B,)`.
+
+    With the probability p of a class and the mask t of its pixels, over the valid pixels of the image, the loss of the
+    class is `1 - (2 * sum(p * t) + 1) / (sum(p) + sum(t) + 1)`; that of the image is the mean over the classes that
+    its labels contain, and of one class against a background that of the class alone. Images are weighted by their
+    valid pixels, so that parts of a batch on several processes add up to the whole.
+
+    Source: Milletari et al. 2016 (V-Net), https://huggingface.co/papers/1606.04797, section 3, without the squares.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores, two classes or more.
+        labels (`torch.LongTensor` of shape `(B, H, W)`): Class ids.
+        valid (`torch.BoolTensor` of shape `(B, H, W)`): Pixels that count.
+        one_class (`bool`): Whether class 0 is the background of the only class.
+    """
+    resized = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    shares = resized.softmax(1) * valid[:, None]
+    ids = torch.where(valid, labels, 0)
+    none = shares.new_zeros(shares.shape[:2])
+    both = none.scatter_add(1, ids.flatten(1), shares.gather(1, ids[:, None]).flatten(1))
+    pixels = none.scatter_add(1, ids.flatten(1), valid.flatten(1).float())
+    losses = 1 - (2 * both + DICE_SMOOTHING) / (shares.sum((2, 3)) + pixels + DICE_SMOOTHING)
+    counted = torch.tensor([[False, True]], device=labels.device).expand_as(losses) if one_class else pixels > 0
+    return (losses * counted).sum(1) / counted.sum(1).clamp(min=1) * pixels.sum(1)
 
 
 def classification_loss(logits: Tensor, labels: Tensor, num_valid: Tensor | int | None = None) -> Tensor:

@@ -345,11 +345,12 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         if features.may_be_padded:
             logits = features.to_input(logits)
         loss = None
-        ignore_index = self.config.semantic_loss_ignore_index
+        config, ignore_index = self.config, self.config.semantic_loss_ignore_index
         if labels is not None and masks is not None:
             loss = self.head.compute_mask_loss(features, masks, labels, ignore_index, num_valid)
         elif labels is not None:
-            loss = segmentation_loss(logits, labels, ignore_index, num_valid)
+            kind, options = config.segmentation_loss, (config.class_weights, config.label_smoothing)
+            loss = segmentation_loss(logits, labels, ignore_index, num_valid, kind, *options)
         predicted_depth = measured_depth_loss = None
         if self.config.keep_depth:
             raw = self.predict_raw_depth(maps)[0]

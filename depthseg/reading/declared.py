@@ -72,7 +72,7 @@ def declared(hint: Any) -> Declared:
         allowed = Allowed(f"one of {', '.join(map(str, words))}", words.__contains__, words)
     kind = list if kind in (Sequence, Iterable) else kind
     if not (kind in _KINDS or dataclasses.is_dataclass(kind)):
-        return Declared(Any, optional=optional)
+        return Declared(Any, optional=optional, allowed=allowed)
     return Declared(kind, below, optional, False, allowed, belongs_to)
 
 
@@ -128,7 +128,7 @@ class TypeReader:
             return self._read_options(given, kind, name)
         if self.interpolates and is_interpolation(given.value):
             return given.value
-        if kind is Any:
+        if kind is Any and not allowed:
             return free_value(given)
         before = len(self.problems)
         try:
@@ -272,7 +272,13 @@ def _number(given: Written) -> float:
     return float(value)
 
 
-_SCALARS: dict[Any, Callable[[Written], Any]] = {str: _text, bool: _truth, int: _whole, float: _number}
+_SCALARS: dict[Any, Callable[[Written], Any]] = {
+    str: _text,
+    bool: _truth,
+    int: _whole,
+    float: _number,
+    Any: free_value,
+}
 _WORDS = {
     str: "text",
     bool: "true or false (yes or no, on or off, 1 or 0)",

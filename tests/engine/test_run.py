@@ -232,3 +232,21 @@ def test_processes_that_do_not_find_each_other_are_refused(tiny, tmp_path, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="started 2 processes .* sees 1"):
         _train(tiny, tmp_path / "run")
+
+
+def test_balanced_class_weights_are_those_of_the_training_labels_and_written_down(tiny, tmp_path):
+    blocks = tiny.Blocks(10)
+    result = _train(tiny, tmp_path / "run", "model.class_weights=balanced", "model.label_smoothing=0.1")
+    counts = sum(torch.bincount(torch.tensor(s.labels[s.labels < 255]).long(), minlength=99) for s in blocks)
+    counts = counts[: len(blocks.label_space.classes)].double()
+    expected = counts.sum() / ((counts > 0).sum() * counts)
+    written = json.loads((result.run_dir / "run.json").read_text())["class_weights"]
+    assert written == pytest.approx(expected.where(counts > 0, expected[counts > 0].max()).tolist())
+    config = load_model(result.model_dir)[0].config
+    assert config.class_weights == written and config.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("given", ["even", "3", "[1, heavy]"])
+def test_class_weights_of_another_kind_are_refused(tiny, tmp_path, given):
+    with pytest.raises(ValueError, match="must be none, balanced, or a list"):
+        _train(tiny, tmp_path / "run", f"model.class_weights={given}")

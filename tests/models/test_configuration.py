@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from models.tiny_models import DINOV2, RESNET, VIT, tiny_config
+from models.tiny_models import DINOV2, RESNET, VIT, tiny_config, tiny_model
 from transformers import AutoConfig, BertConfig
 
 from depthseg.models import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegResNetConfig
@@ -24,6 +24,9 @@ WRONG = {
     "semantic_loss_ignore_index": ("none", "semantic_loss_ignore_index"),
     "depth_type": ("metres", "depth_type"),
     "depth_loss": ("l2", "depth_loss"),
+    "segmentation_loss": ("hinge", "segmentation_loss"),
+    "class_weights": ([1.0, -2.0], "class_weights is .*; weights must be at least 0"),
+    "label_smoothing": (1.5, "label_smoothing is 1.5; it must be from 0 to 1"),
     "min_depth": (0.0, "min_depth is 0.0"),
     "max_depth": (0.05, "0 < min_depth < max_depth"),
     "input_mean": ([0.5, 0.5, 0.5], "input_mean and input_std go together"),
@@ -118,6 +121,9 @@ FULL = {
     "input_std": [0.225, 0.225, 0.225],
     "keep_depth": True,
     "semantic_loss_ignore_index": 11,
+    "segmentation_loss": "cross_entropy_dice",
+    "class_weights": [1.0, 0.5, 2.0],
+    "label_smoothing": 0.1,
 }
 COPIES = {
     "dictionary": lambda config, path: DepthSegConfig.from_dict(config.to_dict()),
@@ -213,3 +219,37 @@ def test_options_of_a_newer_release_are_ignored_with_a_warning(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"from_the_future": 1}))
     assert DepthSegConfig.from_pretrained(tmp_path).head_type == "monodepth2"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"label_smoothing": 0.1, "segmentation_loss": "focal"}, "segmentation_loss is 'focal', which has none"),
+        ({"class_weights": [1, 2], "segmentation_loss": "dice"}, "compares areas; leave class_weights out"),
+        ({"class_weights": [1, 2, 3]}, "class_weights has 3 entries but there are 2 classes"),
+        ({"class_weights": [1, float("nan")]}, "must be at least 0, finite, and not all 0"),
+        ({"class_weights": [0, 0]}, "must be at least 0, finite, and not all 0"),
+    ],
+)
+def test_losses_that_do_not_go_together_are_refused(options, words):
+    with pytest.raises((StrictDataclassError, ValueError), match=words):
+        DepthSegConfig(num_labels=2, **options)
+
+
+def test_a_depth_checkpoint_takes_class_weights_with_its_classes(tmp_path):
+    tiny_model("depth").save_pretrained(tmp_path)
+    options = {"num_labels": 3, "class_weights": [1.0, 2.0, 0.5], "segmentation_loss": "focal"}
+    for load in (
+        DepthSegForSemanticSegmentation.from_depth_pretrained,
+        DepthSegForSemanticSegmentation.from_pretrained,
+    ):
+        config = load(tmp_path, **options).config
+        assert config.class_weights == [1.0, 2.0, 0.5] and config.segmentation_loss == "focal"
+
+
+def test_class_weights_are_saved_and_go_with_their_classes(tmp_path):
+    DepthSegConfig(num_labels=3, class_weights=[1.0, 2.0, 0.5], label_smoothing=0.1).save_pretrained(tmp_path)
+    assert DepthSegConfig.from_pretrained(tmp_path).class_weights == [1.0, 2.0, 0.5]
+    other = DepthSegConfig.from_pretrained(tmp_path, num_labels=2)
+    assert other.class_weights is None and other.label_smoothing == 0.1
+    assert DepthSegConfig.from_pretrained(tmp_path, num_labels=2, class_weights=[1, 2]).class_weights == [1, 2]

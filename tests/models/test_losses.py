@@ -41,6 +41,22 @@ def cross_entropy_by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
     return sum(losses) / len(losses)
 
 
+def dice_by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Images weighted by their valid pixels; one logit is the class against a background."""
+    total = 0.0
+    for scores, ids in zip(logits, labels, strict=True):
+        scores = np.stack([resize_bilinear(s, *ids.shape) for s in scores])
+        shares = np.exp(scores) / np.exp(scores).sum(0) if len(scores) > 1 else np.exp(scores) / (1 + np.exp(scores))
+        known, losses = ids != 255, []
+        for number, share in enumerate(shares, start=len(scores) == 1):
+            mask = ids == number
+            if mask.any() or len(scores) == 1:
+                common, both = share[mask].sum(), share[known].sum() + mask.sum()
+                losses.append(1 - (2 * common + 1) / (both + 1))
+        total += known.sum() * (sum(losses) / len(losses) if losses else 0)
+    return total / (labels != 255).sum()
+
+
 def known_pixels(depth: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y, x in np.ndindex(*depth.shape) if math.isfinite(depth[y, x]) and depth[y, x] > 0]
 
@@ -73,6 +89,13 @@ def ssi_by_hand(prediction: np.ndarray, target: np.ndarray, known) -> float:
     return loss
 
 
+SEGMENTATION_OPTIONS = (
+    {},
+    {"segmentation_loss": "dice"},
+    {"segmentation_loss": "focal"},
+    {"segmentation_loss": "cross_entropy_dice", "label_smoothing": 0.1},
+    {"class_weights": [0.5, 2.0, 1.0, 0.0, 3.0]},
+)
 BY_HAND = {"l1": l1_by_hand, "silog": silog_by_hand, "ssi": ssi_by_hand}
 
 
@@ -117,6 +140,32 @@ def test_cross_entropy_equals_a_loop_over_pixels_at_the_size_of_the_labels(size)
     labels[0, 1:3, :2] = 255
     loss = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels))
     assert loss.item() == pytest.approx(cross_entropy_by_hand(logits, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_dice_equals_a_loop_over_classes_and_images(classes):
+    logits, labels = RNG.normal(size=(3, classes, 5, 7)), RNG.integers(0, max(classes, 2) - 1, (3, 10, 14))
+    labels[0, 1:3, :2] = 255
+    labels[1, :4] = 1
+    labels[2, :9] = 255
+    loss = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels), kind="dice")
+    assert loss.item() == pytest.approx(dice_by_hand(logits, labels), rel=1e-5)
+    both = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels), kind="cross_entropy_dice")
+    cross_entropy = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert both.item() == pytest.approx(loss.item() + cross_entropy.item(), rel=1e-6)
+
+
+def test_class_weights_smoothing_and_focus_of_one_pixel_by_hand():
+    logits, share = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1), 0.75
+    label = torch.ones(1, 1, 1, dtype=torch.long)
+    weighted = segmentation_loss(logits, label, class_weights=[5.0, 2.0])
+    assert weighted.item() == pytest.approx(-2 * math.log(share))
+    smoothed = segmentation_loss(logits, label, label_smoothing=0.2)
+    assert smoothed.item() == pytest.approx(-0.9 * math.log(share) - 0.1 * math.log(1 - share))
+    focused = segmentation_loss(logits, label, kind="focal")
+    assert focused.item() == pytest.approx(-((1 - share) ** 2) * math.log(share))
+    single = segmentation_loss(torch.full((1, 1, 1, 1), math.log(3)), label, kind="focal", class_weights=[5.0, 2.0])
+    assert single.item() == pytest.approx(2 * focused.item())
 
 
 def test_another_ignored_id():
@@ -175,7 +224,8 @@ def test_a_batch_without_labels_leaves_a_model_as_it_is(task):
 
 @pytest.mark.parametrize(
     ("task", "options"),
-    [("segmentation", {})] + [("depth", {"depth_loss": kind, "depth_type": "metric"}) for kind in BY_HAND],
+    [("segmentation", options) for options in SEGMENTATION_OPTIONS]
+    + [("depth", {"depth_loss": kind, "depth_type": "metric"}) for kind in BY_HAND],
 )
 def test_parts_of_a_batch_with_the_global_count_add_up_to_the_whole(task, options):
     model = tiny_model(task, **options).eval()

@@ -1,0 +1,39 @@
+"""Weights of classes from how often they are in the labels of a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from . import SampleDataset
+
+
+def balanced_weights(dataset: SampleDataset) -> list[float]:
+    """Return one weight a class, inversely proportional to its number of pixels in all label maps.
+
+    The mean weight of a labelled pixel is 1: the weight is the number of labelled pixels, divided by that of the class
+    and by the number of classes that occur. A class without a pixel gets the largest weight of those that occur.
+
+    Args:
+        dataset: With a label space; every label map is read once.
+
+    Raises:
+        ValueError: No pixel is labelled.
+    """
+    space = dataset.label_space
+    counts = np.zeros(len(space.classes), np.int64)
+    for index in range(len(dataset)):
+        labels = dataset[index].labels
+        if labels is not None:
+            known = labels[labels != space.ignore_index]
+            counts += np.bincount(known.ravel(), minlength=len(counts))
+    present = counts > 0
+    if not present.any():
+        raise ValueError(
+            f"None of the {len(dataset)} training label maps has a labelled pixel, so the classes cannot be balanced: "
+            "set model.class_weights=none, or check the labels with `depthseg datasets check`."
+        )
+    weights = counts.sum() / (present.sum() * np.maximum(counts, 1))
+    return np.where(present, weights, weights[present].max()).tolist()
