@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
-    "bench": {"metrics", "models", "pretext"},
+    "bench": {"engine", "metrics", "models", "pretext", "data"},
     "cli": {
         "bench",
         "quickstart",

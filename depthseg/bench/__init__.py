@@ -46,6 +46,7 @@ CASES = {
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
+    "feature-cache": Case("feature_cache", {"images": 32, "batch": 8, "side": 224}),
     "depth-anything-tiny": Case(
         "forward",
         {
@@ -56,11 +57,20 @@ CASES = {
     ),
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
+    "feature-cache-tiny": Case(
+        "feature_cache",
+        {
+            "images": 4,
+            "batch": 2,
+            "side": 28,
+            "encoder": {**TINY_VIT, "image_size": 28, "out_indices": [4]},
+        },
+    ),
     "metric-tiny": Case("segmentation_metric", {"images": 2, "size": (20, 30)}),
 }
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
-DEFAULT_CASES = ("depth-anything-small", "dpt-vit-small", "photometric", "metric")
+DEFAULT_CASES = ("depth-anything-small", "dpt-vit-small", "photometric", "metric", "feature-cache")
 
 
 def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: int = 1) -> Iterator[Comparison]:

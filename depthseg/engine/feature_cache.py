@@ -335,7 +335,8 @@ class _Builder:
             return
         encoded, truths = self._compute(samples, list(missing))
         for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
-            self._store.write(truth_name, truth, {})
+            if truth_name not in self._store:  # another encoder has seen this image
+                self._store.write(truth_name, truth, {})
             self._store.write(name, tensors, texts)
 
 
