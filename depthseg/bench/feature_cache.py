@@ -1,4 +1,4 @@
-"""A training epoch on features from files against one that encodes, and the bound: an epoch that only decodes.
+"""Training steps on features from files against steps that encode, and the bound: steps of the head alone.
 
 The bound is the time of encoder and head together by that of the head alone, on features in memory.
 """
@@ -6,9 +6,8 @@ The bound is the time of encoder and head together by that of the head alone, on
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +25,7 @@ from ..engine.sampling import MicroBatches
 from ..engine.tensor_store import GIB, TensorStore
 from ..models import DepthSegConfig, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from ..pretext import SupervisedObjective
-from .timing import Comparison, relative_difference, time_in_turns
+from .timing import WARM_UPS, Comparison, relative_difference, time_in_turns
 
 SIDES = ("uncached", "depthseg", "head alone")
 NUM_LABELS = 19
@@ -35,18 +34,18 @@ SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, 
 
 
 @dataclass(frozen=True)
-class EpochComparison(Comparison):
-    """Epochs with and without the files, and the bound.
+class StepComparison(Comparison):
+    """Training steps with and without the files, and the bound.
 
     Attributes:
-        head_seconds: Time of each epoch of the head alone.
+        head_seconds: Time of each step of the head alone.
     """
 
     head_seconds: list[float] = field(default_factory=list)
 
     @property
     def bound(self) -> float:
-        """How many times as fast an epoch becomes if features cost nothing."""
+        """How many times as fast training becomes if features cost nothing."""
         (uncached, _) = self.seconds.values()
         return median(both / head for both, head in zip(uncached, self.head_seconds, strict=True))
 
@@ -79,33 +78,31 @@ class Noise:
         return Sample(self.names[index], self._images[index], self._labels[index])
 
 
-class Epoch:
-    """One epoch of training of a linear head, the weights of which begin at the same values each time.
+class Steps:
+    """Training of a linear head, one step a call; each begins with the same weights.
 
     Args:
         model: The model, its encoder frozen.
-        batches: Called for the batches of an epoch.
+        batches: One for each step.
     """
 
-    def __init__(self, model: nn.Module, batches: Callable[[], Iterator[Mapping[str, Any]]]) -> None:
+    def __init__(self, model: nn.Module, batches: Iterator[Mapping[str, Any]]) -> None:
         self._objective = SupervisedObjective(model).train()
         self._batches = batches
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._first = [parameter.detach().clone() for parameter in self._parameters]
+        self._optimizer = torch.optim.SGD(self._parameters, lr=0.01)
 
     def __call__(self) -> torch.Tensor:
-        """Train, and return the loss of each batch."""
+        """Do a step, and return its loss."""
         with torch.no_grad():
             for parameter, first in zip(self._parameters, self._first, strict=True):
                 parameter.copy_(first)
-        optimizer, losses = torch.optim.SGD(self._parameters, lr=0.01), []
-        for batch in self._batches():
-            loss = self._objective(batch)["loss"]
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-        return torch.stack(losses)
+        loss = self._objective(next(self._batches))["loss"]
+        loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss.detach()
 
 
 def compare(
@@ -117,12 +114,12 @@ def compare(
     side: int,
     encoder: Mapping[str, Any] = SMALL,
 ) -> Iterator[Comparison]:
-    """Compare epochs with the loss at the head's resolution and at that of the labels; see `bench`.
+    """Compare steps with the loss at the head's resolution and at that of the labels; see `bench`.
 
     Args:
         name: Of the case.
-        repeats: Timed epochs of each side.
-        images: Images of an epoch.
+        repeats: Timed steps of each side.
+        images: Images of the training set.
         batch: Images of a step.
         side: Height and width of the images in pixels, a multiple of 14.
         encoder: Sizes of the DINOv2 encoder.
@@ -137,20 +134,21 @@ def compare(
     model.freeze_encoder()
     processor = DepthSegImageProcessor(size={"height": side, "width": side})
     samples, accelerator = Noise(images, side), Accelerator(cpu=True)
-    plan = MicroBatches(0, images // batch, batch)
+    plan = MicroBatches(0, repeats + WARM_UPS + 1, batch)
     for where, stride in (("head", 14), ("labels", 1)):
         stream = StreamDataset(samples, TrainTransform((side, side), hflip=0.0), seed=0)
         collate = Collate(processor, BatchContent({"labels": "labels"}), stride)
         with tempfile.TemporaryDirectory() as folder:
             features = FeatureCache(TensorStore(Path(folder), 50 * GIB), model, processor, accelerator)
             kept = cached_stream(features, stream, collate)
-            read, read_kept = (
-                partial(micro_batches, *each, plan, 0, accelerator.device) for each in ((stream, collate), kept)
+            read, read_kept, read_ahead = (
+                micro_batches(*each, plan, 0, accelerator.device) for each in ((stream, collate), kept, kept)
             )
-            epochs = (read, read_kept, list(read_kept()).__iter__)
-            runs = {side: Epoch(model, batches) for side, batches in zip(SIDES, epochs, strict=True)}
+            in_memory = iter(list(read_ahead))
+            batches = (read, read_kept, in_memory)
+            runs = {side: Steps(model, each) for side, each in zip(SIDES, batches, strict=True)}
             losses = [run() for run in runs.values()]
             seconds = time_in_turns(runs, repeats)
         head = seconds.pop(SIDES[2])
         difference = relative_difference(*losses[:2])
-        yield EpochComparison(f"{name} loss at {where}", seconds, side, side, difference, head)
+        yield StepComparison(f"{name} loss at {where}", seconds, side, side, difference, head)

@@ -167,6 +167,8 @@ class Variants:
         """Which of them is at a position of the stream."""
         if self._stream.copies:
             return self._stream.copy_at(position)
+        if len(self.transforms) == 1:
+            return 0
         return int(self._stream.transform.mirrors(self._stream.stream.rng(position)))
 
     def make(self, sample: Sample, number: int) -> Sample:
