@@ -12,6 +12,7 @@ from rounding import SHARE
 from torch import nn
 
 from depthseg.bench import CASES, DEFAULT_CASES, lean, startup, timing
+from depthseg.bench.feature_cache import StepComparison
 from depthseg.bench.forward import BUILDERS
 from depthseg.bench.photometric import SIDES
 from depthseg.bench.timing import Comparison, relative_difference, time_in_turns
@@ -79,6 +80,22 @@ def test_the_metric_is_compared_with_bare_histograms(capsys):
         ["metric-tiny", "int64", "bincount"],
     ]
     assert all("depthseg" in line and "20x30" in line and "difference 0e+00" in line for line in lines)
+
+
+def test_steps_from_files_are_compared_with_steps_that_encode_and_with_the_bound(tmp_path, capsys):
+    assert run("bench", "feature-cache-tiny", "--repeats", 2, "--output", tmp_path / "bench.json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == ["head", "labels"]
+    assert all("uncached" in line and "times as fast" in line and "of the bound" in line for line in lines)
+    for comparison in json.loads((tmp_path / "bench.json").read_text())["comparisons"]:
+        assert comparison["difference"] < SHARE
+        assert len(comparison["head_seconds"]) == 2
+
+
+def test_the_bound_is_that_of_steps_of_the_head_alone():
+    comparison = StepComparison("x", {"uncached": [8.0, 8.0], "depthseg": [1.0, 1.0]}, head_seconds=[0.8, 0.8])
+    assert comparison.to_dict()["bound"] == pytest.approx(10) and comparison.to_dict()["faster"] == 8
+    assert str(comparison).endswith("8.0 times as fast, 80% of the bound 10.0")
 
 
 def test_a_wrong_loss_is_seen(monkeypatch):

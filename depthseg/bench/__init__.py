@@ -50,6 +50,7 @@ CASES = {
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
     "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
     "segmentation-prediction": Case("lean", {"what": "prediction", **ADE20K_SCORES}),
+    "feature-cache": Case("feature_cache", {"images": 32, "batch": 8, "side": 224}),
     "depth-anything-tiny": Case(
         "forward",
         {
@@ -60,6 +61,15 @@ CASES = {
     ),
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
+    "feature-cache-tiny": Case(
+        "feature_cache",
+        {
+            "images": 4,
+            "batch": 2,
+            "side": 28,
+            "encoder": {**TINY_VIT, "image_size": 28, "out_indices": [4]},
+        },
+    ),
     "metric-tiny": Case("segmentation_metric", {"images": 2, "size": (20, 30)}),
     "segmentation-loss-tiny": Case("lean", {"what": "loss", **TINY_SCORES}),
     "segmentation-prediction-tiny": Case("lean", {"what": "prediction", **TINY_SCORES}),
@@ -68,7 +78,7 @@ CASES = {
 
 DEFAULT_CASES = (
     *("depth-anything-small", "dpt-vit-small", "photometric", "metric"),
-    *("segmentation-loss", "segmentation-prediction"),
+    *("segmentation-loss", "segmentation-prediction", "feature-cache"),
 )
 
 

@@ -167,6 +167,8 @@ class Variants:
         """Which of them is at a position of the stream."""
         if self._stream.copies:
             return self._stream.copy_at(position)
+        if len(self.transforms) == 1:
+            return 0
         return int(self._stream.transform.mirrors(self._stream.stream.rng(position)))
 
     def make(self, sample: Sample, number: int) -> Sample:
@@ -335,7 +337,8 @@ class _Builder:
             return
         encoded, truths = self._compute(samples, list(missing))
         for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
-            self._store.write(truth_name, truth, {})
+            if truth_name not in self._store:  # another encoder has seen this image
+                self._store.write(truth_name, truth, {})
             self._store.write(name, tensors, texts)
 
 

@@ -101,7 +101,10 @@ def test_null_is_refused_elsewhere_in_words_of_ours(tmp_path, name):
         assert ALLOWED.get(name, "") in read
 
 
-NEEDED = {"pretext.derotate": "pretext.derotate removes the rotation between frames"}
+NEEDED = {
+    "data.cache_features": "data.cache_features keeps the features of an encoder that does not change",
+    "pretext.derotate": "pretext.derotate removes the rotation between frames",
+}
 
 
 @pytest.mark.parametrize("name", options_of_type(bool))
