@@ -1,0 +1,166 @@
+"""Exported files: that they compute what model and image processor do, at any size, and say what they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from export.exported_models import ENCODERS, HEADS, noise, save_model
+from PIL import Image
+
+from depthseg.cli import main
+from depthseg.engine.predict import load_model, predict_maps
+from depthseg.export import check, formats
+from depthseg.export.command import export
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'depthseg[export]'")
+PAGE = Path(__file__).parents[2] / "training" / "guides" / "exporting.md"
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A joint ViT in bfloat16 and its file with all outputs."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vit")
+    save_model(folder / "model", "segmentation", "dinov2", "linear", keep_depth=True, dtype="bfloat16")
+    returns = ["labels", "logits", "depth"]
+    return folder / "model", export(folder / "model", folder / "model.onnx", returns=returns)
+
+
+def test_a_file_predicts_what_depthseg_predicts(vit):
+    """Sizes with and without padding, and that of the native position embeddings, against `depthseg predict`."""
+    folder, done = vit
+    model, processor = load_model(folder, device="cpu")
+    session = onnxruntime.InferenceSession(str(done.path))
+    for height, width in ((56, 56), (100, 131), (112, 140), (61, 56), (43, 200)):
+        image = noise(height, width, 3, seed=height)
+        labels, logits, depth = session.run(None, {"images": image[None]})
+        expected_labels, expected_depth = predict_maps(model, processor, image)
+        assert labels.dtype == np.uint8 and labels.shape == (1, height, width)
+        assert logits.shape == (1, 5, height, width)
+        assert (labels[0] == expected_labels).mean() > 0.999  # ties apart
+        np.testing.assert_allclose(depth[0], expected_depth, rtol=1e-4)
+
+
+def test_a_batch_is_its_images(vit):
+    session = onnxruntime.InferenceSession(str(vit[1].path))
+    images = noise(3, 60, 75, 3)
+    together = session.run(["depth"], {"images": images})[0]
+    alone = [session.run(["depth"], {"images": image[None]})[0][0] for image in images]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5)
+
+
+def test_a_file_says_what_it_is(vit):
+    session = onnxruntime.InferenceSession(str(vit[1].path))
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", "height", "width", 3])
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    assert shapes == {
+        "labels": ["batch", "height", "width"],
+        "logits": ["batch", 5, "height", "width"],
+        "depth": ["batch", "height", "width"],
+    }
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == [f"LABEL_{index}" for index in range(5)]
+    assert np.shape(json.loads(about["palette"])) == (5, 3)
+    assert json.loads(about["scaling"])["mean"] == [0.485, 0.456, 0.406]
+    assert about["depth_type"] == "disparity"
+
+
+def test_the_example_of_the_page_needs_no_torch(vit, tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(example.splitlines()) <= 22
+    image = noise(70, 90, 3)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    # What is set to None cannot be imported.
+    blocked = "import sys\nfor name in ('torch', 'transformers', 'depthseg', 'onnx'): sys.modules[name] = None\n"
+    words = [str(vit[1].path), str(tmp_path / "image.png"), str(tmp_path / "labels.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + example, *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "LABEL_4: " in done.stdout
+    model, processor = load_model(vit[0], device="cpu")
+    written = np.asarray(Image.open(tmp_path / "labels.png"))
+    assert (written == predict_maps(model, processor, image)[0]).mean() > 0.999
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+    """The older file stays as it was."""
+    folder = save_model(tmp_path / "model", "depth", "depthseg_resnet", "linear")
+    (tmp_path / "model.pt2").write_text("older")
+    monkeypatch.setattr(check, "TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match="differs from the model at 1 images of .* no file is written"):
+        export(folder, tmp_path / "model.pt2", format="torch-export", overwrite=True)
+    assert (tmp_path / "model.pt2").read_text() == "older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.pt2"]
+
+
+def test_a_program_of_torch_export(tmp_path):
+    folder = save_model(tmp_path / "model", "depth", "dinov2", "linear", depth_type="metric")
+    done = export(folder, tmp_path / "model.pt2", format="torch-export", takes="pixel_values")
+    extra = {formats.METADATA_FILE: ""}
+    program = torch.export.load(done.path, extra_files=extra).module(check_guards=False)
+    assert json.loads(extra[formats.METADATA_FILE])["depth_unit"] == "metres"
+    model, _ = load_model(folder, device="cpu")
+    for height, width in ((56, 56), (61, 99)):
+        pixel_values = torch.rand(2, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(program(pixel_values)[0], model(pixel_values=pixel_values).predicted_depth)
+
+
+@pytest.mark.parametrize(
+    ("task", "encoder", "words", "sentence"),
+    [
+        ("depth", "depthseg_resnet", ["--returns", "labels"], "predicts depth and no labels"),
+        ("segmentation", "depthseg_resnet", ["--returns", "depth"], "has no depth predictor"),
+        ("segmentation", "hiera", [], "supports only images of 64x64 pixels"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(tmp_path, task, encoder, words, sentence):
+    folder = save_model(tmp_path / "model", task, encoder, "linear")
+    with pytest.raises(SystemExit, match=sentence):
+        main(["export", str(folder), "--output", str(tmp_path / "model.onnx"), *words])
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_an_existing_file_is_not_replaced(tmp_path):
+    (tmp_path / "model.onnx").write_text("older")
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        export(tmp_path, tmp_path / "model.onnx")
+
+
+def test_a_missing_package_is_named_with_the_line_to_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"needs onnx, onnxscript, onnxruntime; install with `pip install 'depthseg\["
+    ):
+        export(tmp_path, tmp_path / "model.onnx")
+
+
+def test_the_difference_of_labels_is_that_of_their_logits():
+    logits = np.array([[[[1.0, 4.0]], [[3.0, 2.0]]]])  # one image, two classes, two pixels: ids 1 and 0
+    assert check.relative_difference("labels", np.array([[[1, 0]]]), {"logits": logits}) == 0
+    assert check.relative_difference("labels", np.array([[[0, 0]]]), {"logits": logits}) == 0.5
+    assert check.relative_difference("labels", np.array([[[1]]]), {"logits": logits}) == float("inf")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_with_every_head(tmp_path, encoder, head):
+    folder = save_model(tmp_path / "model", "segmentation", encoder, head, keep_depth=True)
+    done = export(folder, tmp_path / "model.onnx", returns=["labels", "logits", "depth"])
+    assert len(done.differences) == 5
+    assert max(done.differences.values()) <= 1e-4
