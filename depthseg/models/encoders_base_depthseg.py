@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .encoders_layers_depthseg import number_layers, parents
+from .encoders_layers_depthseg import enclosing, number_layers, parents
 
 logger = logging.get_logger(__name__)
 
@@ -180,7 +180,7 @@ class DepthSegEncoder(nn.Module, ABC):
         except AttributeError as error:
             raise ValueError(f"The encoder has no parameter {parameter_name!r}.") from error
         owner = parents(parameter_name)[1].removeprefix("backbone").removeprefix(".")
-        return self.layer_numbers[0][owner]
+        return enclosing(owner, self.layer_numbers[0])  # an adapter is in the layer that it adapts
 
     def freeze(self) -> None:
         """Freeze parameters and norm statistics; a later `.train()` does not unfreeze them."""
