@@ -217,10 +217,11 @@ class DepthSegEncoder(nn.Module, ABC):
         if tuple(pixel_values.shape[-2:]) == self.fixed_size:
             return pixel_values
         height, width = self.fixed_size
-        logger.warning_once(
-            f"The encoder {self.backbone.config.model_type} supports only images of {height}x{width} pixels: images "
-            "of other sizes are resized to this size, without keeping their aspect ratio."
-        )
+        if not torch.compiler.is_compiling():  # a compiled graph has no place for a message
+            logger.warning_once(
+                f"The encoder {self.backbone.config.model_type} supports only images of {height}x{width} pixels: "
+                "images of other sizes are resized to this size, without keeping their aspect ratio."
+            )
         # In float32, because antialiasing is not supported in half precision everywhere.
         resized = F.interpolate(pixel_values.float(), self.fixed_size, mode="bilinear", antialias=True)
         return resized.to(pixel_values.dtype)
