@@ -26,6 +26,7 @@ from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
 from ..pretext import start_far
 from .download import check_available
+from .lora import add_adapters, is_adapter
 from .tasks import is_self_supervised, task_of
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
     check_input_scaling(model.config, processor)
     if options.freeze_encoder:
         model.freeze_encoder()
+    if options.lora.rank:
+        add_adapters(model, options.lora)
     if options.gradient_checkpointing:
         # The first name came with transformers 5.23, the second one goes with version 6.
         new_name = hasattr(model, "activation_checkpointing_enable")
@@ -196,6 +199,11 @@ def _is_new(model: nn.Module, part: str) -> bool:
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     """The model of a run that is initialised from a depth network, of depthseg or transformers, or a bare encoder."""
     options, model_class = config.model, task_of(config).model_class
+    if is_adapter(options.pretrained):
+        raise ValueError(
+            f"model.pretrained={options.pretrained} holds adapters, not a whole model. Merge them first: "
+            "`model, processor = depthseg.engine.predict.load_model(FOLDER)`, then save both with save_pretrained."
+        )
     check_available(options.pretrained, options.revision)
     values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.

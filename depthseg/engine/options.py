@@ -68,6 +68,29 @@ _BETAS = Allowed("two numbers in [0, 1)", lambda betas: len(betas) == 2 and all(
 
 
 @dataclass
+class LoraOptions:
+    """Low-rank adapters of the encoder, in place of training its weights; needs the extra `lora`.
+
+    The head is trained as a whole, and norm statistics move as in any training.
+
+    Attributes:
+        rank: Rank of the adapters; 0 = none, the weights themselves are trained.
+        alpha: The adapters are scaled by `alpha / rank`; null = twice the rank.
+        dropout: Probability that an input of an adapter is set to 0 in training.
+        targets: Ends of the names of the adapted linear and convolutional layers, such as `[query, value]`; null = all
+            linear layers of the attention blocks.
+        merge: Save the sum of weights and adapters, a model like any other; false = save adapters and head alone,
+            which need the checkpoint that they were trained on.
+    """
+
+    rank: Annotated[int, at_least(0, "no adapters")] = 0
+    alpha: Positive | None = None
+    dropout: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
+    targets: list[str] | None = None
+    merge: bool = True
+
+
+@dataclass
 class ModelOptions:
     """Which network is trained, and its initialisation.
 
@@ -84,6 +107,7 @@ class ModelOptions:
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` initialises it randomly.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
+        lora: Low-rank adapters, such as `model.lora.rank=8`.
         gradient_checkpointing: Keep fewer activations of the encoder and compute them again in the backward pass: less
             memory, more time, the same numbers.
         keep_depth: Keep the depth layer of a depth checkpoint beside the classifier.
@@ -111,6 +135,7 @@ class ModelOptions:
     head_config: Annotated[dict[str, Any] | None, BelongsTo("head_type")] = None
     head_init: Literal["pretrained", "random"] = "pretrained"
     freeze_encoder: bool = False
+    lora: LoraOptions = field(default_factory=LoraOptions)
     gradient_checkpointing: bool = False
     keep_depth: bool = False
     depth_weight: NotNegative = 0.0

@@ -32,6 +32,7 @@ from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
 from .inference import check_finite, maps_of
+from .lora import is_adapter, load_adapted
 from .records import write_json
 from .visualization import (
     class_shares,
@@ -214,7 +215,11 @@ def load_model(
     architecture = (stored.get("architectures") or ["nothing"])[0]
     if architecture not in MODEL_CLASSES:
         raise ValueError(f"{model_path} holds a {architecture}; predictions are made by {' or '.join(MODEL_CLASSES)}.")
-    model = MODEL_CLASSES[architecture].from_pretrained(str(model_path), revision=revision, dtype=torch.float32)
+    model_class = MODEL_CLASSES[architecture]
+    if is_adapter(model_path):
+        model = load_adapted(model_class, model_path)
+    else:
+        model = model_class.from_pretrained(str(model_path), revision=revision, dtype=torch.float32)
     processor = DepthSegImageProcessor.from_pretrained(str(model_path), revision=revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # The memory format of training: with another one the last bits differ, and with them a pixel now and then.

@@ -24,6 +24,7 @@ from .config import changed_options, load_config
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
+from .lora import save_weights
 from .motion import write_motion_report
 from .optim import build_optimizer
 from .options import RunConfig
@@ -351,7 +352,7 @@ def _assemble(
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
         with atomic_folder(run_dir / "model") as partial:
-            model.save_pretrained(partial)
+            save_weights(model, partial, config.model)
             processor.save_pretrained(partial)
 
     if checkpoint is not None and accelerator.is_main_process:

@@ -47,6 +47,16 @@ def _check_model(task: str, model: ModelOptions) -> Iterator[Check]:
             f"model.{name} is for task segmentation; task {task} leaves it at null.",
         )
     yield (
+        model.lora.rank > 0 and model.pretrained is None,
+        f"model.lora.rank is {model.lora.rank}, but adapters change weights that were trained before, and "
+        "model.pretrained is null: name a checkpoint, or set model.lora.rank=0.",
+    )
+    yield (
+        model.lora.rank > 0 and model.freeze_encoder,
+        "model.lora.rank trains adapters of the encoder, and model.freeze_encoder trains nothing of it: set one of "
+        "them.",
+    )
+    yield (
         task == "depth" and model.keep_depth,
         "model.keep_depth is for segmentation; a depth network keeps its depth layer anyway.",
     )

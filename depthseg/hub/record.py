@@ -21,6 +21,7 @@ from ..convert.saving import REPORT_FILE
 from ..data import DATASETS, OWN_LICENCE
 from ..engine.build import source_of
 from ..engine.config import load_config
+from ..engine.lora import is_adapter
 from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
 from ..engine.records import METRICS_FILE, RUN_RECORD, read_lines
@@ -168,6 +169,11 @@ def read_run(run_dir: str | Path) -> RunRecord:
                 "pretrain."
             )
     config, model_dir = load_config(run_dir / "config.yaml", is_record=True), run_dir / "model"
+    if is_adapter(model_dir):
+        raise ValueError(
+            f"{model_dir} holds adapters of {config.model.pretrained}, and published weights have to load by "
+            "themselves. Train with model.lora.merge=true; the card then names that base."
+        )
     done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
     if done < config.schedule.steps:
         raise ValueError(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .encoders_layers_depthseg import number_layers, parents
+from .encoders_layers_depthseg import enclosing, number_layers, parents
 
 logger = logging.get_logger(__name__)
 
@@ -203,7 +203,7 @@ class DepthSegEncoder(nn.Module, ABC):
         except AttributeError as error:
             raise ValueError(f"The encoder has no parameter {parameter_name!r}.") from error
         owner = parents(parameter_name)[1].removeprefix("backbone").removeprefix(".")
-        return self.layer_numbers[0][owner]
+        return enclosing(owner, self.layer_numbers[0])  # an adapter is in the layer that it adapts
 
     def freeze(self) -> None:
         """Freeze parameters and norm statistics; a later `.train()` does not unfreeze them."""
@@ -251,10 +251,11 @@ class DepthSegEncoder(nn.Module, ABC):
         if tuple(pixel_values.shape[-2:]) == self.fixed_size:
             return pixel_values
         height, width = self.fixed_size
-        logger.warning_once(
-            f"The encoder {self.backbone.config.model_type} supports only images of {height}x{width} pixels: images "
-            "of other sizes are resized to this size, without keeping their aspect ratio."
-        )
+        if not torch.compiler.is_compiling():  # a compiled graph has no place for a message
+            logger.warning_once(
+                f"The encoder {self.backbone.config.model_type} supports only images of {height}x{width} pixels: "
+                "images of other sizes are resized to this size, without keeping their aspect ratio."
+            )
         # In float32, because antialiasing is not supported in half precision everywhere.
         resized = F.interpolate(pixel_values.float(), self.fixed_size, mode="bilinear", antialias=True)
         return resized.to(pixel_values.dtype)

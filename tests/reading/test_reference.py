@@ -79,6 +79,7 @@ def test_recipes_explains_every_option_of_a_run_with_its_default(capsys):
     expected = {}
     for section, values in RunConfig().to_dict().items():
         expected |= {f"{section}.{name}": value for name, value in values.items()} if section != "task" else {}
+    expected |= {f"model.lora.{name}": value for name, value in expected.pop("model.lora").items()}
     assert {name: yaml.safe_load(text) for name, text in found.items() if name not in ("task", "run.precision")} == {
         name: value for name, value in expected.items() if name != "run.precision"
     }

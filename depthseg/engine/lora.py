@@ -1,0 +1,224 @@
+"""Low-rank adapters of an encoder: added before training, then merged into its weights or saved beside their base.
+
+A folder of adapters is one of PEFT: `adapter_config.json`, which names the base, and `adapter_model.safetensors` with
+the adapters, the parts that were trained as a whole, and the statistics of all norms. `config.json` and the image
+processor are those of the whole model.
+
+Source: Hu et al. 2022, https://huggingface.co/papers/2106.09685.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..models import DEPTH_FAMILIES, ENCODERS, DepthSegConfig
+from ..models.encoders_layers_depthseg import attention_blocks, is_inside
+from .download import check_available
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from .options import LoraOptions, ModelOptions
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER = "default"
+PEFT_PREFIX = "base_model.model."
+ADAPTABLE = (nn.Linear, nn.Conv2d)
+
+
+def is_adapter(path: str | os.PathLike | None) -> bool:
+    """Whether a checkpoint folder holds adapters and no whole model."""
+    return path is not None and Path(path, CONFIG_FILE).is_file()
+
+
+def add_adapters(model: PreTrainedModel, options: LoraOptions) -> None:
+    """Put adapters into the encoder of a model and fix its weights; at first they change no output.
+
+    Args:
+        model: Changed in place.
+        options: Rank above 0, and the rest.
+
+    Raises:
+        ValueError: Nothing is to be adapted.
+        ImportError: peft is not installed.
+    """
+    alpha = 2 * options.rank if options.alpha is None else options.alpha
+    names = target_names(model.encoder, options.targets)
+    _inject(model.encoder, rank=options.rank, alpha=alpha, dropout=options.dropout, names=names)
+
+
+def target_names(encoder: nn.Module, ends: list[str] | None) -> list[str]:
+    """Names of the layers to adapt: linear ones of attention blocks, or those whose names end as given.
+
+    Layers that no output depends on are left out.
+
+    Args:
+        encoder: An encoder without adapters.
+        ends: Whole words from the end of the names, such as `query` or `attention.query`; None = the default.
+
+    Raises:
+        ValueError: There is none.
+    """
+    # PyTorch's own attention reads the weight of its last layer without calling it.
+    read = nn.modules.linear.NonDynamicallyQuantizableLinear
+    layers = {
+        name: module
+        for name, module in encoder.named_modules()
+        if isinstance(module, ADAPTABLE) and not isinstance(module, read) and module.weight.requires_grad
+    }
+    if ends is None:
+        blocks = attention_blocks(encoder)
+        inside = [name for name in layers if any(is_inside(name, block) for block in blocks)]
+        found = [name for name in inside if isinstance(layers[name], nn.Linear)]
+        hint = "It has no attention: name the layers to adapt in model.lora.targets"
+    else:
+        found = [name for name in layers if any(f".{name}".endswith(f".{end}") for end in ends)]
+        hint = f"No layer has a name that ends with one of model.lora.targets={ends}"
+    if not found:
+        known = sorted({name.rpartition(".")[2] for name in layers})
+        raise ValueError(
+            f"The encoder {encoder.backbone.config.model_type} has nothing to adapt. {hint}; its linear and "
+            f"convolutional layers are called {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
+        )
+    return found
+
+
+def _inject(encoder: nn.Module, *, rank: int, alpha: float, dropout: float, names: list[str]) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError('Adapters need peft: pip install "depthseg[lora]", or set model.lora.rank=0.') from error
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+    inject_adapter_in_model(config, encoder, ADAPTER)
+
+
+def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a model that have adapters, by name."""
+    return {name: module for name, module in model.named_modules() if ADAPTER in getattr(module, "lora_A", ())}
+
+
+@torch.no_grad()
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a model in which adapters are added to what they adapt, named as without adapters.
+
+    The model stays as it is.
+    """
+    layers = adapted_layers(model)
+    merged = {}
+    for name, tensor in model.state_dict().items():
+        owner, _, weight = name.partition(".base_layer.")
+        if weight == "weight" and owner in layers:
+            tensor = tensor + layers[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
+        if not _is_adapter_weight(name):
+            merged[name.replace(".base_layer.", ".") if owner in layers else name] = tensor
+    return merged
+
+
+def save_weights(model: PreTrainedModel, folder: Path, options: ModelOptions) -> None:
+    """Save a model of a run: whole, its adapters merged, or its adapters alone.
+
+    Args:
+        model: With adapters if `options.lora.rank` is above 0.
+        folder: Where to.
+        options: The `model` section.
+    """
+    if not adapted_layers(model):
+        model.save_pretrained(folder)
+    elif options.lora.merge:
+        model.save_pretrained(folder, state_dict=merged_weights(model))
+    else:
+        _save_adapters(model, folder, options)
+
+
+def _save_adapters(model: PreTrainedModel, folder: Path, options: ModelOptions) -> None:
+    from peft import LoraConfig
+
+    layers = adapted_layers(model)
+    first = next(iter(layers.values()))
+    config = LoraConfig(
+        base_model_name_or_path=options.pretrained,
+        revision=options.revision,
+        inference_mode=True,
+        r=first.r[ADAPTER],
+        lora_alpha=first.lora_alpha[ADAPTER],
+        lora_dropout=options.lora.dropout,
+        target_modules=list(layers),
+        modules_to_save=[name for name in model.parts_of(model.config) if name != "encoder"],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    fixed = {name for name, _ in model.encoder.named_parameters(prefix="encoder") if not _is_adapter_weight(name)}
+    kept = {
+        PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name not in fixed
+    }
+    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_adapted(model_class: type[PreTrainedModel], folder: str | os.PathLike) -> PreTrainedModel:
+    """Load adapters with their base, and merge both.
+
+    Args:
+        model_class: Class of the model.
+        folder: What `save_weights` wrote.
+
+    Returns:
+        A model without adapters, in evaluation mode and float32.
+
+    Raises:
+        ValueError: The weights are not those of the base and the configuration.
+        FileNotFoundError: The base is neither a folder nor on the Hub.
+        ImportError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError(f'{folder} holds adapters, which need peft: pip install "depthseg[lora]".') from error
+    about = LoraConfig.from_pretrained(str(folder))
+    check_available(about.base_model_name_or_path, about.revision)
+    config = DepthSegConfig.from_pretrained(folder)
+    model = model_class(config)
+    model.encoder.load_state_dict(_base_encoder(model_class, about, config))
+    names = [name.removeprefix("encoder.") for name in sorted(about.target_modules)]
+    _inject(model.encoder, rank=about.r, alpha=about.lora_alpha, dropout=0.0, names=names)
+    stored = load_file(Path(folder, WEIGHTS_FILE))
+    own = {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in model.state_dict()}
+    fixed = {name for name, _ in model.encoder.named_parameters(prefix="encoder") if not _is_adapter_weight(name)}
+    needed = {name for name, inside in own.items() if inside not in fixed}
+    if needed != stored.keys():
+        wrong = sorted(needed ^ stored.keys())
+        raise ValueError(
+            f"{folder} does not fit its config.json: {len(wrong)} tensors are missing or unknown, for example "
+            f"{wrong[0]}. The files are of different runs, or damaged."
+        )
+    model.load_state_dict({own[name]: tensor for name, tensor in stored.items()}, strict=False)
+    plain = model_class(config)
+    plain.load_state_dict(merged_weights(model))
+    return plain.eval()
+
+
+def _base_encoder(model_class: type[PreTrainedModel], about: Any, config: DepthSegConfig) -> dict[str, Tensor]:
+    """The weights of the encoder that adapters belong to; nothing else of the base is read."""
+    base, arguments = about.base_model_name_or_path, {"revision": about.revision, "dtype": torch.float32}
+    values, _ = DepthSegConfig.get_config_dict(base, revision=about.revision)
+    arguments |= {"head_type": config.head_type, "head_config": config.head_config}
+    if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
+        model = model_class.from_encoder_pretrained(base, **arguments)
+    else:
+        model = model_class.from_depth_pretrained(base, head_init="random", **arguments)
+    return model.encoder.state_dict()
+
+
+def _is_adapter_weight(name: str) -> bool:
+    return ".lora_" in name

@@ -1,0 +1,51 @@
+"""`torch.compile` takes every shipped combination as one graph, and computes what the model computes without it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models.tiny_models import TINY_ENCODERS, TINY_HEADS, tiny_model
+from rounding import assert_same_up_to_rounding
+
+from depthseg.models import ENCODERS, HEADS
+
+SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
+
+# By default one encoder of each class, and the heads in one task; the rest is heavy.
+OF_EACH_CLASS = {entry.cls: name for name, entry in ENCODERS.items()}.values()
+COMBINATIONS = dict.fromkeys(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS) | dict.fromkeys(
+    (task, encoder, head)
+    for encoder in ("depthseg_resnet", "vit")
+    for head in TINY_HEADS
+    for task in HEADS[head].tasks
+)
+
+
+def is_heavy(task: str, encoder: str, head: str) -> bool:
+    return task == "depth" or (head == "dpt" and encoder not in OF_EACH_CLASS)
+
+
+@pytest.fixture(autouse=True)
+def forget_graphs():
+    """Graphs of one test count towards the limit of recompilations of the next."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(names, id="-".join(names), marks=pytest.mark.heavy if is_heavy(*names) else ())
+        for names in COMBINATIONS
+    ],
+)
+def test_a_model_is_one_graph_with_the_same_outputs(combination):
+    model = tiny_model(*combination).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    pixels = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        expected, found = model(pixel_values=pixels), compiled(pixel_values=pixels)
+    assert expected.keys() == found.keys()
+    name = "logits" if combination[0] == "segmentation" else "predicted_depth"
+    assert_same_up_to_rounding(found[name], expected[name])
