@@ -112,9 +112,9 @@ PRETEXT_TASK = {
     parts = ("encoder", "pretext_head")
 
     @classmethod
-    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> nn.Linear:
-        """From the mean of the deepest map to a colour."""
-        return nn.Linear(encoder.channels[-1], 3)
+    def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> ImageClassifier:
+        """From the deepest map to a colour."""
+        return ImageClassifier(encoder, 3)
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
@@ -128,7 +128,7 @@ PRETEXT_TASK = {
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Predict `(B, 3)`."""
-        return self.pretext_head(self.encode(pixel_values).maps[-1].mean((2, 3)))
+        return self.pretext_head(self.encode(pixel_values).maps[-1])
 
 
 ''',

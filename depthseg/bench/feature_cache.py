@@ -151,4 +151,4 @@ def compare(
             seconds = time_in_turns(runs, repeats)
         head = seconds.pop(SIDES[2])
         difference = relative_difference(*losses[:2])
-        yield StepComparison(f"{name} loss at {where}", seconds, side, side, difference, head)
+        yield StepComparison(f"{name} loss at {where}", seconds, side, side, difference, head_seconds=head)

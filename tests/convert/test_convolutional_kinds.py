@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from convert.published_convnets import (
     Monodepth2Decoder,
     Monodepth2Encoder,
@@ -16,6 +15,7 @@ from convert.published_convnets import (
     moco,
     randomise,
 )
+
 from depthseg import (
     DepthSegForDepthEstimation,
     DepthSegForImageClassification,
