@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from .encoders_depthseg import encoder_entry
-from .heads_depthseg import complete_head_config
+from .heads_depthseg import HEADS, complete_head_config
 
 logger = logging.get_logger(__name__)
 DEFAULT_ENCODER = {"model_type": "depthseg_resnet", "depth": 18}
@@ -193,6 +193,11 @@ class DepthSegConfig(PreTrainedConfig):
 
     def _check_segmentation_loss(self) -> None:
         kind, weights = self.segmentation_loss, self.class_weights
+        if HEADS[self.head_type].kind == "masks" and (kind != "cross_entropy" or self.label_smoothing or weights):
+            raise ValueError(
+                f"head_type {self.head_type!r} compares masks by a loss of its own, whose weights are in head_config; "
+                "leave segmentation_loss, class_weights and label_smoothing out."
+            )
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be from 0 to 1.")
         if self.label_smoothing and kind not in ("cross_entropy", "cross_entropy_dice"):
@@ -219,17 +224,20 @@ class DepthSegConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build from a dictionary, with overrides.
 
-        Another `head_type` drops the stored `head_config`, which belongs to the old head; `num_labels` and `id2label`
-        replace the stored classes and drop their `class_weights`.
+        Another `head_type` drops the stored `head_config`, which belongs to the old head, and a mask head the stored
+        loss of pixels; `num_labels` and `id2label` replace the stored classes and drop their `class_weights`.
         """
         config_dict = dict(config_dict)
-        if kwargs.get("head_type", config_dict.get("head_type")) != config_dict.get("head_type"):
+        own_names = ("segmentation_loss", "class_weights", "label_smoothing")
+        head_type = kwargs.get("head_type", config_dict.get("head_type"))
+        if head_type != config_dict.get("head_type"):
             config_dict["head_config"] = None
+            if head_type in HEADS and HEADS[head_type].kind == "masks":
+                config_dict = {name: value for name, value in config_dict.items() if name not in own_names}
         if "num_labels" in kwargs or "id2label" in kwargs:
             config_dict["id2label"] = config_dict["label2id"] = None
             config_dict["one_class"] = kwargs.get("one_class", False)
             config_dict["class_weights"] = None
-        own_names = ("segmentation_loss", "class_weights", "label_smoothing")
         for name in own_names + ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
             if name in kwargs:
                 config_dict[name] = kwargs.pop(name)

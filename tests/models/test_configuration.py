@@ -224,6 +224,7 @@ def test_options_of_a_newer_release_are_ignored_with_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"label_smoothing": 0.1, "head_type": "mask_queries"}, "'mask_queries' compares masks by a loss of its own"),
         ({"label_smoothing": 0.1, "segmentation_loss": "focal"}, "segmentation_loss is 'focal', which has none"),
         ({"class_weights": [1, 2], "segmentation_loss": "dice"}, "compares areas; leave class_weights out"),
         ({"class_weights": [1, 2, 3]}, "class_weights has 3 entries but there are 2 classes"),
@@ -253,3 +254,5 @@ def test_class_weights_are_saved_and_go_with_their_classes(tmp_path):
     other = DepthSegConfig.from_pretrained(tmp_path, num_labels=2)
     assert other.class_weights is None and other.label_smoothing == 0.1
     assert DepthSegConfig.from_pretrained(tmp_path, num_labels=2, class_weights=[1, 2]).class_weights == [1, 2]
+    masks = DepthSegConfig.from_pretrained(tmp_path, head_type="mask_queries")
+    assert masks.class_weights is None and masks.label_smoothing == 0 and masks.num_labels == 3
