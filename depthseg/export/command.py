@@ -26,6 +26,9 @@ UNITS = {
     "relative_inverse": "inverse depth up to scale and shift",
 }
 
+WINDOWED = ("swin", "swinv2", "maskformer-swin")
+"""Encoders that PyTorch does not trace at open sizes."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -119,12 +122,18 @@ def export(
 
 
 def check_encoder(network: ExportedNetwork) -> None:
-    """Raise a sentence for an encoder with one fixed size, which files for any size cannot hold."""
+    """Raise a sentence for an encoder that no file for images of any size can hold."""
     fixed = network.model.encoder.fixed_size
     if fixed is not None:
         raise ValueError(
             f"{described(network)} cannot be exported: the encoder supports only images of {fixed[0]}x{fixed[1]} "
             "pixels, and resizes all others with an antialiasing filter that ONNX has not."
+        )
+    if network.model.config.encoder_config.model_type in WINDOWED:
+        raise ValueError(
+            f"{described(network)} cannot be exported: Swin cuts its maps into windows that depend on the image size, "
+            "and tracing this for all sizes does not end within minutes. Take another encoder, such as dinov2, "
+            "convnext or depthseg_resnet."
         )
 
 

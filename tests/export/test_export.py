@@ -126,6 +126,7 @@ def test_a_program_of_torch_export(tmp_path):
         ("depth", "depthseg_resnet", ["--returns", "labels"], "predicts depth and no labels"),
         ("segmentation", "depthseg_resnet", ["--returns", "depth"], "has no depth predictor"),
         ("segmentation", "hiera", [], "supports only images of 64x64 pixels"),
+        ("segmentation", "swin", [], "Swin cuts its maps into windows"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, task, encoder, words, sentence):
