@@ -120,7 +120,8 @@ class DPTHead(DepthSegHead):
     def __init__(self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: DPTHeadConfig):
         super().__init__()
         self.config = config
-        self.activates_depth = config.depth_activation == "exp"
+        if config.depth_activation == "exp":
+            self.activates_depth = True
         channels, strides = channels[self.maps_read], strides[self.maps_read]
         # The first two maps of DPT-Hybrid are convolutional, at strides 4 and 8.
         self.is_hybrid = num_prefix_tokens > 0 and strides[2] == strides[3] and strides[0] != strides[3]
@@ -211,7 +212,7 @@ class DPTHead(DepthSegHead):
     def predict_depth(self, predictors: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
         """See [`DepthSegHead.predict_depth`]; with the activation of the head if it has its own."""
         predicted = super().predict_depth(predictors, maps)
-        return [level.exp() for level in predicted] if self.activates_depth else predicted
+        return [level.exp() for level in predicted] if self.config.depth_activation == "exp" else predicted
 
     def make_classifier(self, num_labels: int) -> nn.Module:
         """One 1x1 convolution to `num_labels` channels at the resolution of the image, or the segmentation block."""

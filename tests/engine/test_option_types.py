@@ -122,7 +122,11 @@ def test_true_and_false_have_several_words(tmp_path, name):
 
 @pytest.mark.parametrize("name", options_of_type(int))
 def test_whole_numbers(tmp_path, name):
-    overrides = ["schedule.steps=5000"] if name == "schedule.warmup_steps" else []
+    others = {
+        "schedule.warmup_steps": ["schedule.steps=5000"],
+        "data.longest_edge": ["data.random_crop=true", "data.shortest_edges=[100]"],
+    }
+    overrides = others.get(name, [])
     for text, value in (("010", 10), ("1_000", 1000), ("1e2", 100), ("20.0", 20), ("+7", 7), ('"8"', 8)):
         read = value_of(load_config(None, [ENCODER, *overrides, f"{name}={text}"]), name)
         assert (read, type(read)) == (value, int)
