@@ -179,7 +179,7 @@ class DPTHead(DepthSegHead):
                 stage_inputs.append(feature_map)
                 continue
             # transformers expects a leading CLS token even if readout_type "ignore" drops it.
-            prefix = feature_map.new_zeros(len(feature_map), 1, 1) if prefix is None else prefix[:, :1]
+            prefix = feature_map.new_zeros(feature_map.shape[0], 1, 1) if prefix is None else prefix[:, :1]
             patches = feature_map.flatten(2).transpose(1, 2)
             stage_inputs.append(torch.cat([prefix.expand(-1, -1, patches.shape[-1]), patches], dim=1))
         return self.reassemble_stage(stage_inputs, *maps[-1].shape[-2:])

@@ -128,7 +128,7 @@ class MaskQueriesHead(MaskHead):
         maps = features.maps[self.maps_read]
         grid = maps[self.grid]
         tokens = sum(resize_like(lateral(level), grid) for lateral, level in zip(self.laterals, maps, strict=True))
-        queries = self.queries.weight.expand(len(grid), -1, -1)
+        queries = self.queries.weight.expand(grid.shape[0], -1, -1)
         x = torch.cat([queries, tokens.flatten(2).transpose(1, 2)], dim=1)
         for layer in self.layers:
             x = layer(x)

@@ -41,6 +41,28 @@ class UPerNetHeadConfig:
         check_shares(classifier_dropout=self.classifier_dropout)
 
 
+class GridPooling(nn.AdaptiveAvgPool2d):
+    """Means over the cells of a square grid, which also an exported program computes for maps of any size.
+
+    PyTorch writes the cells of its own pooling into the program as they are for the size of the traced image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, h, w)` to `(B, C, k, k)`."""
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        rows, columns = (self.shares(side, x) for side in x.shape[-2:])
+        return rows @ x @ columns.T
+
+    def shares(self, side: int, like: Tensor) -> Tensor:
+        """Return the share of each pixel of a side in the mean of each cell, `(k, side)`; cells may overlap."""
+        cell, pixel = (torch.arange(count, device=like.device) for count in (self.output_size, side))
+        first = (cell * side).div(self.output_size, rounding_mode="floor")[:, None]
+        end = ((cell + 1) * side + self.output_size - 1).div(self.output_size, rounding_mode="floor")[:, None]
+        inside = (pixel >= first) & (pixel < end)
+        return inside.to(like.dtype) / (end - first).to(like.dtype)
+
+
 class PyramidPooling(nn.Module):
     """A map concatenated with its means over grids of several sizes, fused by a 3x3 convolution.
 
@@ -52,7 +74,7 @@ class PyramidPooling(nn.Module):
         self.branches = nn.ModuleList(
             ImageLevel(in_channels, channels)
             if scale == 1
-            else nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormReLU(in_channels, channels, 1))
+            else nn.Sequential(GridPooling(scale), ConvNormReLU(in_channels, channels, 1))
             for scale in pool_scales
         )
         self.join = ConvNormReLU(in_channels + len(pool_scales) * channels, channels)

@@ -11,6 +11,8 @@ from models.tiny_models import tiny_config
 from rounding import assert_same_up_to_rounding
 from transformers.models.upernet.modeling_upernet import UperNetHead
 
+from depthseg.models.heads_upernet_depthseg import GridPooling
+
 RENAMES = {
     "psp_modules.": "pooling.branches.",
     "fpn_bottleneck.": "join.",
@@ -84,3 +86,11 @@ def test_one_image_trains_though_the_pool_has_a_single_cell():
 def test_bad_options_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_config(head="upernet", head_config=options)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 7), (13, 8)])
+@pytest.mark.parametrize("cells", [1, 2, 3, 6])
+def test_pooling_of_an_exported_program_equals_that_of_pytorch(size, cells, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    x = torch.rand(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(GridPooling(cells)(x), torch.nn.functional.adaptive_avg_pool2d(x, cells))
