@@ -146,7 +146,7 @@ KINDS: dict[str, Kind] = {
     "depth-anything-2": Kind(
         "Depth Anything 2 ViT-S/B/L/g: relative inverse depth, or metres with --max-depth.",
         "https://huggingface.co/papers/2406.09414",
-        "Apache-2.0 for ViT-S, CC-BY-NC-4.0 for ViT-B, L and g",
+        "Apache-2.0 for ViT-S and on the cards of metric files, CC-BY-NC-4.0 for relative ViT-B, L and g",
         recognises_depth_anything_2,
         convert_depth_anything_2,
     ),
