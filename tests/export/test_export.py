@@ -107,6 +107,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.pt2"]
 
 
+@pytest.mark.heavy
 def test_a_program_of_torch_export(tmp_path):
     folder = save_model(tmp_path / "model", "depth", "dinov2", "linear", depth_type="metric")
     done = export(folder, tmp_path / "model.pt2", format="torch-export", takes="pixel_values")
