@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Mask2FormerConfig
+from transformers import initialization as init
 from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMLPPredictionHead,
     Mask2FormerPixelDecoder,
     Mask2FormerPreTrainedModel,
     Mask2FormerTransformerModule,
@@ -73,6 +76,20 @@ class Mask2FormerDecoders(Mask2FormerPreTrainedModel):
     def is_custom_code(cls) -> bool:
         """Let transformers run `_init_weights` on every module, as it does for its own models."""
         return False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # As in the authors' code. Older transformers has its own rules here, and zeros for the embedding of levels.
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif isinstance(module, Mask2FormerPixelDecoder):
+            init.normal_(module.level_embed)
+        elif isinstance(module, Mask2FormerMLPPredictionHead):
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear):
+                    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+                    bound = 1 / math.sqrt(layer.in_features)
+                    init.uniform_(layer.bias, -bound, bound)
 
     def forward(self, maps: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the masks `(B, Q, h, w)` and queries `(Q, B, C)` before and after every layer, first to last."""

@@ -162,13 +162,13 @@ def test_the_sum_is_one_node_of_a_compiled_graph(backend):
 
 @pytest.mark.parametrize(("size", "label_size"), SIZES.values(), ids=SIZES)
 def test_predicted_ids_are_those_of_transformers(tile, size, label_size):
-    from transformers import SegformerImageProcessor
+    from transformers import DPTImageProcessorPil
     from transformers.modeling_outputs import SemanticSegmenterOutput
 
     logits, _ = scores_and_labels(size, label_size)
     sizes = [label_size, (label_size[0] + 1, label_size[1] + 3)]
     output = SemanticSegmenterOutput(logits=logits)
-    expected = SegformerImageProcessor().post_process_semantic_segmentation(output, sizes)
+    expected = DPTImageProcessorPil().post_process_semantic_segmentation(output, sizes)
     found = DepthSegImageProcessor().post_process_semantic_segmentation(output, sizes)
     for ids, reference in zip(found, expected, strict=True):
         assert ids.dtype == torch.int64 and not ids.requires_grad

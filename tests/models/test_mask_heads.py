@@ -83,6 +83,11 @@ def test_every_parameter_of_mask2former_is_initialised_by_its_rules(how, tmp_pat
     pixels, decoder = model.head.decoders.pixel_decoder, model.head.decoders.transformer_module
     for embedding in (pixels.level_embed, decoder.level_embed.weight, decoder.queries_features.weight):
         assert 0.7 < embedding.std() < 1.3 and abs(embedding.mean()) < 0.4
+    # The perceptron of the masks: uniform between plus and minus one by the root of its inputs.
+    for layer in decoder.decoder.mask_predictor.mask_embedder.modules():
+        if isinstance(layer, torch.nn.Linear):
+            weight = layer.weight * layer.in_features**0.5
+            assert weight.abs().max() <= 1 and 0.5 < weight.std() < 0.65 and layer.bias.any()
     attention = pixels.encoder.layers[0].self_attn
     assert not attention.sampling_offsets.weight.any() and not attention.attention_weights.weight.any()
     # Two heads look right and left, at 1, 2, 3 and 4 cells, on each of three levels.
