@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="RUN_DIR OWNER/NAME [OPTION=VALUE ...]",
-        help="run directory, folder of convert or of adapters, or file of export; repository; changes (data.root=/data)",
+        help="run directory, folder of convert or of adapters, or file of export; repository; options changed here",
     )
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every checkpoint whose facts lie in FOLDER")
     parser.add_argument("--facts", type=Path, metavar="FILE", help="YAML: licence, intended_use, limits, ...")

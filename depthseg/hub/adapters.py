@@ -10,6 +10,7 @@ from ..engine.config import load_config
 from ..engine.lora import CONFIG_FILE, WEIGHTS_FILE, is_adapter, load_adapted, loader_of_base
 from ..engine.records import write_json
 from ..engine.tasks import TASKS
+from ..models import DepthSegImageProcessor
 from .forms import Form
 from .record import Lineage, check_finished, count_parameters, published_lineage, trace
 from .verify import adapted_model, check_loads_elsewhere
@@ -58,8 +59,8 @@ def read_adapters(model_dir: Path) -> Form:
         load_adapted(task.model_class, model_dir).save_pretrained(folder)
         for path in folder.glob("model*.safetensors*"):
             path.unlink()
-        for name in (WEIGHTS_FILE, "preprocessor_config.json"):
-            shutil.copyfile(model_dir / name, folder / name)
+        shutil.copyfile(model_dir / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        DepthSegImageProcessor.from_pretrained(model_dir).save_pretrained(folder)
         write_json(folder / CONFIG_FILE, about)
         check_loads_elsewhere(folder, adapted_model(architecture, base, about["revision"], method))
         return count_parameters(folder)
