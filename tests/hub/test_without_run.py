@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from convert.published_convnets import Monodepth2Decoder, Monodepth2Encoder, ResNet, randomise
@@ -12,6 +13,7 @@ from export.exported_models import save_model
 from hub_server import ROOT, run_client
 from huggingface_hub import ModelCard
 
+from depthseg.cli import main
 from depthseg.convert.saving import convert
 from depthseg.engine.config import load_config
 from depthseg.export.command import export
@@ -33,6 +35,13 @@ model = AutoModelForDepthEstimation.from_pretrained(arg["repo"], **where).eval()
 image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 with torch.no_grad():
     result["depth"] = model(image).predicted_depth.tolist()
+"""
+USE_EXPORT = """
+import numpy, onnxruntime
+from huggingface_hub import hf_hub_download
+network = onnxruntime.InferenceSession(hf_hub_download(arg["repo"], "model.onnx"))
+images = numpy.full((1, 61, 75, 3), 90, numpy.uint8)
+result["labels"] = network.run(["labels"], {"images": images})[0].tolist()
 """
 MONODEPTH2 = "other:monodepth2-license:https://github.com/nianticlabs/monodepth2/blob/master/LICENSE"
 
@@ -122,8 +131,43 @@ def test_an_export_is_published_with_a_card_that_needs_numpy_and_onnxruntime(exp
     assert "labels (1, 480, 640)" in done.stdout and "logits (1, 5, 480, 640)" in done.stdout
 
 
+def test_a_program_of_torch_export_is_published_by_the_command(tmp_path):
+    """A depth network whose images are scaled outside."""
+    torch.manual_seed(0)
+    save_model(tmp_path / "checkpoint", "depth", "depthseg_resnet", "linear", depth_type="metric")
+    path = tmp_path / "file" / "depth.pt2"
+    export(tmp_path / "checkpoint", path, format="torch-export", takes="pixel_values")
+    words = ["--licence", "apache-2.0", "--licence-of", "model=apache-2.0", "--dry-run"]
+    with pytest.raises(SystemExit) as ended:
+        main(["publish", str(path), "tester/export", *words])
+    assert not ended.value.code
+    card = ModelCard.load(path.parent / "published" / "README.md")
+    assert card.data.pipeline_tag == "depth-estimation" and "Depth: metres." in card.text
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['depthseg'] = None\n" + snippet],
+        cwd=path.parent / "published",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "depth torch.Size([1, 480, 640])" in done.stdout
+
+
+@pytest.mark.heavy
+def test_an_export_published_and_run_elsewhere(hub, exported, tmp_path):
+    facts = Facts(licence="apache-2.0", licences={"model": "apache-2.0"})
+    prepare_without_run(exported, "tester/export", facts, tmp_path / "out")
+    run_client(hub, tmp_path, PUSH, depthseg=True, folder=str(tmp_path / "out"), repo="tester/export")
+    there = run_client(hub, tmp_path / "there", USE_EXPORT, repo="tester/export")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"))
+    (labels,) = session.run(["labels"], {"images": np.full((1, 61, 75, 3), 90, np.uint8)})
+    assert there["labels"] == labels.tolist()
+
+
 def test_exports_that_are_refused(exported, tmp_path):
-    with pytest.raises(ValueError, match="Licences are missing.*weights model"):
+    with pytest.raises(ValueError, match="Licences are missing.*checkpoint model"):
         prepare_without_run(exported, "tester/export", Facts(licence="mit"), tmp_path / "out")
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     with pytest.raises(ValueError, match="cannot be read by onnxruntime"):
