@@ -55,6 +55,7 @@ def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
     assert comparison["difference"] < SHARE
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("what", ["loss", "prediction"])
 def test_segmentation_is_compared_in_time_and_peak_memory(what, tmp_path, capsys):
     name = f"segmentation-{what}-tiny"
@@ -65,6 +66,7 @@ def test_segmentation_is_compared_in_time_and_peak_memory(what, tmp_path, capsys
     assert comparison["difference"] < SHARE and list(comparison["memory"]) == list(comparison["seconds"])
 
 
+@pytest.mark.heavy
 def test_peak_memory_is_at_least_that_of_the_scores_at_the_size_of_the_labels():
     shape = (1, 16, 8, 512)
     theirs, ours = (lean.peak_of_process("loss", side, shape) for side in lean.SIDES["loss"])

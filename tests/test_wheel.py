@@ -29,11 +29,12 @@ SMALL = {
     "pretrain_video_mono": ["data.size=[32,64]"],
     "folder_fewshot_resnet18": ["data.size=[32,64]"],
 }
-# Commands that take longer than a test may, or that need the Hub; each has tests of its own.
+# Commands that take longer than a test may, or that need the Hub or measured data; each has tests of its own.
 LEFT_OUT = [
     r"depthseg quickstart",
     r"depthseg study ",
     r"depthseg publish (?!.*--dry-run)",
+    r"depthseg .*kitti_drive",
 ]
 
 

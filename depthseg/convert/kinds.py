@@ -63,6 +63,7 @@ class Kind:
         licence (`str`): As published, with what it depends on.
         recognises (`Callable`): From the source to whether it has this layout, by names and shapes of tensors.
         convert (`Callable`): From the source, and the options that a file does not say, to the converted model.
+        several (`bool`, *optional*, defaults to `False`): Whether a network is in several files.
     """
 
     summary: str
@@ -70,6 +71,7 @@ class Kind:
     licence: str
     recognises: Callable[[Source], bool]
     convert: Callable[[Source, ConvertOptions], Converted]
+    several: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -79,6 +81,7 @@ KINDS: dict[str, Kind] = {
         "Monodepth2 licence (Niantic): non-commercial use only",
         recognises_monodepth2,
         convert_monodepth2,
+        several=True,
     ),
     "depth-to-semantic": Kind(
         "depth-to-semantic: encoder and decoder of depth or labels, and encoders of its other pre-trainings.",
@@ -86,6 +89,7 @@ KINDS: dict[str, Kind] = {
         "none stated; parts of the code are under the Monodepth2 licence: non-commercial use only",
         recognises_depth_to_semantic,
         convert_depth_to_semantic,
+        several=True,
     ),
     "torchvision-resnet": Kind(
         "torchvision's ResNet-18/34/50/101: a classifier, or a bare encoder without the last layer.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..models.losses_depthseg import LOSS_OF_DEPTH
 from .converted import HALF, IMAGENET, Converted, ConvertOptions, Rule, need, prefixed, rename
 from .kinds_vit import DINOV2_RULES, STEM, dinov2_config, vit_size
 from .reading import Source
@@ -165,15 +166,15 @@ def convert_depth_anything(source: Source, options: ConvertOptions, layers: Any)
             "--max-depth does not go with ZoeDepth's metric bins: they are left out, and the relative network below "
             "them gives inverse depth without unit. Leave --max-depth out."
         )
-    if "metric" in source.stem and not zoe and options.max_depth is None:
+    if "metric" in source.stem.lower() and not zoe and options.max_depth is None:
         raise ValueError(
             f"{source.stem} is a metric network by its name, and the file does not say its range; give --max-depth in "
             "metres. Published are 20 (Hypersim, indoors) and 80 (Virtual KITTI, outdoors)."
         )
     if options.max_depth is None:
-        depth: dict[str, Any] = {"depth_type": "relative_inverse"}
+        depth = depth_options("relative_inverse")
     else:
-        depth = {"depth_type": "metric", "max_depth": options.max_depth}
+        depth = depth_options("metric") | {"max_depth": options.max_depth}
     encoder = dinov2_config(source.tensors, f"{prefix}pretrained.")
     encoder["out_indices"] = list(layers(encoder["num_hidden_layers"]))
     head = head_options(source.tensors, f"{prefix}depth_head.")
@@ -232,9 +233,14 @@ def convert_depth_anything_3(source: Source, options: ConvertOptions) -> Convert
     encoder["out_indices"] = list(layers_2(encoder["num_hidden_layers"]))
     head = head_options(source.tensors, "head.") | {"depth_activation": "exp"}
     tensors, left_out = rename(source, DEPTH_ANYTHING_3_RULES)
-    config = {"encoder_config": encoder, "head_type": "native", "depth_type": "relative"}
+    config = {"encoder_config": encoder, "head_type": "native"} | depth_options("relative")
     config["head_config"] = {"family": "depth_anything", "options": head}
     return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors))
+
+
+def depth_options(depth_type: str) -> dict[str, Any]:
+    """Return what a depth means, and the loss that it is fine-tuned by."""
+    return {"depth_type": depth_type, "depth_loss": LOSS_OF_DEPTH[depth_type]}
 
 
 def recognises_dpt(source: Source) -> bool:
@@ -270,6 +276,6 @@ def convert_dpt(source: Source, options: ConvertOptions) -> Converted:
         "upsampling": "double",
     }
     tensors, left_out = rename(source, DPT_RULES)
-    config = {"encoder_config": encoder, "head_type": "native", "depth_type": "relative_inverse"}
+    config = {"encoder_config": encoder, "head_type": "native"} | depth_options("relative_inverse")
     config["head_config"] = {"family": "dpt", "options": head}
     return Converted(DEPTH_CLASS, config, tensors, HALF, left_out)

@@ -20,6 +20,14 @@ from .converted import ENCODER, Converted, ConvertOptions
 from .kinds import KINDS, find_kind
 from .reading import Source, read_source
 
+DEPTH_MEANINGS = {
+    "relative_inverse": "inverse depth up to scale and shift; a metric network needs --max-depth",
+    "relative": "depth up to scale and shift",
+    "metric": "metres",
+    "disparity": "metres, up to scale if the network was trained without one",
+}
+"""Meaning of a depth in the printed report."""
+
 REPORT_FILE = "conversion.json"
 """In the folder of a converted model: where each tensor came from."""
 
@@ -46,6 +54,11 @@ def convert(
         raise FileExistsError(f"{output_dir} exists; give another --output-dir, or remove it first.")
     source = read_source(paths)
     kind = find_kind(source, kind)
+    if not source.is_single and not KINDS[kind].several:
+        raise ValueError(
+            f"{', '.join(source.sha256)}: a network of kind {kind} is in one file, and these are {len(source.files)}; "
+            "give one of them."
+        )
     options = options or ConvertOptions()
     converted = KINDS[kind].convert(source, options)
     if options.max_depth is not None and converted.config.get("max_depth") != options.max_depth:
@@ -115,6 +128,7 @@ def make_report(kind: str, source: Source, converted: Converted) -> dict[str, An
         "depthseg": __version__,
         "files": source.sha256,
         "model_class": converted.model_class,
+        "depth_type": converted.config.get("depth_type"),
         "tensors": [
             {"from": label, "to": name, "shape": list(tensor.shape)}
             for name, (label, tensor) in converted.tensors.items()
@@ -145,6 +159,8 @@ def describe(report: dict[str, Any], module: nn.Module, output_dir: Path) -> str
         ("saved", f"{output_dir} ({report['model_class']}, {elements:,} elements)"),
         ("converted", f"{len(report['tensors'])} tensors"),
     ]
+    if report["depth_type"]:
+        rows.insert(3, ("depth", DEPTH_MEANINGS[report["depth_type"]]))
     for title, names in (("left out", report["left_out"]), ("set to 0", report["filled_with_zero"])):
         reasons: dict[str, list[str]] = {}
         for name, reason in names.items():

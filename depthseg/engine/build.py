@@ -24,6 +24,7 @@ from ..models import (
 )
 from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
+from ..models.losses_depthseg import LOSS_OF_DEPTH
 from ..pretext import start_far
 from .download import check_available
 from .lora import add_adapters, is_adapter
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
-
-LOSS_OF_DEPTH = {"relative_inverse": "ssi", "relative": "ssi", "metric": "silog"}
-"""Meaning of the depth of a model of transformers, which knows no loss -> the loss that it is fine-tuned by."""
 
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
@@ -212,7 +210,7 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
         layers = _layers_to_read(options, values["model_type"])
         return model_class.from_encoder_pretrained(options.pretrained, encoder_options=layers, **arguments)
     model = model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
-    if values.get("model_type") in DEPTH_FAMILIES and options.depth_loss is None:
+    if config.task == "depth" and values.get("model_type") in DEPTH_FAMILIES and options.depth_loss is None:
         model.config.depth_loss = LOSS_OF_DEPTH.get(model.config.depth_type, model.config.depth_loss)
     return model
 

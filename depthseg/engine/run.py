@@ -131,28 +131,32 @@ def train(
     if config.run.score_before:
         record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
-    if accelerator.is_main_process and config.model.class_weights is not None:
-        record = read_run_record(run_dir / RUN_RECORD)
-        write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
+    _record_class_weights(config, run_dir, accelerator, model)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
     )
-    stream = StreamDataset(
-        train_set, build_transform(config, processor), config.run.seed, config.data.augmented_copies
-    )
-    collate = Collate(processor, task.batch(config), config.data.label_stride)
-    if config.data.cache_features:
-        features = open_cache(config.data, model, processor, accelerator)
+    data = config.data
+    stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
+    collate = Collate(processor, task.batch(config), data.label_stride)
+    if data.cache_features:
+        features = open_cache(data, model, processor, accelerator)
         stream, collate = cached_stream(features, stream, collate)
         scorer.read_features(CachedProcessor(features, processor))
     try:
-        fit(training, micro_batches(stream, collate, plan, config.data.num_workers, accelerator.device))
+        fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def _record_class_weights(config: RunConfig, run_dir: Path, accelerator: Accelerator, model: nn.Module) -> None:
+    """Write the class weights that the options ask for into `run.json`."""
+    if accelerator.is_main_process and config.model.class_weights is not None:
+        record = read_run_record(run_dir / RUN_RECORD)
+        write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:

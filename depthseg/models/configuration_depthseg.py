@@ -225,7 +225,8 @@ class DepthSegConfig(PreTrainedConfig):
         """Build from a dictionary, with overrides.
 
         Another `head_type` drops the stored `head_config`, which belongs to the old head, and a mask head the stored
-        loss of pixels; `num_labels` and `id2label` replace the stored classes and drop their `class_weights`.
+        loss of pixels; `num_labels` and `id2label` replace the stored classes and drop their `class_weights`, unless
+        the names are the same.
         """
         config_dict = dict(config_dict)
         own_names = ("segmentation_loss", "class_weights", "label_smoothing")
@@ -235,13 +236,21 @@ class DepthSegConfig(PreTrainedConfig):
             if head_type in HEADS and HEADS[head_type].kind == "masks":
                 config_dict = {name: value for name, value in config_dict.items() if name not in own_names}
         if "num_labels" in kwargs or "id2label" in kwargs:
+            stays = _class_names(kwargs) is not None and _class_names(kwargs) == _class_names(config_dict)
             config_dict["id2label"] = config_dict["label2id"] = None
             config_dict["one_class"] = kwargs.get("one_class", False)
-            config_dict["class_weights"] = None
+            if not stays:
+                config_dict["class_weights"] = None
         for name in own_names + ("encoder_config", "head_type", "head_config", "num_labels", "id2label", "label2id"):
             if name in kwargs:
                 config_dict[name] = kwargs.pop(name)
         return super().from_dict(config_dict, **kwargs)
+
+
+def _class_names(options: dict[str, Any]) -> list[str] | None:
+    """The names of the classes by id; `None` where they are not given. Keys are texts in JSON."""
+    names = options.get("id2label")
+    return None if names is None else [name for _, name in sorted((int(key), name) for key, name in names.items())]
 
 
 OWN_OPTIONS = tuple(

@@ -17,7 +17,11 @@ from .encoders_base_depthseg import DepthSegEncoder
 
 
 class ConvolutionalBackbone(PreTrainedModel):
-    """A network of stages, each of which halves the map; `forward` maps an image `(B, 3, H, W)` to a list of maps."""
+    """A network of stages, each of which halves the map; `forward` maps an image `(B, 3, H, W)` to a list of maps.
+
+    Attributes:
+        stage_ends (`list[int]`): Of a network in one sequence of layers, the number of layers up to each stage's end.
+    """
 
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
@@ -38,6 +42,14 @@ class ConvolutionalBackbone(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         else:
             super()._init_weights(module)
+
+    def run_stages(self, layers: nn.Sequential, x: Tensor) -> list[Tensor]:
+        """Run a sequence of layers; the map at the end of each stage, shallow to deep."""
+        maps = []
+        for begin, end in zip([0, *self.stage_ends], self.stage_ends, strict=False):
+            x = self.run_stage(layers[begin:end], x)
+            maps.append(x)
+        return maps
 
     def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
         """Run a stage; with gradient checkpointing it is run again in the backward pass, on the same statistics."""

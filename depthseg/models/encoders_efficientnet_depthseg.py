@@ -169,11 +169,7 @@ class DepthSegEfficientNetLite(ConvolutionalBackbone):
             `list[torch.Tensor]`: five maps, shallow to deep, the i-th of size `ceil(H / s)` by `ceil(W / s)` with
             the stride `s = 2**(i+1)`.
         """
-        maps, x = [], F.relu6(self.bn0(self.conv_stem(pixel_values)))
-        for begin, end in zip([0, *self.stage_ends], self.stage_ends, strict=False):
-            x = self.run_stage(self.blocks[begin:end], x)
-            maps.append(x)
-        return maps
+        return self.run_stages(self.blocks, F.relu6(self.bn0(self.conv_stem(pixel_values))))
 
 
 class EfficientNetLiteEncoder(ConvolutionalEncoder):

@@ -118,11 +118,7 @@ class DepthSegMobileNetV2(ConvolutionalBackbone):
             `list[torch.Tensor]`: five maps, shallow to deep, the i-th of size `ceil(H / s)` by `ceil(W / s)` with
             the stride `s = 2**(i+1)`.
         """
-        maps, x = [], pixel_values
-        for begin, end in zip([0, *self.stage_ends], self.stage_ends, strict=False):
-            x = self.run_stage(self.features[begin:end], x)
-            maps.append(x)
-        return maps
+        return self.run_stages(self.features, pixel_values)
 
 
 class MobileNetV2Encoder(ConvolutionalEncoder):

@@ -59,6 +59,9 @@ def bilinear_taps(old_size: int, new_size: int, dtype: torch.dtype) -> Taps:
     centre = ((torch.arange(new_size, dtype=dtype) + 0.5) * (old_size / new_size) - 0.5).clamp(min=0)
     first = centre.long().clamp(max=old_size - 1)
     share = (centre - first).clamp(0, 1)
+    if not share.any():
+        # A second tap of weight 0 would turn infinite scores into NaN where nothing is resized.
+        return Taps(first[:, None], torch.ones_like(share)[:, None])
     index = torch.stack([first, (first + 1).clamp(max=old_size - 1)], dim=1)
     return Taps(index, torch.stack([1 - share, share], dim=1))
 
@@ -165,11 +168,13 @@ class PixelLoss:
         found = log_shares.gather(1, ids)
         weight = self.class_weights[ids] * valid[:, None] * (1 - self.label_smoothing)
         loss, slope = self._of_label(found)
-        total = (weight * loss).sum()
-        slope = slope * weight
+        # Scores of a pixel that does not count may be infinite, and 0 times infinity is no number.
+        counts = weight != 0
+        total = torch.where(counts, weight * loss, 0).sum()
+        slope = torch.where(counts, slope * weight, 0)
         spread = self.class_weights * (self.label_smoothing / len(self.class_weights))
         if self.label_smoothing:
-            total = total - ((log_shares * spread).sum(1) * valid).sum()
+            total = total - torch.where(valid, (log_shares * spread).sum(1), 0).sum()
         if not with_gradient:
             return total, None
         # d log p_label / d score_k = [k = label] - p_k

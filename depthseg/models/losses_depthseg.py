@@ -25,6 +25,9 @@ FOCUSING = 2.0
 DICE_SMOOTHING = 1.0
 EPSILON = 1e-6
 
+# Meaning of the depth of a model that knows no loss -> the loss that it is fine-tuned by.
+LOSS_OF_DEPTH = {"relative_inverse": "ssi", "relative": "ssi", "metric": "silog"}
+
 
 def valid_depth(labels: Tensor) -> Tensor:
     """Return where depth labels, in metres, are known: finite and above 0, as a boolean tensor of the same shape."""

@@ -83,19 +83,30 @@ def test_depth_anything_is_relative_inverse_depth(tmp_path, wrapping, file, kind
     assert (theirs > 0).float().mean() > 0.5
     assert largest_difference(model(image).predicted_depth, theirs.relu()) < 1e-5
     assert (report["kind"], model.config.depth_type) == (kind, "relative_inverse")
+    assert model.config.depth_loss == "ssi"
     assert not report["left_out"] and not report["filled_with_zero"]
 
 
 @torch.no_grad()
 def test_a_metric_depth_anything_needs_its_range(tmp_path):
     network = made(DepthAnything, SPREAD)
-    path = tmp_path / "depth_anything_v2_metric_hypersim_vits.pth"
+    path = tmp_path / "depth_anything_v2_Metric_hypersim_vits.pth"
     torch.save(network.state_dict(), path)
     with pytest.raises(ValueError, match=r"give --max-depth in metres. Published are 20 .* and 80"):
         converted_depth(path, tmp_path)
     model, _ = converted_depth(path, tmp_path, max_depth=20.0)
     image = image_of(56)
     assert largest_difference(model(image).predicted_depth, 20 * network(image).sigmoid()) < 1e-5
+    assert model.config.depth_loss == "silog"
+
+
+def test_a_network_of_one_file_is_not_taken_from_two(tmp_path):
+    paths = [tmp_path / f"depth_anything_v2_{name}.pth" for name in ("one", "two")]
+    for path in paths:
+        torch.save(made(DepthAnything, SPREAD).state_dict(), path)
+    with pytest.raises(ValueError, match="depth-anything-2 is in one file, and these are 2; give one of them"):
+        convert(paths, tmp_path / "out", "depth-anything-2")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_does_not_say_its_version_asks_for_it(tmp_path):

@@ -12,7 +12,7 @@ from depthseg.models import DepthSegImageProcessor
 
 # Encoder -> options beyond those of the tiny models. Native sizes are above the smallest that a file takes.
 ENCODERS = {"depthseg_resnet": {}, "depthseg_mobilenet_v2": {}, "dinov2": {"image_size": 56}}
-HEADS = ("monodepth2", "dpt", "linear", "upernet", "mask_queries")
+HEADS = ("monodepth2", "dpt", "linear")
 
 
 def save_model(folder: Path, task: str, encoder: str, head: str, dtype: str = "float32", **options) -> Path:

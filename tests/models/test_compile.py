@@ -7,12 +7,12 @@ import torch
 from models.tiny_models import TINY_ENCODERS, TINY_HEADS, tiny_model
 from rounding import assert_same_up_to_rounding
 
-from depthseg.models import ENCODERS, HEADS
+from depthseg.models import HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
-# By default one encoder of each class, and the heads in one task; the rest is heavy.
-OF_EACH_CLASS = {entry.cls: name for name, entry in ENCODERS.items()}.values()
+# By default the convolutional and the plain ViT encoder with a few heads; the rest is heavy.
+BY_DEFAULT = ("dpt", "linear", "mask_queries")
 COMBINATIONS = dict.fromkeys(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS) | dict.fromkeys(
     (task, encoder, head)
     for encoder in ("depthseg_resnet", "vit")
@@ -22,7 +22,7 @@ COMBINATIONS = dict.fromkeys(("segmentation", encoder, "dpt") for encoder in TIN
 
 
 def is_heavy(task: str, encoder: str, head: str) -> bool:
-    return task == "depth" or (head == "dpt" and encoder not in OF_EACH_CLASS)
+    return task == "depth" or encoder not in ("depthseg_resnet", "vit") or head not in BY_DEFAULT
 
 
 @pytest.fixture(autouse=True)

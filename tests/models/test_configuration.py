@@ -254,5 +254,9 @@ def test_class_weights_are_saved_and_go_with_their_classes(tmp_path):
     other = DepthSegConfig.from_pretrained(tmp_path, num_labels=2)
     assert other.class_weights is None and other.label_smoothing == 0.1
     assert DepthSegConfig.from_pretrained(tmp_path, num_labels=2, class_weights=[1, 2]).class_weights == [1, 2]
+    same = DepthSegConfig.from_pretrained(tmp_path, num_labels=3, id2label={i: f"LABEL_{i}" for i in range(3)})
+    assert same.class_weights == [1.0, 2.0, 0.5]
+    renamed = DepthSegConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b", 2: "c"})
+    assert renamed.class_weights is None
     masks = DepthSegConfig.from_pretrained(tmp_path, head_type="mask_queries")
     assert masks.class_weights is None and masks.label_smoothing == 0 and masks.num_labels == 3

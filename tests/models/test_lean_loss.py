@@ -56,6 +56,18 @@ def test_cross_entropy_equals_that_of_the_resized_scores(tile, size, label_size,
     assert_same(logits, lean.pixel_loss_sum(logits, labels, weights, smoothing), expected)
 
 
+def test_an_infinite_score_of_an_ignored_pixel_does_not_count(tile):
+    """As for PyTorch: where a class is ruled out, its score is minus infinity."""
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[:, 0] = -torch.inf
+    logits.requires_grad_()
+    labels = torch.ones(1, 4, 4, dtype=torch.long)
+    labels[0, 0] = 255  # which the loss looks up as class 0
+    expected = F.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
+    assert expected > 0
+    assert_same(logits, lean.pixel_loss_sum(logits, labels), expected)
+
+
 @pytest.mark.parametrize("focusing", [1.0, 2.0, 2.5])
 def test_the_focal_loss_equals_its_formula(tile, focusing):
     logits, labels = scores_and_labels((5, 7), (13, 11))

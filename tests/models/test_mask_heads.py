@@ -177,16 +177,6 @@ def test_a_mask_head_learns_an_image(head):
 
 
 @pytest.mark.parametrize("head", MASK_HEADS)
-@pytest.mark.parametrize("encoder", ["depthseg_resnet", "dinov2", "swin"])
-@torch.no_grad()
-def test_the_forward_compiles_without_a_break(encoder, head):
-    model = tiny_model("segmentation", encoder, head).eval()
-    image = torch.randn(1, 3, 64, 96)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    assert_same_up_to_rounding(compiled(image).logits, model(image).logits)
-
-
-@pytest.mark.parametrize("head", MASK_HEADS)
 def test_other_tasks_are_refused_in_a_sentence(head):
     config = tiny_config("dinov2", head)
     for model_class in (DepthSegForDepthEstimation, DepthSegForOpticalFlow):
