@@ -53,6 +53,7 @@ class Converted:
         left_out (`dict`): Name for the report -> reason.
         filled (`dict`): Our name -> reason: tensors that the published network does not have and that do not change
             its output; they become 0.
+        assumed (`str`): What the depth was taken for although no file says so, and how to say otherwise.
     """
 
     model_class: str
@@ -61,6 +62,7 @@ class Converted:
     processor: dict[str, Any]
     left_out: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -109,8 +110,19 @@ def is_depth_anything(source: Source) -> bool:
 
 
 def names_version_2(source: Source) -> bool:
-    """Whether the name of the file says version 2, as the published ones do."""
-    return re.search(r"v2", source.stem, re.IGNORECASE) is not None
+    """Whether the name of the file says version 2, as the published ones do, or its training was that of version 2."""
+    return re.search(r"v2", source.stem, re.IGNORECASE) is not None or has_metric_scores(source)
+
+
+def has_metric_scores(source: Source) -> bool:
+    """Whether Depth Anything 2's training on metres wrote the file: it keeps its best scores beside the weights."""
+    best = source.extras[source.stem].get("previous_best")
+    return isinstance(best, Mapping) and best.keys() >= {"d1", "abs_rel", "rmse", "log10", "silog"}
+
+
+def is_called_relative(source: Source) -> bool:
+    """Whether the file has the name of a published relative network."""
+    return re.fullmatch(r"depth_anything_(v2_vit[sblg]|vit[sbl]14)", source.stem, re.IGNORECASE) is not None
 
 
 def names_version_1(source: Source) -> bool:
@@ -157,7 +169,7 @@ def convert_depth_anything(source: Source, options: ConvertOptions, layers: Any)
     """Convert Depth Anything 1 or 2.
 
     Raises:
-        ValueError: If the file's name says that it is metric and its range is not given.
+        ValueError: If the file or its name says that it is metric and its range is not given.
     """
     prefix = tensor_prefix(source)
     zoe = any(name.startswith("conditional_log_binomial.") for name in source.tensors)
@@ -166,22 +178,43 @@ def convert_depth_anything(source: Source, options: ConvertOptions, layers: Any)
             "--max-depth does not go with ZoeDepth's metric bins: they are left out, and the relative network below "
             "them gives inverse depth without unit. Leave --max-depth out."
         )
-    if "metric" in source.stem.lower() and not zoe and options.max_depth is None:
-        raise ValueError(
-            f"{source.stem} is a metric network by its name, and the file does not say its range; give --max-depth in "
-            "metres. Published are 20 (Hypersim, indoors) and 80 (Virtual KITTI, outdoors)."
-        )
-    if options.max_depth is None:
-        depth = depth_options("relative_inverse")
-    else:
+    depth, assumed = depth_options("relative_inverse"), ""
+    if options.max_depth is not None:
         depth = depth_options("metric") | {"max_depth": options.max_depth}
+    elif not zoe:
+        check_not_metric(source)
+        if not is_called_relative(source):
+            assumed = (
+                "the file does not say whether it is metric, and was taken as relative; if its depth is metres, "
+                "convert it with --max-depth METRES"
+            )
     encoder = dinov2_config(source.tensors, f"{prefix}pretrained.")
     encoder["out_indices"] = list(layers(encoder["num_hidden_layers"]))
     head = head_options(source.tensors, f"{prefix}depth_head.")
     tensors, left_out = rename(source, DEPTH_ANYTHING_RULES)
     config = {"encoder_config": encoder, "head_type": "native"} | depth
     config["head_config"] = {"family": "depth_anything", "options": head}
-    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors))
+    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors), assumed)
+
+
+def check_not_metric(source: Source) -> None:
+    """Check that nothing says that a Depth Anything is metric.
+
+    Raises:
+        ValueError: If its name or the scores of its training do.
+    """
+    if "metric" in source.stem.lower():
+        sign = f"{source.stem} is a metric network by its name"
+        otherwise = "rename it"
+    elif has_metric_scores(source):
+        sign = f"{source.stem} is a metric network by its training, whose best scores it keeps (previous_best)"
+        otherwise = "save its weights alone: torch.save(content['model'], FILE)"
+    else:
+        return
+    raise ValueError(
+        f"{sign}, and the file does not say its range; give --max-depth in metres. Published are "
+        f"20 (Hypersim, indoors) and 80 (Virtual KITTI, outdoors). If it is relative all the same, {otherwise}."
+    )
 
 
 def unused_tensors(tensors: dict[str, tuple[str, Tensor]]) -> dict[str, str]:

@@ -127,7 +127,9 @@ def convert_networks(source: Source, depth_range: tuple[float, float]) -> Conver
         "min_depth": depth_range[0],
         "max_depth": depth_range[1],
     }
-    if outputs > 1:
+    if outputs == 1:
+        config["depth_type"] = "disparity"
+    else:
         config |= name_classes(outputs, "kitti34")
     return Converted(
         "DepthSegForDepthEstimation" if outputs == 1 else "DepthSegForSemanticSegmentation",

@@ -38,7 +38,8 @@ class Source:
         files (`dict[str, dict[str, Tensor]]`): Name of a file without suffix -> name, without the prefixes of wrappers
             -> tensor.
         original (`dict[str, dict[str, str]]`): The same two names -> name of the tensor in the file.
-        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> numbers and words beside its weights.
+        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> numbers and words beside its weights,
+            also of groups (scores, options), each a `dict`.
         sha256 (`dict[str, str]`): Name of a file -> hash of its bytes.
     """
 
@@ -159,7 +160,9 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     """
     extras: dict[str, Any] = {}
     while isinstance(content, Mapping):
-        extras |= {name: value for name, value in content.items() if isinstance(value, Number | str)}
+        extras |= plain_values(content)
+        groups = {name: plain_values(value) for name, value in content.items() if isinstance(value, Mapping)}
+        extras |= {name: values for name, values in groups.items() if values}
         inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
         if not inner:
             break
@@ -175,6 +178,11 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
             f"under one of {', '.join(WRAPPERS)}."
         )
     return weights, extras
+
+
+def plain_values(group: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the numbers and words of a group."""
+    return {str(name): value for name, value in group.items() if isinstance(value, Number | str)}
 
 
 def join_networks(content: Mapping[Any, Any]) -> dict[str, Tensor]:

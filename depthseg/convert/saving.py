@@ -21,12 +21,12 @@ from .kinds import KINDS, find_kind
 from .reading import Source, read_source
 
 DEPTH_MEANINGS = {
-    "relative_inverse": "inverse depth up to scale and shift; a metric network needs --max-depth",
+    "relative_inverse": "inverse depth up to scale and shift",
     "relative": "depth up to scale and shift",
-    "metric": "metres",
-    "disparity": "metres, up to scale if the network was trained without one",
+    "metric": "metres, {max_depth:g} at most",
+    "disparity": "metres from {min_depth:g} to {max_depth:g}, up to scale if the network was trained without one",
 }
-"""Meaning of a depth in the printed report."""
+"""Meaning of a depth in the report, with values of the configuration."""
 
 REPORT_FILE = "conversion.json"
 """In the folder of a converted model: where each tensor came from."""
@@ -120,6 +120,8 @@ def load_exactly(module: nn.Module, converted: Converted) -> None:
 def make_report(kind: str, source: Source, converted: Converted) -> dict[str, Any]:
     """Return the content of `conversion.json`."""
     row = KINDS[kind]
+    depth_type = converted.config.get("depth_type")
+    meaning = DEPTH_MEANINGS[depth_type].format(**converted.config) if depth_type else None
     return {
         "kind": kind,
         "summary": row.summary,
@@ -128,7 +130,8 @@ def make_report(kind: str, source: Source, converted: Converted) -> dict[str, An
         "depthseg": __version__,
         "files": source.sha256,
         "model_class": converted.model_class,
-        "depth_type": converted.config.get("depth_type"),
+        "depth_type": depth_type,
+        "depth": "; ".join((meaning, converted.assumed)) if converted.assumed else meaning,
         "tensors": [
             {"from": label, "to": name, "shape": list(tensor.shape)}
             for name, (label, tensor) in converted.tensors.items()
@@ -159,8 +162,8 @@ def describe(report: dict[str, Any], module: nn.Module, output_dir: Path) -> str
         ("saved", f"{output_dir} ({report['model_class']}, {elements:,} elements)"),
         ("converted", f"{len(report['tensors'])} tensors"),
     ]
-    if report["depth_type"]:
-        rows.insert(3, ("depth", DEPTH_MEANINGS[report["depth_type"]]))
+    if report["depth"]:
+        rows.insert(3, ("depth", report["depth"]))
     for title, names in (("left out", report["left_out"]), ("set to 0", report["filled_with_zero"])):
         reasons: dict[str, list[str]] = {}
         for name, reason in names.items():

@@ -78,7 +78,7 @@ def published_depth(encoder, decoder, image):
 
 def test_monodepth2_predicts_the_published_depth(monodepth2, tmp_path):
     folder, encoder, decoder = monodepth2
-    convert([folder], tmp_path / "out")
+    assert "metres from 0.1 to 100, up to scale" in convert([folder], tmp_path / "out")
     depth, outputs = published_depth(encoder, decoder, IMAGE)
     model = DepthSegForDepthEstimation.from_pretrained(tmp_path / "out")
     with torch.no_grad():

@@ -100,6 +100,41 @@ def test_a_metric_depth_anything_needs_its_range(tmp_path):
     assert model.config.depth_loss == "silog"
 
 
+@torch.no_grad()
+def test_a_checkpoint_of_metric_training_is_not_taken_as_relative(tmp_path):
+    """As Depth Anything 2's metric training saves it: `latest.pth`, with the best scores beside the weights."""
+    network = made(DepthAnything, SPREAD)
+    weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    scores = ("d1", "d2", "d3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+    path = tmp_path / "latest.pth"
+    torch.save(
+        {"model": weights, "optimizer": {"state": {}}, "epoch": 3, "previous_best": dict.fromkeys(scores, 0.5)}, path
+    )
+    with pytest.raises(ValueError, match=r"latest is a metric network by its training.*give --max-depth in metres"):
+        converted_depth(path, tmp_path)
+    model, report = converted_depth(path, tmp_path, max_depth=20.0)
+    image = image_of(56)
+    assert largest_difference(model(image).predicted_depth, 20 * network(image).sigmoid()) < 1e-5
+    assert (report["kind"], report["depth"]) == ("depth-anything-2", "metres, 20 at most")
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "says"),
+    [
+        ("depth_anything_v2_vits.pth", None, True),
+        ("depth_anything_vits14.pth", None, True),
+        ("my_v2_run.pth", None, False),
+        ("mine.pth", "depth-anything-1", False),
+    ],
+)
+def test_depth_that_is_assumed_to_be_relative_is_said_so(tmp_path, file, kind, says):
+    torch.save(made(DepthAnything, SPREAD).state_dict(), tmp_path / file)
+    text = convert([tmp_path / file], tmp_path / "out", kind)
+    (line,) = [line for line in text.splitlines() if line.startswith("depth ")]
+    assert "inverse depth up to scale and shift" in line
+    assert ("was taken as relative" in line and "--max-depth METRES" in line) is not says
+
+
 def test_a_network_of_one_file_is_not_taken_from_two(tmp_path):
     paths = [tmp_path / f"depth_anything_v2_{name}.pth" for name in ("one", "two")]
     for path in paths:
