@@ -36,8 +36,13 @@ class ConvertOptions:
     max_depth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_depth is not None and not 0.1 < self.max_depth < inf:
+        if self.max_depth is not None and not self.allows(self.max_depth):
             raise ValueError(f"--max-depth is {self.max_depth}; give metres above 0.1, such as 20 or 80.")
+
+    @staticmethod
+    def allows(max_depth: float) -> bool:
+        """Whether a number can be the largest depth of a network."""
+        return 0.1 < max_depth < inf
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -120,6 +121,16 @@ def has_metric_scores(source: Source) -> bool:
     return isinstance(best, Mapping) and best.keys() >= {"d1", "abs_rel", "rmse", "log10", "silog"}
 
 
+def trained_max_depth(source: Source) -> float | None:
+    """Return the range of a metric network in metres, where its training kept its options beside the weights."""
+    extras = source.extras[source.stem]
+    for options in (extras, *(group for group in extras.values() if isinstance(group, Mapping))):
+        value = options.get("max_depth")
+        if isinstance(value, Real) and ConvertOptions.allows(value):
+            return float(value)
+    return None
+
+
 def is_called_relative(source: Source) -> bool:
     """Whether the file has the name of a published relative network."""
     return re.fullmatch(r"depth_anything_(v2_vit[sblg]|vit[sbl]14)", source.stem, re.IGNORECASE) is not None
@@ -179,8 +190,14 @@ def convert_depth_anything(source: Source, options: ConvertOptions, layers: Any)
             "them gives inverse depth without unit. Leave --max-depth out."
         )
     depth, assumed = depth_options("relative_inverse"), ""
-    if options.max_depth is not None:
-        depth = depth_options("metric") | {"max_depth": options.max_depth}
+    max_depth = options.max_depth or trained_max_depth(source)
+    if max_depth is not None and not zoe:
+        depth = depth_options("metric") | {"max_depth": max_depth}
+        if options.max_depth is None:
+            assumed = (
+                "max_depth is among the options of its training; if its depth is relative, save its weights alone and "
+                "convert those"
+            )
     elif not zoe:
         check_not_metric(source)
         if not is_called_relative(source):

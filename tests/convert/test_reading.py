@@ -1,15 +1,18 @@
 """Files that cannot be converted: each says why, and nothing is written."""
 
+import argparse
 import json
 import os
+import pathlib
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from convert.vit_networks import Vit
 
 from depthseg.cli import main
-from depthseg.convert.reading import read_source
+from depthseg.convert.reading import read_file, read_source
 from depthseg.convert.saving import convert
 
 
@@ -107,6 +110,56 @@ def test_nan_is_refused(tmp_path, weights):
     weights["norm.weight"][3] = float("nan")
     torch.save(weights, tmp_path / "nan.pth")
     assert "contain NaN or infinity, for example norm.weight" in refused(tmp_path / "nan.pth", tmp_path)
+
+
+def test_options_and_numbers_of_a_training_are_read_beside_the_weights(tmp_path, weights):
+    path = tmp_path / "dinov2_run.pth"
+    options = argparse.Namespace(lr=0.1, output_dir=pathlib.Path("runs"), name="a")
+    scores = {"abs_rel": np.float64(0.25), "epoch": np.int64(3), "curve": np.arange(3.0), "flags": np.bool_(True)}
+    torch.save({"model": weights, "args": options, "scores": scores, "best": np.float32(0.5)}, path)
+    source = read_source([path])
+    assert source.tensors.keys() == weights.keys()
+    groups = {"args": {"lr": 0.1, "name": "a"}, "scores": {"abs_rel": 0.25, "epoch": 3}}
+    assert source.extras == {"dinov2_run": groups | {"best": 0.5}}
+
+
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_numbers_of_both_versions_of_numpy_are_read(tmp_path, core):
+    """NumPy renamed the module of its scalars from `core` to `_core`; files name the one that wrote them."""
+    path, found = tmp_path / "best.bin", np.float64(0.25).__reduce__()[0].__module__
+    torch.save({"a": np.float64(0.25)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(found.encode(), f"numpy.{core}.multiarray".encode()))
+    assert read_file(path) == {"a": 0.25}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_malicious_pickle_inside_of_options_is_refused_and_not_run(tmp_path, weights, new_format):
+    path, trace = tmp_path / "bad.pth", tmp_path / "trace"
+    content = {"model": weights, "args": argparse.Namespace(a=Malicious(trace))}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    assert "bad.pth needs" in refused(path, tmp_path)
+    content = {"model": weights, "a": np.array([Malicious(trace)], dtype=object)}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    assert "bad.pth" in refused(path, tmp_path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_newer_protocol_of_pickle_is_named(tmp_path, weights, new_format):
+    path = tmp_path / "new.pth"
+    torch.save(weights, path, pickle_protocol=4, _use_new_zipfile_serialization=new_format)
+    text = refused(path, tmp_path)
+    assert "new.pth is a pickle of protocol 4" in text and "damaged" not in text
+    assert "torch.save(torch.load(FILE, weights_only=False), 'weights.pth')" in text
+
+
+def test_a_torchscript_archive_is_named(tmp_path, recwarn):
+    path = tmp_path / "traced.pt"
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(path)
+    recwarn.clear()
+    text = refused(path, tmp_path)
+    assert "traced.pt is a TorchScript archive" in text and "damaged" not in text
+    assert not [warning for warning in recwarn if "TorchScript" in str(warning.message)]
 
 
 def test_paths_that_are_not_there(tmp_path):

@@ -1,10 +1,13 @@
 """Published vision transformers and depth networks on them: the converted model gives the published output."""
 
+import argparse
 import json
+import re
 
 import pytest
 import torch
 from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
+from safetensors.torch import load_file
 from torch import nn
 
 from depthseg import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
@@ -245,10 +248,61 @@ def test_an_encoder_gives_the_published_maps(tmp_path, name):
     assert json.loads((folder / "conversion.json").read_text())["kind"] == name.split(" ")[0]
 
 
+# Kind, network, its options, the names of the heads of the loss, and how its blocks are numbered in the checkpoint.
+TRAININGS = {
+    "dino-vit": (Vit, {"scaled": False, "patch": 16}, ("head.mlp.0.weight", "head.last_layer.weight_g"), "blocks.{}."),
+    "dinov2": (Vit, {}, ("dino_head.mlp.0.weight", "ibot_head.mlp.0.weight"), "blocks.{}."),
+    "dinov2 in groups": (Vit, {}, ("dino_head.mlp.0.weight",), "blocks.1.{}."),
+    "dinov3": (DinoV3, {}, ("dino_head.mlp.0.weight",), "blocks.{}."),
+}
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+@pytest.mark.parametrize("name", TRAININGS)
+@torch.no_grad()
+def test_a_checkpoint_of_a_whole_pretraining_gives_its_encoder(tmp_path, name, network):
+    build, options, heads, blocks = TRAININGS[name]
+    weights = made(build, **options).state_dict()
+    torch.save(weights, tmp_path / f"{name.split(' ')[0]}.pth")
+    convert([tmp_path / f"{name.split(' ')[0]}.pth"], tmp_path / "bare")
+    whole = {
+        f"backbone.{re.sub(r'^blocks.([0-9]+).', lambda m: blocks.format(m[1]), k)}": t for k, t in weights.items()
+    }
+    whole |= {head: torch.randn(4, 8) for head in heads}
+    content = {network: {f"module.{k}": t for k, t in whole.items()} if network == "student" else whole}
+    if network == "teacher":
+        content = {"student": {f"module.{k}": torch.zeros_like(t) for k, t in whole.items()}} | content
+    content |= {"optimizer": {"state": {}}, "epoch": 100, "args": argparse.Namespace(arch="vit_small", lr=5e-4)}
+    torch.save(content | {"dino_loss": {"center": torch.zeros(1, 4)}}, tmp_path / "checkpoint.pth")
+    convert([tmp_path / "checkpoint.pth"], tmp_path / "whole")
+    report = json.loads((tmp_path / "whole" / "conversion.json").read_text())
+    assert report["kind"] == name.split(" ")[0]
+    prefix = "module." if network == "student" else ""
+    assert {prefix + head for head in heads} <= report["left_out"].keys()
+    ours, bare = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "bare"))
+    assert ours.keys() == bare.keys()
+    assert all(torch.equal(ours[key], bare[key]) for key in bare)
+
+
+def test_the_range_of_a_metric_network_is_read_from_the_options_of_its_training(tmp_path):
+    path = tmp_path / "depth_anything_v2_mine.pth"
+    weights = made(DepthAnything, SPREAD).state_dict()
+    torch.save({"model": weights, "args": argparse.Namespace(max_depth=35.0)}, path)
+    model, report = converted_depth(path, tmp_path)
+    assert (model.config.depth_type, model.config.max_depth) == ("metric", 35.0)
+    assert report["depth"] == (
+        "metres, 35 at most; max_depth is among the options of its training; if its depth is relative, save its "
+        "weights alone and convert those"
+    )
+
+
 def test_the_decoder_of_an_mae_is_left_out(tmp_path):
     weights = made(Vit, scaled=False, patch=16).state_dict()
     weights |= {"decoder_pos_embed": torch.zeros(1, 17, 8), "mask_token": torch.zeros(1, 1, 8)}
-    torch.save({"model": weights}, tmp_path / "pretrain_full.pth")
+    options = argparse.Namespace(model="mae_vit_base_patch16", mask_ratio=0.75)
+    torch.save(
+        {"model": weights, "optimizer": {"state": {}}, "scaler": {}, "args": options}, tmp_path / "pretrain_full.pth"
+    )
     convert([tmp_path / "pretrain_full.pth"], tmp_path / "out")
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert report["kind"] == "mae"
