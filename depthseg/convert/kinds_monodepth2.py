@@ -19,8 +19,10 @@ UP_CONVOLUTIONS = 2 * LEVELS
 SCALES = 4
 
 DEPTH_RANGE = (0.1, 100.0)
-BASELINE_FACTOR = 5.4
-"""depth-to-semantic multiplies Monodepth2's depth by it, in the network: metres of KITTI's stereo rig."""
+"""Smallest and largest depth of Monodepth2."""
+
+METRIC_DEPTH_RANGE = (0.54, 540.0)
+"""depth-to-semantic multiplies Monodepth2's depth by 5.4, in the network: metres of KITTI's stereo rig."""
 
 WHOLE_ENCODER = "class scores of the ResNet, which the published depth network keeps but does not use"
 POSE = "pose network, which only training on video needs"
@@ -64,15 +66,30 @@ def recognises_depth_to_semantic(source: Source) -> bool:
 
 def convert_monodepth2(source: Source, options: ConvertOptions) -> Converted:
     """Convert `encoder.pth` and `depth.pth`; the encoder alone becomes a bare one."""
-    return convert_networks(source, (DEPTH_RANGE[0], options.max_depth or DEPTH_RANGE[1]))
+    return convert_networks(source, chosen_range(DEPTH_RANGE, options))
 
 
 def convert_depth_to_semantic(source: Source, options: ConvertOptions) -> Converted:
     """Convert depth-to-semantic's encoder and decoder, of depth or of labels."""
+    depth_range = chosen_range(METRIC_DEPTH_RANGE, options)
     if is_joint(source):
-        source = split(source)
-    nearest, farthest = DEPTH_RANGE[0], options.max_depth or DEPTH_RANGE[1]
-    return convert_networks(source, (BASELINE_FACTOR * nearest, BASELINE_FACTOR * farthest))
+        return convert_networks(split(source), depth_range, pretraining=False)
+    return convert_networks(source, depth_range)
+
+
+def chosen_range(published: tuple[float, float], options: ConvertOptions) -> tuple[float, float]:
+    """Return the smallest and largest depth, the largest one as the user gave it.
+
+    Raises:
+        ValueError: If the largest is not above the smallest.
+    """
+    nearest, farthest = published[0], options.max_depth or published[1]
+    if farthest <= nearest:
+        raise ValueError(
+            f"--max-depth is {farthest}, and the smallest depth of this network is {nearest}; give a larger one. "
+            f"Published is {published[1]:g}."
+        )
+    return nearest, farthest
 
 
 def split(source: Source) -> Source:
@@ -89,12 +106,13 @@ def split(source: Source) -> Source:
     return Source(source.paths, files, original, {part: source.extras[stem] for part in parts}, source.sha256)
 
 
-def convert_networks(source: Source, depth_range: tuple[float, float]) -> Converted:
+def convert_networks(source: Source, depth_range: tuple[float, float], pretraining: bool = True) -> Converted:
     """Convert an encoder, and a decoder if there is one.
 
     Args:
         source: The files.
         depth_range: Smallest and largest depth that the network predicts.
+        pretraining: Whether a decoder of 2 or 3 channels is that of another pre-training, and not of as many classes.
 
     Raises:
         ValueError: If there is no encoder, or a network is incomplete.
@@ -109,7 +127,7 @@ def convert_networks(source: Source, depth_range: tuple[float, float]) -> Conver
     decoder_stem = find_decoder(source)
     outputs = decoder_outputs(source.files[decoder_stem]) if decoder_stem else 0
     left_out = leave_out_files(source, {stem, decoder_stem})
-    if decoder_stem is None or outputs in TASKS:
+    if decoder_stem is None or (pretraining and outputs in TASKS):
         if decoder_stem is not None:
             why = f"decoder that predicts {TASKS[outputs]}; the encoder is what transfers"
             left_out |= {source.label(decoder_stem, name): why for name in source.files[decoder_stem]}
@@ -124,11 +142,9 @@ def convert_networks(source: Source, depth_range: tuple[float, float]) -> Conver
         "head_config": decoder_sizes(source.files[decoder_stem]),
         "input_mean": SCALING["mean"],
         "input_std": SCALING["std"],
-        "min_depth": depth_range[0],
-        "max_depth": depth_range[1],
     }
     if outputs == 1:
-        config["depth_type"] = "disparity"
+        config |= {"depth_type": "disparity", "min_depth": depth_range[0], "max_depth": depth_range[1]}
     else:
         config |= name_classes(outputs, "kitti34")
     return Converted(

@@ -62,7 +62,9 @@ def convert(
     options = options or ConvertOptions()
     converted = KINDS[kind].convert(source, options)
     if options.max_depth is not None and converted.config.get("max_depth") != options.max_depth:
-        raise ValueError(f"--max-depth is the range of a metric network, and {kind} has none; leave it out.")
+        raise ValueError(
+            f"--max-depth is the range of a metric depth network, and these weights ({kind}) are none; leave it out."
+        )
     module, config = build(converted)
     load_exactly(module, converted)
     processor = DepthSegImageProcessor(**converted.processor)

@@ -22,6 +22,7 @@ from depthseg import (
     DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
 )
+from depthseg.convert.converted import ConvertOptions
 from depthseg.convert.saving import convert
 
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -168,6 +169,15 @@ def test_depth_to_semantic_depth_is_in_metres_of_its_stereo_rig(tmp_path):
     with torch.no_grad():
         found = DepthSegForDepthEstimation.from_pretrained(tmp_path / "out")(IMAGE).predicted_depth
     torch.testing.assert_close(found, 5.4 * depth, rtol=1e-5, atol=0)
+    # A training up to 80 units of the published code, which are 432 metres.
+    convert([tmp_path / "in"], tmp_path / "far", options=ConvertOptions(max_depth=432.0))
+    with torch.no_grad():
+        shares = decoder(encoder(IMAGE))[0][:, 0].sigmoid()
+        found = DepthSegForDepthEstimation.from_pretrained(tmp_path / "far")(IMAGE).predicted_depth
+    torch.testing.assert_close(found, 5.4 / (1 / 80 + (1 / 0.1 - 1 / 80) * shares), rtol=1e-5, atol=0)
+    assert "metres from 0.54 to 432" in report_of(tmp_path / "far")["depth"]
+    with pytest.raises(ValueError, match="--max-depth is 0.5, and the smallest depth of this network is 0.54"):
+        convert([tmp_path / "in"], tmp_path / "near", options=ConvertOptions(max_depth=0.5))
 
 
 def test_depth_to_semantic_labels_have_the_names_of_kitti(tmp_path):
@@ -182,6 +192,21 @@ def test_depth_to_semantic_labels_have_the_names_of_kitti(tmp_path):
     assert (model.config.id2label[7], model.config.id2label[26]) == ("road", "car")
     report = report_of(tmp_path / "out")
     assert "coarser scale" in report["left_out"]["decoder: decoder.decoder.11.conv.weight"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_labels_of_depth_to_semantic_keep_their_classifier(classes, tmp_path):
+    """In a file of both networks the decoder is that of labels, however many; of other pre-trainings are two files."""
+    encoder = randomise(Monodepth2Encoder(18, base=16), 0)
+    decoder = randomise(Monodepth2Decoder(encoder.num_ch_enc, classes), 1)
+    file = saved(tmp_path / "seg.pt", {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()})
+    convert([file], tmp_path / "out")
+    with torch.no_grad():
+        found = DepthSegForSemanticSegmentation.from_pretrained(tmp_path / "out")(IMAGE).logits
+        expected = decoder(encoder(IMAGE))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    with pytest.raises(ValueError, match="--max-depth is the range of a metric depth network"):
+        convert([file], tmp_path / "other", options=ConvertOptions(max_depth=80.0))
 
 
 @pytest.mark.parametrize(("channels", "doubled", "word"), [(2, True, "optical flow"), (3, False, "erased pixels")])
