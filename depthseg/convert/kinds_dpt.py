@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models.losses_depthseg import LOSS_OF_DEPTH
 from .converted import HALF, IMAGENET, Converted, ConvertOptions, Rule, need, prefixed, rename
-from .kinds_vit import DINOV2_RULES, STEM, dinov2_config, vit_size
+from .kinds_vit import DINOV2_RULES, STEM, dinov2_config, is_called, missing_mask_token, vit_size
 from .reading import Source
 
 DEPTH_CLASS = "DepthSegForDepthEstimation"
@@ -112,7 +112,7 @@ def is_depth_anything(source: Source) -> bool:
 
 def names_version_2(source: Source) -> bool:
     """Whether the name of the file says version 2, as the published ones do, or its training was that of version 2."""
-    return re.search(r"v2", source.stem, re.IGNORECASE) is not None or has_metric_scores(source)
+    return is_called(source, "v2") or has_metric_scores(source)
 
 
 def has_metric_scores(source: Source) -> bool:
@@ -138,7 +138,7 @@ def is_called_relative(source: Source) -> bool:
 
 def names_version_1(source: Source) -> bool:
     """Whether the name of the file or the names of its tensors say version 1."""
-    published = re.search(r"depth_anything_(vit[sbl]14|metric_depth_(in|out)door)", source.stem)
+    published = re.search(r"depth_anything_(vit[sbl]14|metric_depth_(in|out)door)", source.stem, re.IGNORECASE)
     return published is not None or bool(tensor_prefix(source))
 
 
@@ -220,7 +220,7 @@ def check_not_metric(source: Source) -> None:
     Raises:
         ValueError: If its name or the scores of its training do.
     """
-    if "metric" in source.stem.lower():
+    if is_called(source, "metric"):
         sign = f"{source.stem} is a metric network by its name"
         otherwise = "rename it"
     elif has_metric_scores(source):
@@ -236,9 +236,7 @@ def check_not_metric(source: Source) -> None:
 
 def unused_tensors(tensors: dict[str, tuple[str, Tensor]]) -> dict[str, str]:
     """Return our tensors that do not change the output and that some files lack, with the reason."""
-    filled = {}
-    if "encoder.backbone.embeddings.mask_token" not in tensors:
-        filled["encoder.backbone.embeddings.mask_token"] = "used in pre-training only"
+    filled = missing_mask_token(tensors, "encoder.backbone.")
     first = "head.fusion_stage.layers.0.residual_layer1.convolution"
     for name in (f"{first}{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")):
         if name not in tensors:

@@ -69,6 +69,7 @@ DINOV3_RULES = (
     Rule("storage_tokens", ("embeddings.register_tokens",)),
     Rule(r"patch_embed\.proj\.(weight|bias)", (r"embeddings.patch_embeddings.\1",)),
     Rule(r"rope_embed\.periods", (), "computed from the configuration"),
+    Rule(r"local_cls_norm\..*", (), "norm of the class token of local crops, which only the pre-training uses"),
     Rule(r"blocks\.\d+\.attn\.qkv\.bias_mask", (), "a constant: the bias of the keys does not count"),
     Rule(
         r"blocks\.(\d+)\.attn\.qkv\.bias",
@@ -147,7 +148,18 @@ def convert_dinov2(source: Source, options: ConvertOptions) -> Converted:
     """Convert a bare DINOv2."""
     source = trunk(source)
     tensors, left_out = rename(source, [*DINOV2_RULES, LOSS_HEADS])
-    return Converted(ENCODER, dinov2_config(source.tensors), tensors, IMAGENET, left_out)
+    return Converted(ENCODER, dinov2_config(source.tensors), tensors, IMAGENET, left_out, missing_mask_token(tensors))
+
+
+def missing_mask_token(tensors: dict[str, tuple[str, Tensor]], ours: str = "") -> dict[str, str]:
+    """Return the token of masked patches if a file lacks it, for `filled` of [`Converted`].
+
+    Args:
+        tensors: Our name -> tensor.
+        ours: What stands before our names of the backbone.
+    """
+    name = f"{ours}embeddings.mask_token"
+    return {} if name in tensors else {name: "used in pre-training only"}
 
 
 def is_plain_vit(source: Source) -> bool:
@@ -160,14 +172,19 @@ def is_plain_vit(source: Source) -> bool:
     } <= tensors.keys() and "blocks.0.ls1.gamma" not in tensors
 
 
+def is_called(source: Source, word: str) -> bool:
+    """Whether a word, in small letters, is in the name of the file."""
+    return word in source.stem.lower()
+
+
 def recognises_dino_vit(source: Source) -> bool:
     """Whether the file is a plain ViT, and neither its tensors nor its name say that it is an MAE."""
-    return is_plain_vit(source) and "decoder_pos_embed" not in source.tensors and "mae" not in source.stem
+    return is_plain_vit(source) and "decoder_pos_embed" not in source.tensors and not is_called(source, "mae")
 
 
 def recognises_mae(source: Source) -> bool:
     """Whether the file is a plain ViT, and its name does not say that it is a DINO; DINO alone has patches of 8."""
-    if not is_plain_vit(source) or "dino" in source.stem or WHOLE in source.tensors:
+    if not is_plain_vit(source) or is_called(source, "dino") or WHOLE in source.tensors:
         return False
     return need(source.tensors, "patch_embed.proj.weight").shape[-1] != 8
 
@@ -230,4 +247,5 @@ def convert_dinov3(source: Source, options: ConvertOptions) -> Converted:
     name = "embeddings.mask_token"
     if name in tensors:
         tensors[name] = (tensors[name][0], tensors[name][1].reshape(1, 1, -1))
-    return Converted(ENCODER, config, tensors, SATELLITE if "sat493m" in source.stem else IMAGENET, left_out)
+    scaling = SATELLITE if is_called(source, "sat493m") else IMAGENET
+    return Converted(ENCODER, config, tensors, scaling, left_out, missing_mask_token(tensors))

@@ -221,8 +221,9 @@ ENCODERS = {
     "dinov2": ("dinov2_vits14_pretrain.pth", Vit, {}, True),
     "dinov2 with registers": ("dinov2_vits14_reg4_pretrain.pth", Vit, {"registers": 4}, True),
     "dinov2 giant": ("dinov2_vitg14_pretrain.pth", Vit, {"mlp": SwiGlu}, True),
-    "dino-vit": ("dino_deitsmall16_pretrain.pth", Vit, {"scaled": False, "patch": 16}, False),
-    "mae": ("mae_pretrain_vit_base.pth", Vit, {"scaled": False, "patch": 16}, False),
+    "dinov2 without mask token": ("vit_small_patch14_dinov2.pth", Vit, {"mask_token": False}, True),
+    "dino-vit": ("DINO_deitsmall16_pretrain.pth", Vit, {"scaled": False, "patch": 16}, False),
+    "mae": ("MAE_pretrain_vit_base.pth", Vit, {"scaled": False, "patch": 16}, False),
     "dinov3": ("dinov3_vits16_pretrain_lvd1689m.pth", DinoV3, {}, True),
 }
 
@@ -282,6 +283,16 @@ def test_a_checkpoint_of_a_whole_pretraining_gives_its_encoder(tmp_path, name, n
     ours, bare = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "bare"))
     assert ours.keys() == bare.keys()
     assert all(torch.equal(ours[key], bare[key]) for key in bare)
+
+
+def test_the_norm_of_local_crops_of_a_dinov3_is_left_out(tmp_path):
+    weights = made(DinoV3).state_dict()
+    weights |= {"local_cls_norm.weight": torch.ones(WIDTH), "local_cls_norm.bias": torch.zeros(WIDTH)}
+    torch.save(weights, tmp_path / "DINOv3_vitl16_pretrain_SAT493M.pth")
+    convert([tmp_path / "DINOv3_vitl16_pretrain_SAT493M.pth"], tmp_path / "out")
+    left_out = json.loads((tmp_path / "out" / "conversion.json").read_text())["left_out"]
+    assert "local crops" in left_out["local_cls_norm.weight"]
+    assert DepthSegImageProcessor.from_pretrained(tmp_path / "out").image_mean == [0.430, 0.411, 0.296]
 
 
 def test_the_range_of_a_metric_network_is_read_from_the_options_of_its_training(tmp_path):
