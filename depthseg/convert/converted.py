@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -129,8 +129,8 @@ def rename(
             unknown.append(label)
     if unknown:
         raise ValueError(
-            f"{len(unknown)} tensors of the file are unknown in this kind of network, for example {unknown[0]}; "
-            "nothing was converted."
+            f"{count_in_words(unknown)} of the file {'is' if len(unknown) == 1 else 'are'} unknown in this kind of "
+            f"network, for example {unknown[0]}; nothing was converted."
         )
     return tensors, left_out
 
@@ -149,6 +149,11 @@ def prefixed(rules: Sequence[Rule], theirs: str, ours: str) -> list[Rule]:
 def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """Return how many different numbers the group of a pattern takes in the names of tensors."""
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+
+def count_in_words(tensors: Sized) -> str:
+    """Return how many tensors there are."""
+    return f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
 
 
 def need(tensors: Mapping[str, Tensor], name: str) -> Tensor:

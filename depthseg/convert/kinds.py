@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .converted import Converted, ConvertOptions
+from .converted import Converted, ConvertOptions, count_in_words
 from .kinds_dpt import (
     convert_depth_anything_1,
     convert_depth_anything_2,
@@ -222,6 +222,7 @@ def find_kind(source: Source, asked: str | None = None) -> str:
         raise ValueError(f"{files}: the file fits {' and '.join(found)} and does not say which; give it as --from.")
     names = [name for tensors in source.files.values() for name in tensors]
     raise ValueError(
-        f"{files}: {len(names)} tensors ({', '.join(names[:3])}, ...) of a layout that is not known. Known are "
+        f"{files}: {count_in_words(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) of a layout "
+        "that is not known. Known are "
         f"{', '.join(KINDS)}."
     )

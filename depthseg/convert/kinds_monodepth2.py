@@ -26,6 +26,7 @@ METRIC_DEPTH_RANGE = (0.54, 540.0)
 
 WHOLE_ENCODER = "class scores of the ResNet, which the published depth network keeps but does not use"
 POSE = "pose network, which only training on video needs"
+ANOTHER = "another network than the encoder and decoder that were converted"
 TASKS = {2: "optical flow", 3: "the colours of erased pixels"}
 """Channels of a decoder of depth-to-semantic's other pre-trainings -> what it predicts."""
 
@@ -39,9 +40,21 @@ def find_encoder(source: Source, prefix: str = "encoder.") -> str | None:
 
 
 def find_decoder(source: Source) -> str | None:
-    """Return the name of the file with the decoder, or `None`."""
+    """Return the name of the file with the decoder, or `None`.
+
+    Monodepth2's option of a predicted mask saves a second one of the same layout, which has two channels.
+
+    Raises:
+        ValueError: If there are several, and not exactly one of them predicts depth.
+    """
     names = [stem for stem, tensors in source.files.items() if "decoder.0.conv.conv.weight" in tensors]
-    return names[0] if names else None
+    of_depth = [stem for stem in names if decoder_outputs(source.files[stem]) == 1]
+    if len(names) > 1 and len(of_depth) != 1:
+        raise ValueError(
+            f"The files {', '.join(names)} are decoders, and {len(of_depth)} of them predict depth; give the encoder "
+            "and the decoder that you want."
+        )
+    return (of_depth or names or [None])[0]
 
 
 def is_depth_to_semantic(source: Source) -> bool:
@@ -174,11 +187,17 @@ def decoder_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def leave_out_files(source: Source, used: set[str | None]) -> dict[str, str]:
     """Return `left_out` of the files that are not converted."""
     return {
-        source.label(stem, name): POSE
+        source.label(stem, name): POSE if is_pose(tensors) else ANOTHER
         for stem, tensors in source.files.items()
         if stem not in used
         for name in tensors
     }
+
+
+def is_pose(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file is a network that predicts motion: an encoder of several images, its decoder, or `PoseCNN`."""
+    stem = tensors.get("encoder.conv1.weight")
+    return "net.0.weight" in tensors if stem is None else stem.ndim == 4 and stem.shape[1] > 3
 
 
 def encoder_rules(ours: str) -> list[Rule]:

@@ -16,7 +16,7 @@ from ..models.configuration_depthseg import DepthSegConfig, build_encoder_config
 from ..models.encoders_depthseg import encoder_entry
 from ..models.loading_depthseg import count_tensors, task_class
 from ..models.transfer_depthseg import PartTransfer, TransferReport
-from .converted import ENCODER, Converted, ConvertOptions
+from .converted import ENCODER, Converted, ConvertOptions, count_in_words
 from .kinds import KINDS, find_kind
 from .reading import Source, read_source
 
@@ -107,13 +107,13 @@ def load_exactly(module: nn.Module, converted: Converted) -> None:
     ]
     if faults:
         raise ValueError(
-            f"The weights do not fit the network in {len(faults)} tensors: {'; '.join(faults[:5])}"
+            f"The weights do not fit the network in {count_in_words(faults)}: {'; '.join(faults[:5])}"
             f"{'; ...' if len(faults) > 5 else ''}. Nothing was written: the file is incomplete or of another network."
         )
     broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise ValueError(
-            f"{len(broken)} tensors contain NaN or infinity, for example {converted.tensors[broken[0]][0]}; the "
+            f"NaN or infinity is in {count_in_words(broken)}, for example {converted.tensors[broken[0]][0]}; the "
             "weights are damaged, or their training failed. Nothing was written."
         )
     module.load_state_dict(found)
@@ -162,7 +162,7 @@ def describe(report: dict[str, Any], module: nn.Module, output_dir: Path) -> str
         ("files", ", ".join(report["files"])),
         ("licence", report["licence"]),
         ("saved", f"{output_dir} ({report['model_class']}, {elements:,} elements)"),
-        ("converted", f"{len(report['tensors'])} tensors"),
+        ("converted", count_in_words(report["tensors"])),
     ]
     if report["depth"]:
         rows.insert(3, ("depth", report["depth"]))
@@ -170,6 +170,6 @@ def describe(report: dict[str, Any], module: nn.Module, output_dir: Path) -> str
         reasons: dict[str, list[str]] = {}
         for name, reason in names.items():
             reasons.setdefault(reason, []).append(name)
-        rows += [(title, f"{len(group)} tensors, such as {group[0]}: {why}") for why, group in reasons.items()]
+        rows += [(title, f"{count_in_words(group)}, such as {group[0]}: {why}") for why, group in reasons.items()]
     rows.append(("details", str(output_dir / REPORT_FILE)))
     return "\n".join(f"{title:<10} {text}" for title, text in rows)

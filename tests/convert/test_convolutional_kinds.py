@@ -99,13 +99,18 @@ def test_monodepth2_scales_its_input_once(monodepth2, tmp_path):
 
 
 def test_monodepth2_leaves_pose_and_class_scores_out(monodepth2, tmp_path):
-    folder, *_ = monodepth2
-    convert([folder], tmp_path / "out")
+    folder, encoder, _ = monodepth2
+    # Before "depth" in the order of names; a mask decoder has two channels.
+    mask = saved(tmp_path / "more" / "mask.pth", Monodepth2Decoder(encoder.num_ch_enc, 2).state_dict())
+    teacher = saved(tmp_path / "more" / "teacher.pth", encoder.encoder.state_dict())
+    convert([mask, teacher, folder], tmp_path / "out")
     report = report_of(tmp_path / "out")
     assert report["kind"] == "monodepth2"
     assert "adam.pth" not in report["files"]
     assert "pose network" in report["left_out"]["pose: net.0.weight"]
     assert "pose network" in report["left_out"]["pose_encoder: encoder.conv1.weight"]
+    assert "another network" in report["left_out"]["mask: decoder.0.conv.conv.weight"]
+    assert "another network" in report["left_out"]["teacher: conv1.weight"]
     assert "class scores" in report["left_out"]["encoder: encoder.fc.weight"]
     assert {"from": "depth: decoder.13.conv.bias", "to": "depth_predictor.3.conv.bias", "shape": [1]} in report[
         "tensors"
@@ -143,6 +148,13 @@ def test_depth_alone_asks_for_the_encoder(monodepth2, tmp_path):
     with pytest.raises(ValueError, match="give it with the decoder"):
         convert([folder / "depth.pth"], tmp_path / "out", "monodepth2")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_decoders_of_depth_are_asked_about(monodepth2, tmp_path):
+    folder, *_ = monodepth2
+    other = saved(tmp_path / "more" / "depth_2.pth", torch.load(folder / "depth.pth"))
+    with pytest.raises(ValueError, match="depth, depth_2 are decoders, and 2 of them predict depth; give the encoder"):
+        convert([folder, other], tmp_path / "out")
 
 
 def test_decoder_of_another_encoder_is_refused(monodepth2, tmp_path):

@@ -81,12 +81,14 @@ def test_a_file_without_tensors(tmp_path, content):
 def test_another_architecture_lists_the_known_ones(tmp_path):
     torch.save({"layer1.conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     text = refused(tmp_path / "other.pth", tmp_path)
-    assert "1 tensors (layer1.conv.weight" in text and "Known are" in text and "dinov2" in text
+    assert "1 tensor (layer1.conv.weight) of a layout" in text and "Known are" in text and "dinov2" in text
 
 
 def test_another_architecture_than_the_one_asked_for(tmp_path):
     torch.save({"layer1.conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="unknown in this kind of network, for example layer1.conv.weight"):
+    with pytest.raises(
+        ValueError, match="1 tensor of the file is unknown in this kind of network, for example layer1"
+    ):
         convert([tmp_path / "other.pth"], tmp_path / "out", "dinov2")
     with pytest.raises(ValueError, match="--from is 'dinov9'; allowed are"):
         convert([tmp_path / "other.pth"], tmp_path / "out", "dinov9")
@@ -96,6 +98,7 @@ def test_other_shapes_are_named_in_the_words_of_the_file(tmp_path, weights):
     weights["blocks.1.mlp.fc2.weight"] = torch.zeros(7, 9)
     torch.save({"model": {f"module.{name}": tensor for name, tensor in weights.items()}}, tmp_path / "odd.pth")
     text = refused(tmp_path / "odd.pth", tmp_path)
+    assert "do not fit the network in 1 tensor: " in text
     assert "module.blocks.1.mlp.fc2.weight has the shape (7, 9), not (128, 512)" in text
 
 
@@ -109,7 +112,7 @@ def test_missing_and_unknown_tensors_are_named(tmp_path, weights):
 def test_nan_is_refused(tmp_path, weights):
     weights["norm.weight"][3] = float("nan")
     torch.save(weights, tmp_path / "nan.pth")
-    assert "contain NaN or infinity, for example norm.weight" in refused(tmp_path / "nan.pth", tmp_path)
+    assert "NaN or infinity is in 1 tensor, for example norm.weight" in refused(tmp_path / "nan.pth", tmp_path)
 
 
 def test_options_and_numbers_of_a_training_are_read_beside_the_weights(tmp_path, weights):
