@@ -162,7 +162,7 @@ KINDS: dict[str, Kind] = {
         convert_depth_anything_3,
     ),
     "dpt": Kind(
-        "DPT of MiDaS 3 with a plain ViT (dpt_large): relative inverse depth.",
+        "DPT of MiDaS 3 with a plain ViT (dpt_large), or a ResNet and a ViT (dpt_hybrid): relative inverse depth.",
         "https://huggingface.co/papers/2103.13413",
         "MIT",
         recognises_dpt,

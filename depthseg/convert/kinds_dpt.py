@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models.losses_depthseg import LOSS_OF_DEPTH
-from .converted import HALF, IMAGENET, Converted, ConvertOptions, Rule, need, prefixed, rename
+from .converted import HALF, IMAGENET, Converted, ConvertOptions, Rule, count, need, prefixed, rename
 from .kinds_vit import DINOV2_RULES, STEM, dinov2_config, is_called, missing_mask_token, vit_size
 from .reading import Source
 
@@ -93,6 +93,25 @@ DPT_RULES = (
     Rule(r"scratch\.output_conv\.4\.(weight|bias)", (r"depth_predictor.0.\1",)),
 )
 """Names of DPT in MiDaS, with timm's plain ViT."""
+
+HYBRID = "pretrained.model.patch_embed.backbone."
+HYBRID_RULES = (
+    *prefixed(
+        (
+            Rule(r"stem\.conv\.weight", ("embedder.convolution.weight",)),
+            Rule(r"stem\.norm\.(weight|bias)", (r"embedder.norm.\1",)),
+            Rule(
+                r"stages\.(\d+)\.blocks\.(\d+)\.((?:conv[123]|norm[123]|downsample\.(?:conv|norm))\.(?:weight|bias))",
+                (r"encoder.stages.\1.layers.\2.\3",),
+            ),
+        ),
+        re.escape(HYBRID),
+        "encoder.backbone.embeddings.backbone.bit.",
+    ),
+    Rule(r"pretrained\.model\.patch_embed\.proj\.(weight|bias)", (r"encoder.backbone.embeddings.projection.\1",)),
+    *DPT_RULES,
+)
+"""Names of DPT-Hybrid, whose ViT reads the last map of a ResNet (BiT, three stages) as patches of one cell."""
 
 LAYERS_2 = {12: (3, 6, 9, 12), 24: (5, 12, 18, 24), 40: (10, 20, 30, 40)}
 """Depth of the encoder -> layers that Depth Anything 2 and 3 read, counted from 1."""
@@ -292,21 +311,47 @@ def depth_options(depth_type: str) -> dict[str, Any]:
 
 
 def recognises_dpt(source: Source) -> bool:
-    """Whether the file is a DPT of MiDaS with a plain ViT."""
-    names = {"pos_embed", "blocks.0.attn.qkv.weight"}
-    head = {"pretrained.act_postprocess1.3.weight", "scratch.output_conv.4.weight"}
-    return head | {f"pretrained.model.{name}" for name in names} <= source.tensors.keys()
+    """Whether the file has the decoder of MiDaS, on any encoder."""
+    encoder = any(name.startswith("pretrained.") for name in source.tensors)
+    return encoder and {"scratch.layer1_rn.weight", "scratch.output_conv.0.weight"} <= source.tensors.keys()
+
+
+def check_dpt(source: Source) -> None:
+    """Check that a network of MiDaS is one of depth, on a plain ViT or a hybrid.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    theirs = source.tensors.keys()
+    names = {"pretrained.model.pos_embed", "pretrained.model.blocks.0.attn.qkv.weight"}
+    if not names | {"pretrained.act_postprocess3.3.weight"} <= theirs:
+        raise ValueError(
+            f"{source.stem} is a network of MiDaS on another encoder than those of dpt_large and dpt_hybrid, which "
+            "can be converted. Networks on BEiT and Swin v2 need no conversion: transformers' versions of them are "
+            "read by model.pretrained=Intel/dpt-beit-large-512, Intel/dpt-swinv2-tiny-256 and their siblings."
+        )
+    if "scratch.output_conv.2.weight" not in theirs:
+        raise ValueError(
+            f"{source.stem} is a DPT for segmentation, which cannot be converted; those of depth, dpt_large and "
+            "dpt_hybrid, can."
+        )
 
 
 def convert_dpt(source: Source, options: ConvertOptions) -> Converted:
-    """Convert DPT with a plain ViT (`dpt_large`)."""
+    """Convert DPT with a plain ViT (`dpt_large`) or a ResNet and a ViT (`dpt_hybrid`).
+
+    Raises:
+        ValueError: If the file is another network of MiDaS or is incomplete.
+    """
+    check_dpt(source)
     theirs = source.tensors
     size = vit_size(theirs, "pretrained.model.")
     depth = size["num_hidden_layers"]
     layers = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23]}.get(depth)
     if layers is None:
         raise ValueError(f"The encoder has {depth} blocks; DPT has 12 or 24. The file is incomplete.")
-    necks = [need(theirs, f"pretrained.act_postprocess{level}.3.weight").shape[0] for level in range(1, 5)]
+    hybrid = hybrid_config(theirs, size) if f"{HYBRID}stem.conv.weight" in theirs else {}
+    necks = [need(theirs, f"scratch.layer{level}_rn.weight").shape[1] for level in range(1, 5)]
     fusion = need(theirs, "scratch.layer1_rn.weight").shape[0]
     encoder = {
         "model_type": "dpt",
@@ -314,16 +359,44 @@ def convert_dpt(source: Source, options: ConvertOptions) -> Converted:
         "intermediate_size": need(theirs, "pretrained.model.blocks.0.mlp.fc1.weight").shape[0],
         "backbone_out_indices": layers,
         "layer_norm_eps": 1e-6,
-    }
+    } | hybrid
     head = {
         "neck_hidden_sizes": necks,
-        "reassemble_factors": [4, 2, 1, 0.5],
+        "reassemble_factors": [1, 1, 1, 0.5] if hybrid else [4, 2, 1, 0.5],
         "readout_type": "project",
         "fusion_hidden_size": fusion,
         "head_hidden_size": need(theirs, "scratch.output_conv.2.weight").shape[0],
         "upsampling": "double",
     }
-    tensors, left_out = rename(source, DPT_RULES)
+    tensors, left_out = rename(source, HYBRID_RULES if hybrid else DPT_RULES)
     config = {"encoder_config": encoder, "head_type": "native"} | depth_options("relative_inverse")
     config["head_config"] = {"family": "dpt", "options": head}
     return Converted(DEPTH_CLASS, config, tensors, HALF, left_out)
+
+
+def hybrid_config(theirs: dict[str, Tensor], size: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of DPT-Hybrid's encoder that differ from those of a plain ViT.
+
+    Args:
+        theirs: Tensors of the file.
+        size: Of the ViT alone, whose patches are cells of the ResNet's last map, of 16 x 16 pixels.
+    """
+    stages = [count(theirs, rf"{re.escape(HYBRID)}stages\.{stage}\.blocks\.(\d+)\.") for stage in range(3)]
+    widths = [need(theirs, f"{HYBRID}stages.{stage}.blocks.0.conv3.weight").shape[0] for stage in range(3)]
+    cells = size["image_size"] // size["patch_size"]
+    return {
+        "is_hybrid": True,
+        "patch_size": 16,
+        "image_size": 16 * cells,
+        "backbone_featmap_shape": [1, widths[-1], cells, cells],
+        "backbone_config": {
+            "model_type": "bit",
+            "layer_type": "bottleneck",
+            "global_padding": "same",
+            "embedding_dynamic_padding": True,
+            "embedding_size": need(theirs, f"{HYBRID}stem.conv.weight").shape[0],
+            "hidden_sizes": widths,
+            "depths": stages,
+            "out_features": ["stage1", "stage2", "stage3"],
+        },
+    }

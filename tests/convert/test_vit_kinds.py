@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
+from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptHybrid, DptLarge, SwiGlu, Vit
 from safetensors.torch import load_file
 from torch import nn
 
@@ -203,10 +203,11 @@ def test_depth_anything_3_of_many_views_is_refused(tmp_path):
         converted_depth(path, tmp_path)
 
 
+@pytest.mark.parametrize(("build", "file"), [(DptLarge, "dpt_large_384.pt"), (DptHybrid, "dpt_hybrid_384.pt")])
 @torch.no_grad()
-def test_dpt_is_relative_inverse_depth(tmp_path):
-    network = made(DptLarge)
-    path = tmp_path / "dpt_large_384.pt"
+def test_dpt_is_relative_inverse_depth(tmp_path, build, file):
+    network = made(build)
+    path = tmp_path / file
     torch.save(network.state_dict(), path)
     model, report = converted_depth(path, tmp_path)
     image = image_of(64)
@@ -214,6 +215,32 @@ def test_dpt_is_relative_inverse_depth(tmp_path):
     assert largest_difference(ours, network(image)) < 1e-5
     assert report["left_out"].keys() == {"pretrained.model.head.weight", "pretrained.model.head.bias"}
     assert DepthSegImageProcessor.from_pretrained(tmp_path / "converted").image_mean == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("file", "without", "more", "sentence"),
+    [
+        (
+            "dpt_beit_large_512.pt",
+            "pos_embed",
+            ["pretrained.model.blocks.0.attn.q_bias"],
+            "than those of dpt_large and dpt_hybrid",
+        ),
+        (
+            "dpt_swin2_tiny_256.pt",
+            "blocks",
+            ["pretrained.model.layers.0.blocks.0.attn.qkv.weight"],
+            "than those of dpt_large",
+        ),
+        ("midas_v21_384.pt", "pretrained.", ["pretrained.layer1.0.weight"], "than those of dpt_large and dpt_hybrid"),
+        ("dpt_large-ade20k.pt", "output_conv.2", ["scratch.output_conv.1.weight"], "a DPT for segmentation"),
+    ],
+)
+def test_other_networks_of_midas_name_those_that_are_supported(tmp_path, file, without, more, sentence):
+    weights = {name: tensor for name, tensor in made(DptLarge).state_dict().items() if without not in name}
+    torch.save(weights | {name: torch.zeros(2) for name in more}, tmp_path / file)
+    with pytest.raises(ValueError, match=sentence):
+        convert([tmp_path / file], tmp_path / "out")
 
 
 # File, network, its options, and whether the maps that a segmenter reads have the last norm, as in transformers.
