@@ -127,7 +127,7 @@ KINDS: dict[str, Kind] = {
         convert_deeplab,
     ),
     "moco-v2": Kind(
-        "MoCo (v1, v2) with a ResNet: its query encoder, a bare encoder.",
+        "MoCo (v1, v2) with a ResNet: its query encoder, a bare encoder; also if it was saved alone, with --from.",
         "https://huggingface.co/papers/2003.04297",
         "MIT today, CC-BY-NC 4.0 when the weights were published",
         recognises_moco,
@@ -155,7 +155,8 @@ KINDS: dict[str, Kind] = {
         convert_depth_anything_2,
     ),
     "depth-anything-3": Kind(
-        "Depth Anything 3 Mono-L and Metric-L: depth; Metric-L in metres times 300 / focal length in pixels.",
+        "Depth Anything 3 Mono-L and Metric-L: depth without unit. The depth in metres of Metric-L is its output "
+        "times the focal length in pixels / 300.",
         "https://huggingface.co/papers/2511.10647",
         "Apache-2.0",
         recognises_depth_anything_3,

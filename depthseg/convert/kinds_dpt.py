@@ -293,8 +293,8 @@ def convert_depth_anything_3(source: Source, options: ConvertOptions) -> Convert
         )
     if options.max_depth is not None:
         raise ValueError(
-            "--max-depth does not go with depth-anything-3, whose depth has no bound: Metric-L gives metres after "
-            "multiplication by the focal length in pixels / 300. Leave it out."
+            "--max-depth does not go with depth-anything-3, whose depth has no bound. The depth in metres of Metric-L "
+            "is its output times the focal length in pixels / 300. Leave --max-depth out."
         )
     encoder = dinov2_config(source.tensors, "backbone.pretrained.")
     encoder["out_indices"] = list(layers_2(encoder["num_hidden_layers"]))
@@ -302,7 +302,11 @@ def convert_depth_anything_3(source: Source, options: ConvertOptions) -> Convert
     tensors, left_out = rename(source, DEPTH_ANYTHING_3_RULES)
     config = {"encoder_config": encoder, "head_type": "native"} | depth_options("relative")
     config["head_config"] = {"family": "depth_anything", "options": head}
-    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors))
+    assumed = (
+        "the file does not say whether it is Mono-L or Metric-L; if it is Metric-L, its output times the focal length "
+        "in pixels / 300 is in metres"
+    )
+    return Converted(DEPTH_CLASS, config, tensors, IMAGENET, left_out, unused_tensors(tensors), assumed)
 
 
 def depth_options(depth_type: str) -> dict[str, Any]:

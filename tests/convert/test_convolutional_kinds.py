@@ -324,8 +324,9 @@ def test_bare_resnet50_of_unknown_origin_is_asked_about(tmp_path):
     file = saved(tmp_path / "backbone.pth", ResNet(50, num_classes=0, base=16).state_dict())
     with pytest.raises(ValueError, match="fits torchvision-resnet and dino-resnet and does not say which"):
         convert([file], tmp_path / "out")
-    convert([file], tmp_path / "out", "torchvision-resnet")
-    assert report_of(tmp_path / "out")["model_class"] == "encoder"
+    for kind in ("torchvision-resnet", "dino-resnet", "moco-v2"):
+        convert([file], tmp_path / kind, kind)
+        assert report_of(tmp_path / kind)["model_class"] == "encoder"
 
 
 @pytest.mark.parametrize("depth", [50, 101])

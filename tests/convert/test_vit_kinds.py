@@ -191,6 +191,7 @@ def test_depth_anything_3_is_exponential_depth(tmp_path):
     image = image_of(56)
     assert largest_difference(model(image).predicted_depth, network(image)) < 1e-5
     assert (report["kind"], model.config.depth_type) == ("depth-anything-3", "relative")
+    assert "if it is Metric-L, its output times the focal length in pixels / 300 is in metres" in report["depth"]
     assert all("sky_output_conv2" in name for name in report["left_out"])
     assert len(report["left_out"]) == 4 and len(report["filled_with_zero"]) == 5
 
