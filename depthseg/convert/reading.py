@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pathlib
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from .pickled import PLAIN_GLOBALS
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
@@ -31,19 +31,6 @@ PREFIXES = ("module.", "core.core.", "_orig_mod.", "model.")
 
 MAX_PROTOCOL = 3
 """Newest version of pickles that PyTorch's reader of plain values supports."""
-
-PLAIN_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    argparse.Namespace,
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"),
-    # Functions that NumPy's own pickles name, under their modules of NumPy 1 and 2.
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
-    *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
-]
-"""What checkpoints of training contain beside tensors and cannot run code: options, numbers of NumPy, paths."""
 
 
 class NoWeightsError(ValueError):

@@ -122,8 +122,28 @@ def test_options_and_numbers_of_a_training_are_read_beside_the_weights(tmp_path,
     torch.save({"model": weights, "args": options, "scores": scores, "best": np.float32(0.5)}, path)
     source = read_source([path])
     assert source.tensors.keys() == weights.keys()
-    groups = {"args": {"lr": 0.1, "name": "a"}, "scores": {"abs_rel": 0.25, "epoch": 3}}
+    groups = {"args": {"lr": 0.1, "name": "a"}, "scores": {"abs_rel": 0.25, "epoch": 3, "flags": True}}
     assert source.extras == {"dinov2_run": groups | {"best": 0.5}}
+
+
+class MadeUpType:
+    """A type of NumPy with a made-up state, which says that its text is pointers to objects; NumPy crashes on it."""
+
+    def __reduce__(self):
+        return np.dtype, ("U4", False, True), (3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+
+
+class MadeUpArray:
+    def __reduce__(self):
+        return np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (1,), MadeUpType(), False, b"\0" * 8)
+
+
+def test_made_up_arrays_of_numpy_are_not_made(tmp_path, weights):
+    path = tmp_path / "dinov2.pth"
+    torch.save({"model": weights, "kind": MadeUpType(), "array": MadeUpArray(), "word": np.str_("a")}, path)
+    content = read_file(path)
+    assert not [value for value in content.values() if isinstance(value, np.dtype | np.ndarray | np.generic)]
+    assert read_source([path]).extras == {"dinov2": {}}
 
 
 @pytest.mark.parametrize("core", ["core", "_core"])
