@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -36,8 +36,13 @@ class ConvertOptions:
     max_depth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_depth is not None and not 0.1 < self.max_depth < inf:
+        if self.max_depth is not None and not self.allows(self.max_depth):
             raise ValueError(f"--max-depth is {self.max_depth}; give metres above 0.1, such as 20 or 80.")
+
+    @staticmethod
+    def allows(max_depth: float) -> bool:
+        """Whether a number can be the largest depth of a network."""
+        return 0.1 < max_depth < inf
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Converted:
         left_out (`dict`): Name for the report -> reason.
         filled (`dict`): Our name -> reason: tensors that the published network does not have and that do not change
             its output; they become 0.
+        assumed (`str`): What the depth was taken for although no file says so, and how to say otherwise.
     """
 
     model_class: str
@@ -61,6 +67,7 @@ class Converted:
     processor: dict[str, Any]
     left_out: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,8 @@ def rename(
             unknown.append(label)
     if unknown:
         raise ValueError(
-            f"{len(unknown)} tensors of the file are unknown in this kind of network, for example {unknown[0]}; "
-            "nothing was converted."
+            f"{count_in_words(unknown)} of the file {'is' if len(unknown) == 1 else 'are'} unknown in this kind of "
+            f"network, for example {unknown[0]}; nothing was converted."
         )
     return tensors, left_out
 
@@ -142,6 +149,11 @@ def prefixed(rules: Sequence[Rule], theirs: str, ours: str) -> list[Rule]:
 def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """Return how many different numbers the group of a pattern takes in the names of tensors."""
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+
+def count_in_words(tensors: Sized) -> str:
+    """Return how many tensors there are."""
+    return f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
 
 
 def need(tensors: Mapping[str, Tensor], name: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .converted import Converted, ConvertOptions
+from .converted import Converted, ConvertOptions, count_in_words
 from .kinds_dpt import (
     convert_depth_anything_1,
     convert_depth_anything_2,
@@ -127,7 +127,7 @@ KINDS: dict[str, Kind] = {
         convert_deeplab,
     ),
     "moco-v2": Kind(
-        "MoCo (v1, v2) with a ResNet: its query encoder, a bare encoder.",
+        "MoCo (v1, v2) with a ResNet: its query encoder, a bare encoder; also if it was saved alone, with --from.",
         "https://huggingface.co/papers/2003.04297",
         "MIT today, CC-BY-NC 4.0 when the weights were published",
         recognises_moco,
@@ -155,14 +155,15 @@ KINDS: dict[str, Kind] = {
         convert_depth_anything_2,
     ),
     "depth-anything-3": Kind(
-        "Depth Anything 3 Mono-L and Metric-L: depth; Metric-L in metres times 300 / focal length in pixels.",
+        "Depth Anything 3 Mono-L and Metric-L: depth without unit. The depth in metres of Metric-L is its output "
+        "times the focal length in pixels / 300.",
         "https://huggingface.co/papers/2511.10647",
         "Apache-2.0",
         recognises_depth_anything_3,
         convert_depth_anything_3,
     ),
     "dpt": Kind(
-        "DPT of MiDaS 3 with a plain ViT (dpt_large): relative inverse depth.",
+        "DPT of MiDaS 3 with a plain ViT (dpt_large), or a ResNet and a ViT (dpt_hybrid): relative inverse depth.",
         "https://huggingface.co/papers/2103.13413",
         "MIT",
         recognises_dpt,
@@ -222,6 +223,7 @@ def find_kind(source: Source, asked: str | None = None) -> str:
         raise ValueError(f"{files}: the file fits {' and '.join(found)} and does not say which; give it as --from.")
     names = [name for tensors in source.files.values() for name in tensors]
     raise ValueError(
-        f"{files}: {len(names)} tensors ({', '.join(names[:3])}, ...) of a layout that is not known. Known are "
+        f"{files}: {count_in_words(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) of a layout "
+        "that is not known. Known are "
         f"{', '.join(KINDS)}."
     )

@@ -19,11 +19,14 @@ UP_CONVOLUTIONS = 2 * LEVELS
 SCALES = 4
 
 DEPTH_RANGE = (0.1, 100.0)
-BASELINE_FACTOR = 5.4
-"""depth-to-semantic multiplies Monodepth2's depth by it, in the network: metres of KITTI's stereo rig."""
+"""Smallest and largest depth of Monodepth2."""
+
+METRIC_DEPTH_RANGE = (0.54, 540.0)
+"""depth-to-semantic multiplies Monodepth2's depth by 5.4, in the network: metres of KITTI's stereo rig."""
 
 WHOLE_ENCODER = "class scores of the ResNet, which the published depth network keeps but does not use"
 POSE = "pose network, which only training on video needs"
+ANOTHER = "another network than the encoder and decoder that were converted"
 TASKS = {2: "optical flow", 3: "the colours of erased pixels"}
 """Channels of a decoder of depth-to-semantic's other pre-trainings -> what it predicts."""
 
@@ -37,9 +40,21 @@ def find_encoder(source: Source, prefix: str = "encoder.") -> str | None:
 
 
 def find_decoder(source: Source) -> str | None:
-    """Return the name of the file with the decoder, or `None`."""
+    """Return the name of the file with the decoder, or `None`.
+
+    Monodepth2's option of a predicted mask saves a second one of the same layout, which has two channels.
+
+    Raises:
+        ValueError: If there are several, and not exactly one of them predicts depth.
+    """
     names = [stem for stem, tensors in source.files.items() if "decoder.0.conv.conv.weight" in tensors]
-    return names[0] if names else None
+    of_depth = [stem for stem in names if decoder_outputs(source.files[stem]) == 1]
+    if len(names) > 1 and len(of_depth) != 1:
+        raise ValueError(
+            f"The files {', '.join(names)} are decoders, and {len(of_depth)} of them predict depth; give the encoder "
+            "and the decoder that you want."
+        )
+    return (of_depth or names or [None])[0]
 
 
 def is_depth_to_semantic(source: Source) -> bool:
@@ -64,15 +79,30 @@ def recognises_depth_to_semantic(source: Source) -> bool:
 
 def convert_monodepth2(source: Source, options: ConvertOptions) -> Converted:
     """Convert `encoder.pth` and `depth.pth`; the encoder alone becomes a bare one."""
-    return convert_networks(source, (DEPTH_RANGE[0], options.max_depth or DEPTH_RANGE[1]))
+    return convert_networks(source, chosen_range(DEPTH_RANGE, options))
 
 
 def convert_depth_to_semantic(source: Source, options: ConvertOptions) -> Converted:
     """Convert depth-to-semantic's encoder and decoder, of depth or of labels."""
+    depth_range = chosen_range(METRIC_DEPTH_RANGE, options)
     if is_joint(source):
-        source = split(source)
-    nearest, farthest = DEPTH_RANGE[0], options.max_depth or DEPTH_RANGE[1]
-    return convert_networks(source, (BASELINE_FACTOR * nearest, BASELINE_FACTOR * farthest))
+        return convert_networks(split(source), depth_range, pretraining=False)
+    return convert_networks(source, depth_range)
+
+
+def chosen_range(published: tuple[float, float], options: ConvertOptions) -> tuple[float, float]:
+    """Return the smallest and largest depth, the largest one as the user gave it.
+
+    Raises:
+        ValueError: If the largest is not above the smallest.
+    """
+    nearest, farthest = published[0], options.max_depth or published[1]
+    if farthest <= nearest:
+        raise ValueError(
+            f"--max-depth is {farthest}, and the smallest depth of this network is {nearest}; give a larger one. "
+            f"Published is {published[1]:g}."
+        )
+    return nearest, farthest
 
 
 def split(source: Source) -> Source:
@@ -89,12 +119,13 @@ def split(source: Source) -> Source:
     return Source(source.paths, files, original, {part: source.extras[stem] for part in parts}, source.sha256)
 
 
-def convert_networks(source: Source, depth_range: tuple[float, float]) -> Converted:
+def convert_networks(source: Source, depth_range: tuple[float, float], pretraining: bool = True) -> Converted:
     """Convert an encoder, and a decoder if there is one.
 
     Args:
         source: The files.
         depth_range: Smallest and largest depth that the network predicts.
+        pretraining: Whether a decoder of 2 or 3 channels is that of another pre-training, and not of as many classes.
 
     Raises:
         ValueError: If there is no encoder, or a network is incomplete.
@@ -109,7 +140,7 @@ def convert_networks(source: Source, depth_range: tuple[float, float]) -> Conver
     decoder_stem = find_decoder(source)
     outputs = decoder_outputs(source.files[decoder_stem]) if decoder_stem else 0
     left_out = leave_out_files(source, {stem, decoder_stem})
-    if decoder_stem is None or outputs in TASKS:
+    if decoder_stem is None or (pretraining and outputs in TASKS):
         if decoder_stem is not None:
             why = f"decoder that predicts {TASKS[outputs]}; the encoder is what transfers"
             left_out |= {source.label(decoder_stem, name): why for name in source.files[decoder_stem]}
@@ -124,10 +155,10 @@ def convert_networks(source: Source, depth_range: tuple[float, float]) -> Conver
         "head_config": decoder_sizes(source.files[decoder_stem]),
         "input_mean": SCALING["mean"],
         "input_std": SCALING["std"],
-        "min_depth": depth_range[0],
-        "max_depth": depth_range[1],
     }
-    if outputs > 1:
+    if outputs == 1:
+        config |= {"depth_type": "disparity", "min_depth": depth_range[0], "max_depth": depth_range[1]}
+    else:
         config |= name_classes(outputs, "kitti34")
     return Converted(
         "DepthSegForDepthEstimation" if outputs == 1 else "DepthSegForSemanticSegmentation",
@@ -156,11 +187,17 @@ def decoder_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def leave_out_files(source: Source, used: set[str | None]) -> dict[str, str]:
     """Return `left_out` of the files that are not converted."""
     return {
-        source.label(stem, name): POSE
+        source.label(stem, name): POSE if is_pose(tensors) else ANOTHER
         for stem, tensors in source.files.items()
         if stem not in used
         for name in tensors
     }
+
+
+def is_pose(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file is a network that predicts motion: an encoder of several images, its decoder, or `PoseCNN`."""
+    stem = tensors.get("encoder.conv1.weight")
+    return "net.0.weight" in tensors if stem is None else stem.ndim == 4 and stem.shape[1] > 3
 
 
 def encoder_rules(ours: str) -> list[Rule]:

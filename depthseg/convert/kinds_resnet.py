@@ -113,12 +113,12 @@ def recognises_moco(source: Source) -> bool:
 
 
 def convert_moco(source: Source, options: ConvertOptions) -> Converted:
-    """Convert the query encoder of MoCo."""
+    """Convert the query encoder of MoCo, of a whole checkpoint or alone."""
     others = (
         Rule(r"encoder_k\..*", reason="key encoder, a moving average of the query encoder"),
         Rule("queue|queue_ptr", reason="keys of the last batches, for the loss of the pre-training"),
     )
-    return bare_resnet(source, "encoder_q.", others)
+    return bare_resnet(source, "encoder_q." if recognises_moco(source) else "", others)
 
 
 def is_called_dino(source: Source) -> bool:

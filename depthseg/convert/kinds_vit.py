@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
 from .converted import ENCODER, IMAGENET, Converted, ConvertOptions, Rule, count, need, rename
+from .kinds_resnet import PROJECTION
 from .reading import Source
+
+WHOLE = "backbone.cls_token"
+"""In checkpoints of whole pre-trainings of DINO, which hold a network beside the heads of its loss."""
+
+LOSS_HEADS = Rule(r"(dino_|ibot_)?head\..*", (), PROJECTION)
 
 STEM = (
     Rule("cls_token", ("embeddings.cls_token",)),
@@ -61,6 +69,7 @@ DINOV3_RULES = (
     Rule("storage_tokens", ("embeddings.register_tokens",)),
     Rule(r"patch_embed\.proj\.(weight|bias)", (r"embeddings.patch_embeddings.\1",)),
     Rule(r"rope_embed\.periods", (), "computed from the configuration"),
+    Rule(r"local_cls_norm\..*", (), "norm of the class token of local crops, which only the pre-training uses"),
     Rule(r"blocks\.\d+\.attn\.qkv\.bias_mask", (), "a constant: the bias of the keys does not count"),
     Rule(
         r"blocks\.(\d+)\.attn\.qkv\.bias",
@@ -82,6 +91,20 @@ SATELLITE = {"image_mean": [0.430, 0.411, 0.296], "image_std": [0.213, 0.156, 0.
 
 HEAD_WIDTH = 64
 """Channels of one attention head in all published sizes but MAE's ViT-H; no tensor has the number of heads."""
+
+
+def trunk(source: Source) -> Source:
+    """Return a file with the names of the network alone.
+
+    Checkpoints of whole pre-trainings write `backbone.` before them, and DINOv2's put its blocks into groups
+    (`blocks.0.7.` for block 7); the number of the block is the last one.
+    """
+    stem = source.stem
+    prefix = "backbone." if WHOLE in source.tensors else ""
+    ours = {name: re.sub(r"^blocks\.\d+\.(?=\d)", "blocks.", name.removeprefix(prefix)) for name in source.tensors}
+    tensors = {ours[name]: tensor for name, tensor in source.tensors.items()}
+    original = {ours[name]: theirs for name, theirs in source.original[stem].items()}
+    return replace(source, files=source.files | {stem: tensors}, original=source.original | {stem: original})
 
 
 def vit_size(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
@@ -107,7 +130,7 @@ def vit_size(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
 
 def recognises_dinov2(source: Source) -> bool:
     """Whether the file has DINOv2's layer scales and its learned positions."""
-    return {"pos_embed", "blocks.0.ls1.gamma", "norm.weight"} <= source.tensors.keys()
+    return {"pos_embed", "blocks.0.ls1.gamma", "norm.weight"} <= trunk(source).tensors.keys()
 
 
 def dinov2_config(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
@@ -123,13 +146,25 @@ def dinov2_config(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any
 
 def convert_dinov2(source: Source, options: ConvertOptions) -> Converted:
     """Convert a bare DINOv2."""
-    tensors, left_out = rename(source, DINOV2_RULES)
-    return Converted(ENCODER, dinov2_config(source.tensors), tensors, IMAGENET, left_out)
+    source = trunk(source)
+    tensors, left_out = rename(source, [*DINOV2_RULES, LOSS_HEADS])
+    return Converted(ENCODER, dinov2_config(source.tensors), tensors, IMAGENET, left_out, missing_mask_token(tensors))
+
+
+def missing_mask_token(tensors: dict[str, tuple[str, Tensor]], ours: str = "") -> dict[str, str]:
+    """Return the token of masked patches if a file lacks it, for `filled` of [`Converted`].
+
+    Args:
+        tensors: Our name -> tensor.
+        ours: What stands before our names of the backbone.
+    """
+    name = f"{ours}embeddings.mask_token"
+    return {} if name in tensors else {name: "used in pre-training only"}
 
 
 def is_plain_vit(source: Source) -> bool:
     """Whether the file has learned or fixed positions and no layer scales; DINO and MAE have the same names."""
-    tensors = source.tensors
+    tensors = trunk(source).tensors
     return {
         "pos_embed",
         "blocks.0.norm1.weight",
@@ -137,14 +172,19 @@ def is_plain_vit(source: Source) -> bool:
     } <= tensors.keys() and "blocks.0.ls1.gamma" not in tensors
 
 
+def is_called(source: Source, word: str) -> bool:
+    """Whether a word, in small letters, is in the name of the file."""
+    return word in source.stem.lower()
+
+
 def recognises_dino_vit(source: Source) -> bool:
     """Whether the file is a plain ViT, and neither its tensors nor its name say that it is an MAE."""
-    return is_plain_vit(source) and "decoder_pos_embed" not in source.tensors and "mae" not in source.stem
+    return is_plain_vit(source) and "decoder_pos_embed" not in source.tensors and not is_called(source, "mae")
 
 
 def recognises_mae(source: Source) -> bool:
     """Whether the file is a plain ViT, and its name does not say that it is a DINO; DINO alone has patches of 8."""
-    if not is_plain_vit(source) or "dino" in source.stem:
+    if not is_plain_vit(source) or is_called(source, "dino") or WHOLE in source.tensors:
         return False
     return need(source.tensors, "patch_embed.proj.weight").shape[-1] != 8
 
@@ -160,6 +200,7 @@ def vit_config(model_type: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 def convert_dino_vit(source: Source, options: ConvertOptions) -> Converted:
     """Convert a ViT of DINO."""
+    source = trunk(source)
     tensors, left_out = rename(source, VIT_RULES)
     return Converted(ENCODER, vit_config("vit", source.tensors), tensors, IMAGENET, left_out)
 
@@ -172,7 +213,7 @@ def convert_mae(source: Source, options: ConvertOptions) -> Converted:
 
 def recognises_dinov3(source: Source) -> bool:
     """Whether the file has DINOv3's rotary positions and storage tokens."""
-    return {"storage_tokens", "rope_embed.periods", "blocks.0.ls1.gamma"} <= source.tensors.keys()
+    return {"storage_tokens", "rope_embed.periods", "blocks.0.ls1.gamma"} <= trunk(source).tensors.keys()
 
 
 def convert_dinov3(source: Source, options: ConvertOptions) -> Converted:
@@ -181,6 +222,7 @@ def convert_dinov3(source: Source, options: ConvertOptions) -> Converted:
     Raises:
         ValueError: If its heads are not those of the sizes S, S+, B, L or H+.
     """
+    source = trunk(source)
     theirs = source.tensors
     width, patch = (need(theirs, "patch_embed.proj.weight").shape[index] for index in (0, -1))
     if len(theirs["rope_embed.periods"]) != HEAD_WIDTH // 4:
@@ -201,8 +243,9 @@ def convert_dinov3(source: Source, options: ConvertOptions) -> Converted:
         "num_register_tokens": theirs["storage_tokens"].shape[1],
         "layer_norm_eps": 1e-5,
     }
-    tensors, left_out = rename(source, DINOV3_RULES)
+    tensors, left_out = rename(source, [*DINOV3_RULES, LOSS_HEADS])
     name = "embeddings.mask_token"
     if name in tensors:
         tensors[name] = (tensors[name][0], tensors[name][1].reshape(1, 1, -1))
-    return Converted(ENCODER, config, tensors, SATELLITE if "sat493m" in source.stem else IMAGENET, left_out)
+    scaling = SATELLITE if is_called(source, "sat493m") else IMAGENET
+    return Converted(ENCODER, config, tensors, scaling, left_out, missing_mask_token(tensors))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -16,13 +19,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .pickled import PLAIN_GLOBALS
+
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "teacher", "net", "network")
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "teacher", "student", "net", "network")
 """Names under which training code stores the weights among other things; the first one found is opened."""
 
 PREFIXES = ("module.", "core.core.", "_orig_mod.", "model.")
 """What wrappers (data parallel, ZoeDepth around its relative network, compilation, Lightning) write before names."""
+
+MAX_PROTOCOL = 3
+"""Newest version of pickles that PyTorch's reader of plain values supports."""
 
 
 class NoWeightsError(ValueError):
@@ -38,7 +46,8 @@ class Source:
         files (`dict[str, dict[str, Tensor]]`): Name of a file without suffix -> name, without the prefixes of wrappers
             -> tensor.
         original (`dict[str, dict[str, str]]`): The same two names -> name of the tensor in the file.
-        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> numbers and words beside its weights.
+        extras (`dict[str, dict[str, Any]]`): Name of a file without suffix -> numbers and words beside its weights,
+            also of groups (scores, options), each a `dict`.
         sha256 (`dict[str, str]`): Name of a file -> hash of its bytes.
     """
 
@@ -128,10 +137,24 @@ def read_file(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or incomplete: {error}. Download it again.") from error
+    if first_bytes(path, "/constants.pkl"):
+        raise ValueError(
+            f"{path} is a TorchScript archive, which contains code, so it was not loaded. If you trust its author, "
+            "save its tensors alone: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')."
+        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN_GLOBALS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         needed = re.search(r"GLOBAL ([\w.]+)", str(error))
+        protocol = pickle_protocol(path)
+        if protocol > MAX_PROTOCOL:
+            raise ValueError(
+                f"{path} is a pickle of protocol {protocol}, which cannot be read without running code of the file, "
+                "so it was not loaded. If you trust its author, save it again with torch's own protocol: "
+                "torch.save(torch.load(FILE, weights_only=False), 'weights.pth')."
+            ) from error
         if needed is None:
             raise damaged(path) from error
         raise ValueError(
@@ -143,6 +166,28 @@ def read_file(path: Path) -> Any:
         raise
     except (EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise damaged(path) from error
+
+
+def first_bytes(path: Path, member: str) -> bytes:
+    """Return the first two bytes of a member of a zip archive, by the end of its name; empty if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(member):
+                    with archive.open(name) as stream:
+                        return stream.read(2)
+    except (zipfile.BadZipFile, OSError, EOFError):
+        pass
+    return b""
+
+
+def pickle_protocol(path: Path) -> int:
+    """Return the protocol of the pickle in a file of `torch.save` or `pickle`; 0 if it states none."""
+    head = first_bytes(path, "/data.pkl")
+    if not head:
+        with path.open("rb") as stream:
+            head = stream.read(2)
+    return head[1] if len(head) == 2 and head[:1] == b"\x80" else 0
 
 
 def damaged(path: Path) -> ValueError:
@@ -159,7 +204,9 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     """
     extras: dict[str, Any] = {}
     while isinstance(content, Mapping):
-        extras |= {name: value for name, value in content.items() if isinstance(value, Number | str)}
+        extras |= plain_values(content)
+        groups = {name: plain_values(group) for name, value in content.items() if (group := as_group(value))}
+        extras |= {name: values for name, values in groups.items() if values}
         inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
         if not inner:
             break
@@ -175,6 +222,18 @@ def unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
             f"under one of {', '.join(WRAPPERS)}."
         )
     return weights, extras
+
+
+def as_group(value: Any) -> Mapping[Any, Any]:
+    """Return a mapping, or the options of a parser of arguments, as a mapping; empty for everything else."""
+    if isinstance(value, argparse.Namespace):
+        return vars(value)
+    return value if isinstance(value, Mapping) else {}
+
+
+def plain_values(group: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the numbers and words of a group."""
+    return {str(name): value for name, value in group.items() if isinstance(value, Number | str)}
 
 
 def join_networks(content: Mapping[Any, Any]) -> dict[str, Tensor]:

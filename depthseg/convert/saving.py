@@ -16,17 +16,17 @@ from ..models.configuration_depthseg import DepthSegConfig, build_encoder_config
 from ..models.encoders_depthseg import encoder_entry
 from ..models.loading_depthseg import count_tensors, task_class
 from ..models.transfer_depthseg import PartTransfer, TransferReport
-from .converted import ENCODER, Converted, ConvertOptions
+from .converted import ENCODER, Converted, ConvertOptions, count_in_words
 from .kinds import KINDS, find_kind
 from .reading import Source, read_source
 
 DEPTH_MEANINGS = {
-    "relative_inverse": "inverse depth up to scale and shift; a metric network needs --max-depth",
+    "relative_inverse": "inverse depth up to scale and shift",
     "relative": "depth up to scale and shift",
-    "metric": "metres",
-    "disparity": "metres, up to scale if the network was trained without one",
+    "metric": "metres, {max_depth:g} at most",
+    "disparity": "metres from {min_depth:g} to {max_depth:g}, up to scale if the network was trained without one",
 }
-"""Meaning of a depth in the printed report."""
+"""Meaning of a depth in the report, with values of the configuration."""
 
 REPORT_FILE = "conversion.json"
 """In the folder of a converted model: where each tensor came from."""
@@ -62,7 +62,9 @@ def convert(
     options = options or ConvertOptions()
     converted = KINDS[kind].convert(source, options)
     if options.max_depth is not None and converted.config.get("max_depth") != options.max_depth:
-        raise ValueError(f"--max-depth is the range of a metric network, and {kind} has none; leave it out.")
+        raise ValueError(
+            f"--max-depth is the range of a metric depth network, and these weights ({kind}) are none; leave it out."
+        )
     module, config = build(converted)
     load_exactly(module, converted)
     processor = DepthSegImageProcessor(**converted.processor)
@@ -105,13 +107,13 @@ def load_exactly(module: nn.Module, converted: Converted) -> None:
     ]
     if faults:
         raise ValueError(
-            f"The weights do not fit the network in {len(faults)} tensors: {'; '.join(faults[:5])}"
+            f"The weights do not fit the network in {count_in_words(faults)}: {'; '.join(faults[:5])}"
             f"{'; ...' if len(faults) > 5 else ''}. Nothing was written: the file is incomplete or of another network."
         )
     broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise ValueError(
-            f"{len(broken)} tensors contain NaN or infinity, for example {converted.tensors[broken[0]][0]}; the "
+            f"NaN or infinity is in {count_in_words(broken)}, for example {converted.tensors[broken[0]][0]}; the "
             "weights are damaged, or their training failed. Nothing was written."
         )
     module.load_state_dict(found)
@@ -120,6 +122,8 @@ def load_exactly(module: nn.Module, converted: Converted) -> None:
 def make_report(kind: str, source: Source, converted: Converted) -> dict[str, Any]:
     """Return the content of `conversion.json`."""
     row = KINDS[kind]
+    depth_type = converted.config.get("depth_type")
+    meaning = DEPTH_MEANINGS[depth_type].format(**converted.config) if depth_type else None
     return {
         "kind": kind,
         "summary": row.summary,
@@ -128,7 +132,8 @@ def make_report(kind: str, source: Source, converted: Converted) -> dict[str, An
         "depthseg": __version__,
         "files": source.sha256,
         "model_class": converted.model_class,
-        "depth_type": converted.config.get("depth_type"),
+        "depth_type": depth_type,
+        "depth": "; ".join((meaning, converted.assumed)) if converted.assumed else meaning,
         "tensors": [
             {"from": label, "to": name, "shape": list(tensor.shape)}
             for name, (label, tensor) in converted.tensors.items()
@@ -157,14 +162,14 @@ def describe(report: dict[str, Any], module: nn.Module, output_dir: Path) -> str
         ("files", ", ".join(report["files"])),
         ("licence", report["licence"]),
         ("saved", f"{output_dir} ({report['model_class']}, {elements:,} elements)"),
-        ("converted", f"{len(report['tensors'])} tensors"),
+        ("converted", count_in_words(report["tensors"])),
     ]
-    if report["depth_type"]:
-        rows.insert(3, ("depth", DEPTH_MEANINGS[report["depth_type"]]))
+    if report["depth"]:
+        rows.insert(3, ("depth", report["depth"]))
     for title, names in (("left out", report["left_out"]), ("set to 0", report["filled_with_zero"])):
         reasons: dict[str, list[str]] = {}
         for name, reason in names.items():
             reasons.setdefault(reason, []).append(name)
-        rows += [(title, f"{len(group)} tensors, such as {group[0]}: {why}") for why, group in reasons.items()]
+        rows += [(title, f"{count_in_words(group)}, such as {group[0]}: {why}") for why, group in reasons.items()]
     rows.append(("details", str(output_dir / REPORT_FILE)))
     return "\n".join(f"{title:<10} {text}" for title, text in rows)

@@ -111,6 +111,9 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
         "cc-by-nc-4.0",
     ),
     (r"depth-anything/prompt-depth-anything-vits(-transparent)?-hf", "apache-2.0"),
+    # https://github.com/ByteDance-Seed/Depth-Anything-3, table of models.
+    (r"depth-anything/DA3(MONO-LARGE|METRIC-LARGE|-BASE|-SMALL)", "apache-2.0"),
+    (r"depth-anything/DA3(-LARGE|-GIANT|NESTED-GIANT-LARGE)(-1\.1)?", "cc-by-nc-4.0"),
     (r"Intel/dpt-(large|hybrid-midas)", "apache-2.0"),
     (r"Intel/dpt-(beit-(base-384|large-384|large-512)|swinv2-(tiny-256|base-384|large-384))", "mit"),
     (r"Intel/zoedepth-(nyu|kitti|nyu-kitti)", "mit"),
@@ -130,7 +133,7 @@ _WEIGHTS: tuple[tuple[str, str], ...] = (
     # Layouts that `depthseg convert` reads; where the licence depends on the file, its owner states it.
     (r"monodepth2", "monodepth2-license"),
     (r"torchvision-(resnet|mobilenet-v2|fcn|deeplabv3)", "bsd-3-clause"),
-    (r"efficientnet-lite|dino-(resnet|vit)|dinov2|depth-anything-1", "apache-2.0"),
+    (r"efficientnet-lite|dino-(resnet|vit)|dinov2|depth-anything-[13]", "apache-2.0"),
     (r"dinov3", "dinov3-license"),
     (r"mae", "cc-by-nc-4.0"),
     (r"dpt", "mit"),

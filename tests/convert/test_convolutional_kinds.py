@@ -22,6 +22,7 @@ from depthseg import (
     DepthSegForSemanticSegmentation,
     DepthSegImageProcessor,
 )
+from depthseg.convert.converted import ConvertOptions
 from depthseg.convert.saving import convert
 
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -78,7 +79,7 @@ def published_depth(encoder, decoder, image):
 
 def test_monodepth2_predicts_the_published_depth(monodepth2, tmp_path):
     folder, encoder, decoder = monodepth2
-    convert([folder], tmp_path / "out")
+    assert "metres from 0.1 to 100, up to scale" in convert([folder], tmp_path / "out")
     depth, outputs = published_depth(encoder, decoder, IMAGE)
     model = DepthSegForDepthEstimation.from_pretrained(tmp_path / "out")
     with torch.no_grad():
@@ -98,13 +99,18 @@ def test_monodepth2_scales_its_input_once(monodepth2, tmp_path):
 
 
 def test_monodepth2_leaves_pose_and_class_scores_out(monodepth2, tmp_path):
-    folder, *_ = monodepth2
-    convert([folder], tmp_path / "out")
+    folder, encoder, _ = monodepth2
+    # Before "depth" in the order of names; a mask decoder has two channels.
+    mask = saved(tmp_path / "more" / "mask.pth", Monodepth2Decoder(encoder.num_ch_enc, 2).state_dict())
+    teacher = saved(tmp_path / "more" / "teacher.pth", encoder.encoder.state_dict())
+    convert([mask, teacher, folder], tmp_path / "out")
     report = report_of(tmp_path / "out")
     assert report["kind"] == "monodepth2"
     assert "adam.pth" not in report["files"]
     assert "pose network" in report["left_out"]["pose: net.0.weight"]
     assert "pose network" in report["left_out"]["pose_encoder: encoder.conv1.weight"]
+    assert "another network" in report["left_out"]["mask: decoder.0.conv.conv.weight"]
+    assert "another network" in report["left_out"]["teacher: conv1.weight"]
     assert "class scores" in report["left_out"]["encoder: encoder.fc.weight"]
     assert {"from": "depth: decoder.13.conv.bias", "to": "depth_predictor.3.conv.bias", "shape": [1]} in report[
         "tensors"
@@ -144,6 +150,13 @@ def test_depth_alone_asks_for_the_encoder(monodepth2, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_decoders_of_depth_are_asked_about(monodepth2, tmp_path):
+    folder, *_ = monodepth2
+    other = saved(tmp_path / "more" / "depth_2.pth", torch.load(folder / "depth.pth"))
+    with pytest.raises(ValueError, match="depth, depth_2 are decoders, and 2 of them predict depth; give the encoder"):
+        convert([folder, other], tmp_path / "out")
+
+
 def test_decoder_of_another_encoder_is_refused(monodepth2, tmp_path):
     folder, *_ = monodepth2
     other = saved(tmp_path / "other" / "depth.pth", Monodepth2Decoder([64, 256, 512, 1024, 2048]).state_dict())
@@ -168,6 +181,15 @@ def test_depth_to_semantic_depth_is_in_metres_of_its_stereo_rig(tmp_path):
     with torch.no_grad():
         found = DepthSegForDepthEstimation.from_pretrained(tmp_path / "out")(IMAGE).predicted_depth
     torch.testing.assert_close(found, 5.4 * depth, rtol=1e-5, atol=0)
+    # A training up to 80 units of the published code, which are 432 metres.
+    convert([tmp_path / "in"], tmp_path / "far", options=ConvertOptions(max_depth=432.0))
+    with torch.no_grad():
+        shares = decoder(encoder(IMAGE))[0][:, 0].sigmoid()
+        found = DepthSegForDepthEstimation.from_pretrained(tmp_path / "far")(IMAGE).predicted_depth
+    torch.testing.assert_close(found, 5.4 / (1 / 80 + (1 / 0.1 - 1 / 80) * shares), rtol=1e-5, atol=0)
+    assert "metres from 0.54 to 432" in report_of(tmp_path / "far")["depth"]
+    with pytest.raises(ValueError, match="--max-depth is 0.5, and the smallest depth of this network is 0.54"):
+        convert([tmp_path / "in"], tmp_path / "near", options=ConvertOptions(max_depth=0.5))
 
 
 def test_depth_to_semantic_labels_have_the_names_of_kitti(tmp_path):
@@ -182,6 +204,21 @@ def test_depth_to_semantic_labels_have_the_names_of_kitti(tmp_path):
     assert (model.config.id2label[7], model.config.id2label[26]) == ("road", "car")
     report = report_of(tmp_path / "out")
     assert "coarser scale" in report["left_out"]["decoder: decoder.decoder.11.conv.weight"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_labels_of_depth_to_semantic_keep_their_classifier(classes, tmp_path):
+    """In a file of both networks the decoder is that of labels, however many; of other pre-trainings are two files."""
+    encoder = randomise(Monodepth2Encoder(18, base=16), 0)
+    decoder = randomise(Monodepth2Decoder(encoder.num_ch_enc, classes), 1)
+    file = saved(tmp_path / "seg.pt", {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()})
+    convert([file], tmp_path / "out")
+    with torch.no_grad():
+        found = DepthSegForSemanticSegmentation.from_pretrained(tmp_path / "out")(IMAGE).logits
+        expected = decoder(encoder(IMAGE))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    with pytest.raises(ValueError, match="--max-depth is the range of a metric depth network"):
+        convert([file], tmp_path / "other", options=ConvertOptions(max_depth=80.0))
 
 
 @pytest.mark.parametrize(("channels", "doubled", "word"), [(2, True, "optical flow"), (3, False, "erased pixels")])
@@ -287,8 +324,9 @@ def test_bare_resnet50_of_unknown_origin_is_asked_about(tmp_path):
     file = saved(tmp_path / "backbone.pth", ResNet(50, num_classes=0, base=16).state_dict())
     with pytest.raises(ValueError, match="fits torchvision-resnet and dino-resnet and does not say which"):
         convert([file], tmp_path / "out")
-    convert([file], tmp_path / "out", "torchvision-resnet")
-    assert report_of(tmp_path / "out")["model_class"] == "encoder"
+    for kind in ("torchvision-resnet", "dino-resnet", "moco-v2"):
+        convert([file], tmp_path / kind, kind)
+        assert report_of(tmp_path / kind)["model_class"] == "encoder"
 
 
 @pytest.mark.parametrize("depth", [50, 101])

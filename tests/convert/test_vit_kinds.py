@@ -1,10 +1,13 @@
 """Published vision transformers and depth networks on them: the converted model gives the published output."""
 
+import argparse
 import json
+import re
 
 import pytest
 import torch
-from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptLarge, SwiGlu, Vit
+from convert.vit_networks import WIDTH, DepthAnything, DepthAnything3, DinoV3, DptHybrid, DptLarge, SwiGlu, Vit
+from safetensors.torch import load_file
 from torch import nn
 
 from depthseg import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
@@ -100,6 +103,41 @@ def test_a_metric_depth_anything_needs_its_range(tmp_path):
     assert model.config.depth_loss == "silog"
 
 
+@torch.no_grad()
+def test_a_checkpoint_of_metric_training_is_not_taken_as_relative(tmp_path):
+    """As Depth Anything 2's metric training saves it: `latest.pth`, with the best scores beside the weights."""
+    network = made(DepthAnything, SPREAD)
+    weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    scores = ("d1", "d2", "d3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+    path = tmp_path / "latest.pth"
+    torch.save(
+        {"model": weights, "optimizer": {"state": {}}, "epoch": 3, "previous_best": dict.fromkeys(scores, 0.5)}, path
+    )
+    with pytest.raises(ValueError, match=r"latest is a metric network by its training.*give --max-depth in metres"):
+        converted_depth(path, tmp_path)
+    model, report = converted_depth(path, tmp_path, max_depth=20.0)
+    image = image_of(56)
+    assert largest_difference(model(image).predicted_depth, 20 * network(image).sigmoid()) < 1e-5
+    assert (report["kind"], report["depth"]) == ("depth-anything-2", "metres, 20 at most")
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "says"),
+    [
+        ("depth_anything_v2_vits.pth", None, True),
+        ("depth_anything_vits14.pth", None, True),
+        ("my_v2_run.pth", None, False),
+        ("mine.pth", "depth-anything-1", False),
+    ],
+)
+def test_depth_that_is_assumed_to_be_relative_is_said_so(tmp_path, file, kind, says):
+    torch.save(made(DepthAnything, SPREAD).state_dict(), tmp_path / file)
+    text = convert([tmp_path / file], tmp_path / "out", kind)
+    (line,) = [line for line in text.splitlines() if line.startswith("depth ")]
+    assert "inverse depth up to scale and shift" in line
+    assert ("was taken as relative" in line and "--max-depth METRES" in line) is not says
+
+
 def test_a_network_of_one_file_is_not_taken_from_two(tmp_path):
     paths = [tmp_path / f"depth_anything_v2_{name}.pth" for name in ("one", "two")]
     for path in paths:
@@ -153,6 +191,7 @@ def test_depth_anything_3_is_exponential_depth(tmp_path):
     image = image_of(56)
     assert largest_difference(model(image).predicted_depth, network(image)) < 1e-5
     assert (report["kind"], model.config.depth_type) == ("depth-anything-3", "relative")
+    assert "if it is Metric-L, its output times the focal length in pixels / 300 is in metres" in report["depth"]
     assert all("sky_output_conv2" in name for name in report["left_out"])
     assert len(report["left_out"]) == 4 and len(report["filled_with_zero"]) == 5
 
@@ -165,10 +204,11 @@ def test_depth_anything_3_of_many_views_is_refused(tmp_path):
         converted_depth(path, tmp_path)
 
 
+@pytest.mark.parametrize(("build", "file"), [(DptLarge, "dpt_large_384.pt"), (DptHybrid, "dpt_hybrid_384.pt")])
 @torch.no_grad()
-def test_dpt_is_relative_inverse_depth(tmp_path):
-    network = made(DptLarge)
-    path = tmp_path / "dpt_large_384.pt"
+def test_dpt_is_relative_inverse_depth(tmp_path, build, file):
+    network = made(build)
+    path = tmp_path / file
     torch.save(network.state_dict(), path)
     model, report = converted_depth(path, tmp_path)
     image = image_of(64)
@@ -178,13 +218,40 @@ def test_dpt_is_relative_inverse_depth(tmp_path):
     assert DepthSegImageProcessor.from_pretrained(tmp_path / "converted").image_mean == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("file", "without", "more", "sentence"),
+    [
+        (
+            "dpt_beit_large_512.pt",
+            "pos_embed",
+            ["pretrained.model.blocks.0.attn.q_bias"],
+            "than those of dpt_large and dpt_hybrid",
+        ),
+        (
+            "dpt_swin2_tiny_256.pt",
+            "blocks",
+            ["pretrained.model.layers.0.blocks.0.attn.qkv.weight"],
+            "than those of dpt_large",
+        ),
+        ("midas_v21_384.pt", "pretrained.", ["pretrained.layer1.0.weight"], "than those of dpt_large and dpt_hybrid"),
+        ("dpt_large-ade20k.pt", "output_conv.2", ["scratch.output_conv.1.weight"], "a DPT for segmentation"),
+    ],
+)
+def test_other_networks_of_midas_name_those_that_are_supported(tmp_path, file, without, more, sentence):
+    weights = {name: tensor for name, tensor in made(DptLarge).state_dict().items() if without not in name}
+    torch.save(weights | {name: torch.zeros(2) for name in more}, tmp_path / file)
+    with pytest.raises(ValueError, match=sentence):
+        convert([tmp_path / file], tmp_path / "out")
+
+
 # File, network, its options, and whether the maps that a segmenter reads have the last norm, as in transformers.
 ENCODERS = {
     "dinov2": ("dinov2_vits14_pretrain.pth", Vit, {}, True),
     "dinov2 with registers": ("dinov2_vits14_reg4_pretrain.pth", Vit, {"registers": 4}, True),
     "dinov2 giant": ("dinov2_vitg14_pretrain.pth", Vit, {"mlp": SwiGlu}, True),
-    "dino-vit": ("dino_deitsmall16_pretrain.pth", Vit, {"scaled": False, "patch": 16}, False),
-    "mae": ("mae_pretrain_vit_base.pth", Vit, {"scaled": False, "patch": 16}, False),
+    "dinov2 without mask token": ("vit_small_patch14_dinov2.pth", Vit, {"mask_token": False}, True),
+    "dino-vit": ("DINO_deitsmall16_pretrain.pth", Vit, {"scaled": False, "patch": 16}, False),
+    "mae": ("MAE_pretrain_vit_base.pth", Vit, {"scaled": False, "patch": 16}, False),
     "dinov3": ("dinov3_vits16_pretrain_lvd1689m.pth", DinoV3, {}, True),
 }
 
@@ -210,10 +277,71 @@ def test_an_encoder_gives_the_published_maps(tmp_path, name):
     assert json.loads((folder / "conversion.json").read_text())["kind"] == name.split(" ")[0]
 
 
+# Kind, network, its options, the names of the heads of the loss, and how its blocks are numbered in the checkpoint.
+TRAININGS = {
+    "dino-vit": (Vit, {"scaled": False, "patch": 16}, ("head.mlp.0.weight", "head.last_layer.weight_g"), "blocks.{}."),
+    "dinov2": (Vit, {}, ("dino_head.mlp.0.weight", "ibot_head.mlp.0.weight"), "blocks.{}."),
+    "dinov2 in groups": (Vit, {}, ("dino_head.mlp.0.weight",), "blocks.1.{}."),
+    "dinov3": (DinoV3, {}, ("dino_head.mlp.0.weight",), "blocks.{}."),
+}
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+@pytest.mark.parametrize("name", TRAININGS)
+@torch.no_grad()
+def test_a_checkpoint_of_a_whole_pretraining_gives_its_encoder(tmp_path, name, network):
+    build, options, heads, blocks = TRAININGS[name]
+    weights = made(build, **options).state_dict()
+    torch.save(weights, tmp_path / f"{name.split(' ')[0]}.pth")
+    convert([tmp_path / f"{name.split(' ')[0]}.pth"], tmp_path / "bare")
+    whole = {
+        f"backbone.{re.sub(r'^blocks.([0-9]+).', lambda m: blocks.format(m[1]), k)}": t for k, t in weights.items()
+    }
+    whole |= {head: torch.randn(4, 8) for head in heads}
+    content = {network: {f"module.{k}": t for k, t in whole.items()} if network == "student" else whole}
+    if network == "teacher":
+        content = {"student": {f"module.{k}": torch.zeros_like(t) for k, t in whole.items()}} | content
+    content |= {"optimizer": {"state": {}}, "epoch": 100, "args": argparse.Namespace(arch="vit_small", lr=5e-4)}
+    torch.save(content | {"dino_loss": {"center": torch.zeros(1, 4)}}, tmp_path / "checkpoint.pth")
+    convert([tmp_path / "checkpoint.pth"], tmp_path / "whole")
+    report = json.loads((tmp_path / "whole" / "conversion.json").read_text())
+    assert report["kind"] == name.split(" ")[0]
+    prefix = "module." if network == "student" else ""
+    assert {prefix + head for head in heads} <= report["left_out"].keys()
+    ours, bare = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "bare"))
+    assert ours.keys() == bare.keys()
+    assert all(torch.equal(ours[key], bare[key]) for key in bare)
+
+
+def test_the_norm_of_local_crops_of_a_dinov3_is_left_out(tmp_path):
+    weights = made(DinoV3).state_dict()
+    weights |= {"local_cls_norm.weight": torch.ones(WIDTH), "local_cls_norm.bias": torch.zeros(WIDTH)}
+    torch.save(weights, tmp_path / "DINOv3_vitl16_pretrain_SAT493M.pth")
+    convert([tmp_path / "DINOv3_vitl16_pretrain_SAT493M.pth"], tmp_path / "out")
+    left_out = json.loads((tmp_path / "out" / "conversion.json").read_text())["left_out"]
+    assert "local crops" in left_out["local_cls_norm.weight"]
+    assert DepthSegImageProcessor.from_pretrained(tmp_path / "out").image_mean == [0.430, 0.411, 0.296]
+
+
+def test_the_range_of_a_metric_network_is_read_from_the_options_of_its_training(tmp_path):
+    path = tmp_path / "depth_anything_v2_mine.pth"
+    weights = made(DepthAnything, SPREAD).state_dict()
+    torch.save({"model": weights, "args": argparse.Namespace(max_depth=35.0)}, path)
+    model, report = converted_depth(path, tmp_path)
+    assert (model.config.depth_type, model.config.max_depth) == ("metric", 35.0)
+    assert report["depth"] == (
+        "metres, 35 at most; max_depth is among the options of its training; if its depth is relative, save its "
+        "weights alone and convert those"
+    )
+
+
 def test_the_decoder_of_an_mae_is_left_out(tmp_path):
     weights = made(Vit, scaled=False, patch=16).state_dict()
     weights |= {"decoder_pos_embed": torch.zeros(1, 17, 8), "mask_token": torch.zeros(1, 1, 8)}
-    torch.save({"model": weights}, tmp_path / "pretrain_full.pth")
+    options = argparse.Namespace(model="mae_vit_base_patch16", mask_ratio=0.75)
+    torch.save(
+        {"model": weights, "optimizer": {"state": {}}, "scaler": {}, "args": options}, tmp_path / "pretrain_full.pth"
+    )
     convert([tmp_path / "pretrain_full.pth"], tmp_path / "out")
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert report["kind"] == "mae"
@@ -235,7 +363,9 @@ def test_a_converted_depth_network_becomes_a_segmenter_with_its_lineage(tmp_path
 def test_a_range_is_refused_where_it_means_nothing(tmp_path):
     path = tmp_path / "dinov2.pth"
     torch.save(made(Vit).state_dict(), path)
-    with pytest.raises(ValueError, match="--max-depth is the range of a metric network, and dinov2 has none"):
+    with pytest.raises(
+        ValueError, match=r"--max-depth is the range of a metric depth network, and .*dinov2.* are none"
+    ):
         convert([path], tmp_path / "out", options=ConvertOptions(max_depth=20.0))
     with pytest.raises(ValueError, match="--max-depth is -1; give metres above 0.1"):
         ConvertOptions(max_depth=-1)

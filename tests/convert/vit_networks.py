@@ -334,3 +334,97 @@ class DptLarge(nn.Module):
         steps = [getattr(self.pretrained, f"act_postprocess{level}") for level in range(1, 5)]
         maps = [step(after[i]) for step, i in zip(steps, self.layers, strict=True)]
         return self.scratch.output_conv(fuse(self.scratch, maps))[:, 0]
+
+
+def padded(x, size, stride):
+    """Padding "SAME" of TensorFlow: the odd row or column is behind."""
+    needed = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in x.shape[-2:]]
+    (top, bottom), (left, right) = ((side // 2, side - side // 2) for side in needed)
+    return F.pad(x, (left, right, top, bottom))
+
+
+class StandardisedConv(nn.Conv2d):
+    """Kolesnikov et al. 2020 (BiT): each filter has mean 0 and variance 1."""
+
+    def __init__(self, given, channels, size, stride=1):
+        super().__init__(given, channels, size, stride, bias=False)
+
+    def forward(self, x):
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True, unbiased=False)
+        filters = (self.weight - mean) / (variance + 1e-8).sqrt()
+        return F.conv2d(padded(x, self.kernel_size[0], self.stride[0]), filters, stride=self.stride)
+
+
+class BitBlock(nn.Module):
+    """A bottleneck with group norms after the convolutions."""
+
+    def __init__(self, given, channels, stride, first):
+        super().__init__()
+        inner = channels // 4
+        shapes = [(given, inner, 1, 1), (inner, inner, 3, stride), (inner, channels, 1, 1)]
+        for number, shape in enumerate(shapes, 1):
+            setattr(self, f"conv{number}", StandardisedConv(*shape))
+            setattr(self, f"norm{number}", nn.GroupNorm(32, shape[1]))
+        self.downsample = None
+        if first:
+            self.downsample = nn.Module()
+            self.downsample.conv = StandardisedConv(given, channels, 1, stride)
+            self.downsample.norm = nn.GroupNorm(32, channels)
+
+    def forward(self, x):
+        kept = x if self.downsample is None else self.downsample.norm(self.downsample.conv(x))
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(self.norm2(self.conv2(x)))
+        return F.relu(self.norm3(self.conv3(x)) + kept)
+
+
+class HybridEmbed(nn.Module):
+    """timm's patches of `vit_base_resnet50_384`: each is a cell of the last map of a ResNet of three stages."""
+
+    def __init__(self, channels=(32, 128, 256, 384), blocks=(1, 2, 1)):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.stem = nn.Module()
+        self.backbone.stem.conv = StandardisedConv(3, channels[0], 7, 2)
+        self.backbone.stem.norm = nn.GroupNorm(32, channels[0])
+        self.backbone.stages = nn.ModuleList()
+        for number, count in enumerate(blocks):
+            stage = nn.Module()
+            stage.blocks = nn.Sequential(
+                *(
+                    BitBlock(channels[number + (at > 0)], channels[number + 1], 2 if number and not at else 1, at == 0)
+                    for at in range(count)
+                )
+            )
+            self.backbone.stages.append(stage)
+        self.proj = nn.Conv2d(channels[-1], WIDTH, 1)
+
+    def maps(self, image):
+        """The outputs of the three stages, at 1/4, 1/8 and 1/16 of the image."""
+        stem = self.backbone.stem
+        x = F.max_pool2d(padded(F.relu(stem.norm(stem.conv(image))), 3, 2), 3, 2)
+        maps = []
+        for stage in self.backbone.stages:
+            x = stage.blocks(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, image):
+        return self.proj(self.maps(image)[-1]).flatten(2).transpose(1, 2)
+
+
+class DptHybrid(DptLarge):
+    """MiDaS's DPT-Hybrid, in small: two maps of its ResNet as they are, and blocks 8 and 11 of its ViT."""
+
+    def __init__(self):
+        super().__init__(necks=(128, 256, 40, 48))
+        self.pretrained.model.patch_embed = HybridEmbed()
+        for level in (1, 2):
+            setattr(self.pretrained, f"act_postprocess{level}", nn.Sequential(*(nn.Identity() for _ in range(3))))
+
+    def forward(self, image):
+        """The output of the last convolution, before its ReLU."""
+        after = self.pretrained.model(image)
+        maps = self.pretrained.model.patch_embed.maps(image)[:2]
+        maps += [self.pretrained.act_postprocess3(after[8]), self.pretrained.act_postprocess4(after[11])]
+        return self.scratch.output_conv(fuse(self.scratch, maps))[:, 0]

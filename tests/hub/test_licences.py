@@ -193,6 +193,13 @@ def test_own_terms_of_the_user():
         ("depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf", "apache-2.0"),
         ("depth-anything/Depth-Anything-V2-Metric-Outdoor-Base-hf", "cc-by-nc-4.0"),
         ("depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf", "cc-by-nc-4.0"),
+        ("depth-anything/DA3MONO-LARGE", "apache-2.0"),
+        ("depth-anything/DA3METRIC-LARGE", "apache-2.0"),
+        ("depth-anything/DA3-BASE", "apache-2.0"),
+        ("depth-anything/DA3-SMALL", "apache-2.0"),
+        ("depth-anything/DA3-LARGE", "cc-by-nc-4.0"),
+        ("depth-anything/DA3-GIANT-1.1", "cc-by-nc-4.0"),
+        ("depth-anything/DA3NESTED-GIANT-LARGE-1.1", "cc-by-nc-4.0"),
         ("depth-anything/prompt-depth-anything-vits-hf", "apache-2.0"),
         ("Intel/dpt-large", "apache-2.0"),
         ("Intel/dpt-hybrid-midas", "apache-2.0"),
@@ -215,7 +222,13 @@ def test_own_terms_of_the_user():
         ("microsoft/resnet-18", "apache-2.0"),
         ("nvidia/mit-b0", "nvidia-segformer"),
         ("nvidia/segformer-b5-finetuned-ade-640-640", "nvidia-segformer"),
+        # Layouts of published files.
+        ("depth-anything-1", "apache-2.0"),
+        ("depth-anything-2", None),  # depends on the size
+        ("depth-anything-3", "apache-2.0"),
+        ("dinov3", "dinov3-license"),
         # Other owners, other models of the same owners, and what no repository is.
+        ("depth-anything/DA3-TINY", None),
         ("someone/Depth-Anything-V2-Small-hf", None),
         ("someone/depth-anything/Depth-Anything-V2-Small-hf", None),
         ("depth-anything/Depth-Anything-V2-Small-hf/copy", None),
