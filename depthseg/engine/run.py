@@ -30,8 +30,9 @@ from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
 from .predict import load_model
-from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, read_run_record, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
+from .run_losses import keep_losses, record_losses, set_losses
 from .sampling import MicroBatches
 from .scoring import Scorer
 from .sound_data import require_sound_data
@@ -95,7 +96,8 @@ def train(
         config: The options.
         train_set: Data set to train on, in place of the one that `config.data` names.
         val_set: Data set to evaluate on, likewise.
-        model: Model to train, in place of the one that `config.model` describes; needs `processor`.
+        model: Model to train, in place of the one that `config.model` describes, of which only the options of the
+            loss are read then; needs `processor`.
         processor: Image processor of `model`.
 
     Raises:
@@ -120,6 +122,10 @@ def train(
     if model is None:
         model, processor = build_model(config, train_set)
         set_value_range(processor, train_set, first)
+        if checkpoint is not None:
+            keep_losses(config, model, run_dir, checkpoint)
+    else:
+        set_losses(config, model, train_set)
     objective = task.objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
     if config.data.cache_features:
@@ -131,7 +137,7 @@ def train(
     if config.run.score_before:
         record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
-    _record_class_weights(config, run_dir, accelerator, model)
+    record_losses(config, model, run_dir, accelerator)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
@@ -150,13 +156,6 @@ def train(
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
-
-
-def _record_class_weights(config: RunConfig, run_dir: Path, accelerator: Accelerator, model: nn.Module) -> None:
-    """Write the class weights that the options ask for into `run.json`."""
-    if accelerator.is_main_process and config.model.class_weights is not None:
-        record = read_run_record(run_dir / RUN_RECORD)
-        write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
