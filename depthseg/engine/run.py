@@ -147,8 +147,8 @@ def train(
     collate = Collate(processor, task.batch(config), data.label_stride)
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
-        stream, collate = cached_stream(features, stream, collate)
-        scorer.read_features(CachedProcessor(features, processor))
+        stream, collate = cached_stream(features, stream, collate, scorer.show_images)
+        scorer.read_features(CachedProcessor(features))
     try:
         fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
     finally:
