@@ -192,9 +192,10 @@ import re, torch
 from pathlib import Path
 from huggingface_hub import HfApi
 from engine.test_before_after import write_depth_anything
-from engine.test_lora import adapted
-from depthseg import DepthSegForSemanticSegmentation, DepthSegImageProcessor
-from depthseg.engine.lora import load_adapted, save_weights
+from depthseg import DepthSegForSemanticSegmentation
+from depthseg.engine.config import load_config
+from depthseg.engine.lora import load_adapted
+from depthseg.engine.run import train
 from depthseg.hub.facts import Facts
 from depthseg.hub.push import push
 from depthseg.hub.without_run import prepare_without_run
@@ -204,13 +205,16 @@ from huggingface_hub import CommitOperationAdd
 base = write_depth_anything(Path("base"))
 files = [CommitOperationAdd(path.name, str(path)) for path in base.iterdir()]
 api.create_commit("tester/base", files, commit_message="base")
-config, model = adapted("tester/base", "model.lora.merge=false")
-save_weights(model, Path("adapters"), config.model)
-DepthSegImageProcessor(size={"height": 28, "width": 56}).save_pretrained("adapters")
+train(load_config(None, [
+    *("data.name=synthetic", "data.root=world", "data.size=[28,56]", "data.options={size: [28, 56]}"),
+    *("data.train_options={count: 4}", "data.val_options={count: 2}", "optim.batch_size=2", "schedule.steps=4"),
+    *("run.eval_every=4", "run.tensorboard=false", "run.cpu=true", "run.output_dir=run"),
+    *("model.pretrained=tester/base", "model.lora.rank=2", "model.lora.merge=false"),
+]))
 facts = Facts(licence="apache-2.0", licences={"tester/base": "apache-2.0"})
-prepare_without_run("adapters", "tester/adapters", facts, "prepared")
+prepare_without_run("run", "tester/adapters", facts, "prepared")
 push("prepared", "tester/adapters")
-model = load_adapted(DepthSegForSemanticSegmentation, "adapters")
+model = load_adapted(DepthSegForSemanticSegmentation, "run/model")
 with torch.no_grad():
     result["logits"] = model(torch.linspace(-1, 1, 3 * 28 * 56).reshape(1, 3, 28, 56)).logits.tolist()
 result["card"] = Path("prepared/README.md").read_text()
@@ -232,6 +236,7 @@ def test_adapters_published_and_loaded_elsewhere_by_the_snippet_of_their_card(hu
     here = run_client(hub, tmp_path / "here", PUBLISH_ADAPTERS, depthseg=True, tests=str(ROOT / "tests"))
     card = ModelCard(here["card"])
     assert (card.data.base_model, card.data.library_name) == ("tester/base", "peft")
+    assert "on synthetic" in card.text and "4 steps, batch size 2" in card.text
     assert "adapter_model.safetensors" in here["files"] and "model.safetensors" not in here["files"]
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     there = run_client(hub, tmp_path / "there", USE_ADAPTERS, snippet=snippet)
