@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import BatchFeature
@@ -35,6 +35,7 @@ from .. import __version__
 from ..models import EncoderFeatures
 from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
+from .patience import agreed, wait_patiently
 from .tensor_store import GIB, TensorStore, gib, size_of
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class FeatureCache:
         """
         noted = NotingProcessor(self)
         show(noted)
+        wait_patiently(self.accelerator)
         found = gather_object([(noted.missing, noted.size)])
         return len(set().union(*(missing for missing, _ in found))) * max(size for _, size in found)
 
@@ -340,13 +342,14 @@ def cached_stream(
     builder = _Builder(features, variants, collate)
     rank, world = features.accelerator.process_index, features.accelerator.num_processes
     mine = {index: builder.keys_of(stream.samples[index]) for index in range(rank, len(stream.samples), world)}
+    wait_patiently(features.accelerator)
     found = {index: keys for part in gather_object([mine]) for index, keys in part.items()}
     keys = [found[index] for index in range(len(stream.samples))]
     evaluated = features.missing_bytes(show_evaluated)
     builder.build(stream.samples, keys, evaluated)
     if evaluated:
         show_evaluated(CachedProcessor(features))
-    features.accelerator.wait_for_everyone()
+    wait_patiently(features.accelerator)
     return CachedStream(stream, variants, keys), CachedCollate(features.reader)
 
 
@@ -375,10 +378,8 @@ class _Builder:
         accelerator = self._features.accelerator
         pairs = [(index, number) for index, row in enumerate(keys) for number in range(len(row))]
         chunks = [pairs[first : first + IMAGES_PER_CHUNK] for first in range(0, len(pairs), IMAGES_PER_CHUNK)]
-        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
-        if missing or evaluated:
-            self._require_room(samples, missing, len(pairs), evaluated)
-        accelerator.wait_for_everyone()  # what one process writes must not count in the estimate of another
+        # The first process looks for all: what another run writes meanwhile must not part them.
+        agreed(accelerator, lambda: self._require_room(samples, pairs, keys, evaluated))
         for chunk in chunks[accelerator.process_index :: accelerator.num_processes]:
             names = {pair: keys[pair[0]][pair[1]] for pair in chunk}
             if not all(map(self._is_there, names.values())):
@@ -388,27 +389,22 @@ class _Builder:
     def _is_there(self, keys: Keys) -> bool:
         return all(key in self._store for key in keys)
 
-    def _require_room(self, samples: Any, missing: list[tuple[int, int]], count: int, evaluated: int) -> None:
+    def _require_room(
+        self, samples: Any, pairs: list[tuple[int, int]], keys: list[list[Keys]], evaluated: int
+    ) -> None:
         """Say what the files will take, and refuse what does not fit before the first one is written."""
+        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
         needed = 0
         if missing:
             encoded, truths = self._compute(samples, missing[:1])
             needed = len(missing) * (size_of(encoded[0][0]) + size_of(truths[0]))
-        problem = None
-        if self._features.accelerator.is_main_process:
             logger.info(
                 "Features of the encoder: %d of %d augmented images are computed once, about %s in %s.",
-                *(len(missing), count, gib(needed), self._store.folder),
+                *(len(missing), len(pairs), gib(needed), self._store.folder),
             )
+        if missing or evaluated:
             whose = "the training set and of the evaluated images" if evaluated else "the training set"
-            try:
-                self._store.require_room(needed + evaluated, f"the features of {whose} need about")
-            except OSError as error:
-                problem = error
-        # All processes stop, or none: what one has written since another has looked must not part them.
-        (problem,) = broadcast_object_list([problem])
-        if problem is not None:
-            raise problem
+            self._store.require_room(needed + evaluated, f"the features of {whose} need about")
 
     def _compute(self, samples: Any, pairs: Sequence[tuple[int, int]]) -> tuple[list[Any], list[dict[str, Tensor]]]:
         made = [self._variants.make(samples[index], number) for index, number in pairs]

@@ -7,11 +7,11 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
@@ -29,6 +29,7 @@ from .motion import write_motion_report
 from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
+from .patience import agreed, wait_patiently
 from .predict import load_model
 from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
@@ -41,15 +42,11 @@ from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
     from ..data import SampleDataset
 
 logger = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
 """What a run writes into its directory; nothing else there is ever touched."""
@@ -111,7 +108,7 @@ def train(
     task = task_of(config)
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
-    checkpoint = _agreed(accelerator, lambda: _resume_point(config, run_dir))
+    checkpoint = agreed(accelerator, lambda: _resume_point(config, run_dir))
     # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if model is None and config.model.pretrained is None:
@@ -179,7 +176,7 @@ def _open_data(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     if config.data.check and checkpoint is None and None in (train_set, val_set):
-        _agreed(accelerator, lambda: require_sound_data(config.data))
+        agreed(accelerator, lambda: require_sound_data(config.data))
     return build_datasets(config.data, train_set, val_set)
 
 
@@ -254,20 +251,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
-    """What the first process finds, or the error that it raises, is what all processes return or raise."""
-    found, error = None, None
-    if accelerator.is_main_process:
-        try:
-            found = find()
-        except (ValueError, OSError) as problem:
-            error = problem
-    found, error = broadcast_object_list([found, error])
-    if error is not None:
-        raise error
-    return found
-
-
 def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
     """Checkpoint to resume from; refuses a directory that holds a run unless the options say what to do with it."""
     found = [name for name in RUN_ENTRIES if (run_dir / name).exists()]
@@ -307,7 +290,8 @@ def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
 def _start_directory(
     config: RunConfig, run_dir: Path, checkpoint: Path | None, accelerator: Accelerator, train_set: SampleDataset
 ) -> None:
-    accelerator.wait_for_everyone()  # nobody may still be looking at what the directory held before
+    # Nobody may still be looking at what the directory held before, or be reading data.
+    wait_patiently(accelerator)
     if accelerator.is_main_process:
         if checkpoint is None:
             _remove_run(run_dir)
