@@ -20,14 +20,21 @@ def balanced_weights(dataset: SampleDataset) -> list[float]:
         dataset: With a label space; every label map is read once.
 
     Raises:
-        ValueError: No pixel is labelled.
+        ValueError: No pixel is labelled, or a label map holds an id without a class.
     """
     space = dataset.label_space
     counts = np.zeros(len(space.classes), np.int64)
     for index in range(len(dataset)):
-        labels = dataset[index].labels
-        if labels is not None:
-            known = labels[labels != space.ignore_index]
+        sample = dataset[index]
+        if sample.labels is not None:
+            known = sample.labels[sample.labels != space.ignore_index]
+            wrong = np.unique(known[(known < 0) | (known >= len(counts))]).tolist()
+            if wrong:
+                raise ValueError(
+                    f"The label map of image {sample.name!r} holds the ids {wrong[:5]}, but the classes of "
+                    f"{space.name!r} have the ids 0 to {len(counts) - 1}, and {space.ignore_index} is ignored. "
+                    "Correct the labels or the list of classes; `depthseg datasets check` names all such files."
+                )
             counts += np.bincount(known.ravel(), minlength=len(counts))
     present = counts > 0
     if not present.any():

@@ -27,7 +27,7 @@ from ..models.image_inputs_depthseg import check_value_range
 from ..models.losses_depthseg import LOSS_OF_DEPTH
 from ..pretext import start_far
 from .download import check_available
-from .lora import add_adapters, is_adapter
+from .lora import add_adapters, holds_adapters
 from .tasks import is_self_supervised, task_of
 
 if TYPE_CHECKING:
@@ -197,12 +197,13 @@ def _is_new(model: nn.Module, part: str) -> bool:
 def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     """The model of a run that is initialised from a depth network, of depthseg or transformers, or a bare encoder."""
     options, model_class = config.model, task_of(config).model_class
-    if is_adapter(options.pretrained):
+    check_available(options.pretrained, options.revision)
+    if holds_adapters(options.pretrained, options.revision):
         raise ValueError(
             f"model.pretrained={options.pretrained} holds adapters, not a whole model. Merge them first: "
-            "`model, processor = depthseg.engine.predict.load_model(FOLDER)`, then save both with save_pretrained."
+            f"`model, processor = depthseg.engine.predict.load_model({options.pretrained!r})`, then save both with "
+            "save_pretrained."
         )
-    check_available(options.pretrained, options.revision)
     values, _ = PreTrainedConfig.get_config_dict(options.pretrained, revision=options.revision)
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes

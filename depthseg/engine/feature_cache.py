@@ -1,8 +1,10 @@
 """The features of a frozen encoder, computed once for each image and read from files ever after.
 
-A file is named by the hash of all that its features depend on: the weights and the configuration of the encoder, the
-image processor, the precision, the pixels of the image, and what the transform does to them. So no file is ever out of
-date, and runs with other heads, seeds, learning rates or few-shot subsets share files.
+A file is named by the hash of all that its features depend on: the weights and the configuration of the encoder, their
+type, the image processor, the precision of the run, the pixels of the image, what the transform does to them, and the
+code: `FORMAT` and the versions of depthseg and transformers. So no file is ever out of date, and runs with other
+heads, seeds, learning rates or few-shot subsets share files. Devices, kernels and versions of torch round differently
+and are not in the name: a run reads features that are equal to those of its own machine up to rounding.
 
 Encoders do not commute with mirroring: filters and position embeddings have a left and a right. Nor do they with
 cropping: what is outside the crop is seen by the features inside, through borders and attention. So each augmented
@@ -16,20 +18,24 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
+from .. import __version__
 from ..models import EncoderFeatures
 from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
+from .patience import agreed, wait_patiently
 from .tensor_store import GIB, TensorStore, gib, size_of
 
 if TYPE_CHECKING:
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
     from .options import DataOptions
 
 logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the files and of what they hold: raised with each change of code after which they would hold something else."""
 
 IMAGES_PER_CHUNK = 8
 """Images that are encoded together."""
@@ -54,6 +63,30 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "depthseg", "features")
 
 
+@dataclass(frozen=True)
+class FeatureReader:
+    """Reads features; without the network, so that workers that load data get it.
+
+    Attributes:
+        store: Where they are kept.
+        map_count: How many maps the encoder has.
+    """
+
+    store: TensorStore
+    map_count: int
+
+    def join(self, keys: Sequence[str]) -> EncoderFeatures:
+        """The features of some images as one batch."""
+        entries = [self.store.read(key) for key in keys]
+        names, texts = entries[0][0].keys(), entries[0][1]
+        stacked = {name: torch.stack([tensors[name] for tensors, _ in entries]) for name in names}
+        maps = [stacked.get(f"map.{n}") for n in range(self.map_count)]
+        maps = [None if each is None else each.permute(0, 3, 1, 2) for each in maps]
+        prefix_tokens = [stacked.get(f"prefix.{n}") for n in range(self.map_count)]
+        sizes = (tuple(json.loads(texts[name])) for name in GEOMETRY)
+        return EncoderFeatures(maps, prefix_tokens if any("prefix" in name for name in names) else None, *sizes)
+
+
 class FeatureCache:
     """The features of one encoder.
 
@@ -62,16 +95,20 @@ class FeatureCache:
         model: The model, its encoder frozen and on its device.
         processor: Its image processor.
         accelerator: Processes and precision of the training.
+
+    Attributes:
+        store, processor, accelerator: As given.
+        reader: Reads them.
     """
 
     def __init__(self, store: TensorStore, model: nn.Module, processor: Any, accelerator: Accelerator) -> None:
         encoder = model.encoder
         self.store = store
         self.accelerator = accelerator
+        self.processor = processor
         self._model = model
-        self._processor = processor
-        count = len(encoder.channels)
-        self._kept = range(count)[model.body.maps_read]
+        self.reader = FeatureReader(store, len(encoder.channels))
+        self._kept = range(self.reader.map_count)[model.body.maps_read]
         self._facts = _hash(
             *(hash_module(encoder), encoder.backbone.config.to_json_string(use_diff=False), list(self._kept)),
             *(model.config.input_mean, model.config.input_std, str(model.dtype), processor.to_dict()),
@@ -97,47 +134,78 @@ class FeatureCache:
                     tensors[f"prefix.{n}"] = features.prefix_tokens[n][row]
             yield {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, texts
 
-    def join(self, keys: Sequence[str]) -> EncoderFeatures:
-        """The features of some images as one batch."""
-        entries = [self.store.read(key) for key in keys]
-        names, texts = entries[0][0].keys(), entries[0][1]
-        stacked = {name: torch.stack([tensors[name] for tensors, _ in entries]) for name in names}
-        count = len(self._model.encoder.channels)
-        maps = [stacked.get(f"map.{n}") for n in range(count)]
-        maps = [None if each is None else each.permute(0, 3, 1, 2) for each in maps]
-        prefix_tokens = [stacked.get(f"prefix.{n}") for n in range(count)]
-        sizes = (tuple(json.loads(texts[name])) for name in GEOMETRY)
-        return EncoderFeatures(maps, prefix_tokens if any("prefix" in name for name in names) else None, *sizes)
+    def key_of_whole(self, image: np.ndarray, **options: Any) -> str:
+        """Name of the file of an image as the processor makes it, in float32."""
+        return self.key("image", _digest(image), options)
+
+    def encode_whole(self, image: np.ndarray, **options: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The features of an image as the processor makes it, as tensors and texts of a file."""
+        features = self.encode(self.processor(images=[image], return_tensors="pt", **options)["pixel_values"])
+        (entry,) = self.split(features)
+        return entry
+
+    def missing_bytes(self, show: Callable[[Any], None]) -> int:
+        """What the features of images that are not there will take; called by all processes together.
+
+        Args:
+            show: Gives the images of this process to a processor.
+        """
+        noted = NotingProcessor(self)
+        show(noted)
+        wait_patiently(self.accelerator)
+        found = gather_object([(noted.missing, noted.size)])
+        return len(set().union(*(missing for missing, _ in found))) * max(size for _, size in found)
 
     def whole_image(self, images: Sequence[np.ndarray], **options: Any) -> EncoderFeatures:
         """The features of images as the processor makes them, in float32, one by one; missing ones are computed."""
-        keys = [self.key("image", _digest(image), options) for image in images]
+        keys = [self.key_of_whole(image, **options) for image in images]
         for key, image in zip(keys, images, strict=True):
             if key not in self.store:
-                features = self.encode(self._processor(images=[image], return_tensors="pt", **options)["pixel_values"])
-                ((tensors, texts),) = self.split(features)
-                self.store.write(key, tensors, texts)
-        return self.join(keys).to(self._model.device)
+                with self.store.owned(key):
+                    if key not in self.store:  # nobody has computed it meanwhile
+                        self.store.write(key, *self.encode_whole(image, **options))
+        return self.reader.join(keys).to(self._model.device)
 
 
 class CachedProcessor:
     """An image processor that gives a frozen encoder's features in place of pixels.
 
     Args:
-        features: Where they are from.
-        processor: The image processor, whose other methods and attributes are those of this one.
+        features: Where they are from. The other methods and attributes of its image processor are those of this one.
     """
 
-    def __init__(self, features: FeatureCache, processor: Any) -> None:
+    def __init__(self, features: FeatureCache) -> None:
         self._features = features
-        self._processor = processor
 
     def __call__(self, images: list[np.ndarray], return_tensors: str = "pt", **options: Any) -> BatchFeature:
         """`pixel_values`: the features of the images, on the device of the model."""
         return BatchFeature({"pixel_values": self._features.whole_image(images, **options)})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
+        return getattr(self._features.processor, name)
+
+
+class NotingProcessor(CachedProcessor):
+    """One that only notes which features are missing, and gives nothing.
+
+    Attributes:
+        missing: Names of their files.
+        size: Bytes of the first one.
+    """
+
+    def __init__(self, features: FeatureCache) -> None:
+        super().__init__(features)
+        self.missing: set[str] = set()
+        self.size = 0
+
+    def __call__(self, images: list[np.ndarray], return_tensors: str = "pt", **options: Any) -> BatchFeature:
+        """`pixel_values`: an empty tensor."""
+        for image in images:
+            key = self._features.key_of_whole(image, **options)
+            if key not in self._features.store:
+                self.size = self.size or size_of(self._features.encode_whole(image, **options)[0])
+                self.missing.add(key)
+        return BatchFeature({"pixel_values": torch.empty(0)})
 
 
 class Variants:
@@ -205,19 +273,19 @@ class CachedCollate:
     """Turn names of files into a batch, with features in the place of `pixel_values`.
 
     Args:
-        features: Where the files are.
+        reader: Reads the files.
     """
 
-    def __init__(self, features: FeatureCache) -> None:
-        self._features = features
+    def __init__(self, reader: FeatureReader) -> None:
+        self._reader = reader
 
     def __call__(self, keys: list[Keys]) -> dict[str, Tensor | EncoderFeatures]:
         """Read the files."""
-        truths = [self._features.store.read(truth)[0] for _, truth in keys]
+        truths = [self._reader.store.read(truth)[0] for _, truth in keys]
         stacked = {name: torch.stack([truth[name] for truth in truths]) for name in truths[0]}
         # Class ids are kept as bytes, and losses take int64.
         wide = {name: values if values.is_floating_point() else values.long() for name, values in stacked.items()}
-        return {"pixel_values": self._features.join([key for key, _ in keys]), **wide}
+        return {"pixel_values": self._reader.join([key for key, _ in keys]), **wide}
 
 
 def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
@@ -250,7 +318,10 @@ def open_cache(data: DataOptions, model: nn.Module, processor: Any, accelerator:
 
 
 def cached_stream(
-    features: FeatureCache, stream: StreamDataset, collate: Collate
+    features: FeatureCache,
+    stream: StreamDataset,
+    collate: Collate,
+    show_evaluated: Callable[[Any], None] = lambda processor: None,
 ) -> tuple[CachedStream, CachedCollate]:
     """Compute what is missing, and return what reads it; called by all processes together.
 
@@ -260,6 +331,8 @@ def cached_stream(
         features: The cache.
         stream: The training set as a run without the cache reads it.
         collate: What makes its batches.
+        show_evaluated: Gives each image that this process evaluates to a processor, as the evaluation does; their
+            features are computed, too.
 
     Raises:
         ValueError: A transform without an end of augmented images.
@@ -269,10 +342,15 @@ def cached_stream(
     builder = _Builder(features, variants, collate)
     rank, world = features.accelerator.process_index, features.accelerator.num_processes
     mine = {index: builder.keys_of(stream.samples[index]) for index in range(rank, len(stream.samples), world)}
+    wait_patiently(features.accelerator)
     found = {index: keys for part in gather_object([mine]) for index, keys in part.items()}
     keys = [found[index] for index in range(len(stream.samples))]
-    builder.build(stream.samples, keys)
-    return CachedStream(stream, variants, keys), CachedCollate(features)
+    evaluated = features.missing_bytes(show_evaluated)
+    builder.build(stream.samples, keys, evaluated)
+    if evaluated:
+        show_evaluated(CachedProcessor(features))
+    wait_patiently(features.accelerator)
+    return CachedStream(stream, variants, keys), CachedCollate(features.reader)
 
 
 class _Builder:
@@ -295,35 +373,38 @@ class _Builder:
             keys.append((self._features.key("train", self._precision, image, facts), _hash(truth, how, facts)))
         return keys
 
-    def build(self, samples: Any, keys: list[list[Keys]]) -> None:
+    def build(self, samples: Any, keys: list[list[Keys]], evaluated: int) -> None:
         """Write what is missing; each process its share, and what another run is computing is waited for."""
         accelerator = self._features.accelerator
         pairs = [(index, number) for index, row in enumerate(keys) for number in range(len(row))]
         chunks = [pairs[first : first + IMAGES_PER_CHUNK] for first in range(0, len(pairs), IMAGES_PER_CHUNK)]
-        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
-        if missing:
-            self._require_room(samples, missing, len(pairs))
-        accelerator.wait_for_everyone()  # what one process writes must not count in the estimate of another
+        # The first process looks for all: what another run writes meanwhile must not part them.
+        agreed(accelerator, lambda: self._require_room(samples, pairs, keys, evaluated))
         for chunk in chunks[accelerator.process_index :: accelerator.num_processes]:
             names = {pair: keys[pair[0]][pair[1]] for pair in chunk}
             if not all(map(self._is_there, names.values())):
                 with self._store.owned(names[chunk[0]][0]):
                     self._write(samples, {pair: each for pair, each in names.items() if not self._is_there(each)})
-        accelerator.wait_for_everyone()
 
     def _is_there(self, keys: Keys) -> bool:
         return all(key in self._store for key in keys)
 
-    def _require_room(self, samples: Any, missing: list[tuple[int, int]], count: int) -> None:
+    def _require_room(
+        self, samples: Any, pairs: list[tuple[int, int]], keys: list[list[Keys]], evaluated: int
+    ) -> None:
         """Say what the files will take, and refuse what does not fit before the first one is written."""
-        encoded, truths = self._compute(samples, missing[:1])
-        needed = len(missing) * (size_of(encoded[0][0]) + size_of(truths[0]))
-        if self._features.accelerator.is_main_process:
+        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
+        needed = 0
+        if missing:
+            encoded, truths = self._compute(samples, missing[:1])
+            needed = len(missing) * (size_of(encoded[0][0]) + size_of(truths[0]))
             logger.info(
                 "Features of the encoder: %d of %d augmented images are computed once, about %s in %s.",
-                *(len(missing), count, gib(needed), self._store.folder),
+                *(len(missing), len(pairs), gib(needed), self._store.folder),
             )
-        self._store.require_room(needed, "the features of the training set need about")
+        if missing or evaluated:
+            whose = "the training set and of the evaluated images" if evaluated else "the training set"
+            self._store.require_room(needed + evaluated, f"the features of {whose} need about")
 
     def _compute(self, samples: Any, pairs: Sequence[tuple[int, int]]) -> tuple[list[Any], list[dict[str, Tensor]]]:
         made = [self._variants.make(samples[index], number) for index, number in pairs]
@@ -357,4 +438,5 @@ def _digest(values: np.ndarray | None) -> str | None:
 
 
 def _hash(*facts: Any) -> str:
+    facts = [FORMAT, __version__, transformers.__version__, *facts]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -10,16 +10,22 @@ import torch
 from .records import read_run_record, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from accelerate import Accelerator
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def hash_module(module: nn.Module) -> str:
     """SHA-256 over the name, type, shape and bytes of every parameter and every buffer, those not saved included."""
+    return hash_tensors([*module.named_parameters(), *module.named_buffers()])
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over the name, type, shape and bytes of tensors, in their order."""
     digest = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+    for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         values = tensor.detach().cpu().contiguous().flatten()
         digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")

@@ -1,27 +1,32 @@
 """Low-rank adapters of an encoder: added before training, then merged into its weights or saved beside their base.
 
 A folder of adapters is one of PEFT: `adapter_config.json`, which names the base, and `adapter_model.safetensors` with
-the adapters, the parts that were trained as a whole, and the statistics of all norms. `config.json` and the image
-processor are those of the whole model.
+the adapters, the parts that were trained as a whole, and the statistics of all norms; its header has the hash of the
+weights of the base that they were trained on. `config.json` and the image processor are those of the whole model.
 
 Source: Hu et al. 2022, https://huggingface.co/papers/2106.09685.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..models import DEPTH_FAMILIES, ENCODERS, DepthSegConfig
 from ..models.encoders_layers_depthseg import attention_blocks, is_inside
 from .download import check_available
+from .fingerprint import hash_tensors
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Mapping
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -32,11 +37,25 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER = "default"
 PEFT_PREFIX = "base_model.model."
 ADAPTABLE = (nn.Linear, nn.Conv2d)
+BASE_HASH = "base_encoder_sha256"
+"""Of the weights that were not trained, in the header of the adapters: PEFT warns of entries of its own file that it
+does not know."""
 
 
 def is_adapter(path: str | os.PathLike | None) -> bool:
     """Whether a checkpoint folder holds adapters and no whole model."""
     return path is not None and Path(path, CONFIG_FILE).is_file()
+
+
+def holds_adapters(name: str | os.PathLike, revision: str | None = None) -> bool:
+    """Whether a checkpoint that is available, a folder or a Hub id, holds adapters and no whole model."""
+    if os.path.isdir(name):
+        return is_adapter(name)
+    try:
+        hf_hub_download(str(name), CONFIG_FILE, revision=revision)
+    except EntryNotFoundError:
+        return False
+    return True
 
 
 def add_adapters(model: PreTrainedModel, options: LoraOptions) -> None:
@@ -157,34 +176,40 @@ def _save_adapters(model: PreTrainedModel, folder: Path, options: ModelOptions) 
     config.save_pretrained(str(folder))
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    fixed = {name for name, _ in model.encoder.named_parameters(prefix="encoder") if not _is_adapter_weight(name)}
+    fixed = _fixed_weights(model)
     kept = {
         PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
         if name not in fixed
     }
-    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt", BASE_HASH: _hash_of_base(model)})
 
 
-def load_adapted(model_class: type[PreTrainedModel], folder: str | os.PathLike) -> PreTrainedModel:
+def load_adapted(
+    model_class: type[PreTrainedModel], path: str | os.PathLike, revision: str | None = None
+) -> PreTrainedModel:
     """Load adapters with their base, and merge both.
 
     Args:
         model_class: Class of the model.
-        folder: What `save_weights` wrote.
+        path: What `save_weights` wrote: a folder, or a Hub id.
+        revision: Revision of a Hub id.
 
     Returns:
         A model without adapters, in evaluation mode and float32.
 
     Raises:
-        ValueError: The weights are not those of the base and the configuration.
+        ValueError: The weights are not those of the configuration, or the base is not the one that was adapted.
         FileNotFoundError: The base is neither a folder nor on the Hub.
         ImportError: peft is not installed.
     """
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ImportError(f'{folder} holds adapters, which need peft: pip install "depthseg[lora]".') from error
+        raise ImportError(f'{path} holds adapters, which need peft: pip install "depthseg[lora]".') from error
+    folder = path
+    if not os.path.isdir(path):
+        folder = snapshot_download(str(path), revision=revision, allow_patterns=["*.json", WEIGHTS_FILE])
     about = LoraConfig.from_pretrained(str(folder))
     check_available(about.base_model_name_or_path, about.revision)
     config = DepthSegConfig.from_pretrained(folder)
@@ -192,14 +217,15 @@ def load_adapted(model_class: type[PreTrainedModel], folder: str | os.PathLike) 
     model.encoder.load_state_dict(_base_encoder(model_class, about, config))
     names = [name.removeprefix("encoder.") for name in sorted(about.target_modules)]
     _inject(model.encoder, rank=about.r, alpha=about.lora_alpha, dropout=0.0, names=names)
+    _check_base(model, Path(folder, WEIGHTS_FILE), about)
     stored = load_file(Path(folder, WEIGHTS_FILE))
     own = {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in model.state_dict()}
-    fixed = {name for name, _ in model.encoder.named_parameters(prefix="encoder") if not _is_adapter_weight(name)}
+    fixed = _fixed_weights(model)
     needed = {name for name, inside in own.items() if inside not in fixed}
     if needed != stored.keys():
         wrong = sorted(needed ^ stored.keys())
         raise ValueError(
-            f"{folder} does not fit its config.json: {len(wrong)} tensors are missing or unknown, for example "
+            f"{path} does not fit its config.json: {len(wrong)} tensors are missing or unknown, for example "
             f"{wrong[0]}. The files are of different runs, or damaged."
         )
     model.load_state_dict({own[name]: tensor for name, tensor in stored.items()}, strict=False)
@@ -212,17 +238,51 @@ def _base_encoder(model_class: type[PreTrainedModel], about: Any, config: DepthS
     """The weights of the encoder that adapters belong to; nothing else of the base is read."""
     base, arguments = about.base_model_name_or_path, {"revision": about.revision, "dtype": torch.float32}
     arguments |= {"head_type": config.head_type, "head_config": config.head_config}
-    method = loader_of_base(base, about.revision)
-    if method == "from_depth_pretrained":
-        arguments["head_init"] = "random"
-    return getattr(model_class, method)(base, **arguments).encoder.state_dict()
+    method, more = loader_of_base(base, about.revision, config.encoder_config.to_dict())
+    return getattr(model_class, method)(base, **arguments, **more).encoder.state_dict()
 
 
-def loader_of_base(base: str, revision: str | None) -> str:
-    """Name of the class method that loads the base of adapters: of a bare encoder, or of a depth network."""
+def loader_of_base(base: str, revision: str | None, encoder_config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """How the base of adapters is loaded: of a bare encoder with the layers that are read, or of a depth network.
+
+    Args:
+        base: Folder or Hub id.
+        revision: Of a Hub id.
+        encoder_config: The encoder's entry in the `config.json` of the adapters.
+
+    Returns:
+        Name of the class method, and arguments of its own.
+    """
     values, _ = DepthSegConfig.get_config_dict(base, revision=revision)
-    is_bare = values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys()
-    return "from_encoder_pretrained" if is_bare else "from_depth_pretrained"
+    if values.get("model_type") not in ENCODERS.keys() - DEPTH_FAMILIES.keys():
+        return "from_depth_pretrained", {"head_init": "random"}
+    layers = encoder_config.get("out_indices")
+    return "from_encoder_pretrained", {} if layers is None else {"encoder_options": {"out_indices": list(layers)}}
+
+
+def _fixed_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights of the encoder that stay those of the base; statistics of norms do not."""
+    found = model.encoder.named_parameters(prefix="encoder")
+    return {name: tensor for name, tensor in found if not _is_adapter_weight(name)}
+
+
+def _hash_of_base(model: PreTrainedModel) -> str:
+    return hash_tensors(sorted(_fixed_weights(model).items(), key=lambda item: item[0]))
+
+
+def _check_base(model: PreTrainedModel, weights: Path, about: Any) -> None:
+    """Refuse a base whose weights differ from those that were adapted; files of earlier versions do not name them."""
+    with safe_open(weights, framework="pt") as file:
+        expected = (file.metadata() or {}).get(BASE_HASH)
+    found = _hash_of_base(model)
+    if expected not in (None, found):
+        at = f" at revision {about.revision}" if about.revision else ""
+        raise ValueError(
+            f"The adapters in {weights.parent} were trained on other weights than those of "
+            f"{about.base_model_name_or_path}{at} (the SHA-256 of the encoder is {found[:12]}..., and was "
+            f"{expected[:12]}...), and would give another network. Bring back the base as it was then, or set "
+            f"`revision` in {CONFIG_FILE} to the commit of that time."
+        )
 
 
 def _is_adapter_weight(name: str) -> bool:

@@ -32,7 +32,7 @@ from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
 from .inference import check_finite, maps_of
-from .lora import is_adapter, load_adapted
+from .lora import holds_adapters, load_adapted
 from .records import write_json
 from .visualization import (
     class_shares,
@@ -216,8 +216,8 @@ def load_model(
     if architecture not in MODEL_CLASSES:
         raise ValueError(f"{model_path} holds a {architecture}; predictions are made by {' or '.join(MODEL_CLASSES)}.")
     model_class = MODEL_CLASSES[architecture]
-    if is_adapter(model_path):
-        model = load_adapted(model_class, model_path)
+    if holds_adapters(model_path, revision):
+        model = load_adapted(model_class, model_path, revision)
     else:
         model = model_class.from_pretrained(str(model_path), revision=revision, dtype=torch.float32)
     processor = DepthSegImageProcessor.from_pretrained(str(model_path), revision=revision)

@@ -7,11 +7,11 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
@@ -29,9 +29,11 @@ from .motion import write_motion_report
 from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
+from .patience import agreed, wait_patiently
 from .predict import load_model
-from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, read_run_record, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
 from .report import write_curves
+from .run_losses import keep_losses, record_losses, set_losses
 from .sampling import MicroBatches
 from .scoring import Scorer
 from .sound_data import require_sound_data
@@ -40,15 +42,11 @@ from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
     from ..data import SampleDataset
 
 logger = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
 """What a run writes into its directory; nothing else there is ever touched."""
@@ -95,7 +93,8 @@ def train(
         config: The options.
         train_set: Data set to train on, in place of the one that `config.data` names.
         val_set: Data set to evaluate on, likewise.
-        model: Model to train, in place of the one that `config.model` describes; needs `processor`.
+        model: Model to train, in place of the one that `config.model` describes, of which only the options of the
+            loss are read then; needs `processor`.
         processor: Image processor of `model`.
 
     Raises:
@@ -109,7 +108,7 @@ def train(
     task = task_of(config)
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
-    checkpoint = _agreed(accelerator, lambda: _resume_point(config, run_dir))
+    checkpoint = agreed(accelerator, lambda: _resume_point(config, run_dir))
     # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if model is None and config.model.pretrained is None:
@@ -120,6 +119,10 @@ def train(
     if model is None:
         model, processor = build_model(config, train_set)
         set_value_range(processor, train_set, first)
+        if checkpoint is not None:
+            keep_losses(config, model, run_dir, checkpoint)
+    else:
+        set_losses(config, model, train_set)
     objective = task.objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
     if config.data.cache_features:
@@ -131,7 +134,7 @@ def train(
     if config.run.score_before:
         record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
-    _record_class_weights(config, run_dir, accelerator, model)
+    record_losses(config, model, run_dir, accelerator)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
@@ -141,8 +144,8 @@ def train(
     collate = Collate(processor, task.batch(config), data.label_stride)
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
-        stream, collate = cached_stream(features, stream, collate)
-        scorer.read_features(CachedProcessor(features, processor))
+        stream, collate = cached_stream(features, stream, collate, scorer.show_images)
+        scorer.read_features(CachedProcessor(features))
     try:
         fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
     finally:
@@ -150,13 +153,6 @@ def train(
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
-
-
-def _record_class_weights(config: RunConfig, run_dir: Path, accelerator: Accelerator, model: nn.Module) -> None:
-    """Write the class weights that the options ask for into `run.json`."""
-    if accelerator.is_main_process and config.model.class_weights is not None:
-        record = read_run_record(run_dir / RUN_RECORD)
-        write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
@@ -180,7 +176,7 @@ def _open_data(
     if train_set is None and accelerator.is_main_process:
         log_video_report(config)
     if config.data.check and checkpoint is None and None in (train_set, val_set):
-        _agreed(accelerator, lambda: require_sound_data(config.data))
+        agreed(accelerator, lambda: require_sound_data(config.data))
     return build_datasets(config.data, train_set, val_set)
 
 
@@ -255,20 +251,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
-    """What the first process finds, or the error that it raises, is what all processes return or raise."""
-    found, error = None, None
-    if accelerator.is_main_process:
-        try:
-            found = find()
-        except (ValueError, OSError) as problem:
-            error = problem
-    found, error = broadcast_object_list([found, error])
-    if error is not None:
-        raise error
-    return found
-
-
 def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
     """Checkpoint to resume from; refuses a directory that holds a run unless the options say what to do with it."""
     found = [name for name in RUN_ENTRIES if (run_dir / name).exists()]
@@ -308,7 +290,8 @@ def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
 def _start_directory(
     config: RunConfig, run_dir: Path, checkpoint: Path | None, accelerator: Accelerator, train_set: SampleDataset
 ) -> None:
-    accelerator.wait_for_everyone()  # nobody may still be looking at what the directory held before
+    # Nobody may still be looking at what the directory held before, or be reading data.
+    wait_patiently(accelerator)
     if accelerator.is_main_process:
         if checkpoint is None:
             _remove_run(run_dir)

@@ -94,20 +94,24 @@ class Scorer:
         return scores
 
     def read_features(self, processor: Any) -> None:
-        """Evaluate on features from files from now on, and compute those that are missing.
+        """Evaluate on features from files from now on.
 
         Args:
             processor: In place of the one given, a `CachedProcessor`.
         """
         self._processor = processor
         self._collate = Collate(processor, self._task.batch(self._config))
+
+    def show_images(self, processor: Any) -> None:
+        """Give each image that this process evaluates to another processor, as the evaluation does."""
+        collate = Collate(processor, self._task.batch(self._config))
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
         for index in range(rank, len(self._dataset), world):
             sample = self._dataset[index]
             if self._task.predicts_maps:
-                self._processor(images=[sample.image], return_tensors="pt")
+                processor(images=[sample.image], return_tensors="pt")
             else:
-                self.batch_of(sample, index)
+                collate([self._transform(sample, np.random.default_rng([index]))])
 
     @property
     def sees_motion(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..data.file_lock import locked
@@ -26,6 +26,13 @@ MAPPED_FILES = 16384
 """Files that a process keeps mapped; Linux allows four times as many mappings."""
 
 WRITES_BETWEEN_COUNTS = 64
+"""Writes of a process after which it looks again at what the folder holds, which others may have emptied."""
+
+COUNT_FILE = "used"
+"""Holds the bytes of all files as of the last write: processes that write at the same time know of each other."""
+
+LOCKS = 3
+"""Hexadecimal digits of a key that name its lock: few lock files, none ever removed while another waits for it."""
 
 LONGEST_WRITE = 3600
 """Seconds after which a file that is still being written is one of a process that was killed."""
@@ -49,7 +56,6 @@ class TensorStore:
         self.folder = folder
         self.limit = limit
         self._mapped: OrderedDict[str, Entry] = OrderedDict()
-        self._used = 0
         self._writes = 0
         self._remove_leftovers()
 
@@ -90,31 +96,40 @@ class TensorStore:
         Raises:
             OSError: The limit is reached, or the disk is nearly full.
         """
-        size = size_of(tensors)
-        self.require_room(size, "the next file needs", count=self._writes % WRITES_BETWEEN_COUNTS == 0)
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(texts))
+        size = len(content)
         with atomic_path(self._path(key)) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(texts))
-        self._used += size
+            with self._counting():
+                is_due = self._writes % WRITES_BETWEEN_COUNTS == 0
+                used = self._require_room(size, "the next file needs", self.used() if is_due else self._last_count())
+                # At its full size from now on, so that whoever counts counts what is still to be written.
+                with temporary.open("wb") as file:
+                    file.truncate(size)
+                (self.folder / COUNT_FILE).write_text(str(used + size))
+            with temporary.open("r+b") as file:
+                file.write(content)
         self._writes += 1
 
-    def require_room(self, needed: int, what: str, count: bool = True) -> None:
+    def require_room(self, needed: int, what: str) -> None:
         """Refuse what does not fit below the limit or on the disk.
 
         Args:
             needed: Bytes to write.
             what: Subject and verb of the sentence, such as "the features need".
-            count: Whether to look again at what is there, which other processes write to, too.
 
         Raises:
             OSError: It does not fit.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if count:
-            self._used = self.used()
+        with self._counting():
+            self._require_room(needed, what, self.used())
+
+    def _require_room(self, needed: int, what: str, used: int) -> int:
+        """Bytes of all files if that many more fit; those given are counted again before anything is refused."""
         free = shutil.disk_usage(self.folder).free - DISK_RESERVE
-        if self._used + needed > self.limit:
+        used = self.used() if used + needed > self.limit else used
+        if used + needed > self.limit:
             raise OSError(
-                f"The cache {self.folder} holds {gib(self._used)}, {what} {gib(needed)}, and data.cache_limit is "
+                f"The cache {self.folder} holds {gib(used)}, {what} {gib(needed)}, and data.cache_limit is "
                 f"{gib(self.limit)}. Raise data.cache_limit, delete {self.folder} if no run uses it, lower "
                 "data.augmented_copies or data.size, or set data.cache_features=false."
             )
@@ -124,6 +139,25 @@ class TensorStore:
                 f"that stay free, and {what} {gib(needed)}. Free some space, name a folder on another disk with "
                 "data.cache_dir, lower data.augmented_copies or data.size, or set data.cache_features=false."
             )
+        return used
+
+    def _last_count(self) -> int:
+        """Bytes of all files as the process that wrote last has noted."""
+        try:
+            return int((self.folder / COUNT_FILE).read_text())
+        except (OSError, ValueError):  # removed, or its writer was killed
+            return self.used()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Let no other process claim room until the block ends."""
+        with locked(self._locks() / "count"):
+            yield
+
+    def _locks(self) -> Path:
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def used(self) -> int:
         """Bytes of all files, those of processes that are writing included."""
@@ -144,13 +178,8 @@ class TensorStore:
     @contextmanager
     def owned(self, key: str) -> Iterator[None]:
         """Hold what this key names: another process that asks for the same waits until the block ends."""
-        folder = self.folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / key
-        with locked(path):
+        with locked(self._locks() / key[:LOCKS]):
             yield
-            # Who waits for the removed file gets it and finds that all is done.
-            path.unlink(missing_ok=True)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry]:

@@ -52,7 +52,7 @@ def read_adapters(model_dir: Path) -> Form:
         lineage = Lineage(before.stages, before.ancestors)
     architecture = stored["architectures"][0]
     task = next(task for task in TASKS.values() if task.model_class.__name__ == architecture)
-    method = loader_of_base(base, about["revision"])
+    how = loader_of_base(base, about["revision"], stored["encoder_config"])
 
     def write(folder: Path) -> int:
         # The code of the model and its place in config.json are written with whole models alone.
@@ -62,7 +62,7 @@ def read_adapters(model_dir: Path) -> Form:
         shutil.copyfile(model_dir / WEIGHTS_FILE, folder / WEIGHTS_FILE)
         DepthSegImageProcessor.from_pretrained(model_dir).save_pretrained(folder)
         write_json(folder / CONFIG_FILE, about)
-        check_loads_elsewhere(folder, adapted_model(architecture, base, about["revision"], method))
+        check_loads_elsewhere(folder, adapted_model(architecture, base, about["revision"], *how))
         return count_parameters(folder)
 
     return Form(
@@ -78,7 +78,7 @@ def read_adapters(model_dir: Path) -> Form:
         values={
             "base": base,
             "revision": about["revision"],
-            "loading": adapted_model(architecture, base, about["revision"], method),
+            "loading": adapted_model(architecture, base, about["revision"], *how),
             "rank": about["r"],
             "encoder": stored["encoder_config"]["model_type"],
             "stages": lineage.stages,

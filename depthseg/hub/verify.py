@@ -29,6 +29,8 @@ from ..metrics.blocks import blocks_of, interval_of_iou, interval_of_mean
 from ..metrics.depth import depth_scores_of_images
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from ..engine.options import RunConfig
@@ -234,7 +236,9 @@ def _flat(scores: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def adapted_model(architecture: str, base: str, revision: str | None, method: str) -> str:
+def adapted_model(
+    architecture: str, base: str, revision: str | None, method: str, arguments: Mapping[str, Any]
+) -> str:
     """The lines of Python that load adapters with their base, where transformers and peft are.
 
     Args:
@@ -242,10 +246,11 @@ def adapted_model(architecture: str, base: str, revision: str | None, method: st
         base: Repository of the base.
         revision: Its revision.
         method: The class method that loads it.
+        arguments: Of that method.
     """
     code = models.modeling_depthseg.auto_map()
     code = next(value for value in code.values() if value.endswith(f".{architecture}"))
-    more = ', head_init="random"' if method == "from_depth_pretrained" else ""
+    more = "".join(f", {name}={value!r}" for name, value in arguments.items())
     return ADAPTED_MODEL.format(code=code, method=method, base=base, revision=revision, more=more)
 
 

@@ -54,8 +54,16 @@ class DepthSegHead(nn.Module, ABC):
     def make_classifier(self, num_labels: int) -> nn.Module:
         """Return the module from decoder map `classifier_map` to `num_labels` channels."""
 
-    def predict_labels(self, classifier: nn.Module, maps: list[Tensor]) -> tuple[Tensor, Any]:
+    def predict_labels(
+        self, classifier: nn.Module, maps: list[Tensor], are_compared: bool = False
+    ) -> tuple[Tensor, Any]:
         """Apply the classifier to the decoder maps.
+
+        Args:
+            classifier (`nn.Module`): The classifier.
+            maps (`list[torch.Tensor]`): The decoder maps.
+            are_compared (`bool`, *optional*, defaults to `False`): Whether labels are there to compare with, so that
+                no gradient is needed of logits that [`compute_mask_loss`] does not read.
 
         Returns:
             `tuple[torch.Tensor, Any]`: logits `(B, K, h, w)`, and the masks that [`compute_mask_loss`] compares with

@@ -95,12 +95,15 @@ class MaskHead(DepthSegHead):
         if depth:
             self.make_predictor(1)
 
-    def predict_labels(self, classifier: nn.Module, maps: list[Tensor]) -> tuple[Tensor, list[MaskPrediction]]:
+    def predict_labels(
+        self, classifier: nn.Module, maps: list[Tensor], are_compared: bool = False
+    ) -> tuple[Tensor, list[MaskPrediction]]:
         """See [`DepthSegHead.predict_labels`]; the masks are those of all layers, the last one first."""
         half = len(maps) // 2
         pairs = zip(maps[:half], maps[half:], strict=True)
         layers = [MaskPrediction(classifier(queries), masks) for masks, queries in pairs]
-        scores = layers[0].class_scores()
+        # Of all classes at all pixels: what the gradient would keep of them is far larger than the masks.
+        scores = (layers[0].detach() if are_compared else layers[0]).class_scores()
         return scores[:, 1:] - scores[:, :1] if classifier.one_class else scores, layers
 
     def compute_mask_loss(

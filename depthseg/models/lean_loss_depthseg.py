@@ -11,6 +11,7 @@ Shape letters: B batch, K classes, h and w size of the scores, H and W of the la
 Annotations are not postponed in this file: the schema of the operator is read from them.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,8 +192,10 @@ class PixelLoss:
         return -rest.pow(self.focusing) * found, rest.pow(self.focusing) - steepness
 
 
-# Copies of this file from different model folders each have an operator of their own.
-OPERATOR = f"depthseg_{re.sub('[^0-9a-zA-Z_]', '_', __name__)}::pixel_loss"
+# Copies of this file from different model folders each have an operator of their own. The hash tells apart names that
+# differ in other signs alone.
+NAME_HASH = hashlib.sha256(__name__.encode()).hexdigest()[:12]
+OPERATOR = f"depthseg_{re.sub('[^0-9a-zA-Z_]', '_', __name__)}_{NAME_HASH}::pixel_loss"
 
 
 @torch.library.custom_op(OPERATOR, mutates_args=())

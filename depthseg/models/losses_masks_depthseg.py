@@ -53,6 +53,10 @@ class MaskPrediction:
     classes: Tensor
     masks: Tensor
 
+    def detach(self) -> MaskPrediction:
+        """Return the same without gradient."""
+        return MaskPrediction(self.classes.detach(), self.masks.detach())
+
     def class_scores(self) -> Tensor:
         """Return the logarithm of the semantic scores `(B, K, h, w)`, in float32.
 

@@ -337,11 +337,12 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
 
         Returns:
             [`DepthSegSegmenterOutput`]: `logits` at the head's resolution, or at the image's if it had to be padded.
+                Beside the loss of a head that predicts masks they have no gradient.
         """
         depth_target = self._renamed_target(renamed, depth_target)
         features = self.encode(pixel_values)
         maps = self.head(features)
-        logits, masks = self.head.predict_labels(self.classifier, maps)
+        logits, masks = self.head.predict_labels(self.classifier, maps, are_compared=labels is not None)
         if features.may_be_padded:
             logits = features.to_input(logits)
         loss = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from engine.tiny_run import Blocks, tiny_config, tiny_train
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
+from depthseg.engine import build
 from depthseg.engine.before_after import constant_scores
 from depthseg.engine.build import build_model
 from depthseg.engine.config import load_config
@@ -115,6 +117,53 @@ def test_a_loss_that_a_depthseg_checkpoint_has_stays(depth_anything, tmp_path):
     first.save_pretrained(tmp_path), processor.save_pretrained(tmp_path)
     model, _ = build_model(load_config(None, [f"model.pretrained={tmp_path}", *options]), None)
     assert (model.config.depth_type, model.config.depth_loss) == ("relative_inverse", "l1")
+
+
+@pytest.mark.parametrize("is_evaluated", [True, False])
+def test_a_resumed_run_keeps_the_loss_that_it_began_with(
+    depth_anything, depth_folder, tmp_path, monkeypatch, is_evaluated
+):
+    """Of a time when a depth model of transformers got the loss of every other, and no record named it."""
+    every = "run.eval_every=1" if is_evaluated else "run.eval_every=0"
+    config = recipe(depth_anything, depth_folder, tmp_path / "run", "run.checkpoint_every=1", every)
+    config.model.depth_loss = None
+    monkeypatch.setattr(build, "LOSS_OF_DEPTH", {})
+    result = train(config)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    then = json.loads(metrics.read_text().splitlines()[-1])
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_2")
+    if not is_evaluated:
+        shutil.rmtree(result.model_dir)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record.pop("depth_loss") == "l1"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    monkeypatch.undo()
+    config.run.resume = True
+    resumed = train(config)
+    assert json.loads((resumed.model_dir / "config.json").read_text())["depth_loss"] == "l1"
+    assert json.loads(metrics.read_text().splitlines()[-1])["train_loss"] == pytest.approx(
+        then["train_loss"], rel=1e-5
+    )
+
+
+def test_a_resumed_run_keeps_the_loss_and_the_weights_of_its_record(depth_anything, depth_folder, tmp_path):
+    config = recipe(depth_anything, depth_folder, tmp_path / "run", "run.checkpoint_every=1")
+    config.model.depth_loss = None
+    train(config)
+    path = tmp_path / "run" / "run.json"
+    assert json.loads(path.read_text())["depth_loss"] == "ssi"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"depth_loss": "silog"}))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_2")
+    config.run.resume = True
+    assert json.loads((train(config).model_dir / "config.json").read_text())["depth_loss"] == "silog"
+    weighted = tiny_config(tmp_path / "weighted", "model.class_weights=balanced", "schedule.steps=2")
+    weighted.run.checkpoint_every = 1
+    train(weighted, Blocks(6), Blocks(2, seed=1))
+    then = json.loads((tmp_path / "weighted" / "run.json").read_text())["class_weights"]
+    shutil.rmtree(tmp_path / "weighted" / "checkpoints" / "step_2")
+    weighted.run.resume = True
+    result = train(weighted, Blocks(6, seed=9), Blocks(2, seed=1))
+    assert json.loads((result.model_dir / "config.json").read_text())["class_weights"] == then
 
 
 @pytest.mark.parametrize("given", ["{}", "null"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,15 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from engine import tiny_run
 from rounding import SHARE
 from safetensors.torch import load_file
 
 from depthseg.data.transforms import TrainTransform
-from depthseg.engine import tensor_store
+from depthseg.engine import atomic, feature_cache, tensor_store
 from depthseg.engine.batches import BatchContent, Collate, StreamDataset
+from depthseg.engine.build import build_model
 from depthseg.engine.config import load_config
-from depthseg.engine.feature_cache import default_folder
+from depthseg.engine.feature_cache import FeatureCache, cached_stream, default_folder
 from depthseg.engine.run import train
 from depthseg.engine.tensor_store import TensorStore
 from depthseg.models import DepthSegForSemanticSegmentation
@@ -127,8 +132,8 @@ def test_a_run_in_bfloat16_has_its_numbers_and_files_of_its_own(tiny, tmp_path, 
 def test_every_image_is_encoded_once_for_all_runs(tiny, tmp_path, encoded):
     options = cached(tmp_path / "cache", *RESNET, "run.report=false")
     tiny.tiny_train(tmp_path / "first", *options)
-    # One image beforehand, to know the size; then ten, each also mirrored, and three to evaluate.
-    assert sum(encoded) == 1 + 20 + 3
+    # One image of each set beforehand, to know the size; then ten, each also mirrored, and three to evaluate.
+    assert sum(encoded) == 2 + 20 + 3
     before = files_of(tmp_path / "cache")
     encoded.clear()
     tiny.tiny_train(tmp_path / "second", *options, "run.seed=1", "optim.lr=0.01", "model.head_type=linear")
@@ -137,7 +142,7 @@ def test_every_image_is_encoded_once_for_all_runs(tiny, tmp_path, encoded):
     encoded.clear()
     tiny.tiny_train(tmp_path / "third", *options, "optim.lr=0.01", "schedule.steps=8")
     tiny.tiny_train(tmp_path / "few", *options, "data.subset_size=4")
-    assert seeds_differ == 24 and sum(encoded) == 0
+    assert seeds_differ == 25 and sum(encoded) == 0
     assert files_of(tmp_path / "cache").items() >= before.items()
 
 
@@ -195,7 +200,7 @@ def test_other_pixels_or_labels_under_the_same_names_are_not_taken_for_the_old_o
 def test_a_limit_and_a_full_disk_are_sentences_before_anything_is_written(tiny, tmp_path, monkeypatch):
     options = cached(tmp_path / "cache", *RESNET)
     with pytest.raises(
-        OSError, match=r"training set need about .* MiB, and data\.cache_limit is .* Raise data\.cache"
+        OSError, match=r"training set and of the evaluated images need about .* MiB, and data\.cache_limit is .* Raise"
     ):
         tiny.tiny_train(tmp_path / "run", *options, "data.cache_limit=0.0001")
     usage = namedtuple("usage", "total used free")(10**12, 10**12, tensor_store.DISK_RESERVE + 1000)
@@ -203,6 +208,19 @@ def test_a_limit_and_a_full_disk_are_sentences_before_anything_is_written(tiny, 
     with pytest.raises(OSError, match=r"has 0\.00 MiB left .* Free some space"):
         tiny.tiny_train(tmp_path / "other", *options)
     assert not files_of(tmp_path / "cache")
+
+
+def test_the_limit_counts_the_images_that_are_evaluated(tiny, tmp_path):
+    """There is room for all training features and one of three others."""
+    tiny.tiny_train(tmp_path / "first", *cached(tmp_path / "first_cache", *RESNET))
+    sizes = {path: path.stat().st_size for path in (tmp_path / "first_cache").rglob("*.safetensors")}
+    feature = max(sizes.values())
+    limit = (sum(sizes.values()) - 2 * feature) / tensor_store.GIB
+    with pytest.raises(OSError, match="and of the evaluated images need about"):
+        tiny.tiny_train(tmp_path / "run", *cached(tmp_path / "cache", *RESNET), f"data.cache_limit={limit:.12f}")
+    assert not files_of(tmp_path / "cache")
+    shutil.copytree(tmp_path / "first_cache", tmp_path / "cache", dirs_exist_ok=True)
+    tiny.tiny_train(tmp_path / "second", *cached(tmp_path / "cache", *RESNET), f"data.cache_limit={limit:.12f}")
 
 
 def test_the_estimate_is_what_is_written(tiny, tmp_path, caplog):
@@ -239,8 +257,6 @@ def test_what_cannot_be_cached_is_refused_in_a_sentence(options, words):
 
 def test_an_encoder_from_python_that_is_not_frozen_and_streamed_data_are_refused(tiny, tmp_path):
     config = tiny.tiny_config(tmp_path / "run", *cached(tmp_path / "cache", *RESNET))
-    from depthseg.engine.build import build_model
-
     model, processor = build_model(config, tiny.Blocks(2))
     streamed = tiny.Blocks(4)
     streamed.shard_lengths, streamed.shuffle_buffer = [2, 2], 2
@@ -285,6 +301,129 @@ def test_a_store_waits_for_who_owns_a_key_and_keeps_files_whole(tmp_path):
     os.truncate(path, 20)
     with pytest.raises(ValueError, match="cannot be read .* Delete it and set run.resume=true"):
         TensorStore(tmp_path, 1).read("ab" * 32)
+
+
+def test_who_comes_after_a_release_waits_for_who_waited_before(tmp_path):
+    """A lock file that were removed under a waiting thread would let a third one in beside it."""
+    inside, free, entered = (threading.Event() for _ in range(3))
+
+    def second() -> None:
+        with TensorStore(tmp_path, 10**6).owned("ab" * 32):
+            inside.set()
+            free.wait(10)
+
+    def third() -> None:
+        with TensorStore(tmp_path, 10**6).owned("ab" * 32):
+            entered.set()
+
+    threads = [threading.Thread(target=each) for each in (second, third)]
+    with TensorStore(tmp_path, 10**6).owned("ab" * 32):
+        threads[0].start()
+        time.sleep(0.2)
+    assert inside.wait(10)
+    threads[1].start()
+    assert not entered.wait(0.3)
+    free.set()
+    for thread in threads:
+        thread.join(10)
+    assert entered.is_set()
+
+
+def test_two_writers_do_not_pass_the_limit_together(tmp_path):
+    """Each has looked at an empty folder before the other one wrote."""
+    tensors = {"x": torch.zeros(1000)}
+    first, second = (TensorStore(tmp_path, 10**6) for _ in range(2))
+    first.write("aa" * 32, tensors, {})
+    size = TensorStore(tmp_path, 1).used()
+    assert size == 4000 + 8 + int.from_bytes(next(tmp_path.rglob("aa*.safetensors")).read_bytes()[:8], "little")
+    first.limit = second.limit = 4 * size
+    second.write("bb" * 32, tensors, {})
+    first.write("cc" * 32, tensors, {})
+    second.write("dd" * 32, tensors, {})
+    with pytest.raises(OSError, match="the next file needs"):
+        first.write("ee" * 32, tensors, {})
+    assert TensorStore(tmp_path, 1).used() == 4 * size and len(files_of(tmp_path)) == 4
+    next(tmp_path.rglob("dd*.safetensors")).unlink()  # room that somebody made is found
+    first.write("ee" * 32, tensors, {})
+    (tmp_path / tensor_store.COUNT_FILE).write_text("")  # as of a writer that was killed
+    with pytest.raises(OSError, match="the next file needs"):
+        second.write("ff" * 32, tensors, {})
+
+
+def test_a_file_that_is_being_written_counts_at_its_full_size(tmp_path, monkeypatch):
+    used = []
+
+    def spy(path: Path) -> None:
+        used.append(TensorStore(tmp_path, 1).used())
+
+    monkeypatch.setattr(atomic, "sync", spy)
+    TensorStore(tmp_path, 10**6).write("aa" * 32, {"x": torch.zeros(1000)}, {})
+    assert used[0] == used[-1] > 4000
+
+
+def test_evaluated_images_that_another_run_is_encoding_are_waited_for(tiny, tmp_path):
+    model, processor = build_model(tiny.tiny_config("unused", *RESNET), tiny.Blocks(2))
+    image = tiny.Blocks(1)[0].image
+    caches = [FeatureCache(TensorStore(tmp_path, 10**8), model, processor, Accelerator(cpu=True)) for _ in range(2)]
+    encoding, count = threading.Event(), []
+    plain = FeatureCache.encode_whole
+
+    def slow(self, *arguments, **options):
+        count.append(self)
+        encoding.set()
+        time.sleep(0.2)
+        return plain(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureCache, "encode_whole", slow)
+        thread = threading.Thread(target=caches[0].whole_image, args=([image],))
+        thread.start()
+        assert encoding.wait(10)
+        found = caches[1].whole_image([image])
+        thread.join(10)
+    assert count == [caches[0]]
+    expected = model.encode(processor(images=[image], return_tensors="pt")["pixel_values"])
+    torch.testing.assert_close(found.maps[-1], expected.maps[-1])
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "__version__"])
+def test_files_of_other_code_are_not_read(tiny, tmp_path, encoded, monkeypatch, name):
+    options = cached(tmp_path / "cache", *RESNET, "run.report=false", "schedule.steps=1")
+    tiny.tiny_train(tmp_path / "first", *options)
+    encoded.clear()
+    monkeypatch.setattr(feature_cache, name, "other")
+    tiny.tiny_train(tmp_path / "second", *options)
+    assert sum(encoded) == 25
+
+
+def test_what_reads_batches_is_pickled_without_the_network(tmp_path):
+    config = tiny_run.tiny_config("unused", *RESNET)
+    blocks = tiny_run.Blocks(4)
+    model, processor = build_model(config, blocks)
+    model.freeze_encoder()
+    features = FeatureCache(TensorStore(tmp_path, 10**8), model, processor, Accelerator(cpu=True))
+    stream = StreamDataset(blocks, TrainTransform(tiny_run.SIZE), seed=0)
+    stream, collate = cached_stream(features, stream, Collate(processor, BatchContent({"labels": "labels"})))
+    content = pickle.dumps((stream, collate))
+    assert len(content) < 2 * sum(parameter.numel() for parameter in model.encoder.parameters())
+    other_stream, other_collate = pickle.loads(content)
+    ours, theirs = collate([stream[3], stream[4]]), other_collate([other_stream[3], other_stream[4]])
+    assert torch.equal(ours["labels"], theirs["labels"])
+    for one, other in zip(ours["pixel_values"].maps, theirs["pixel_values"].maps, strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+@pytest.mark.heavy
+def test_workers_that_are_spawned_read_the_cache(tmp_path):
+    options = ("schedule.steps=2", "run.eval_every=0", "run.report=false")
+    tiny_run.tiny_train(tmp_path / "plain", *RESNET, *options)
+    before = torch.multiprocessing.get_start_method()
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        tiny_run.tiny_train(tmp_path / "run", *cached(tmp_path / "cache", *RESNET), *options, "data.num_workers=1")
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)
+    assert_same_run(tmp_path / "run", tmp_path / "plain", step=2)
 
 
 def test_what_a_killed_process_left_is_removed_and_what_one_is_writing_stays(tmp_path):

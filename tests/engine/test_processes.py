@@ -153,3 +153,39 @@ def test_without_labels_two_processes_are_one_even_if_one_has_no_image_to_score(
     for ours, theirs in zip(two, one, strict=True):
         for name in ("train_loss", "val_loss", "focal_error"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+
+
+PATIENT = """
+import sys, time
+from datetime import timedelta
+from accelerate import Accelerator, InitProcessGroupKwargs
+from depthseg.engine.patience import agreed, wait_patiently
+
+accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=2))])
+
+def read():
+    time.sleep(5)
+    return {"found": 3}
+
+def fail():
+    time.sleep(3)
+    raise ValueError("image 3 is damaged")
+
+assert agreed(accelerator, read) == {"found": 3}
+if accelerator.process_index == 1:
+    time.sleep(4)
+wait_patiently(accelerator)
+try:
+    agreed(accelerator, fail)
+except ValueError as error:
+    sys.stdout.write(f"{accelerator.process_index}: {error}\\n")
+accelerator.end_training()
+"""
+
+
+@pytest.mark.heavy
+def test_processes_wait_for_the_first_one_for_longer_than_a_collective_may_take(tmp_path):
+    (tmp_path / "patient.py").write_text(PATIENT)
+    done = launch(tmp_path / "patient.py")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", "0: image 3 is damaged", "1: image 3 is damaged"]

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from depthseg.data import DATASETS, DatasetEntry
+from depthseg.data.class_weights import balanced_weights
+from depthseg.engine.build import build_model
 from depthseg.engine.checkpoint import find_checkpoint
 from depthseg.engine.evaluation import evaluate_model
 from depthseg.engine.predict import load_model
@@ -244,6 +246,20 @@ def test_balanced_class_weights_are_those_of_the_training_labels_and_written_dow
     assert written == pytest.approx(expected.where(counts > 0, expected[counts > 0].max()).tolist())
     config = load_model(result.model_dir)[0].config
     assert config.class_weights == written and config.label_smoothing == 0.1
+
+
+def test_a_model_from_python_is_trained_by_the_loss_of_the_options(tiny, tmp_path):
+    config = tiny.tiny_config(tmp_path / "run", "schedule.steps=1")
+    model, processor = build_model(config, tiny.Blocks(2))
+    config.model.class_weights, config.model.segmentation_loss = "balanced", "focal"
+    result = train(config, tiny.Blocks(10), tiny.Blocks(2, seed=1), model, processor)
+    weights = json.loads((result.run_dir / "run.json").read_text())["class_weights"]
+    assert weights == balanced_weights(tiny.Blocks(10)) == model.config.class_weights
+    assert model.config.segmentation_loss == "focal" and model.config.label_smoothing == 0
+    config.model.class_weights, config.run.overwrite = [1.0, 2.0], True
+    with pytest.raises(ValueError, match="do not fit the model given: .*2 entries but there are 3 classes"):
+        train(config, tiny.Blocks(10), tiny.Blocks(2, seed=1), model, processor)
+    assert model.config.class_weights == weights
 
 
 @pytest.mark.parametrize("given", ["even", "3", "[1, heavy]"])

@@ -193,8 +193,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from engine.test_before_after import write_depth_anything
 from depthseg import DepthSegForSemanticSegmentation
+from depthseg.engine.build import build_model
 from depthseg.engine.config import load_config
 from depthseg.engine.lora import load_adapted
+from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
 from depthseg.hub.facts import Facts
 from depthseg.hub.push import push
@@ -217,6 +219,12 @@ push("prepared", "tester/adapters")
 model = load_adapted(DepthSegForSemanticSegmentation, "run/model")
 with torch.no_grad():
     result["logits"] = model(torch.linspace(-1, 1, 3 * 28 * 56).reshape(1, 3, 28, 56)).logits.tolist()
+    model, _ = load_model("tester/adapters", device="cpu")
+    result["from_hub"] = model(torch.linspace(-1, 1, 3 * 28 * 56).reshape(1, 3, 28, 56)).logits.tolist()
+try:
+    build_model(load_config(None, ["task=depth", "model.pretrained=tester/adapters", "data.size=[28,56]"]), None)
+except ValueError as error:
+    result["refused"] = str(error)
 result["card"] = Path("prepared/README.md").read_text()
 result["files"] = sorted(path.name for path in Path("prepared").iterdir())
 """
@@ -238,6 +246,8 @@ def test_adapters_published_and_loaded_elsewhere_by_the_snippet_of_their_card(hu
     assert (card.data.base_model, card.data.library_name) == ("tester/base", "peft")
     assert "on synthetic" in card.text and "4 steps, batch size 2" in card.text
     assert "adapter_model.safetensors" in here["files"] and "model.safetensors" not in here["files"]
+    torch.testing.assert_close(torch.tensor(here["from_hub"]), torch.tensor(here["logits"]), rtol=1e-5, atol=1e-6)
+    assert "holds adapters, not a whole model" in here["refused"]
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     there = run_client(hub, tmp_path / "there", USE_ADAPTERS, snippet=snippet)
     torch.testing.assert_close(torch.tensor(there["logits"]), torch.tensor(here["logits"]), rtol=1e-4, atol=1e-5)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -173,3 +177,22 @@ def test_predicted_ids_are_those_of_transformers(tile, size, label_size):
     for ids, reference in zip(found, expected, strict=True):
         assert ids.dtype == torch.int64 and not ids.requires_grad
         assert torch.equal(ids, reference)
+
+
+@pytest.mark.parametrize("names", [("copy.of_model", "copy_of.model"), ("copy.model", "copy.model")])
+def test_copies_of_the_travelling_file_do_not_take_each_others_operator(names):
+    """Names of packages of remote code; the second pair is one that is loaded again."""
+    logits, labels = scores_and_labels((4, 3), (8, 6))
+    code = Path(lean.__file__).read_text()
+    copies = []
+    for name in names:
+        module = ModuleType(name)
+        sys.modules[name] = module  # where dataclasses look for it
+        exec(compile(code, lean.__file__, "exec"), module.__dict__)
+        copies.append(module)
+    assert copies[0].OPERATOR != lean.OPERATOR
+    assert (copies[0].OPERATOR == copies[1].OPERATOR) == (names[0] == names[1])
+    for module in (*copies, lean):
+        assert_same(logits, module.pixel_loss_sum(logits, labels), plain_loss(logits, labels))
+    for name in set(names):
+        del sys.modules[name]

@@ -138,6 +138,33 @@ def test_the_loss_of_a_padded_image_is_that_of_its_masks_at_the_image(head):
 
 
 @pytest.mark.parametrize("head", MASK_HEADS)
+@pytest.mark.parametrize("num_labels", [1, 40])
+def test_class_scores_have_a_gradient_only_where_no_loss_is_asked_for(head, num_labels):
+    torch.manual_seed(0)
+    model = tiny_model("segmentation", "dinov2", head, num_labels=num_labels).eval()
+    image, labels = torch.randn(1, 3, 56, 98), torch.zeros(1, 56, 98, dtype=torch.int64)
+    kept = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        trained = model(image, labels=labels)
+        with_labels = set(kept)
+        kept.clear()
+        shown = model(image)
+    assert shown.logits.requires_grad and not trained.logits.requires_grad
+    assert torch.equal(shown.logits, trained.logits)
+    scores = (1, max(num_labels, 2), *shown.logits.shape[-2:])
+    assert scores in set(kept) and scores not in with_labels
+    trained.loss.backward()
+    silent = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
+    shown.logits.sum().backward()
+    assert not [name for name in silent if name.startswith(("head", "classifier"))]
+
+
+@pytest.mark.parametrize("head", MASK_HEADS)
 @torch.no_grad()
 def test_one_class_is_compared_with_its_background(head):
     torch.manual_seed(0)
