@@ -156,6 +156,7 @@ def test_cpu_seconds_are_those_that_the_process_itself_counts():
     assert 0.3 <= startup.cpu_seconds_of_processes() - before < 0.55
 
 
+@pytest.mark.heavy
 def test_a_command_that_fails_is_not_timed(tmp_path):
     with pytest.raises(RuntimeError, match="ended with 3, not 0"):
         startup.run_python("raise SystemExit(3)")
@@ -178,6 +179,7 @@ def test_answers_and_imports_are_compared_with_what_they_cannot_do_without(monke
     assert list(found["startup --help"].seconds) == ["bare Python", "depthseg"]
 
 
+@pytest.mark.heavy
 def test_a_first_step_is_reached_and_the_run_ended(tmp_path):
     startup.write_images(tmp_path)
     startup.first_step(str(tmp_path))

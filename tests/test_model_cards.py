@@ -189,6 +189,7 @@ def run_snippet(name, folder, where):
     return done.stdout
 
 
+@pytest.mark.heavy
 def test_the_snippet_of_the_tiny_checkpoint_runs_where_depthseg_cannot_be_imported():
     assert run_snippet("depthseg-tiny-world", TINY, TINY).count("torch.Size([120, 160])") == 2
 

@@ -185,6 +185,7 @@ def test_scores_of_one_pass_are_those_of_three():
     assert Stamp.from_dict(together["paper-release"]["stamp"]).resolution == "192x640"
 
 
+@pytest.mark.heavy
 def test_several_processes_find_the_same_to_the_last_bit(tmp_path):
     """Five images over two processes; depth is a sum of floating-point numbers."""
     script = Path(__file__).with_name("kitti_like.py")

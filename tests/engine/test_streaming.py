@@ -173,6 +173,7 @@ def start(words):
     return subprocess.Popen([sys.executable, "-m", "depthseg.cli", *words], env=environment, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_killed_ends_with_the_numbers_of_an_unbroken_one(roots, tiny, tmp_path):
     options = {"streaming": True, "shuffle_buffer": 4}
     for name in ("whole", "run"):
@@ -194,6 +195,7 @@ def test_a_run_that_is_killed_ends_with_the_numbers_of_an_unbroken_one(roots, ti
     assert len(launches) == 2 and launches[1]["first_step"] > 0
 
 
+@pytest.mark.heavy
 def test_two_processes_read_the_batches_of_one(roots, tmp_path):
     """Two processes with two workers each, through Accelerate, as a launcher starts them."""
     script = tmp_path / "record.py"

@@ -148,6 +148,7 @@ def test_no_folder_of_this_machine_travels(prepared, runs):
     assert config["model"]["pretrained"] == "depth/model" and config["data"]["root"] == "world"
 
 
+@pytest.mark.heavy
 def test_scores_on_a_benchmark_of_the_hub(runs, tmp_path):
     facts = Facts(licence="mit", hub_datasets={"synthetic": "me/street-world"})
     prepare(runs["segmentation"], "tester/tiny", facts, tmp_path / "out")
@@ -315,6 +316,7 @@ def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
         main(["publish", str(runs["depth"])])
 
 
+@pytest.mark.heavy
 def test_all_checkpoints_of_a_folder_of_facts(runs, tmp_path, capsys):
     run_dir = copy_of(runs["depth"], tmp_path / "run")
     (tmp_path / "cards").mkdir()
@@ -335,6 +337,7 @@ def test_all_checkpoints_of_a_folder_of_facts(runs, tmp_path, capsys):
         main(["publish", "--all", str(tmp_path / "cards"), "--dry-run", "optim.batch_size=1"])
 
 
+@pytest.mark.heavy
 def test_the_snippet_of_the_card_runs_where_depthseg_cannot_be_imported(prepared, tmp_path):
     """From the folder in place of the repository, which holds the same files."""
     Image.fromarray(np.full((40, 70, 3), 90, np.uint8)).save(tmp_path / "street.png")

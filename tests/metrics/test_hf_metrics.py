@@ -109,6 +109,7 @@ print(json.dumps(scores))
 """
 
 
+@pytest.mark.heavy
 def test_two_processes_give_the_scores_of_one_to_the_last_bit(tmp_path):
     found = [
         subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(tmp_path), str(rank)], stdout=subprocess.PIPE)

@@ -146,6 +146,7 @@ def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, 
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
+@pytest.mark.heavy
 def test_lost_weights_are_trained_again_for_the_trials_that_need_them_and_for_no_others(tmp_path, monkeypatch, caplog):
     study = tiny_study(tmp_path, *SMALL, "rates.grid=[]")
     out = tmp_path / "out"
