@@ -60,8 +60,8 @@ def bilinear_taps(old_size: int, new_size: int, dtype: torch.dtype) -> Taps:
     centre = ((torch.arange(new_size, dtype=dtype) + 0.5) * (old_size / new_size) - 0.5).clamp(min=0)
     first = centre.long().clamp(max=old_size - 1)
     share = (centre - first).clamp(0, 1)
-    if not share.any():
-        # A second tap of weight 0 would turn infinite scores into NaN where nothing is resized.
+    if old_size % new_size == 0 and old_size // new_size % 2 == 1:
+        # Every new place is the middle of an old one. A second tap of weight 0 would turn infinite scores into NaN.
         return Taps(first[:, None], torch.ones_like(share)[:, None])
     index = torch.stack([first, (first + 1).clamp(max=old_size - 1)], dim=1)
     return Taps(index, torch.stack([1 - share, share], dim=1))
@@ -78,6 +78,16 @@ def crossed(rows: Taps, columns: Taps, width: int) -> Taps:
 def weighted_sums(table: Tensor, taps: Taps) -> Tensor:
     """Sum rows of a table `(old, K)` into rows of a new one `(new, K)`."""
     return F.embedding_bag(taps.index, table, mode="sum", per_sample_weights=taps.weights)
+
+
+def rows_per_tile(scores_per_row: int, device: torch.device) -> int:
+    """How many rows of an image a tile has."""
+    return max(1, (CPU_TILE if device.type == "cpu" else DEVICE_TILE) // scores_per_row)
+
+
+def row_tiles(height: int, step: int) -> Iterator[slice]:
+    """The rows of each tile of an image."""
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))
 
 
 @dataclass(frozen=True)
@@ -105,8 +115,8 @@ class Resize:
         dtype = torch.promote_types(scores.dtype, torch.float32)
         rows, columns = bilinear_taps(height, size[0], dtype), bilinear_taps(width, size[1], dtype)
         back = columns.transposed(width).to(scores.device)
-        tile = CPU_TILE if scores.device.type == "cpu" else DEVICE_TILE
-        return cls((height, width), rows, columns.to(scores.device), back, max(1, tile // (classes * size[1])))
+        step = rows_per_tile(classes * size[1], scores.device)
+        return cls((height, width), rows, columns.to(scores.device), back, step)
 
     def table(self, scores: Tensor) -> Tensor:
         """Scores `(K, h, w)` of one image as a table `(h * w, K)`, float32 or float64."""
@@ -115,8 +125,7 @@ class Resize:
 
     def tiles(self) -> Iterator[slice]:
         """The rows of each tile."""
-        height = len(self.rows.index)
-        return (slice(start, min(start + self.step, height)) for start in range(0, height, self.step))
+        return row_tiles(len(self.rows.index), self.step)
 
     def rows_of(self, tile: slice) -> Taps:
         """Taps of the vertical axis of a tile."""

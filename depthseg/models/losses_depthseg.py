@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from .lean_loss_depthseg import pixel_loss_sum
+from .lean_loss_depthseg import bilinear_taps, pixel_loss_sum, row_tiles, rows_per_tile
 
 SILOG_VARIANCE_WEIGHT = 0.5
 SSI_GRADIENT_WEIGHT = 0.5
@@ -97,6 +98,9 @@ def dice_sums(logits: Tensor, labels: Tensor, valid: Tensor, one_class: bool) ->
     its labels contain, and of one class against a background that of the class alone. Images are weighted by their
     valid pixels, so that parts of a batch on several processes add up to the whole.
 
+    Sums over pixels are in float64 where the device has it, and the resized scores are made, used and dropped tile by
+    tile, once more in the backward pass.
+
     Source: Milletari et al. 2016 (V-Net), https://huggingface.co/papers/1606.04797, section 3, without the squares.
 
     Args:
@@ -105,15 +109,47 @@ def dice_sums(logits: Tensor, labels: Tensor, valid: Tensor, one_class: bool) ->
         valid (`torch.BoolTensor` of shape `(B, H, W)`): Pixels that count.
         one_class (`bool`): Whether class 0 is the background of the only class.
     """
-    resized = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    shares = resized.softmax(1) * valid[:, None]
     ids = torch.where(valid, labels, 0)
-    none = shares.new_zeros(shares.shape[:2])
-    both = none.scatter_add(1, ids.flatten(1), shares.gather(1, ids[:, None]).flatten(1))
-    pixels = none.scatter_add(1, ids.flatten(1), valid.flatten(1).float())
-    losses = 1 - (2 * both + DICE_SMOOTHING) / (shares.sum((2, 3)) + pixels + DICE_SMOOTHING)
-    counted = torch.tensor([[False, True]], device=labels.device).expand_as(losses) if one_class else pixels > 0
-    return (losses * counted).sum(1) / counted.sum(1).clamp(min=1) * pixels.sum(1)
+    counts = ids.new_zeros(logits.shape[:2]).scatter_add(1, ids.flatten(1), valid.flatten(1).long())
+    height, width = labels.shape[-2:]
+    rows = bilinear_taps(logits.shape[2], height, torch.float32).to(logits.device)
+    both = total = torch.zeros_like(counts, dtype=sums_dtype(logits))
+    for tile in row_tiles(height, rows_per_tile(len(logits) * logits.shape[1] * width, logits.device)):
+        inputs = (logits, ids[:, tile], valid[:, tile], rows.index[tile], rows.weights[tile])
+        overlap, share = checkpoint(overlap_and_share, *inputs, use_reentrant=False, preserve_rng_state=False)
+        both, total = both + overlap, total + share
+    losses = 1 - (2 * both + DICE_SMOOTHING) / (total + counts + DICE_SMOOTHING)
+    counted = torch.tensor([[False, True]], device=labels.device).expand_as(losses) if one_class else counts > 0
+    return ((losses * counted).sum(1) / counted.sum(1).clamp(min=1) * counts.sum(1)).float()
+
+
+def overlap_and_share(
+    logits: Tensor, ids: Tensor, valid: Tensor, rows: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum the probabilities of each class over its own pixels, and over all, of one tile: two of shape `(B, K)`.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, K, h, w)`): Class scores.
+        ids (`torch.LongTensor` of shape `(B, R, W)`): Class ids of the R rows of the tile.
+        valid (`torch.BoolTensor` of shape `(B, R, W)`): Pixels that count.
+        rows (`torch.LongTensor` of shape `(R, T)`): The rows of the scores that those of the tile are the sums of.
+        weights (`torch.Tensor` of shape `(R, T)`): Their weights in these sums.
+    """
+    taps = zip(rows.unbind(1), weights.unbind(1), strict=True)
+    scores = sum(logits.float().index_select(2, row) * weight[:, None] for row, weight in taps)
+    if scores.shape[-1] != ids.shape[-1]:
+        scores = F.interpolate(scores, size=ids.shape[-2:], mode="bilinear", align_corners=False)
+    # Scores of a pixel that does not count may be infinite, and 0 times infinity is no number.
+    shares = torch.where(valid[:, None], scores, 0).softmax(1) * valid[:, None]
+    dtype = sums_dtype(logits)
+    own = shares.gather(1, ids[:, None]).flatten(1).to(dtype)
+    overlap = own.new_zeros(shares.shape[:2]).scatter_add(1, ids.flatten(1), own)
+    return overlap, shares.sum((2, 3), dtype=dtype)
+
+
+def sums_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the type of sums over many pixels: float64, or float32 on Apple's GPUs, which have no other."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def classification_loss(logits: Tensor, labels: Tensor, num_valid: Tensor | int | None = None) -> Tensor:

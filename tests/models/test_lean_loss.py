@@ -196,3 +196,11 @@ def test_copies_of_the_travelling_file_do_not_take_each_others_operator(names):
         assert_same(logits, module.pixel_loss_sum(logits, labels), plain_loss(logits, labels))
     for name in set(names):
         del sys.modules[name]
+
+
+def test_places_between_others_are_found_without_looking_at_their_shares():
+    for old in range(1, 40):
+        for new in range(1, 40):
+            centre = [max(0.0, (place + 0.5) * old / new - 0.5) for place in range(new)]
+            is_between = any(abs(each - round(each)) > 1e-6 for each in centre)
+            assert (lean.bilinear_taps(old, new, torch.float64).index.shape[1] == 2) == is_between

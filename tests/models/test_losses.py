@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from models.tiny_models import make_labels, tiny_model
+from torch.nn import functional as F
 
+from depthseg.models import lean_loss_depthseg, losses_depthseg
 from depthseg.models.losses_depthseg import depth_loss, segmentation_loss
 
 RNG = np.random.default_rng(0)
@@ -153,6 +155,76 @@ def test_dice_equals_a_loop_over_classes_and_images(classes):
     both = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels), kind="cross_entropy_dice")
     cross_entropy = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels))
     assert both.item() == pytest.approx(loss.item() + cross_entropy.item(), rel=1e-6)
+
+
+def plain_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The Dice loss of a batch by masks at the size of the labels, in float64."""
+    up = F.interpolate(logits.double(), labels.shape[-2:], mode="bilinear", align_corners=False).softmax(1)
+    total = 0
+    for shares, ids in zip(up, labels, strict=True):
+        known = ids != 255
+        present = [k for k in range(len(shares)) if (ids == k).any()]
+        masks = [(ids == k).double() for k in present]
+        losses = [
+            1 - (2 * (shares[k] * mask).sum() + 1) / ((shares[k] * known).sum() + mask.sum() + 1)
+            for k, mask in zip(present, masks, strict=True)
+        ]
+        total = total + torch.stack(losses).mean() * known.sum()
+    return total / (labels != 255).sum()
+
+
+@pytest.mark.parametrize("tile", [1, 1 << 19])
+@pytest.mark.parametrize("size", [(5, 7), (20, 24), (40, 9)])
+def test_dice_in_tiles_has_the_gradient_and_curvature_of_the_whole(monkeypatch, tile, size):
+    monkeypatch.setattr(lean_loss_depthseg, "CPU_TILE", tile)
+    torch.manual_seed(0)
+    logits = (2 * torch.randn(2, 5, *size)).requires_grad_()
+    labels = torch.randint(0, 4, (2, 20, 24))
+    labels[0, :6], labels[1, :, 20:] = 255, 255
+    found, expected = segmentation_loss(logits, labels, kind="dice"), plain_dice(logits, labels)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=0)
+    ours, theirs = (torch.autograd.grad(loss, logits, create_graph=True)[0] for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)
+    ours, theirs = (torch.autograd.grad(each.square().sum(), logits)[0] for each in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-10)
+
+
+def test_dice_of_millions_of_pixels_is_exact():
+    """In float32 the sum over the pixels of a class stops growing as it should long before."""
+    labels = torch.zeros(1, 1500, 3000, dtype=torch.int64)
+    labels[0, 0, 0] = 1
+    share, count = 1 / (1 + math.exp(-0.7)), labels.numel() - 1
+    first = 1 - (2 * share * count + 1) / (share * labels.numel() + count + 1)
+    second = 1 - (2 * (1 - share) + 1) / ((1 - share) * labels.numel() + 1 + 1)
+    loss = segmentation_loss(torch.tensor([0.7, 0.0]).view(1, 2, 1, 1), labels, kind="dice")
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_dice_never_keeps_the_resized_scores():
+    logits, labels = torch.randn(1, 20, 8, 8, requires_grad=True), torch.randint(0, 20, (1, 256, 256))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        segmentation_loss(logits, labels, kind="dice").backward()
+    assert kept and max(kept) < 20 * 256 * 256 / 10
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "dice", "cross_entropy_dice", "focal"])
+def test_losses_are_compiled_whole_where_ids_are_not_checked(monkeypatch, kind):
+    """As on accelerators."""
+    monkeypatch.setattr(losses_depthseg, "check_label_range", lambda *arguments: None)
+    logits, labels = torch.randn(1, 5, 8, 8), torch.randint(0, 5, (1, 20, 24))
+    compiled = torch.compile(segmentation_loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits, labels, kind=kind), segmentation_loss(logits, labels, kind=kind))
+
+
+def test_dice_does_not_see_an_infinite_score_of_an_ignored_pixel():
+    logits, labels = torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
+    logits[:, :, 0], labels[:, 0] = torch.tensor([-math.inf, math.inf, 0.0]).view(1, 3, 1), 255
+    logits.requires_grad_()
+    loss = segmentation_loss(logits, labels, kind="dice")
+    loss.backward()
+    assert loss.item() == pytest.approx(1 - (2 * 12 / 3 + 1) / (12 / 3 + 12 + 1))
+    assert logits.grad.isfinite().all() and not logits.grad[:, :, 0].any() and logits.grad[:, :, 1:].any()
 
 
 def test_class_weights_smoothing_and_focus_of_one_pixel_by_hand():

@@ -117,17 +117,24 @@ def test_ignored_pixels_change_nothing(num_points):
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
+    """Value and gradient, of processes with one image, one without labels, and two of unequal labels."""
     torch.manual_seed(0)
     prediction, labels = make_prediction(4), make_labels(4)
     labels[0, :4] = 255
     labels[1] = 255
+    labels[3, 2:, 1:] = 255
     num_valid = (labels != 255).sum()
+    prediction.masks.requires_grad_(), prediction.classes.requires_grad_()
     parts = [
         mask_loss([MaskPrediction(prediction.classes[part], prediction.masks[part])], labels[part], WEIGHTS,
                   num_valid=num_valid)
         for part in (slice(0, 1), slice(1, 2), slice(2, 4))
     ]  # fmt: skip
-    torch.testing.assert_close(sum(parts), mask_loss([prediction], labels, WEIGHTS))
+    whole = mask_loss([prediction], labels, WEIGHTS)
+    torch.testing.assert_close(sum(parts), whole)
+    inputs = (prediction.classes, prediction.masks)
+    for ours, theirs in zip(torch.autograd.grad(sum(parts), inputs), torch.autograd.grad(whole, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)
     assert parts[1] == 0
 
 
