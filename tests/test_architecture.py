@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "engine": {"engine", "recipes", "reading", "pretext", "models", "geometry", "data", "metrics"},
     "quickstart": {"engine", "pretext", "models", "geometry", "data", "metrics"},
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
-    "hub": {"hub", "convert", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
+    "hub": {"hub", "convert", "export", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "export": {"export", "engine", "models", "data"},
     "bench": {"engine", "metrics", "models", "pretext", "data"},
     "convert": {"convert", "models", "engine", "data"},

@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="RUN_DIR OWNER/NAME [OPTION=VALUE ...]",
-        help="run directory of finetune or pretrain, or folder of convert; repository; changes here (data.root=/data)",
+        help="run directory, folder of convert or of adapters, or file of export; repository; options changed here",
     )
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every checkpoint whose facts lie in FOLDER")
     parser.add_argument("--facts", type=Path, metavar="FILE", help="YAML: licence, intended_use, limits, ...")
@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> None:
             return
         if len(names) != 2:
             raise ValueError(
-                "Give a run directory or a folder of depthseg convert and owner/name, or --all with a folder of facts."
+                "Give a run directory, a folder of depthseg convert or of adapters, or a file of depthseg export, and "
+                "owner/name; or --all with a folder of facts."
             )
         licences = dict(read_pair(text) for text in options.licence_of)
         stated = {"licence": options.licence} if options.licence else {}
@@ -86,13 +87,13 @@ def publish_one(
     if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is no repository; write owner/name.")
     from ..hub.bundle import prepare
-    from ..hub.converted import is_converted, prepare_converted
     from ..hub.push import push
+    from ..hub.without_run import has_no_run, prepare_without_run
 
     show_progress()
-    folder = output_dir or run_dir / "published"
-    if is_converted(run_dir):
-        prepare_converted(run_dir, repo_id, facts, folder)
+    folder = output_dir or (run_dir.parent if run_dir.is_file() else run_dir) / "published"
+    if has_no_run(run_dir):
+        prepare_without_run(run_dir, repo_id, facts, folder)
     else:
         prepare(run_dir, repo_id, facts, folder, overrides)
     if options.dry_run:

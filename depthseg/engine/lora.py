@@ -211,13 +211,18 @@ def load_adapted(model_class: type[PreTrainedModel], folder: str | os.PathLike) 
 def _base_encoder(model_class: type[PreTrainedModel], about: Any, config: DepthSegConfig) -> dict[str, Tensor]:
     """The weights of the encoder that adapters belong to; nothing else of the base is read."""
     base, arguments = about.base_model_name_or_path, {"revision": about.revision, "dtype": torch.float32}
-    values, _ = DepthSegConfig.get_config_dict(base, revision=about.revision)
     arguments |= {"head_type": config.head_type, "head_config": config.head_config}
-    if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
-        model = model_class.from_encoder_pretrained(base, **arguments)
-    else:
-        model = model_class.from_depth_pretrained(base, head_init="random", **arguments)
-    return model.encoder.state_dict()
+    method = loader_of_base(base, about.revision)
+    if method == "from_depth_pretrained":
+        arguments["head_init"] = "random"
+    return getattr(model_class, method)(base, **arguments).encoder.state_dict()
+
+
+def loader_of_base(base: str, revision: str | None) -> str:
+    """Name of the class method that loads the base of adapters: of a bare encoder, or of a depth network."""
+    values, _ = DepthSegConfig.get_config_dict(base, revision=revision)
+    is_bare = values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys()
+    return "from_encoder_pretrained" if is_bare else "from_depth_pretrained"
 
 
 def _is_adapter_weight(name: str) -> bool:

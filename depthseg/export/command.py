@@ -109,7 +109,7 @@ def export(
     chosen = tuple(returns or (["labels"] if hasattr(model, "classifier") else ["depth"]))
     network = ExportedNetwork(model, processor, chosen, takes).eval()
     check_encoder(network)
-    metadata = describe(network, processor)
+    metadata = describe(network, processor) | made_from(model_path, revision)
     program = trace(network, torch.from_numpy(random_input(takes, 2, *trace_size(model.encoder))))
     kind = FORMATS[format]
     with atomic_path(output) as partial:
@@ -168,6 +168,12 @@ def describe(network: ExportedNetwork, processor: Any) -> dict[str, Any]:
         metadata["depth_type"] = config.depth_type
         metadata["depth_unit"] = UNITS[config.depth_type]
     return metadata
+
+
+def made_from(model_path: str | Path, revision: str | None) -> dict[str, str | None]:
+    """The exported checkpoint, if it is one of the Hub; the path of a folder is of one machine alone."""
+    is_folder = Path(model_path).is_dir()
+    return {"made_from": None if is_folder else str(model_path), "revision": None if is_folder else revision}
 
 
 def measure(

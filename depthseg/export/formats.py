@@ -32,13 +32,19 @@ class Format:
         packages: Packages to be imported for it, beyond those of depthseg.
         write: Writes a traced program with its metadata to a path.
         load: Loads a file as a function from input to outputs.
+        describe: Reads the metadata of a file.
         runtime: What runs the file.
+        suffix: Of its files.
+        library: Library of the Hub for its files; None = the Hub has none.
     """
 
     packages: tuple[str, ...]
     write: Callable[[torch.export.ExportedProgram, Path, dict[str, Any]], None]
     load: Callable[[Path], Run]
+    describe: Callable[[Path], dict[str, Any]]
     runtime: str
+    suffix: str
+    library: str | None
 
 
 def trace(network: ExportedNetwork, image: Tensor) -> torch.export.ExportedProgram:
@@ -141,6 +147,23 @@ def load_onnx(path: Path) -> Run:
     return lambda images: session.run(None, {given.name: images})
 
 
+def describe_onnx(path: Path) -> dict[str, Any]:
+    """Read the metadata of a file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return {name: _value(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:  # a plain text
+        return text
+
+
 def write_torch_export(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     """Write a program as a file of `torch.export`, its metadata as the extra file `depthseg.json`."""
     torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
@@ -157,9 +180,20 @@ def load_torch_export(path: Path) -> Run:
     return run
 
 
+def describe_torch_export(path: Path) -> dict[str, Any]:
+    """Read the metadata of a program; empty if it has none."""
+    extra = {METADATA_FILE: ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra[METADATA_FILE] or "{}")
+
+
 FORMATS: dict[str, Format] = {
-    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), write_onnx, load_onnx, "onnxruntime"),
-    "torch-export": Format((), write_torch_export, load_torch_export, "torch.export"),
+    "onnx": Format(
+        ("onnx", "onnxscript", "onnxruntime"), write_onnx, load_onnx, describe_onnx, "onnxruntime", ".onnx", "onnx"
+    ),
+    "torch-export": Format(
+        (), write_torch_export, load_torch_export, describe_torch_export, "torch.export", ".pt2", None
+    ),
 }
 """Name on the command line -> how files of the format are written and run."""
 

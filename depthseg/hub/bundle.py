@@ -22,7 +22,7 @@ from ..engine.report import write_curves
 from ..reading import literal
 from .card import Card
 from .licences import Licence, Source, check_licence, parse_licence
-from .record import LINEAGE_FILE, RunRecord, read_run
+from .record import LINEAGE_FILE, Lineage, RunRecord, read_run
 from .verify import (
     can_evaluate,
     check_loads_elsewhere,
@@ -111,12 +111,23 @@ def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Sour
     Raises:
         ValueError: Licences are missing, or that of data or weights forbids the stated one.
     """
+    return stated_licence(record.lineage, facts)
+
+
+def stated_licence(lineage: Lineage, facts: Facts, note: str = "") -> tuple[Licence, list[Source]]:
+    """The licence that facts state, and the data and weights of a lineage; as `checked_licence`.
+
+    Args:
+        lineage: Where the weights come from.
+        facts: Facts stated by their author.
+        note: Added to the error.
+    """
     stated = {name: parse_licence(text) for name, text in facts.licences.items()}
-    sources = record.lineage.sources(stated)
+    sources = lineage.sources(stated)
     licence = parse_licence(facts.licence) if facts.licence else None
     problems = check_licence(licence, sources)
     if problems:
-        raise ValueError(" ".join(problems))
+        raise ValueError(" ".join([*problems, note]).strip())
     return licence, sources
 
 
@@ -148,10 +159,18 @@ def _write_training(folder: Path, record: RunRecord, licence: Licence, sources: 
     if record.motion:
         write_json(training / MOTION_FILE, record.motion)
     write_curves(training / "curves.png", record.run_dir / METRICS_FILE)
-    known = {source.name: source.licence.text for source in sources if source.licence}
-    stages = [asdict(stage) | {"licence": known[record.lineage.data_name(stage)]} for stage in record.lineage.stages]
-    lineage = {"licence": licence.text, "stages": stages, "ancestors": list(record.lineage.ancestors)}
-    write_json(folder / LINEAGE_FILE, lineage | {"parameters": record.parameters})
+    write_lineage(folder, record.lineage, licence, sources, record.parameters)
+
+
+def write_lineage(
+    folder: Path, lineage: Lineage, licence: Licence, sources: Sequence[Source], parameters: int
+) -> None:
+    """Write where the weights of a publication come from, with the licences of data and of other weights."""
+    known = {(source.kind, source.name): source.licence.text for source in sources if source.licence}
+    stages = [asdict(stage) | {"licence": known["data", lineage.data_name(stage)]} for stage in lineage.stages]
+    ancestors = [[name, own or known["weights", name]] for name, own in lineage.ancestors]
+    values = {"licence": licence.text, "stages": stages, "ancestors": ancestors}
+    write_json(folder / LINEAGE_FILE, values | {"parameters": parameters})
 
 
 def without_paths(config: RunConfig) -> RunConfig:

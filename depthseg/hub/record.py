@@ -171,16 +171,26 @@ def read_run(run_dir: str | Path) -> RunRecord:
     config, model_dir = load_config(run_dir / "config.yaml", is_record=True), run_dir / "model"
     if is_adapter(model_dir):
         raise ValueError(
-            f"{model_dir} holds adapters of {config.model.pretrained}, and published weights have to load by "
-            "themselves. Train with model.lora.merge=true; the card then names that base."
+            f"{model_dir} holds adapters of {config.model.pretrained}, which cannot be evaluated like a whole model. "
+            "Publish them with depthseg publish, or train with model.lora.merge=true."
         )
-    done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
+    check_finished(config, run_dir)
+    return _record(run_dir, run_dir, model_dir, count_parameters(model_dir), trace(config, run_dir))
+
+
+def check_finished(config: RunConfig, run_dir: Path) -> None:
+    """Refuse a run that stopped early.
+
+    Raises:
+        ValueError: It did.
+    """
+    metrics = run_dir / METRICS_FILE
+    done = max((line["step"] for line in read_lines(metrics)), default=0) if metrics.is_file() else 0
     if done < config.schedule.steps:
         raise ValueError(
             f"The run in {run_dir} stopped after step {done} of {config.schedule.steps}. Finish it with "
             "run.resume=true, then publish."
         )
-    return _record(run_dir, run_dir, model_dir, count_parameters(model_dir), trace(config, run_dir))
 
 
 def read_published(folder: str | Path) -> RunRecord:
@@ -278,7 +288,7 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     folder = Path(start)
     if not folder.is_dir():
         loaded = [transfer["revision"] for transfer in transfers if transfer["source"] == start]
-        return _published(start, loaded[-1] if loaded else revision), start
+        return published_lineage(start, loaded[-1] if loaded else revision), start
     # No id of the Hub has this prefix, so that a folder is never taken for a checkpoint of the same name.
     local = LOCAL + "/".join(folder.resolve().parts[-2:])
     if (folder / LINEAGE_FILE).is_file():
@@ -291,7 +301,7 @@ def _before(config: RunConfig, run_dir: Path) -> tuple[Lineage, str]:
     return Lineage((), ((local, None),)), local
 
 
-def _published(repo_id: str, revision: str | None) -> Lineage:
+def published_lineage(repo_id: str, revision: str | None) -> Lineage:
     """The lineage of a checkpoint of the Hub, including the checkpoint itself."""
     try:
         path = hf_hub_download(repo_id, LINEAGE_FILE, revision=revision)

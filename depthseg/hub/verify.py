@@ -20,6 +20,7 @@ from .. import models
 from ..data import DATASETS
 from ..engine.build import build_datasets, source_of
 from ..engine.evaluation import evaluate_images, json_scores, meters_of, stamp_of, sum_up
+from ..engine.lora import is_adapter, load_adapted
 from ..engine.predict import load_model
 from ..engine.records import write_json
 from ..engine.scoring import Scorer
@@ -57,7 +58,10 @@ sys.modules["depthseg"] = None
 import numpy, transformers
 folder, auto_class, image, answer = sys.argv[1:]
 processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-if hasattr(transformers, auto_class):
+repo, load = folder, json.loads(sys.stdin.readline())
+if load:
+    exec(load)
+elif hasattr(transformers, auto_class):
     model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
 else:  # transformers has no such class for optical flow
     code = json.load(open(folder + "/config.json"))["auto_map"][auto_class]
@@ -70,6 +74,22 @@ name = next(name for name in json.loads(sys.stdin.read()) if name in outputs)
 numpy.save(answer, outputs[name].detach().float().numpy())
 """
 """Processor and model in an environment with transformers and without depthseg."""
+
+ADAPTED_MODEL = """
+from peft import PeftModel
+from transformers import AutoConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+config = AutoConfig.from_pretrained(repo, trust_remote_code=True)
+model_class = get_class_from_dynamic_module({code!r}, repo)
+base = model_class.{method}(
+    {base!r}, revision={revision!r}, dtype="float32", head_type=config.head_type, head_config=config.head_config{more}
+)
+model = model_class(config)
+model.encoder.load_state_dict(base.encoder.state_dict())
+model = PeftModel.from_pretrained(model, repo).eval()
+""".strip()
+"""Loads the adapters in `repo` with their base; in the card, and in the check."""
 
 OUTPUTS = ("logits", "predicted_depth", "flow", "reconstruction")
 
@@ -214,11 +234,27 @@ def _flat(scores: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def check_loads_elsewhere(folder: Path) -> None:
+def adapted_model(architecture: str, base: str, revision: str | None, method: str) -> str:
+    """The lines of Python that load adapters with their base, where transformers and peft are.
+
+    Args:
+        architecture: Class of the model.
+        base: Repository of the base.
+        revision: Its revision.
+        method: The class method that loads it.
+    """
+    code = models.modeling_depthseg.auto_map()
+    code = next(value for value in code.values() if value.endswith(f".{architecture}"))
+    more = ', head_init="random"' if method == "from_depth_pretrained" else ""
+    return ADAPTED_MODEL.format(code=code, method=method, base=base, revision=revision, more=more)
+
+
+def check_loads_elsewhere(folder: Path, load: str = "") -> None:
     """Load a checkpoint in a new process where depthseg cannot be imported, and compare its output.
 
     Args:
         folder: The checkpoint, with its code.
+        load: Lines of Python that load `model` from `repo`; empty = an Auto class does.
 
     Raises:
         ValueError: It does not load there, or its output differs.
@@ -233,7 +269,7 @@ def check_loads_elsewhere(folder: Path) -> None:
         np.save(image, pixels)
         done = subprocess.run(
             [sys.executable, "-I", "-c", CLEAN_PROCESS, str(folder.resolve()), auto_class, str(image), str(answer)],
-            input=json.dumps(OUTPUTS),
+            input=f"{json.dumps(load)}\n{json.dumps(OUTPUTS)}",
             env=os.environ | {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"},
             cwd=scratch,
             capture_output=True,
@@ -253,7 +289,8 @@ def check_loads_elsewhere(folder: Path) -> None:
 
 @torch.no_grad()
 def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarray:
-    model = getattr(models, architecture).from_pretrained(folder).eval()
+    model_class = getattr(models, architecture)
+    model = load_adapted(model_class, folder) if is_adapter(folder) else model_class.from_pretrained(folder).eval()
     inputs = models.DepthSegImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="pt")
     if architecture == "DepthSegForOpticalFlow":
         inputs["other_pixel_values"] = inputs["pixel_values"].flip(-1)

@@ -311,7 +311,7 @@ def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
     assert (tmp_path / "out" / "README.md").is_file()
     with pytest.raises(SystemExit, match="is no repository; write owner/name"):
         main(["publish", str(runs["depth"]), "tiny", "--licence", "mit"])
-    with pytest.raises(SystemExit, match="Give a run directory or a folder of depthseg convert and owner/name"):
+    with pytest.raises(SystemExit, match="Give a run directory, a folder of depthseg convert or of adapters"):
         main(["publish", str(runs["depth"])])
 
 
