@@ -94,9 +94,14 @@ def relative_difference(name: str, given: np.ndarray, expected: dict[str, np.nda
 
 
 def compare(
-    run: Run, model: Any, processor: DepthSegImageProcessor, takes: str, returns: tuple[str, ...]
+    run: Run,
+    model: Any,
+    processor: DepthSegImageProcessor,
+    takes: str,
+    returns: tuple[str, ...],
+    sizes: list[tuple[int, int, int]],
 ) -> dict[tuple[int, int, int], dict[str, float]]:
-    """Compare a file with its model at [`check_sizes`].
+    """Compare a file with its model at inputs of some sizes, each batch, height and width.
 
     Returns:
         Batch, height and width -> output -> largest relative difference.
@@ -105,7 +110,7 @@ def compare(
         ValueError: The file cannot be run at a size, or differs by more than `TOLERANCE`.
     """
     differences = {}
-    for size in check_sizes(model.encoder):
+    for size in sizes:
         images = random_input(takes, *size)
         expected = reference(model, processor, takes, images)
         where = f"at {size[0]} images of {size[1]}x{size[2]} pixels (height x width)"

@@ -53,14 +53,13 @@ class Format:
     library: str | None
 
 
-def trace(network: ExportedNetwork, image: Tensor) -> torch.export.ExportedProgram:
-    """Trace a network at an image, with batch, height and width left open.
+def trace(network: ExportedNetwork, image: Tensor, layout: list[str | int]) -> torch.export.ExportedProgram:
+    """Trace a network at an image, with the axes left open that have a name in the layout of the input.
 
     Raises:
         ValueError: Something in the network depends on the size in a way that cannot be traced.
     """
-    sides = (1, 2) if network.takes == "images" else (2, 3)
-    dynamic = {0: torch.export.Dim.AUTO} | {side: torch.export.Dim.AUTO for side in sides}
+    dynamic = {index: torch.export.Dim.AUTO for index, axis in enumerate(layout) if isinstance(axis, str)}
     try:
         with torch.no_grad(), quiet(), traceable_windows(network):
             program = torch.export.export(network, (image,), dynamic_shapes=(dynamic,), strict=False)
