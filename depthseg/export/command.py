@@ -189,8 +189,8 @@ def check_size(network: ExportedNetwork, size: tuple[int, int] | None) -> None:
     if network.model.config.head_type in SIZED_HEADS and size is None:
         raise ValueError(
             f"{described(network)} cannot be exported for images of any size: position embeddings and reference "
-            "points of its decoders keep the size of the image that is traced. Export a file for one size with --size "
-            "HEIGHTxWIDTH, or take the head mask_queries."
+            "points of its decoders keep the size of the image that is traced. Take the head mask_queries, which has "
+            "none."
         )
 
 
