@@ -257,6 +257,14 @@ def test_the_difference_of_labels_is_that_of_their_logits():
 
 
 @pytest.mark.heavy
+def test_swin_as_a_program_of_torch_export(tmp_path):
+    folder = save_model(tmp_path / "model", "segmentation", "swin", "linear")
+    done = export(folder, tmp_path / "model.pt2", format="torch-export", returns=["logits"])
+    assert len(done.differences) == 5
+    assert done.worst["logits"] <= 1e-4
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("encoder", "head", "head_config"), PAIRS, ids=[f"{encoder}-{head}" for encoder, head, _ in PAIRS]
 )
