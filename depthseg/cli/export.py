@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from ..engine.command import one_sentence_errors
 
@@ -26,6 +27,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="input: RGB images uint8 (batch, height, width, 3), or what the image processor makes, float32 (batch, "
         "3, height, width)",
     )
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        metavar="HEIGHTxWIDTH",
+        help="a file for images of this size in pixels alone, such as 224x224; encoders with one image size need it "
+        "(default: any size)",
+    )
     parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier file")
     parser.add_argument(
@@ -37,6 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "which takes minutes",
     )
     parser.set_defaults(run=run)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width of `224x224`."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not height and width in pixels, such as 224x224")
+    return int(found[1]), int(found[2])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
             revision=options.revision,
             overwrite=options.overwrite,
             time=options.time,
+            size=options.size,
         )
     print(done.summary())
     return 0

@@ -7,7 +7,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_structure
 
 from .network import ExportedNetwork
+from .windows import traceable_windows
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
+Write = Callable[[Path, list[str]], None]
+"""Writes a network to a path with the first of its outputs, which are named; what was left out does not come back."""
+
 # What a file of ONNX can hold, the limit of its container; graph and metadata need some of it.
 LARGEST_ONNX = 2_000_000_000
 METADATA_FILE = "depthseg.json"
@@ -30,7 +36,7 @@ class Format:
 
     Attributes:
         packages: Packages to be imported for it, beyond those of depthseg.
-        write: Writes a traced program with its metadata to a path.
+        convert: Turns a traced program and its metadata, in which `returns` names all its outputs, into [`Write`].
         load: Loads a file as a function from input to outputs.
         describe: Reads the metadata of a file.
         runtime: What runs the file.
@@ -39,7 +45,7 @@ class Format:
     """
 
     packages: tuple[str, ...]
-    write: Callable[[torch.export.ExportedProgram, Path, dict[str, Any]], None]
+    convert: Callable[[torch.export.ExportedProgram, dict[str, Any]], Write]
     load: Callable[[Path], Run]
     describe: Callable[[Path], dict[str, Any]]
     runtime: str
@@ -47,21 +53,20 @@ class Format:
     library: str | None
 
 
-def trace(network: ExportedNetwork, image: Tensor) -> torch.export.ExportedProgram:
-    """Trace a network at an image, with batch, height and width left open.
+def trace(network: ExportedNetwork, image: Tensor, layout: list[str | int]) -> torch.export.ExportedProgram:
+    """Trace a network at an image, with the axes left open that have a name in the layout of the input.
 
     Raises:
         ValueError: Something in the network depends on the size in a way that cannot be traced.
     """
-    sides = (1, 2) if network.takes == "images" else (2, 3)
-    dynamic = {0: torch.export.Dim.AUTO} | {side: torch.export.Dim.AUTO for side in sides}
+    dynamic = {index: torch.export.Dim.AUTO for index, axis in enumerate(layout) if isinstance(axis, str)}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet(), traceable_windows(network):
             program = torch.export.export(network, (image,), dynamic_shapes=(dynamic,), strict=False)
     except Exception as error:  # the tracer raises many types, all of which mean that it cannot
         raise ValueError(f"{described(network)} cannot be traced at open sizes: {first_line(error)}") from error
-    (given,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == "images")
+    (name,) = program.graph_signature.user_inputs
+    (given,) = (node for node in program.graph.nodes if node.name == name)
     shape = given.meta["val"].shape
     fixed = [shape[axis] for axis in dynamic if isinstance(shape[axis], int)]
     if fixed:
@@ -70,6 +75,22 @@ def trace(network: ExportedNetwork, image: Tensor) -> torch.export.ExportedProgr
             "was traced at, so the file would work at that size alone."
         )
     return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings of tracer and translator from the user, and leave all settings as they were."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def described(network: ExportedNetwork) -> str:
@@ -84,8 +105,8 @@ def first_line(error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    """Write a program as one ONNX file, its metadata as `metadata_props`; values that are not texts become JSON.
+def convert_onnx(program: torch.export.ExportedProgram, metadata: dict[str, Any]) -> Write:
+    """Turn a program into one ONNX file, its metadata as `metadata_props`; values that are not texts become JSON.
 
     Raises:
         ValueError: The weights are too large for one file, or an operation has no counterpart in ONNX.
@@ -96,11 +117,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict
             f"The weights take {size / 1e9:.1f} GB, but a file of ONNX holds at most 2 GB; export with --format "
             "torch-export."
         )
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             exported = torch.onnx.export(
                 program,
                 input_names=[metadata["input"]],
@@ -111,11 +129,21 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict
             )
     except Exception as error:  # as for the tracer
         raise ValueError(f"The network cannot be written as ONNX: {first_line(error)}") from error
-    exported.model.metadata_props.update(
-        {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    )
-    name_axes(exported.model.graph, metadata["input_layout"])
-    exported.save(path, external_data=False)
+    graph = exported.model.graph
+    name_axes(graph, metadata["input_layout"])
+
+    def write(path: Path, returns: list[str]) -> None:
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        del graph.outputs[len(returns) :]
+        RemoveUnusedNodesPass()(exported.model)
+        about = metadata | {"returns": returns}
+        exported.model.metadata_props.update(
+            {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+        )
+        exported.save(path, external_data=False)
+
+    return write
 
 
 def name_axes(graph: Any, layout: list[str | int]) -> None:
@@ -164,9 +192,24 @@ def _value(text: str) -> Any:
         return text
 
 
-def write_torch_export(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+def convert_torch_export(program: torch.export.ExportedProgram, metadata: dict[str, Any]) -> Write:
     """Write a program as a file of `torch.export`, its metadata as the extra file `depthseg.json`."""
-    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
+
+    def write(path: Path, returns: list[str]) -> None:
+        count = len(returns)
+        (result,) = (node for node in program.graph.nodes if node.op == "output")
+        if count < len(result.args[0]):
+            result.args = (tuple(result.args[0][:count]),)
+            del program.graph_signature.output_specs[count:]
+            signature = program.module_call_graph[0].signature
+            del signature.outputs[count:]
+            signature.out_spec = tree_structure(tuple(range(count)))
+            program.graph.eliminate_dead_code()
+            program.graph_module.recompile()
+        about = metadata | {"returns": returns}
+        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(about)})
+
+    return write
 
 
 def load_torch_export(path: Path) -> Run:
@@ -189,10 +232,10 @@ def describe_torch_export(path: Path) -> dict[str, Any]:
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(
-        ("onnx", "onnxscript", "onnxruntime"), write_onnx, load_onnx, describe_onnx, "onnxruntime", ".onnx", "onnx"
+        ("onnx", "onnxscript", "onnxruntime"), convert_onnx, load_onnx, describe_onnx, "onnxruntime", ".onnx", "onnx"
     ),
     "torch-export": Format(
-        (), write_torch_export, load_torch_export, describe_torch_export, "torch.export", ".pt2", None
+        (), convert_torch_export, load_torch_export, describe_torch_export, "torch.export", ".pt2", None
     ),
 }
 """Name on the command line -> how files of the format are written and run."""

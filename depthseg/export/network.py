@@ -110,5 +110,5 @@ def check_takes(processor: DepthSegImageProcessor, takes: str) -> None:
     if takes == "images" and processor.value_range is not None:
         raise ValueError(
             f"The image processor reads pixel values of the range {list(processor.value_range)}, which 8-bit images "
-            "do not have; export with --takes pixel_values, and scale images as the metadata of the file say."
+            "do not have; export with --takes pixel_values, and scale images as the metadata of the file says."
         )

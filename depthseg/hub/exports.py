@@ -104,12 +104,14 @@ def _check_runs(path: Path, kind: Format, about: dict[str, Any]) -> None:
         ValueError: It does not run, or its outputs are not those that it names.
     """
     side = about["smallest_side"]
+    only = about.get("image_size")
+    height, width = (only["height"], only["width"]) if only else (side, side + 1)
     takes = "images" if about["input_dtype"] == "uint8" else "pixel_values"
     try:
-        outputs = kind.load(path)(random_input(takes, 1, side, side + 1))
+        outputs = kind.load(path)(random_input(takes, 1, height, width))
     except Exception as error:  # as for the metadata
         raise ValueError(f"{path} does not run with {kind.runtime}: {first_line(error)}") from error
     shapes = [output.shape[-2:] for output in outputs]
     is_finite = all(np.isfinite(output).all() for output in outputs)
-    if not is_finite or shapes != [(side, side + 1)] * len(about["returns"]):
+    if not is_finite or shapes != [(height, width)] * len(about["returns"]):
         raise ValueError(f"{path} does not return finite {', '.join(about['returns'])} at the size of the image.")

@@ -6,20 +6,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.tiny_models import TASKS, TINY_ENCODERS, tiny_config
+from models.tiny_models import TASKS, TINY_ENCODERS, TINY_HEADS
 
-from depthseg.models import DepthSegImageProcessor
+from depthseg.models import DepthSegConfig, DepthSegImageProcessor
 
 # Encoder -> options beyond those of the tiny models. Native sizes are above the smallest that a file takes.
 ENCODERS = {"depthseg_resnet": {}, "depthseg_mobilenet_v2": {}, "dinov2": {"image_size": 56}}
-HEADS = ("monodepth2", "dpt", "linear")
+HEADS = ("monodepth2", "dpt", "linear", "upernet", "mask_queries")
+NATIVE = {
+    "family": "depth_anything",
+    "options": TINY_HEADS["dpt"] | {"neck_hidden_sizes": [8, 8, 16, 16], "readout_type": "ignore"},
+}
+# Encoder, head and options of the head: each encoder with each head, and single rows for what is exported beside them.
+PAIRS = [(encoder, head, TINY_HEADS[head]) for encoder in ENCODERS for head in HEADS] + [
+    ("depthseg_efficientnet_lite", "linear", TINY_HEADS["linear"]),
+    ("dinov2", "native", NATIVE),
+]
 
 
-def save_model(folder: Path, task: str, encoder: str, head: str, dtype: str = "float32", **options) -> Path:
+def save_model(
+    folder: Path,
+    task: str,
+    encoder: str,
+    head: str,
+    dtype: str = "float32",
+    head_config: dict | None = None,
+    **options,
+) -> Path:
     """Save a model with norm statistics unlike those of a new one."""
-    config = tiny_config(encoder, head, **options)
     row = TINY_ENCODERS[encoder] | ENCODERS.get(encoder, {}) | {"model_type": encoder}
-    config = type(config)(encoder_config=row, head_type=head, head_config=config.head_config, num_labels=5, **options)
+    head_config = TINY_HEADS[head] if head_config is None else head_config
+    config = DepthSegConfig(encoder_config=row, head_type=head, head_config=head_config, num_labels=5, **options)
     model = TASKS[task](config).to(getattr(torch, dtype))
     for name, tensor in model.state_dict().items():
         if name.endswith(("running_var", "running_mean")):
