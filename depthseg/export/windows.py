@@ -1,4 +1,4 @@
-"""Swin's padding in a form that PyTorch can trace at any image size."""
+"""Swin's padding and attention in a form that PyTorch can trace at any image size."""
 
 from __future__ import annotations
 
@@ -55,16 +55,23 @@ PADDINGS: dict[type[nn.Module], Callable[..., Any]] = {
 
 @contextmanager
 def traceable_windows(network: nn.Module) -> Iterator[None]:
-    """Pad without branches and remainders while a network is traced.
+    """Pad without branches and remainders, and attend step by step, while a network is traced.
 
     A branch on the size stays in a trace as it was taken, so the file would be wrong at other sizes, and of remainders
-    of sizes that are themselves remainders the tracer does not find out within minutes that windows fit.
+    of sizes that are themselves remainders the tracer does not find out within minutes that windows fit. PyTorch's
+    fused attention lays its output out as its kernel likes, and ONNX's translator, which takes it apart, as another.
     """
+    configs = {id(module.config): module.config for module in network.modules() if type(module) is swin.SwinAttention}
+    chosen = {key: config._attn_implementation for key, config in configs.items()}
     padding = [module for module in network.modules() if type(module) in PADDINGS]
     for module in padding:
         module.maybe_pad = partial(PADDINGS[type(module)], module)
+    for config in configs.values():
+        config._attn_implementation = "eager"
     try:
         yield
     finally:
         for module in padding:
             del module.maybe_pad
+        for key, config in configs.items():
+            config._attn_implementation = chosen[key]

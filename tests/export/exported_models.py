@@ -11,7 +11,7 @@ from models.tiny_models import TASKS, TINY_ENCODERS, TINY_HEADS
 from depthseg.models import DepthSegConfig, DepthSegImageProcessor
 
 # Encoder -> options beyond those of the tiny models. Native sizes are above the smallest that a file takes.
-ENCODERS = {"depthseg_resnet": {}, "depthseg_mobilenet_v2": {}, "dinov2": {"image_size": 56}}
+ENCODERS = {"depthseg_resnet": {}, "depthseg_mobilenet_v2": {}, "dinov2": {"image_size": 56}, "swin": {}}
 HEADS = ("monodepth2", "dpt", "linear", "upernet", "mask_queries")
 NATIVE = {
     "family": "depth_anything",
