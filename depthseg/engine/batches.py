@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.decoded import keep_in_workers
 from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ def micro_batches(
         batch_sampler=plan,
         collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=keep_in_workers(),
         pin_memory=on_gpu,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),
