@@ -154,12 +154,15 @@ def _train(
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
     collate = Collate(processor, task.batch(config), data.label_stride)
+    gather, finish = collate.gather, collate.finish
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
-        stream, collate = cached_stream(features, stream, collate)
+        (stream, gather), finish = cached_stream(features, stream, collate), None
         scorer.read_features(CachedProcessor(features, processor))
+    elif accelerator.device.type == "cuda":  # it changes pixels faster than the reading processes, to the same bytes
+        stream.transform = stream.transform.deferred
     try:
-        fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
+        fit(training, micro_batches(stream, gather, plan, data.num_workers, accelerator.device, finish))
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
