@@ -135,9 +135,10 @@ class Collate:
         if whole:
             samples = [applied(sample) for sample in samples]
         clean = [sample.clean or sample for sample in samples]
-        truths = [self.truths_of(sample) for sample in samples]
         batch = self._scaled_views(samples, clean) if whole else self._views(samples, clean)
-        batch |= {key: torch.from_numpy(np.stack([truth[key] for truth in truths])) for key in content.truth}
+        for key, kind in content.truth.items():
+            truths = [_at_stride(_known(sample, kind), self.label_stride) for sample in samples]
+            batch[key] = torch.from_numpy(np.stack(truths))
         if content.intrinsics:
             intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
             batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
@@ -151,7 +152,8 @@ class Collate:
 
     def finish(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Change and scale what `gather` left as bytes, on the device that it is on."""
-        finished = dict(batch)
+        truths = self.content.truth.items()
+        finished = batch | {key: batch[key].to(_TRUTHS[kind][1]) for key, kind in truths}
         for seen, compared in _VIEWS.items():
             left = batch.get(seen)
             if isinstance(left, dict) or getattr(left, "dtype", None) == torch.uint8:
@@ -293,9 +295,9 @@ _VIEWS = {"pixel_values": "image", "source_pixel_values": "source_images"}
 """Images as the network sees them -> the same as losses compare them."""
 
 _TRUTHS = {
-    "labels": ("label map", np.int64),
-    "depth": ("depth map", np.float32),
-    "category": ("class of the whole image", np.int64),
+    "labels": ("label map", torch.int64),
+    "depth": ("depth map", torch.float32),
+    "category": ("class of the whole image", torch.int64),
 }
 
 
@@ -323,11 +325,16 @@ def target_of(sample: Sample, kind: str) -> np.ndarray:
     Raises:
         ValueError: The sample has none.
     """
-    what, dtype = _TRUTHS[kind]
+    return _known(sample, kind).astype(np.float32 if kind == "depth" else np.int64, copy=False)
+
+
+def _known(sample: Sample, kind: str) -> np.ndarray:
+    """Truth of a sample in the type that it has; see `target_of`."""
     target = getattr(sample, kind)
     if target is None:
+        what = _TRUTHS[kind][0]
         raise ValueError(f"Image {sample.name!r} has no {what}, and this task needs one for every image.")
-    return np.asarray(target, dtype=dtype)
+    return np.asarray(target)
 
 
 def micro_batches(

@@ -85,13 +85,22 @@ def change_pixels(packed: dict[str, Any]) -> Tensor:
 
 def levels(values: Tensor, table: Tensor) -> Tensor:
     """What a table `(3, 256)` of floats has for the bytes `(..., H, W, 3)` of images; `(..., 3, H, W)`."""
-    bytes_first = values.movedim(-1, -3)
-    found = torch.empty(bytes_first.shape, dtype=table.dtype, device=values.device)
-    # An image at a time: its planes stay in the cache of a processor.
-    for image, place in zip(bytes_first.flatten(0, -4), found.flatten(0, -4), strict=True):
-        for plane, of_channel, target in zip(image.contiguous().int(), table, place, strict=True):
-            torch.index_select(of_channel, 0, plane.view(-1), out=target.view(-1))
+    planes = values.movedim(-1, -3)
+    return (_levels_on_cpu if values.device.type == "cpu" else _levels_elsewhere)(planes, table)
+
+
+def _levels_on_cpu(planes: Tensor, table: Tensor) -> Tensor:
+    found = torch.empty(planes.shape, dtype=table.dtype)
+    # NumPy takes bytes for indices as they are, a plane at a time, which stays in the cache of the processor.
+    for image, place in zip(planes.flatten(0, -4).numpy(), found.flatten(0, -4).numpy(), strict=True):
+        for plane, of_channel, target in zip(image, table.numpy(), place, strict=True):
+            np.take(of_channel, plane, out=target, mode="clip")
     return found
+
+
+def _levels_elsewhere(planes: Tensor, table: Tensor) -> Tensor:
+    channels = zip(table, planes.unbind(-3), strict=True)
+    return torch.stack([of_channel[plane.long()] for of_channel, plane in channels], -3)
 
 
 def _pack_colours(changes: Sequence[ColourChange | None]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depthseg.data.pixel_changes import ColourChange, Geometry, PixelChange
+from depthseg.engine import device_pixels
 from depthseg.engine.device_pixels import change_pixels, levels, pack_changes
 
 SIDES = st.tuples(st.integers(1, 50), st.integers(1, 50))
@@ -57,7 +58,8 @@ def test_the_plain_geometry_is_the_plain_resize():
 def test_levels_are_looked_up_channel_by_channel(leading):
     values = torch.randint(0, 256, (*leading, 4, 5, 3), dtype=torch.uint8)
     table = torch.rand(3, 256)
-    found = levels(values, table)
-    assert found.shape == (*leading, 3, 4, 5) and found.is_contiguous()
-    for channel in range(3):
-        assert torch.equal(found[..., channel, :, :], table[channel][values[..., channel].long()])
+    elsewhere = device_pixels._levels_elsewhere(values.movedim(-1, -3), table)
+    for found in (levels(values, table), elsewhere):
+        assert found.shape == (*leading, 3, 4, 5) and found.is_contiguous()
+        for channel in range(3):
+            assert torch.equal(found[..., channel, :, :], table[channel][values[..., channel].long()])
