@@ -63,8 +63,10 @@ def _pack_geometry(sizes: Sequence[tuple[int, int]], changes: Sequence[PixelChan
         mixed = [_mixed(change.geometry, size, axis) for change, size in zip(changes, sizes, strict=True)]
         count = max(weights.shape[1] for _, weights in mixed)
         for suffix, arrays in zip(("", "_weights"), zip(*mixed, strict=True), strict=True):
-            padded = [np.pad(each, ((0, 0), (0, count - each.shape[1]))) for each in arrays]
-            plan[name + suffix] = torch.from_numpy(np.stack(padded))
+            together = np.zeros((len(arrays), len(arrays[0]), count), arrays[0].dtype)
+            for place, each in zip(together, arrays, strict=True):
+                place[:, : each.shape[1]] = each
+            plan[name + suffix] = torch.from_numpy(together)
     return plan
 
 
