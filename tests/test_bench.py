@@ -55,6 +55,18 @@ def test_photometric_loss_is_compared_with_its_formulae(tmp_path, capsys):
     assert comparison["difference"] < SHARE
 
 
+def test_reading_is_compared_in_processor_time(tmp_path, capsys):
+    assert run("bench", "reading-tiny", "--repeats", 2, "--output", tmp_path / "bench.json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(word in line for line in lines for word in ("16x24", "files", "depthseg", "samples/s a core"))
+    comparisons = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
+    names = ["reading-tiny", "reading-tiny colours", "reading-tiny on GPU"]
+    assert [comparison["name"] for comparison in comparisons] == names
+    assert [comparison["difference"] for comparison in comparisons] == [0, 0, 0]
+    rates = comparisons[0]["samples_per_second"]
+    assert rates["files"] == pytest.approx(8 / median(comparisons[0]["seconds"]["files"]))
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("what", ["loss", "prediction"])
 def test_segmentation_is_compared_in_time_and_peak_memory(what, tmp_path, capsys):

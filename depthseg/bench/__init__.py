@@ -51,6 +51,8 @@ CASES = {
     "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
     "segmentation-prediction": Case("lean", {"what": "prediction", **ADE20K_SCORES}),
     "feature-cache": Case("feature_cache", {"images": 32, "batch": 8, "side": 224}),
+    "reading": Case("reading", {"images": 24, "source": (360, 480), "size": (352, 480)}),
+    "reading-tiny": Case("reading", {"images": 2, "source": (24, 36), "size": (16, 24)}),
     "depth-anything-tiny": Case(
         "forward",
         {
@@ -78,7 +80,7 @@ CASES = {
 
 DEFAULT_CASES = (
     *("depth-anything-small", "dpt-vit-small", "photometric", "metric"),
-    *("segmentation-loss", "segmentation-prediction", "feature-cache"),
+    *("segmentation-loss", "segmentation-prediction", "feature-cache", "reading"),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from .decoded import once
 from .decoding import VIDEO_SUFFIXES, VideoFrames
 from .images import IMAGE_SUFFIXES, list_images, read_image
 
@@ -108,9 +109,12 @@ class FrameCache:
             ValueError: The frame cannot be decoded, or has another size than the first one of its clip.
         """
         if (clip, number) not in self._kept:
-            self.full_size(clip)  # first of all: a decoder cannot go on from two places
-            for passed, image in self._clips[clip].frames.up_to(number):
-                self._keep(clip, passed, image)
+            path = self._clips[clip].path
+            if path.is_file():
+                image, _ = once(FrameCache.read, path, (number, self._size), lambda: (self._decode(clip, number), 0))
+                self._remember(clip, number, image)
+            else:  # of image files, each of which is kept by itself
+                self._decode(clip, number)
         self._kept.move_to_end((clip, number))
         return self._kept[clip, number].copy()
 
@@ -120,6 +124,13 @@ class FrameCache:
             *_, (_, image) = self._clips[clip].frames.up_to(0)
             self._full_sizes[clip] = image.shape[:2]
         return self._full_sizes[clip]
+
+    def _decode(self, clip: int, number: int) -> np.ndarray:
+        """A frame at the size of the clip; frames on the way to it are remembered, too."""
+        self.full_size(clip)  # first of all: a decoder cannot go on from two places
+        for passed, image in self._clips[clip].frames.up_to(number):
+            self._keep(clip, passed, image)
+        return self._kept[clip, number]
 
     def _keep(self, clip: int, number: int, image: np.ndarray) -> None:
         first = self._full_sizes[clip]
@@ -131,6 +142,9 @@ class FrameCache:
         if self._size is not None:
             resized = Image.fromarray(image).resize(self._size[::-1], Image.Resampling.BILINEAR)
             image = np.asarray(resized)
+        self._remember(clip, number, image)
+
+    def _remember(self, clip: int, number: int, image: np.ndarray) -> None:
         if (clip, number) not in self._kept:
             self._bytes += image.nbytes
         self._kept[clip, number] = image

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .decoded import Decoded, decoded_once, once
 from .depth_formats import DEPTH_FORMATS, check_depth_format, metres_of
 from .float_maps import FLOAT_SUFFIXES, read_float_map
 from .label_encoding import distinct
@@ -77,22 +78,7 @@ def read_oriented_image(path: str | Path | MemoryFile, upright: bool = True) -> 
         ValueError: The file is not an image, is truncated, is too large, holds several images, values below 0 or above
             65535, or NaN.
     """
-    image = _load(path, upright=upright)
-    orientation = image.info["orientation"]
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"{path} holds grey values from {values.min()} to {values.max()}; an image has 8 or 16 bits. "
-                "Save it as a PNG or TIFF of 16 bits without sign."
-            )
-        return values.astype(np.uint16), orientation
-    if image.mode == "F":
-        values = np.array(image)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path} holds NaN or infinite values; replace them with pixel values.")
-        return values, orientation
-    return np.array(image.convert("RGB")), orientation
+    return once(read_oriented_image, path, (upright,), lambda: _decode_image(path, upright))
 
 
 def bit_depth_of(largest: float) -> int:
@@ -134,6 +120,7 @@ def read_thumbnail(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
 
 
+@decoded_once
 def read_labels(path: str | Path | MemoryFile, channel: str | None = None) -> np.ndarray:
     """Read a map of class ids: grey values (8 or 16 bits) or palette indices, never colours.
 
@@ -168,6 +155,25 @@ def read_labels(path: str | Path | MemoryFile, channel: str | None = None) -> np
     return ids.astype(np.uint8) // _PACKED_GREY_FACTORS.get(image.info["packing"], 1) if ids.itemsize == 1 else ids
 
 
+def _decode_image(path: str | Path | MemoryFile, upright: bool) -> Decoded:
+    image = _load(path, upright=upright)
+    orientation = image.info["orientation"]
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"{path} holds grey values from {values.min()} to {values.max()}; an image has 8 or 16 bits. "
+                "Save it as a PNG or TIFF of 16 bits without sign."
+            )
+        return values.astype(np.uint16), orientation
+    if image.mode == "F":
+        values = np.array(image)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path} holds NaN or infinite values; replace them with pixel values.")
+        return values, orientation
+    return np.array(image.convert("RGB")), orientation
+
+
 def _read_channel(path: str | Path, image: Image.Image, channel: str) -> np.ndarray:
     letter = CHANNELS[channel]
     if image.mode not in ("RGB", "RGBA") or letter not in image.mode:
@@ -178,6 +184,7 @@ def _read_channel(path: str | Path, image: Image.Image, channel: str) -> np.ndar
     return np.array(image.getchannel(letter))
 
 
+@decoded_once
 def read_colours(path: str | Path) -> np.ndarray:
     """Read a colour mask; an alpha channel is dropped, palette indices become their colours.
 
@@ -203,6 +210,7 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
     return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
 
 
+@decoded_once
 def read_depth(
     path: str | Path | MemoryFile, scale: float = KITTI_DEPTH_SCALE, depth_format: str = "scaled"
 ) -> np.ndarray:
@@ -225,6 +233,7 @@ def read_depth(
     return values if values.dtype == np.float32 else metres_of(path, values, scale, depth_format)
 
 
+@decoded_once
 def read_disparity(path: str | Path, png_format: str = "kitti") -> np.ndarray:
     """Read a disparity map: a 16-bit PNG or TIFF, or pixels as floating-point TIFF, NumPy or PFM.
 

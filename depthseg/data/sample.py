@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .label_spaces import LabelSpace
+    from .pixel_changes import PixelChange
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Sample:
         category: Class of the whole image.
         holes: bool `(H, W)`, True = erased, to be painted in.
         clean: This sample before its colours were changed, where a loss compares its images with one another.
+        change: What is still to be done to image, frames and stereo, which are as they were read while all else is
+            changed already; None = nothing.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Sample:
     category: int | None = None
     holes: np.ndarray | None = None
     clean: Sample | None = None
+    change: PixelChange | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from .label_encoding import IGNORED
+from .label_encoding import IGNORED, distinct
+from .pixel_changes import ColourChange, Geometry, PixelChange
 from .sample import Sample
 
 if TYPE_CHECKING:
@@ -19,71 +20,10 @@ if TYPE_CHECKING:
 CROP_TRIALS = 10
 """How often a crop is drawn again in which one class has too large a share."""
 
-_JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-_LUMA = np.float32([0.299, 0.587, 0.114])
-# What each of these mixes an image with, from its luma: black, its mean, its grey image.
-_MIXED_WITH = (lambda luma: np.zeros_like(luma), lambda luma: np.full_like(luma, luma.mean()), lambda luma: luma)
-_Recolour = Callable[[np.ndarray], np.ndarray]
-
 
 def resize_nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize `(H, W)` ids or depths to `size` = (height, width) without ever mixing two values."""
     return np.array(Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """A box of an image, resized, padded to one size and perhaps mirrored.
-
-    Attributes:
-        box: left, top, right, bottom in pixels, measured from the outer edges of the image.
-        inner: Height and width that the box is resized to.
-        size: Height and width of the result, padded at the right and bottom.
-        mirrored: Whether left and right change places.
-    """
-
-    box: tuple[float, float, float, float]
-    inner: tuple[int, int]
-    size: tuple[int, int]
-    mirrored: bool
-
-    def image(self, values: np.ndarray, recolour: _Recolour | None = None) -> np.ndarray:
-        """Resample `(H, W, 3)` with an antialiased bilinear filter, its colours changed before; floats unrounded.
-
-        The padding is black.
-        """
-        values = recolour(values) if recolour else values
-        if values.dtype == np.uint8:
-            return self._resample(Image.fromarray(values), Image.Resampling.BILINEAR)
-        channels = map(np.ascontiguousarray, np.moveaxis(values, -1, 0))
-        return np.dstack([self._resample(Image.fromarray(one), Image.Resampling.BILINEAR) for one in channels])
-
-    def map(self, values: np.ndarray | None, padding: int) -> np.ndarray | None:
-        """Take ids or depths `(H, W)` from the nearest pixel."""
-        return None if values is None else self._resample(Image.fromarray(values), Image.Resampling.NEAREST, padding)
-
-    def intrinsics(self, values: np.ndarray | None) -> np.ndarray | None:
-        """The `(3, 3)` of the camera that sees the result; a mirrored one lives in a mirrored scene."""
-        if values is None:
-            return None
-        (height, width), (left, top, right, bottom) = self.inner, self.box
-        sx, sy = width / (right - left), height / (bottom - top)
-        # Edges go to edges, and pixel centres lie half a pixel beside them.
-        move = np.array([[sx, 0.0, sx * (0.5 - left) - 0.5], [0.0, sy, sy * (0.5 - top) - 0.5], [0.0, 0.0, 1.0]])
-        moved = move @ values
-        if self.mirrored:
-            flip = np.array([[-1.0, 0.0, self.size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-            moved = flip @ moved @ np.diag([-1.0, 1.0, 1.0])
-        return moved
-
-    def _resample(self, values: Image.Image, resampling: Image.Resampling, padding: int = 0) -> np.ndarray:
-        height, width = self.inner
-        warped = np.array(values.resize((width, height), resampling, box=self.box))
-        if self.inner != self.size:
-            missing = [(0, whole - part) for whole, part in zip(self.size, self.inner, strict=True)]
-            missing += [(0, 0)] * (warped.ndim - 2)
-            warped = np.pad(warped, missing, constant_values=padding)
-        return np.ascontiguousarray(warped[:, ::-1]) if self.mirrored else warped
 
 
 class TrainTransform:
@@ -161,10 +101,14 @@ class TrainTransform:
             ValueError: Parts of different size, an image that is smaller than the patch to cut, or one of more than
                 8 bits that nothing scales; labels with ids that they did not have before.
         """
+        return applied(self.deferred(sample, rng))
+
+    def deferred(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Draw what calling this draws, and change all but the pixels of images, whose `change` the result holds."""
         _check_one_size(sample)
         sample = self._scaled(sample)
         geometry = self._draw_geometry(sample, rng)
-        recolour = self._draw_jitter(rng)
+        colours = self._draw_jitter(rng)
         mirror_x = -1 if geometry.mirrored else 1
         moved = replace(
             sample,
@@ -174,11 +118,11 @@ class TrainTransform:
             intrinsics=geometry.intrinsics(sample.intrinsics),
             flow=None,
             holes=self._draw_holes(rng),
+            change=PixelChange(geometry, colours),
         )
         guard_labels(sample, moved)
-        compared = recolour is not None and (sample.frames or sample.stereo is not None)
-        clean = _with_images(moved, sample, geometry, None) if compared else None
-        return replace(_with_images(moved, sample, geometry, recolour), clean=clean)
+        compared = colours is not None and (sample.frames or sample.stereo is not None)
+        return replace(moved, clean=replace(moved, change=PixelChange(geometry))) if compared else moved
 
     @property
     def only_mirrors(self) -> bool:
@@ -208,7 +152,7 @@ class TrainTransform:
         stereo = None if sample.stereo is None else scaled(sample.stereo)
         return replace(sample, image=scaled(sample.image), frames=frames, stereo=stereo)
 
-    def _draw_geometry(self, sample: Sample, rng: np.random.Generator) -> _Geometry:
+    def _draw_geometry(self, sample: Sample, rng: np.random.Generator) -> Geometry:
         drawn, place, mirrored = self._draw_place(rng)
         factor = self._factor(sample.image.shape[:2], drawn)
         cut = self._cut_patch if self.random_crop else self._cut_share
@@ -233,7 +177,7 @@ class TrainTransform:
         low, high = self.scale_range if self.random_crop else self.crop_scale
         return low + (high - low) * drawn
 
-    def _cut_patch(self, sample: Sample, factor: float, place: np.ndarray, mirrored: bool) -> _Geometry:
+    def _cut_patch(self, sample: Sample, factor: float, place: np.ndarray, mirrored: bool) -> Geometry:
         """A patch of `size` of the image resized by a factor, at a place from 0 to 1 down and right."""
         size = sample.image.shape[:2]
         resized = tuple(max(round(factor * side), 1) for side in size)
@@ -248,31 +192,20 @@ class TrainTransform:
         top, left = (int(p * (n - m + 1)) for p, n, m in zip(place, resized, inner, strict=True))
         sy, sx = (side / new for side, new in zip(size, resized, strict=True))
         right, bottom = min((left + inner[1]) * sx, size[1]), min((top + inner[0]) * sy, size[0])
-        return _Geometry((left * sx, top * sy, right, bottom), inner, self.size, mirrored)
+        return Geometry((left * sx, top * sy, right, bottom), inner, self.size, mirrored)
 
-    def _cut_share(self, sample: Sample, share: float, place: np.ndarray, mirrored: bool) -> _Geometry:
+    def _cut_share(self, sample: Sample, share: float, place: np.ndarray, mirrored: bool) -> Geometry:
         """A crop that has a share of the height and width, resized to `size`."""
         size = sample.image.shape[:2]
         top, left = (1 - share) * place * size
         # The sums may pass the border by a rounding error, which Pillow refuses.
         right, bottom = min(left + share * size[1], size[1]), min(top + share * size[0], size[0])
-        return _Geometry((left, top, right, bottom), self.size, self.size, mirrored)
+        return Geometry((left, top, right, bottom), self.size, self.size, mirrored)
 
-    def _draw_jitter(self, rng: np.random.Generator) -> _Recolour | None:
+    def _draw_jitter(self, rng: np.random.Generator) -> ColourChange | None:
         """One change of colours for all images of a sample; None for none."""
-        order = rng.permutation(len(_JITTERS))
-        factors = 1 + self.colour_jitter * rng.uniform(-1, 1, len(_JITTERS))
-
-        def recolour(values: np.ndarray) -> np.ndarray:
-            """Apply the change that was drawn."""
-            if values.dtype != np.uint8:
-                return _recolour_floats(values, order, factors)
-            image = Image.fromarray(values)
-            for index in order:
-                image = _JITTERS[index](image).enhance(factors[index])
-            return np.asarray(image)
-
-        return recolour if self.colour_jitter else None
+        order, factors = rng.permutation(3), 1 + self.colour_jitter * rng.uniform(-1, 1, 3)
+        return ColourChange(tuple(order.tolist()), tuple(factors.tolist())) if self.colour_jitter else None
 
     def _draw_holes(self, rng: np.random.Generator) -> np.ndarray | None:
         """Squares around random pixels, bool `(H, W)`."""
@@ -286,6 +219,20 @@ class TrainTransform:
         for axis in (0, 1):
             holes = sliding_window_view(holes, self.hole_size, axis).any(-1)
         return holes
+
+
+def applied(sample: Sample) -> Sample:
+    """A sample with its `change` done to its images, and to those of its `clean`; as it is where it has none."""
+    if sample.change is None:
+        return sample
+    return replace(
+        sample,
+        image=sample.change.of(sample.image),
+        frames={offset: sample.change.of(frame) for offset, frame in sample.frames.items()},
+        stereo=None if sample.stereo is None else sample.change.of(sample.stereo),
+        clean=None if sample.clean is None else applied(sample.clean),
+        change=None,
+    )
 
 
 def largest_class_share(labels: np.ndarray) -> float:
@@ -306,33 +253,12 @@ def guard_labels(before: Sample, after: Sample) -> None:
     """
     if before.labels is None or after.labels is None:
         return
-    known = np.zeros(IGNORED + 1, bool)
-    known[before.labels.ravel()] = True
-    known[IGNORED] = True
-    if not known[after.labels].all():
-        made_up = np.unique(after.labels[~known[after.labels]])
+    known = {IGNORED, *distinct(before.labels)}
+    if made_up := [value for value in distinct(after.labels) if value not in known]:
         raise ValueError(
             f"The transform made up the class ids {', '.join(map(str, made_up[:8]))} in the labels of "
             f"{before.name!r}, which had none of them: resize label maps with the nearest pixel, never with a filter."
         )
-
-
-def _recolour_floats(values: np.ndarray, order: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Change `(H, W, 3)` from 0 to 255 as Pillow changes bytes, without rounding."""
-    for index in order:
-        mixed_with = _MIXED_WITH[index](values @ _LUMA)[..., None]
-        values = np.clip(mixed_with + np.float32(factors[index]) * (values - mixed_with), 0, 255)
-    return values
-
-
-def _with_images(moved: Sample, source: Sample, geometry: _Geometry, recolour: _Recolour | None) -> Sample:
-    """`moved` with the images of `source`, brought into the same geometry."""
-    return replace(
-        moved,
-        image=geometry.image(source.image, recolour),
-        frames={offset: geometry.image(frame, recolour) for offset, frame in source.frames.items()},
-        stereo=None if source.stereo is None else geometry.image(source.stereo, recolour),
-    )
 
 
 def _check_one_size(sample: Sample) -> None:

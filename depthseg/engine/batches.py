@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.decoded import keep_in_workers
+from ..data.transforms import applied
+from ..models import DepthSegImageProcessor
+from .device_pixels import change_pixels, levels, pack_changes, pack_plan
 from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
@@ -114,20 +120,25 @@ class Collate:
         Raises:
             ValueError: A sample that lacks what is asked for.
         """
+        return self.finish(self.gather(samples))
+
+    def gather(self, samples: list[Sample]) -> dict[str, Any]:
+        """As calling this, but images of 8 bits stay bytes, and what is left of their `change` is left to `finish`.
+
+        Returns:
+            What calling this returns but images, and these as uint8 `(B, H, W, 3)` or `(B * S, H, W, 3)`, or as
+            `pack_changes` packs them. `image` and `source_images` are left out where they are what the network sees.
+            Images of more than 8 bits, and those of a processor of another kind, are finished.
+        """
         content = self.content
-        images = [_erased(sample) if content.holes else sample.image for sample in samples]
-        batch = {"pixel_values": self.scale(images)}
-        truths = [self.truths_of(sample) for sample in samples]
-        batch |= {key: torch.from_numpy(np.stack([truth[key] for truth in truths])) for key in content.truth}
+        whole = self._table is None or any(map(_has_deep_images, samples))
+        if whole:
+            samples = [applied(sample) for sample in samples]
         clean = [sample.clean or sample for sample in samples]
-        if content.images:
-            batch["image"] = _to_unit(np.stack([sample.image for sample in clean]))
-        if content.source_frames or content.stereo:
-            shape = (len(samples), -1)
-            jittered = [image for sample in samples for image in self._sources(sample)]
-            batch["source_pixel_values"] = self.scale(jittered).unflatten(0, shape)
-            images = [image for sample in clean for image in self._sources(sample)]
-            batch["source_images"] = _to_unit(np.stack(images)).unflatten(0, shape)
+        batch = self._scaled_views(samples, clean) if whole else self._views(samples, clean)
+        for key, kind in content.truth.items():
+            truths = [_at_stride(_known(sample, kind), self.label_stride) for sample in samples]
+            batch[key] = torch.from_numpy(np.stack(truths))
         if content.intrinsics:
             intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
             batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
@@ -136,8 +147,67 @@ class Collate:
                 [float(_require(s, "stereo_x", "the baseline of a stereo pair")) for s in samples]
             )
         if content.holes:
-            batch["holes"] = torch.from_numpy(np.stack([sample.holes for sample in samples]))
+            batch["holes"] = torch.from_numpy(np.stack([_holes_of(sample) for sample in samples]))
         return batch
+
+    def finish(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Change and scale what `gather` left as bytes, on the device that it is on."""
+        truths = self.content.truth.items()
+        finished = batch | {key: batch[key].to(_TRUTHS[kind][1]) for key, kind in truths}
+        for seen, compared in _VIEWS.items():
+            left = batch.get(seen)
+            if isinstance(left, dict) or getattr(left, "dtype", None) == torch.uint8:
+                own = _bytes_of(left)
+                clean = _bytes_of(batch[compared], left) if compared in batch else own
+                if seen == "pixel_values" and self.content.holes:
+                    own = own.masked_fill(batch["holes"][..., None], 0)
+                finished[seen] = levels(own, self._table_on(own.device))
+                if seen != "pixel_values" or self.content.images:
+                    finished[compared] = levels(clean, _unit_on(own.device))
+                if seen != "pixel_values":
+                    shape = (len(finished["pixel_values"]), -1)
+                    finished |= {key: finished[key].unflatten(0, shape) for key in (seen, compared)}
+        return finished
+
+    @cache  # noqa: B019 - a device is asked to copy it once, not at every step
+    def _table_on(self, device: torch.device) -> Tensor:
+        return self._table.to(device)
+
+    @cached_property
+    def _table(self) -> Tensor | None:
+        """What the processor makes of each byte of each channel, `(3, 256)`; None of one that may not go by bytes."""
+        if type(self._processor) is not DepthSegImageProcessor:
+            return None
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+        return self.scale([ramp])[0].flatten(1)
+
+    def _views(self, samples: list[Sample], clean: list[Sample]) -> dict[str, Any]:
+        """The images, as bytes."""
+        content = self.content
+        changed_alike = all(map(operator.is_, samples, clean))
+        views = {"pixel_values": _gathered(samples, [[sample.image] for sample in samples])}
+        if content.images and not changed_alike:
+            views["image"] = _gathered(clean, [[sample.image] for sample in clean], views["pixel_values"])
+        if content.source_frames or content.stereo:
+            views["source_pixel_values"] = first = _gathered(samples, [self._sources(sample) for sample in samples])
+            if not changed_alike:
+                views["source_images"] = _gathered(clean, [self._sources(sample) for sample in clean], first)
+        return views
+
+    def _scaled_views(self, samples: list[Sample], clean: list[Sample]) -> dict[str, Any]:
+        """The images, scaled."""
+        content = self.content
+        images = [_erased(sample) if content.holes else sample.image for sample in samples]
+        views = {"pixel_values": self.scale(images)}
+        if content.images:
+            views["image"] = _to_unit(np.stack([sample.image for sample in clean]))
+        if content.source_frames or content.stereo:
+            shape = (len(samples), -1)
+            jittered = [image for sample in samples for image in self._sources(sample)]
+            views["source_pixel_values"] = self.scale(jittered).unflatten(0, shape)
+            images = [image for sample in clean for image in self._sources(sample)]
+            views["source_images"] = _to_unit(np.stack(images)).unflatten(0, shape)
+        return views
 
     def truths_of(self, sample: Sample) -> dict[str, np.ndarray]:
         """What is known about one sample, by its name in the batch, as `target_of` has it, at the label stride."""
@@ -173,11 +243,41 @@ def _require(sample: Sample, name: str, what: str) -> Any:
     return value
 
 
+def _holes_of(sample: Sample) -> np.ndarray:
+    return _require(sample, "holes", "holes, which the transform draws")
+
+
 def _erased(sample: Sample) -> np.ndarray:
     """The image `(H, W, 3)` with black holes."""
-    return np.where(
-        _require(sample, "holes", "holes, which the transform draws")[..., None], np.uint8(0), sample.image
-    )
+    return np.where(_holes_of(sample)[..., None], np.uint8(0), sample.image)
+
+
+def _has_deep_images(sample: Sample) -> bool:
+    """Whether an image has more than 8 bits."""
+    images = [sample.image, *sample.frames.values(), *([] if sample.stereo is None else [sample.stereo])]
+    return any(image.dtype != np.uint8 for image in images)
+
+
+def _gathered(samples: list[Sample], images: list[list[np.ndarray]], like: dict | Tensor | None = None) -> Any:
+    """The images of each sample as bytes, with what is left of its change; without those that `like` holds already."""
+    together = [image for of_sample in images for image in of_sample]
+    if samples[0].change is None:
+        return torch.from_numpy(np.stack(together))
+    changes = [sample.change for sample, of_sample in zip(samples, images, strict=True) for _ in of_sample]
+    return (pack_changes if like is None else pack_plan)(together, changes)
+
+
+def _bytes_of(gathered: Any, like: Any = None) -> Tensor:
+    """The bytes of gathered images with their change done, uint8 `(N, H, W, 3)`; `like` may hold those before it."""
+    if isinstance(gathered, Tensor):
+        return gathered
+    return change_pixels(gathered if like is None else {"values": like["values"], **gathered})
+
+
+@cache
+def _unit_on(device: torch.device) -> Tensor:
+    """What `_to_unit` makes of each byte, `(3, 256)`."""
+    return _to_unit(np.arange(256, dtype=np.uint8).reshape(1, 1, -1, 1).repeat(3, axis=3))[0, :, 0].to(device)
 
 
 def _to_unit(images: np.ndarray) -> Tensor:
@@ -191,10 +291,13 @@ UNCALIBRATED = (
     "are with pretext.derotate=false"
 )
 
+_VIEWS = {"pixel_values": "image", "source_pixel_values": "source_images"}
+"""Images as the network sees them -> the same as losses compare them."""
+
 _TRUTHS = {
-    "labels": ("label map", np.int64),
-    "depth": ("depth map", np.float32),
-    "category": ("class of the whole image", np.int64),
+    "labels": ("label map", torch.int64),
+    "depth": ("depth map", torch.float32),
+    "category": ("class of the whole image", torch.int64),
 }
 
 
@@ -222,24 +325,38 @@ def target_of(sample: Sample, kind: str) -> np.ndarray:
     Raises:
         ValueError: The sample has none.
     """
-    what, dtype = _TRUTHS[kind]
+    return _known(sample, kind).astype(np.float32 if kind == "depth" else np.int64, copy=False)
+
+
+def _known(sample: Sample, kind: str) -> np.ndarray:
+    """Truth of a sample in the type that it has; see `target_of`."""
     target = getattr(sample, kind)
     if target is None:
+        what = _TRUTHS[kind][0]
         raise ValueError(f"Image {sample.name!r} has no {what}, and this task needs one for every image.")
-    return np.asarray(target, dtype=dtype)
+    return np.asarray(target)
 
 
 def micro_batches(
-    dataset: StreamDataset, collate: Collate, plan: MicroBatches, num_workers: int, device: torch.device
-) -> Iterator[dict[str, Tensor]]:
+    dataset: Dataset,
+    collate: Callable[[list], dict[str, Any]],
+    plan: MicroBatches,
+    num_workers: int,
+    device: torch.device,
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Read the micro-batches of a plan, one after the other, onto a device.
+
+    Reading processes, which live as long as this iterator, are ahead by two micro-batches each. For a GPU they are
+    pinned in memory, so that copying one does not wait for the GPU.
 
     Args:
         dataset: What to read.
-        collate: How samples become a batch.
+        collate: How samples become a batch, in the reading process.
         plan: Which positions make up which micro-batch.
         num_workers: Reading processes; 0 = read in this process.
         device: Where batches go.
+        finish: What is done to a batch on the device; None = nothing.
     """
     on_gpu = device.type == "cuda"
     loader = DataLoader(
@@ -247,9 +364,22 @@ def micro_batches(
         batch_sampler=plan,
         collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=keep_in_workers(),
         pin_memory=on_gpu,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),
     )
     for batch in loader:
-        yield {name: values.to(device, non_blocking=on_gpu) for name, values in batch.items()}
+        moved = _moved(batch, device)
+        yield finish(moved) if finish else moved
+
+
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch on a device; what is neither tensors nor features stays where it is."""
+    moved = {}
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            moved[name] = _moved(value, device)
+        else:
+            moved[name] = value.to(device, non_blocking=device.type == "cuda") if hasattr(value, "to") else value
+    return moved

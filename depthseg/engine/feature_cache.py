@@ -17,10 +17,8 @@ import copy
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +34,7 @@ from ..models import EncoderFeatures
 from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
 from .patience import agreed, wait_patiently
-from .tensor_store import GIB, TensorStore, gib, size_of
+from .tensor_store import TensorStore, gib, open_store, size_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,11 +54,6 @@ GEOMETRY = ("strides", "input_size", "padded_size")
 
 Keys = tuple[str, str]
 """Of the features and of the truth of an augmented image."""
-
-
-def default_folder() -> Path:
-    """Where features are kept unless `data.cache_dir` says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "depthseg", "features")
 
 
 @dataclass(frozen=True)
@@ -313,8 +306,7 @@ def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
 
 def open_cache(data: DataOptions, model: nn.Module, processor: Any, accelerator: Accelerator) -> FeatureCache:
     """The cache that the options of a run name; see `FeatureCache`."""
-    folder = Path(data.cache_dir) if data.cache_dir else default_folder()
-    return FeatureCache(TensorStore(folder, int(data.cache_limit * GIB)), model, processor, accelerator)
+    return FeatureCache(open_store(data, "features"), model, processor, accelerator)
 
 
 def cached_stream(

@@ -179,7 +179,8 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
     with StopRequest() as stop:
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
-            micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
+            with training.log.waiting():
+                micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
             values, stopping = train_step(training, micro_batches, stop.received)
             progress.step += 1
             progress.loss_sum += values["loss"]

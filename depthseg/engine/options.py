@@ -181,13 +181,17 @@ class DataOptions:
         label_stride: Compute the training loss at every so many pixels of the label and depth maps. The patch size,
             such as 14, with a `linear` head is the head's own resolution, where the loss takes much less time; 1 = all
             pixels. Evaluation always counts all pixels.
+        cache: `auto` keeps images, label and depth maps in decoded form in files that are mapped into memory, so that
+            each is decoded once for all runs and processes, and says so where they do not fit; a file that changes is
+            decoded again. `off` decodes them whenever they are read. No number depends on it.
         cache_features: Compute the features of a frozen encoder once for each image and read them from files ever
             after; needs `model.freeze_encoder`. A mirrored image has features of its own, because encoders do not
             commute with mirroring or cropping: `hflip` alone doubles the files and changes no number, other
             augmentations need `augmented_copies`.
-        cache_dir: Folder of the files of `cache_features`, which runs share; null = `depthseg/features` in
-            `$XDG_CACHE_HOME` or `~/.cache`. It can be deleted whenever no run uses it.
-        cache_limit: Most that this folder may hold, in GiB; a run that needs more is refused.
+        cache_dir: Folder of the files of `cache` and `cache_features`, which runs share; null = `depthseg/decoded` and
+            `depthseg/features` in `$XDG_CACHE_HOME` or `~/.cache`. It can be deleted whenever no run uses it.
+        cache_limit: Most that each such folder may hold, in GiB. Decoded files that would not fit are not kept;
+            a run whose features would not fit is refused.
         num_workers: Processes that read training images beside each training process.
     """
 
@@ -213,6 +217,7 @@ class DataOptions:
     colour_jitter: Annotated[float, Allowed("a number in [0, 1)", lambda share: 0 <= share < 1)] = 0.0
     augmented_copies: Count = 0
     label_stride: PositiveCount = 1
+    cache: Literal["auto", "off"] = "auto"
     cache_features: bool = False
     cache_dir: str | None = None
     cache_limit: Positive = 50.0

@@ -20,7 +20,7 @@ from .. import __version__
 from .atomic import atomic_path, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -60,6 +60,7 @@ class RunLog:
         self._first_step = first_step
         self._seconds_before = seconds_before
         self._started = time.perf_counter()
+        self._waited = 0.0
         if self._active:
             _drop_later_lines(self._metrics, first_step)
             _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
@@ -75,8 +76,15 @@ class RunLog:
         """Time of training of all launches up to now."""
         return self._seconds_before + time.perf_counter() - self._started
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of this block as time that the loop waits for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
     def step(self, step: int, values: dict[str, float], lr: float) -> None:
-        """Note one optimiser step.
+        """Note one optimiser step, and the share of the time of this launch that was spent waiting for data.
 
         Args:
             step: Steps done.
@@ -88,16 +96,18 @@ class RunLog:
         self._bar.update(1)
         if step % self._log_every and step != self._steps:
             return
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.2e}")
+        seconds = time.perf_counter() - self._started
+        waited = self._waited / seconds
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.2e}", data=f"{waited:.0%}")
         if self._bar.disable:
-            rate = (step - self._first_step) / (time.perf_counter() - self._started)
+            rate = (step - self._first_step) / seconds
             left = tqdm.format_interval((self._steps - step) / rate)
             logger.info(
-                "%s: step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, %s left",
-                *(self._name, step, self._steps, values["loss"], lr, rate, left),
+                "%s: step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, waiting for data %.0f %%, %s left",
+                *(self._name, step, self._steps, values["loss"], lr, rate, 100 * waited, left),
             )
         if self._board:
-            for name, value in {**values, "lr": lr}.items():
+            for name, value in {**values, "lr": lr, "data_wait": waited}.items():
                 self._board.add_scalar(f"train/{name}", value, step)
 
     def scores(self, line: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from .before_after import record_scores_before, write_before_after
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
+from .decoded_cache import DecodedCache, decoded_cache
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .loop import Training, fit
@@ -44,7 +45,7 @@ from .tasks import task_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data import SampleDataset
+    from ..data import Sample, SampleDataset
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
     *("run.tensorboard", "run.report", "run.score_before", "run.cpu"),
     *("data.root", "data.video", "data.check", "data.num_workers"),
-    *("data.cache_features", "data.cache_dir", "data.cache_limit"),
+    *("data.cache", "data.cache_features", "data.cache_dir", "data.cache_limit"),
 )
 """Options that may differ when a run is resumed, because its numbers do not depend on them."""
 
@@ -105,6 +106,19 @@ def train(
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
+    with decoded_cache(config.data) as decoded:
+        return _train(config, decoded, train_set, val_set, model, processor)
+
+
+def _train(
+    config: RunConfig,
+    decoded: DecodedCache | None,
+    train_set: SampleDataset | None,
+    val_set: SampleDataset | None,
+    model: nn.Module | None,
+    processor: Any,
+) -> RunResult:
+    """As `train`; what is read from files goes through `decoded`."""
     task = task_of(config)
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
@@ -115,6 +129,7 @@ def train(
         model_config(config.model)  # data may take long to open or to render
     train_set, val_set = _open_data(config, accelerator, checkpoint, train_set, val_set)
     first = train_set[0]
+    _agree_on_room(decoded, accelerator, first, len(train_set) + len(val_set))
     set_seed(config.run.seed)
     if model is None:
         model, processor = build_model(config, train_set)
@@ -142,17 +157,33 @@ def train(
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
     collate = Collate(processor, task.batch(config), data.label_stride)
+    gather, finish = collate.gather, collate.finish
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
-        stream, collate = cached_stream(features, stream, collate, scorer.show_images)
+        (stream, gather), finish = cached_stream(features, stream, collate, scorer.show_images), None
         scorer.read_features(CachedProcessor(features))
+    elif accelerator.device.type == "cuda":  # it changes pixels faster than the reading processes, to the same bytes
+        stream.transform = stream.transform.deferred
     try:
-        fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
+        fit(training, micro_batches(stream, gather, plan, data.num_workers, accelerator.device, finish))
     finally:
         training.log.close()
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def _agree_on_room(decoded: DecodedCache | None, accelerator: Accelerator, first: Sample, count: int) -> None:
+    """Let no process keep decoded files where the first one finds that they do not fit."""
+
+    def fits() -> bool:
+        if decoded is not None:
+            decoded.check_room(first, count)
+        return decoded is not None and decoded.writes
+
+    writes = agreed(accelerator, fits)
+    if decoded is not None:
+        decoded.writes = decoded.writes and writes
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:

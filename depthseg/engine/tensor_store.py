@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from ..data.file_lock import locked
 from .atomic import atomic_path
+
+if TYPE_CHECKING:
+    from .options import DataOptions
 
 GIB = 1024**3
 DISK_RESERVE = GIB // 2
@@ -37,6 +40,8 @@ LOCKS = 3
 LONGEST_WRITE = 3600
 """Seconds after which a file that is still being written is one of a process that was killed."""
 
+LESS_FEATURES = "lower data.augmented_copies or data.size, or set data.cache_features=false"
+
 Entry = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors and texts of a file."""
 
@@ -50,11 +55,13 @@ class TensorStore:
     Args:
         folder: Where the files are; made where it is missing.
         limit: Most bytes that the folder may hold.
+        way_out: What else to do where they do not fit, the end of a sentence.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, way_out: str = LESS_FEATURES) -> None:
         self.folder = folder
         self.limit = limit
+        self._way_out = way_out
         self._mapped: OrderedDict[str, Entry] = OrderedDict()
         self._writes = 0
         self._remove_leftovers()
@@ -110,6 +117,11 @@ class TensorStore:
                 file.write(content)
         self._writes += 1
 
+    def remove(self, key: str) -> None:
+        """Remove a file, such as a damaged one; who has mapped it keeps it."""
+        self._mapped.pop(key, None)
+        self._path(key).unlink(missing_ok=True)
+
     def require_room(self, needed: int, what: str) -> None:
         """Refuse what does not fit below the limit or on the disk.
 
@@ -130,14 +142,13 @@ class TensorStore:
         if used + needed > self.limit:
             raise OSError(
                 f"The cache {self.folder} holds {gib(used)}, {what} {gib(needed)}, and data.cache_limit is "
-                f"{gib(self.limit)}. Raise data.cache_limit, delete {self.folder} if no run uses it, lower "
-                "data.augmented_copies or data.size, or set data.cache_features=false."
+                f"{gib(self.limit)}. Raise data.cache_limit, delete {self.folder} if no run uses it, {self._way_out}."
             )
         if needed > free:
             raise OSError(
                 f"The disk of the cache {self.folder} has {gib(max(free, 0))} left beside the {gib(DISK_RESERVE)} "
                 f"that stay free, and {what} {gib(needed)}. Free some space, name a folder on another disk with "
-                "data.cache_dir, lower data.augmented_copies or data.size, or set data.cache_features=false."
+                f"data.cache_dir, {self._way_out}."
             )
         return used
 
@@ -180,6 +191,17 @@ class TensorStore:
         """Hold what this key names: another process that asks for the same waits until the block ends."""
         with locked(self._locks() / key[:LOCKS]):
             yield
+
+
+def default_folder(name: str) -> Path:
+    """Where files of a kind, such as `features`, are kept unless `data.cache_dir` says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "depthseg", name)
+
+
+def open_store(data: DataOptions, name: str, way_out: str = LESS_FEATURES) -> TensorStore:
+    """The store of a kind of files in the folder and within the limit that the options of a run name."""
+    folder = Path(data.cache_dir) if data.cache_dir else default_folder(name)
+    return TensorStore(folder, int(data.cache_limit * GIB), way_out)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry]:

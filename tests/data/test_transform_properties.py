@@ -163,7 +163,7 @@ def test_the_transform_guards_its_labels(monkeypatch):
     def mixed(geometry, values, padding):
         return np.array(Image.fromarray(values).resize(geometry.size[::-1], Image.Resampling.BICUBIC))
 
-    monkeypatch.setattr(transforms._Geometry, "map", mixed)
+    monkeypatch.setattr(transforms.Geometry, "map", mixed)
     with pytest.raises(ValueError, match="made up the class ids .* in the labels of 'a'"):
         TrainTransform((10, 10))(positions(20, 30), np.random.default_rng(0))
 

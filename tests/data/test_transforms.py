@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from depthseg.data import Sample, transforms
+from depthseg.data import Sample, pixel_changes
+from depthseg.data.pixel_changes import ColourChange
 from depthseg.data.transforms import TrainTransform, resize_nearest
 
 
@@ -126,20 +127,7 @@ def test_saturation_and_contrast_change_too():
 
 def test_colours_change_in_every_order(monkeypatch):
     applied = []
-
-    class Recorder:
-        def __init__(self, name):
-            self.name = name
-
-        def __call__(self, image):
-            self.image = image
-            return self
-
-        def enhance(self, factor):
-            applied.append(self.name)
-            return self.image
-
-    monkeypatch.setattr(transforms, "_JITTERS", [Recorder(name) for name in "bcs"])
+    monkeypatch.setattr(pixel_changes, "_enhanced", lambda image, which, _: applied.append("bcs"[which]) or image)
     transform = TrainTransform((2, 2), colour_jitter=0.3)
     for seed in range(60):
         transform(street(2, 2), np.random.default_rng(seed))
@@ -178,13 +166,30 @@ def test_deep_images_go_through_the_geometry_and_the_colours_of_8_bits_without_r
         assert np.abs(level - byte).max() < 3
 
 
+ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+
+
 def test_each_change_of_colours_is_that_of_pillow():
     values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for index, factor in [(0, 0.7), (0, 1.3), (1, 0.6), (1, 1.4), (2, 0.5), (2, 1.5)]:
-        expected = np.asarray(transforms._JITTERS[index](Image.fromarray(values)).enhance(factor))
-        found = transforms._recolour_floats(values.astype(np.float32), [index], {index: factor})
+        expected = np.asarray(ENHANCERS[index](Image.fromarray(values)).enhance(factor))
+        change = ColourChange((index,), {index: factor})
+        found = change.of_floats(values.astype(np.float32))
         # Pillow rounds what it mixes with (the mean of the grey image after the grey image) and the result.
         assert np.abs(found - expected).max() < 1 + abs(1 - factor)
+        assert np.array_equal(change.of_image(Image.fromarray(values)), expected)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_colours_of_bytes_are_changed_as_pillow_changes_them(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(*sorted(rng.choice(257, 2, replace=False)), (23, 31, 3), np.uint8)
+    order, factors = rng.permutation(3).tolist(), [*(1 + rng.uniform(-1, 1, 3))]
+    factors[rng.integers(3)] = rng.choice([0.0, 1.0, factors[0]])
+    expected = Image.fromarray(values)
+    for index in order:
+        expected = ENHANCERS[index](expected).enhance(factors[index])
+    assert np.array_equal(ColourChange(tuple(order), tuple(factors)).of_image(Image.fromarray(values)), expected)
 
 
 def test_deep_images_want_a_scale():

@@ -27,9 +27,9 @@ from depthseg.engine import atomic, feature_cache, tensor_store
 from depthseg.engine.batches import BatchContent, Collate, StreamDataset
 from depthseg.engine.build import build_model
 from depthseg.engine.config import load_config
-from depthseg.engine.feature_cache import FeatureCache, cached_stream, default_folder
+from depthseg.engine.feature_cache import FeatureCache, cached_stream
 from depthseg.engine.run import train
-from depthseg.engine.tensor_store import TensorStore
+from depthseg.engine.tensor_store import TensorStore, default_folder
 from depthseg.models import DepthSegForSemanticSegmentation
 from depthseg.models.encoders_base_depthseg import DepthSegEncoder
 
@@ -438,9 +438,9 @@ def test_what_a_killed_process_left_is_removed_and_what_one_is_writing_stays(tmp
 
 def test_the_folder_is_that_of_the_system(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "depthseg" / "features"
+    assert default_folder("features") == tmp_path / "depthseg" / "features"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder() == Path.home() / ".cache" / "depthseg" / "features"
+    assert default_folder("features") == Path.home() / ".cache" / "depthseg" / "features"
 
 
 def command(tiny, *options: str, processes: int = 1) -> list[str]:

@@ -5,6 +5,7 @@ import multiprocessing
 import sys
 
 import pytest
+from accelerate import Accelerator
 
 from depthseg.engine import records
 
@@ -33,3 +34,17 @@ def test_a_bar_is_drawn_on_a_terminal_by_a_run_that_is_alone(tiny, tmp_path, mon
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     tiny.tiny_train(tmp_path / "run", "schedule.steps=1", "run.report=false")
     assert bars == [drawn]
+
+
+def test_the_share_of_waiting_for_data_is_told(tiny, tmp_path, monkeypatch, caplog):
+    clock = [0.0]
+    monkeypatch.setattr(records.time, "perf_counter", lambda: clock[0])
+    config = tiny.tiny_config(tmp_path)
+    log = records.RunLog(tmp_path, Accelerator(cpu=True), config, 0, 0.0)
+    with caplog.at_level(logging.INFO, logger="depthseg"):
+        for step in range(1, 7):
+            with log.waiting():
+                clock[0] += 1
+            clock[0] += 3 if step < 6 else 0
+            log.step(step, {"loss": 1.0}, 0.1)
+    assert "step 6/6" in caplog.text and "waiting for data 29 %" in caplog.text  # 6 of 21 seconds

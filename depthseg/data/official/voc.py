@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..decoded import decoded_once
 from ..faults import Fault
 from ..images import check_same_size, read_image, read_labels
 from ..label_encoding import IGNORED, LabelEncoding
@@ -120,6 +121,7 @@ def trainaug_names(
     return sorted({*train, *sbd_train, *sbd_val} - {*val})
 
 
+@decoded_once
 def read_sbd_labels(path: str | Path) -> np.ndarray:
     """Read a file of SBD's cls/.
 
