@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..engine.compiling import compile_parts
 from ..engine.loop import Training, train_step
 from ..engine.optim import build_optimizer
-from ..engine.options import ModelOptions, OptimOptions, RunConfig, RunOptions
+from ..engine.options import OptimOptions, RunConfig, RunOptions
+from ..engine.pure_bf16 import compute_in_bf16
 from ..engine.run import make_accelerator
 from ..engine.state import Progress
 from ..models import DepthSegForSemanticSegmentation
@@ -89,6 +91,30 @@ class Setting:
         return network
 
 
+@dataclass(frozen=True)
+class Variant:
+    """How the engine does its step.
+
+    Attributes:
+        compile: As `model.compile`.
+        pure_bf16: As `run.pure_bf16`.
+        label_stride: As `data.label_stride`; above 1 the loss has other numbers.
+        channels_last: Weights with the channels innermost, as runs have them.
+        fused: The optimiser updates all weights in one pass over memory, as that of runs does.
+        backend: Of `torch.compile`.
+    """
+
+    compile: bool = False
+    pure_bf16: bool = False
+    label_stride: int = 1
+    channels_last: bool = True
+    fused: bool = True
+    backend: str = "inductor"
+
+
+AS_IN_A_RUN = Variant()
+
+
 class PlainLoop:
     """Steps of the hand-written loop, one a call.
 
@@ -121,23 +147,30 @@ class EngineLoop:
 
     Args:
         setting: Network and batch.
-        options: What differs from the defaults of `ModelOptions`.
+        variant: How steps are done; by default as in a run.
     """
 
-    def __init__(self, setting: Setting, **options: Any) -> None:
+    def __init__(self, setting: Setting, variant: Variant = AS_IN_A_RUN) -> None:
         on_cpu = torch.device(setting.device).type == "cpu"
         config = RunConfig(
-            model=ModelOptions(**options),
             optim=OptimOptions(lr=LR, batch_size=setting.batch),
             run=RunOptions(precision=setting.precision, cpu=on_cpu),
         )
         accelerator = make_accelerator(config)
-        model = self._build(setting)
-        objective = SupervisedObjective(model).train()
-        objective = objective.to(accelerator.device, memory_format=torch.channels_last)
+        model = self.build(setting)
+        if variant.compile:
+            compile_parts(model, variant.backend)
+        if variant.pure_bf16:
+            compute_in_bf16(model)
+        memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
+        objective = SupervisedObjective(model).train().to(accelerator.device, memory_format=memory_format)
         optimizer = build_optimizer(objective, model.encoder, config.optim)
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = variant.fused, not variant.fused
         prepared, optimizer = accelerator.prepare(objective, optimizer)
         self._batch = setting.make_batch()
+        stride = variant.label_stride
+        self._batch["labels"] = self._batch["labels"][:, stride // 2 :: stride, stride // 2 :: stride]
         self._training = Training(
             config=config,
             run_dir=Path("."),
@@ -154,7 +187,7 @@ class EngineLoop:
         )
 
     @staticmethod
-    def _build(setting: Setting) -> nn.Module:
+    def build(setting: Setting) -> nn.Module:
         """The segmenter with the weights of the other side."""
         plain = setting.build_plain()
         classifier = plain.head.conv3
