@@ -203,7 +203,7 @@ def readers(most: int) -> int:
 
 def _rate_of_run(where: Where, command: str, recipe: str, options: Sequence[str], batch: int) -> Row:
     """Steps a second of a run that is ended after some seconds of training; the first third of them is not counted."""
-    folder, every, seconds = where.work / recipe, *((1, 2) if where.tiny else (10, 25))
+    folder, every, seconds = where.work / recipe, *((1, 10) if where.tiny else (10, 25))
     options = [*options, f"optim.batch_size={batch}", "schedule.steps=100000", "schedule.warmup_steps=0"]
     options += [f"run.output_dir={folder}", "run.overwrite=true", "run.tensorboard=false", f"run.log_every={every}"]
     options += ["run.eval_every=0", "run.checkpoint_every=0"]

@@ -143,6 +143,11 @@ def _check_cache(config: RunConfig) -> Iterator[Check]:
         "which fixes its weights and norm statistics, or data.cache_features=false.",
     )
     yield (
+        config.run.pure_bf16,
+        "data.cache_features shares the features of a frozen encoder between runs, as it computes them without "
+        "run.pure_bf16: set one of them to false.",
+    )
+    yield (
         not from_labels,
         "data.cache_features is for training on labels or measured depth; self-supervised depth, flow and inpainting "
         "compare images with each other or with holes in them: set data.cache_features=false.",

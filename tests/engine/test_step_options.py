@@ -191,6 +191,13 @@ def test_an_encoder_with_float32_inside_is_refused():
             ("run.pure_bf16=true", "run.precision=bf16", "model.gradient_checkpointing=true"),
             "makes its bf16 weights for one forward pass",
         ),
+        (
+            (
+                *("run.pure_bf16=true", "run.precision=bf16"),
+                *("data.cache_features=true", "model.freeze_encoder=true"),
+            ),
+            "as it computes them without run.pure_bf16",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, words):
