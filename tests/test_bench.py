@@ -16,6 +16,7 @@ from depthseg.bench.feature_cache import StepComparison
 from depthseg.bench.forward import BUILDERS
 from depthseg.bench.photometric import SIDES
 from depthseg.bench.timing import Comparison, relative_difference, time_in_turns
+from depthseg.bench.training_step import NETWORKS, EngineLoop, PlainLoop, Setting
 from depthseg.cli import main
 
 TINY = ("depth-anything-tiny", "dpt-tiny")
@@ -65,6 +66,24 @@ def test_reading_is_compared_in_processor_time(tmp_path, capsys):
     assert [comparison["difference"] for comparison in comparisons] == [0, 0, 0]
     rates = comparisons[0]["samples_per_second"]
     assert rates["files"] == pytest.approx(8 / median(comparisons[0]["seconds"]["files"]))
+
+
+def test_training_steps_are_those_of_a_plain_loop(tmp_path, capsys):
+    assert run("bench", "training-step-tiny", "--repeats", 2, "--output", tmp_path / "bench.json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert all(word in line for word in ("training-step-tiny", "28x42", "plain loop", "depthseg", "ratio", "ms"))
+    (comparison,) = json.loads((tmp_path / "bench.json").read_text())["comparisons"]
+    assert comparison["difference"] < SHARE
+
+
+def test_both_loops_train_alike():
+    setting = Setting(**CASES["training-step-tiny"].options)
+    plain, ours = PlainLoop(setting), EngineLoop(setting)
+    before = plain.loss().item()
+    for _ in range(5):
+        plain(), ours()
+    assert plain.loss().item() < before
+    assert ours.loss().item() == pytest.approx(plain.loss().item(), rel=1e-4)
 
 
 @pytest.mark.heavy
@@ -123,6 +142,9 @@ def test_ratio_is_the_median_of_pairs():
     comparison = Comparison("x", seconds, 1, 2, 0.0)
     assert comparison.ratio == median([1.1, 1.0, 0.5])
     assert comparison.to_dict()["medians"] == {"transformers": 2.0, "depthseg": 2.0}
+    written = comparison.to_dict()
+    assert (written["ratio"], written["ratio_min"], written["ratio_max"]) == (1.0, 0.5, 1.1)
+    assert "ratio 1.000 [0.50 - 1.10]" in str(comparison)
     assert "2000.0 ms [1500.0 - 3000.0]" in str(comparison) and "2000.0 ms [1550.0 - 2000.0]" in str(comparison)
 
 
@@ -141,11 +163,19 @@ def test_a_difference_is_seen():
 
 
 def test_default_cases_have_published_sizes():
-    assert set(DEFAULT_CASES) < set(CASES)
+    assert {"startup", "training-step", "feature-cache"} < set(DEFAULT_CASES) < set(CASES)
+    assert not any(name.endswith("-tiny") for name in DEFAULT_CASES)
     with torch.device("meta"):
         model: nn.Module = BUILDERS[CASES["depth-anything-small"].options["model"]]()
     # 24.8 M is the size that its authors give for Depth-Anything-Small.
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(24.8, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("small", 24.8), ("base", 97.5), ("large", 335.3)])
+def test_networks_of_training_steps_have_published_sizes(name, millions):
+    with torch.device("meta"):
+        model = BUILDERS["depth_anything"](**NETWORKS[name])
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ first in half of the repetitions.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TINY_NECK = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
 TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
 TINY_BACKBONE = {"backbone": TINY_VIT | {"out_indices": [1, 2, 3, 4]}}
+TINY_DEPTH_ANYTHING = {"reassemble_hidden_size": 16, "head_hidden_size": 8, **TINY_BACKBONE, **TINY_NECK}
 TINY_SIZES = {"intermediate_size": 32, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
 ADE20K_SCORES = {"batch": 2, "classes": 150, "size": 128, "label_size": 512}
 TINY_SCORES = {"batch": 1, "classes": 3, "size": 6, "label_size": 20}
@@ -32,20 +34,24 @@ class Case:
     Attributes:
         module: Module of this package whose function `compare` does it.
         options: Of that function.
+        most_repeats: More repetitions are not done: one takes long and differs little from the next.
     """
 
     module: str
     options: dict[str, Any] = field(default_factory=dict)
+    most_repeats: int = sys.maxsize
 
     def compare(self, name: str, repeats: int) -> Iterator[Comparison]:
         """Compare both sides; see `bench`."""
-        return import_module(f".{self.module}", __package__).compare(name, repeats, **self.options)
+        module = import_module(f".{self.module}", __package__)
+        return module.compare(name, min(repeats, self.most_repeats), **self.options)
 
 
 CASES = {
-    "startup": Case("startup"),
+    "startup": Case("startup", most_repeats=5),
     "depth-anything-small": Case("forward", {"model": "depth_anything", "sizes": ((252, 252), (182, 252))}),
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
+    "training-step": Case("training_step", {"batch": 2, "size": (182, 252)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
     "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
@@ -58,10 +64,11 @@ CASES = {
         {
             "model": "depth_anything",
             "sizes": ((28, 42),),
-            "config": {"reassemble_hidden_size": 16, "head_hidden_size": 8, **TINY_BACKBONE, **TINY_NECK},
+            "config": TINY_DEPTH_ANYTHING,
         },
     ),
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
+    "training-step-tiny": Case("training_step", {"config": TINY_DEPTH_ANYTHING, "batch": 1, "size": (28, 42)}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
     "feature-cache-tiny": Case(
         "feature_cache",
@@ -78,10 +85,7 @@ CASES = {
 }
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
-DEFAULT_CASES = (
-    *("depth-anything-small", "dpt-vit-small", "photometric", "metric"),
-    *("segmentation-loss", "segmentation-prediction", "feature-cache", "reading"),
-)
+DEFAULT_CASES = tuple(name for name in CASES if not name.endswith("-tiny"))
 
 
 def bench(names: tuple[str, ...] = DEFAULT_CASES, repeats: int = 20, threads: int = 1) -> Iterator[Comparison]:

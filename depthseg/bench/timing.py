@@ -36,20 +36,27 @@ class Comparison:
     memory: dict[str, int] | None = None
 
     @property
+    def ratios(self) -> list[float]:
+        """Our time by the other side's in each repetition; below 1 we are faster."""
+        return [ours / theirs for theirs, ours in zip(*self.seconds.values(), strict=True)]
+
+    @property
     def ratio(self) -> float:
-        """Median over the repetitions of our time by the other side's; below 1 we are faster."""
-        return median(ours / theirs for theirs, ours in zip(*self.seconds.values(), strict=True))
+        """Their median."""
+        return median(self.ratios)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
         medians = {side: median(seconds) for side, seconds in self.seconds.items()}
-        return asdict(self) | {"ratio": self.ratio, "medians": medians}
+        spread = {"ratio_min": min(self.ratios), "ratio_max": max(self.ratios)}
+        return asdict(self) | {"ratio": self.ratio, **spread, "medians": medians}
 
     def __str__(self) -> str:
         sides = "  ".join(f"{side} {milliseconds(seconds)}" for side, seconds in self.seconds.items())
         size = "" if self.height is None else f"{self.height:>4}x{self.width:<4} "
         difference = "" if self.difference is None else f"  difference {self.difference:.0e}"
-        return f"{self.name:<24} {size}{sides}  ratio {self.ratio:.3f}{difference}{self._memory_text()}"
+        ratio = f"ratio {self.ratio:.3f} [{min(self.ratios):.2f} - {max(self.ratios):.2f}]"
+        return f"{self.name:<24} {size}{sides}  {ratio}{difference}{self._memory_text()}"
 
     def _memory_text(self) -> str:
         if self.memory is None:

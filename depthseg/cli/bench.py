@@ -12,9 +12,11 @@ from ..engine.command import one_sentence_errors, show_progress
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of the comparison."""
     parser.add_argument(
-        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {', '.join(DEFAULT_CASES)}"
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all but the tiny ones"
     )
-    parser.add_argument("--repeats", type=int, default=20, help="runs of each side; default: %(default)s")
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="runs of each side, fewer where one takes long; default: %(default)s"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write every single time as JSON, too")
     parser.set_defaults(run=run)

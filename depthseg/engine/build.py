@@ -26,8 +26,10 @@ from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
 from ..models.losses_depthseg import LOSS_OF_DEPTH
 from ..pretext import start_far
+from .compiling import compile_parts
 from .download import check_available
 from .lora import add_adapters, holds_adapters
+from .pure_bf16 import compute_in_bf16
 from .tasks import is_self_supervised, task_of
 
 if TYPE_CHECKING:
@@ -127,6 +129,10 @@ def build_model(config: RunConfig, train_set: SampleDataset) -> tuple[nn.Module,
         # The first name came with transformers 5.23, the second one goes with version 6.
         new_name = hasattr(model, "activation_checkpointing_enable")
         (model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable)()
+    if options.compile:
+        compile_parts(model)
+    if config.run.pure_bf16:
+        compute_in_bf16(model)
     return model, processor
 
 

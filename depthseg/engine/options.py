@@ -110,6 +110,8 @@ class ModelOptions:
         lora: Low-rank adapters, such as `model.lora.rank=8`.
         gradient_checkpointing: Keep fewer activations of the encoder and compute them again in the backward pass: less
             memory, more time, the same numbers.
+        compile: Compile the blocks of the encoder and the decoder with `torch.compile`, each apart: a minute or more
+            before the first step, and numbers that differ by rounding. Evaluation is not compiled.
         keep_depth: Keep the depth layer of a depth checkpoint beside the classifier.
         depth_weight: Segmentation with `keep_depth`: weight of the depth loss beside the label loss, for data that has
             both; 0 = labels alone, and the kept depth gets worse as the network moves.
@@ -137,6 +139,7 @@ class ModelOptions:
     freeze_encoder: bool = False
     lora: LoraOptions = field(default_factory=LoraOptions)
     gradient_checkpointing: bool = False
+    compile: bool = False
     keep_depth: bool = False
     depth_weight: NotNegative = 0.0
     depth_type: str | None = None
@@ -336,6 +339,9 @@ class RunOptions:
         output_dir: Run directory.
         seed: Seed of new weights, of the order of images and of their augmentation.
         precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; evaluation is always float32.
+        pure_bf16: With `precision=bf16`: encoder and decoder compute in bf16 throughout, on a bf16 copy of the weights
+            that is made anew each step, where autocast computes norms and sums of residual branches in float32. The
+            weights themselves, their updates, last layers, losses and evaluation stay as they are.
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
@@ -352,6 +358,7 @@ class RunOptions:
     output_dir: Annotated[str, Allowed("the name of a directory", bool)] = "runs/default"
     seed: Count = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
+    pure_bf16: bool = False
     eval_every: StepInterval = 0
     log_every: PositiveCount = 10
     checkpoint_every: StepInterval = 0

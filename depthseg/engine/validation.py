@@ -26,6 +26,16 @@ def find_problems(config: RunConfig) -> list[str]:
             f"schedule.warmup_steps must be below schedule.steps ({schedule.steps}), "
             f"got {schedule.warmup_steps}. For a short trial set schedule.warmup_steps=0 as well.",
         ),
+        (
+            run.pure_bf16 and run.precision != "bf16",
+            f"run.pure_bf16 goes with run.precision=bf16, got run.precision={run.precision}: set that, or "
+            "run.pure_bf16=false.",
+        ),
+        (
+            run.pure_bf16 and config.model.gradient_checkpointing,
+            "run.pure_bf16 makes its bf16 weights for one forward pass, and model.gradient_checkpointing computes "
+            "parts of it again later: set one of them to false.",
+        ),
         (run.resume and run.overwrite, "run.resume and run.overwrite exclude each other: keep the run or remove it."),
     ]
     return [sentence for is_wrong, sentence in checks if is_wrong]
@@ -131,6 +141,11 @@ def _check_cache(config: RunConfig) -> Iterator[Check]:
         not config.model.freeze_encoder,
         "data.cache_features keeps the features of an encoder that does not change: set model.freeze_encoder=true, "
         "which fixes its weights and norm statistics, or data.cache_features=false.",
+    )
+    yield (
+        config.run.pure_bf16,
+        "data.cache_features shares the features of a frozen encoder between runs, as it computes them without "
+        "run.pure_bf16: set one of them to false.",
     )
     yield (
         not from_labels,

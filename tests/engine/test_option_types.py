@@ -104,6 +104,7 @@ def test_null_is_refused_elsewhere_in_words_of_ours(tmp_path, name):
 NEEDED = {
     "data.cache_features": "data.cache_features keeps the features of an encoder that does not change",
     "pretext.derotate": "pretext.derotate removes the rotation between frames",
+    "run.pure_bf16": "run.pure_bf16 goes with run.precision=bf16",
 }
 
 

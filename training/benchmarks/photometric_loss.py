@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from depthseg.bench.photometric import SIDES, PhotometricCase, gradients, make_inputs
+from depthseg.bench.photometric import SIDES, compare, gradients, make_inputs
 from depthseg.bench.timing import relative_difference
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for comparison in PhotometricCase(options.batch, tuple(options.size)).compare("photometric", options.repeats):
+    for comparison in compare("photometric", options.repeats, batch=options.batch, size=tuple(options.size)):
         print(comparison)
     exact = make_inputs(options.batch, *options.size, dtype=torch.float64)
     pairs = zip(*(gradients(loss, exact) for loss in SIDES.values()), strict=True)
