@@ -75,18 +75,19 @@ class RunLog:
         """Time of training of all launches up to now."""
         return self._seconds_before + time.perf_counter() - self._started
 
+    def advance(self) -> None:
+        """Move the bar by one optimiser step."""
+        self._bar.update(1)
+
     def step(self, step: int, values: dict[str, float], lr: float) -> None:
-        """Note one optimiser step.
+        """Note the numbers of an optimiser step, where a line of progress is due.
 
         Args:
             step: Steps done.
             values: Loss, its parts, gradient norm.
             lr: Learning rate of the step.
         """
-        if not self._active:
-            return
-        self._bar.update(1)
-        if step % self._log_every and step != self._steps:
+        if not self._active or (step % self._log_every and step != self._steps):
             return
         self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.2e}")
         if self._bar.disable:

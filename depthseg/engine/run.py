@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,7 +103,7 @@ def train(
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
             run to resume none of whose checkpoints is undamaged.
-        FloatingPointError: The loss stopped being a finite number.
+        FloatingPointError: Loss or gradient were not finite in several steps in a row.
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
@@ -138,6 +139,7 @@ def train(
     )
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
+    training.names_of = partial(_names_of_step, stream, plan)
     collate = Collate(processor, task.batch(config), data.label_stride)
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
@@ -150,6 +152,12 @@ def train(
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def _names_of_step(stream: StreamDataset, plan: MicroBatches, step: int) -> list[list[str]]:
+    """Names of the images of each micro-batch of a step, counted from 1."""
+    names, order = stream.samples.names, stream.stream
+    return [[names[order.index(position)] for position in positions] for positions in plan.of_step(step - 1)]
 
 
 def _record_class_weights(config: RunConfig, run_dir: Path, accelerator: Accelerator, model: nn.Module) -> None:
