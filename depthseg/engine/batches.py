@@ -16,6 +16,7 @@ from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
+    from .label_range import LabelRange
 
 Transform = Callable[["Sample", np.random.Generator], "Sample"]
 
@@ -91,15 +92,23 @@ class Collate:
         processor: Image processor of the model; it scales pixel values, the transform has set the size.
         content: What the batch is to hold.
         label_stride: Label and depth maps are taken at every so many pixels; 1 = at all.
+        label_range: Class ids that samples may have; None = they are not checked.
 
     Attributes:
         content, label_stride: As given.
     """
 
-    def __init__(self, processor: Any, content: BatchContent, label_stride: int = 1) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        content: BatchContent,
+        label_stride: int = 1,
+        label_range: LabelRange | None = None,
+    ) -> None:
         self._processor = processor
         self.content = content
         self.label_stride = label_stride
+        self._label_range = label_range
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Make the tensors that an objective of `depthseg.pretext` takes.
@@ -112,7 +121,7 @@ class Collate:
             `(B,)`.
 
         Raises:
-            ValueError: A sample that lacks what is asked for.
+            ValueError: A sample that lacks what is asked for, or has a class id that the model does not know.
         """
         content = self.content
         images = [_erased(sample) if content.holes else sample.image for sample in samples]
@@ -142,6 +151,10 @@ class Collate:
     def truths_of(self, sample: Sample) -> dict[str, np.ndarray]:
         """What is known about one sample, by its name in the batch, as `target_of` has it, at the label stride."""
         found = {key: target_of(sample, kind) for key, kind in self.content.truth.items()}
+        if self._label_range is not None:
+            for key, kind in self.content.truth.items():
+                if kind in CLASS_IDS:
+                    self._label_range.check(sample.name, found[key])
         return {key: _at_stride(truth, self.label_stride) for key, truth in found.items()}
 
     def scale(self, images: list[np.ndarray]) -> Tensor:
@@ -196,6 +209,10 @@ _TRUTHS = {
     "depth": ("depth map", np.float32),
     "category": ("class of the whole image", np.int64),
 }
+
+
+CLASS_IDS = ("labels", "category")
+"""The truths that are class ids."""
 
 
 def _at_stride(truth: np.ndarray, stride: int) -> np.ndarray:

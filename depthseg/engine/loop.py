@@ -234,8 +234,8 @@ def _report_bad_steps(training: Training, bad: list[BadStep], longest: int) -> N
     if longest >= MOST_BAD_STEPS:
         raise FloatingPointError(
             f"{sentences[-1]} It was not finite in {longest} steps in a row, so training stopped; none of them "
-            f"changed the weights. The files in {training.run_dir} are of earlier steps and still good. Start again with a "
-            "lower optim.lr or with optim.max_grad_norm=1."
+            f"changed the weights. The files in {training.run_dir} are of earlier steps and still good. Start again "
+            "with a lower optim.lr or with optim.max_grad_norm=1."
         )
     if training.accelerator.is_main_process:
         for sentence in sentences:

@@ -24,6 +24,7 @@ from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_select
 from .config import changed_options, load_config
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
+from .label_range import LabelRange
 from .loop import Training, fit
 from .lora import save_weights
 from .motion import write_motion_report
@@ -140,7 +141,7 @@ def train(
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
     training.names_of = partial(_names_of_step, stream, plan)
-    collate = Collate(processor, task.batch(config), data.label_stride)
+    collate = Collate(processor, task.batch(config), data.label_stride, LabelRange.of(model))
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
         stream, collate = cached_stream(features, stream, collate)

@@ -31,6 +31,7 @@ from ..geometry import (
     pose_from_axis_angle,
     project,
     resize_area,
+    rigid_pose,
     scale_intrinsics,
     transform,
     warp,
@@ -115,13 +116,13 @@ def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Ten
             for _ in range(steps):
                 forward = (driving * (rotation.mT @ direction)).sum(1, keepdim=True)
                 jacobian = torch.cat([turning, forward], 1)
-                pixels = correspond(1 / nearness, camera, camera, rigid(rotation, direction * speed * factor))[0]
+                pixels = correspond(1 / nearness, camera, camera, rigid_pose(rotation, direction * speed * factor))[0]
                 seen, inside = warp(other, pixels)
                 step = newton_step(jacobian, seen - template, inside)
                 rotation = rotation @ rotation_pose(-step[:, :3])[:, :3, :3]
                 faster = factor - step[:, 3:, None] / speed.clamp(min=1e-8)
                 factor = faster.clamp(1 / SPEED_RANGE, SPEED_RANGE)
-    return rigid(rotation, pose[:, :3, 3:].float() * factor)
+    return rigid_pose(rotation, pose[:, :3, 3:].float() * factor)
 
 
 def newton_step(jacobian: Tensor, difference: Tensor, inside: Tensor) -> Tensor:
@@ -182,12 +183,6 @@ def rotated_pixels(rotation: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tens
 def rotation_pose(rotation: Tensor) -> Tensor:
     """The pose `(B, 4, 4)` of a pure rotation `(B, 3)`."""
     return pose_from_axis_angle(rotation, torch.zeros_like(rotation))
-
-
-def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
-    """The pose `(B, 4, 4)` of a matrix `(B, 3, 3)` and a translation `(B, 3, 1)`."""
-    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
-    return torch.cat([torch.cat([rotation, translation], 2), last], 1)
 
 
 def rotation_jacobian(image: Tensor, intrinsics: Tensor) -> Tensor:
