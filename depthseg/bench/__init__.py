@@ -47,6 +47,7 @@ CASES = {
     "depth-anything-small": Case("forward", {"model": "depth_anything", "sizes": ((252, 252), (182, 252))}),
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
+    "align": Case("align", {"batch": 8, "size": (64, 192)}),
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
     "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
     "segmentation-prediction": Case("lean", {"what": "prediction", **ADE20K_SCORES}),
@@ -61,6 +62,7 @@ CASES = {
     ),
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
+    "align-tiny": Case("align", {"batch": 1, "size": (16, 24)}),
     "feature-cache-tiny": Case(
         "feature_cache",
         {
@@ -77,7 +79,7 @@ CASES = {
 """What can be compared; those named tiny are there to try the command, their times mean nothing."""
 
 DEFAULT_CASES = (
-    *("depth-anything-small", "dpt-vit-small", "photometric", "metric"),
+    *("depth-anything-small", "dpt-vit-small", "photometric", "align", "metric"),
     *("segmentation-loss", "segmentation-prediction", "feature-cache"),
 )
 
