@@ -20,6 +20,7 @@ from .evaluation import json_scores
 from .optim import set_learning_rate
 from .pending import BadStep, Batch, PendingSteps, StepRecord
 from .skipping import Statistics, spoil_unless, step_if
+from .state import generator_states
 from .stop_votes import StopVotes
 
 if TYPE_CHECKING:
@@ -184,10 +185,11 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
             micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
+            random_states = generator_states(training.accelerator.device)
             values, is_finite = train_step(training, micro_batches)
             progress.step += 1
             training.log.advance()
-            pending.add(progress.step, lr, values, is_finite, micro_batches)
+            pending.add(progress.step, lr, values, is_finite, random_states, micro_batches)
             stopping = votes.cast(stop.received)
             scoring = _due(progress.step, config.run.eval_every, config)
             saving = stopping or _due(progress.step, config.run.checkpoint_every, config)

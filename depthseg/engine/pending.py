@@ -7,7 +7,8 @@ Whoever wants to know more about a step that was not finite (keep its tensors, r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class StepRecord:
         lr: Its learning rate.
         values: Loss, its parts and `grad_norm` of the whole batch; equal in all processes.
         is_finite: Whether loss and gradient were finite; if not, the step changed nothing.
+        random_states: States of torch's generators before the step, uint8 `(N,)`, by the type of their device.
         micro_batches: What this process trained on, on its device; empty where it was let go to save memory.
     """
 
@@ -34,6 +36,7 @@ class StepRecord:
     lr: float
     values: dict[str, float]
     is_finite: bool
+    random_states: dict[str, Tensor]
     micro_batches: tuple[Batch, ...]
 
 
@@ -56,6 +59,7 @@ class _Pending:
     lr: float
     values: dict[str, Tensor]
     is_finite: Tensor
+    random_states: dict[str, Tensor]
 
 
 class PendingSteps:
@@ -71,7 +75,13 @@ class PendingSteps:
         self._largest_kept = largest_kept
 
     def add(
-        self, step: int, lr: float, values: dict[str, Tensor], is_finite: Tensor, micro_batches: Sequence[Batch]
+        self,
+        step: int,
+        lr: float,
+        values: dict[str, Tensor],
+        is_finite: Tensor,
+        random_states: dict[str, Tensor],
+        micro_batches: Sequence[Batch],
     ) -> None:
         """Take up a step; nothing is read from the device.
 
@@ -80,9 +90,10 @@ class PendingSteps:
             lr: Its learning rate.
             values: Scalars `()`.
             is_finite: bool `()`.
+            random_states: As in `StepRecord`.
             micro_batches: What this process trained on.
         """
-        self._steps.append(_Pending(step, lr, values, is_finite))
+        self._steps.append(_Pending(step, lr, values, is_finite, random_states))
         self._batches[step] = tuple(micro_batches)
         while len(self._batches) > 1 and sum(map(_size, self._batches.values())) > self._largest_kept:
             del self._batches[min(self._batches)]
@@ -97,10 +108,18 @@ class PendingSteps:
         for step in self._steps:
             values = {name: next(numbers) for name in step.values}
             batches = self._batches.get(step.step, ())
-            records.append(StepRecord(step.step, step.lr, values, next(numbers) > 0, batches))
+            is_finite = next(numbers) > 0
+            records.append(StepRecord(step.step, step.lr, values, is_finite, step.random_states, batches))
         self._steps, self._batches = [], {}
         return records
 
 
-def _size(micro_batches: tuple[Batch, ...]) -> int:
-    return sum(tensor.nbytes for batch in micro_batches for tensor in batch.values())
+def _size(value: Any) -> int:
+    """Bytes of the tensors in a batch, which may hold the features of an encoder instead of images."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if is_dataclass(value):
+        return _size(list(vars(value).values()))
+    if isinstance(value, Mapping):
+        return _size(list(value.values()))
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0

@@ -114,6 +114,12 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators, uint8 `(N,)`, by the type of their device; the host does not wait for it."""
+    states = {"cpu": torch.get_rng_state()}
+    return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state()}
+
+
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Bring back what `random_state` returned; a device of another type keeps its own."""
     version, words, gauss = state["python"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -220,6 +221,7 @@ def test_steps_that_are_not_finite_are_reported_with_their_batches_and_images(tm
     assert [step.record.micro_batches[0] is batches[step.record.step - 1] for step in sum(found, [])] == [True] * 3
     assert [step.names for step in sum(found, [])] == [[["image_2"]], [["image_4"]], [["image_7"]]]
     assert all(math.isnan(step.record.values["loss"]) for step in sum(found, []))
+    assert all(torch.equal(step.record.random_states["cpu"], torch.get_rng_state()) for step in sum(found, []))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     assert "The loss of step 4 is nan at learning rate 0.075. Its images: image_4. The step was sk" in caplog.text
     assert training.progress.loss_steps == 6 and math.isfinite(training.progress.loss_sum)
@@ -256,10 +258,23 @@ def test_large_batches_are_let_go_and_their_steps_are_still_named():
     pending = PendingSteps(largest_kept=2 * 4 * 10)
     for step in range(1, 5):
         batch = {"x": torch.zeros(10)}
-        pending.add(step, 0.1, {"loss": torch.tensor(float(step))}, torch.tensor(step != 2), [batch])
+        pending.add(step, 0.1, {"loss": torch.tensor(float(step))}, torch.tensor(step != 2), {}, [batch])
     records = pending.read()
     assert [len(record.micro_batches) for record in records] == [0, 0, 1, 1]
     assert [(record.step, record.values, record.is_finite) for record in records] == [
         *((1, {"loss": 1.0}, True), (2, {"loss": 2.0}, False), (3, {"loss": 3.0}, True), (4, {"loss": 4.0}, True))
     ]
     assert pending.read() == []
+
+
+def test_features_in_the_place_of_images_have_a_size():
+    @dataclass
+    class Features:
+        maps: tuple
+        size: tuple = (4, 4)
+
+    pending = PendingSteps(largest_kept=100)
+    for step in range(2):
+        batch = {"pixel_values": Features((torch.zeros(10), [torch.zeros(8)])), "names": ["a"]}
+        pending.add(step, 0.1, {"loss": torch.tensor(1.0)}, torch.tensor(True), {}, [batch])
+    assert [len(record.micro_batches) for record in pending.read()] == [0, 1]
