@@ -107,7 +107,7 @@ def invert_pose(pose: Tensor) -> Tensor:
     """
     _check_shape("pose", pose, (None, 4, 4))
     rotation = pose[:, :3, :3].mT
-    return _pose(rotation, -_multiply(rotation, pose[:, :3, 3:]))
+    return rigid_pose(rotation, -_multiply(rotation, pose[:, :3, 3:]))
 
 
 def compose_poses(second: Tensor, first: Tensor) -> Tensor:
@@ -122,6 +122,12 @@ def compose_poses(second: Tensor, first: Tensor) -> Tensor:
     _check_shape("second", second, (None, 4, 4))
     _check_shape("first", first, (len(second), 4, 4))
     return _multiply(second, first)
+
+
+def rigid_pose(rotation: Tensor, translation: Tensor) -> Tensor:
+    """Pose `(B, 4, 4)` of a rotation matrix `(B, 3, 3)` and a translation `(B, 3, 1)`."""
+    last = torch.eye(4, dtype=rotation.dtype, device=rotation.device)[3:].expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([rotation, translation], 2), last], 1)
 
 
 def pose_from_axis_angle(rotation: Tensor, translation: Tensor) -> Tensor:
@@ -157,7 +163,7 @@ def pose_from_axis_angle(rotation: Tensor, translation: Tensor) -> Tensor:
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
     outer = rotation[:, :, None] * rotation[:, None, :]
     unit = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
-    return _pose(unit + sine * cross + cosine * (outer - square * unit), translation[:, :, None])
+    return rigid_pose(unit + sine * cross + cosine * (outer - square * unit), translation[:, :, None])
 
 
 def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
@@ -181,8 +187,9 @@ def scale_intrinsics(intrinsics: Tensor, size: tuple[int, int], new_size: tuple[
         if len(value) != 2 or min(value) <= 0:
             raise ValueError(f"{name} is {tuple(value)}; give (height, width) in pixels, both above 0.")
     sy, sx = new_size[0] / size[0], new_size[1] / size[1]
-    scale = [[sx, 0.0, (sx - 1) / 2], [0.0, sy, (sy - 1) / 2], [0.0, 0.0, 1.0]]
-    return _multiply(intrinsics.new_tensor(scale).expand_as(intrinsics), intrinsics)
+    first, second, third = intrinsics.unbind(1)
+    # Row by row: a matrix of Python numbers would have to be copied to the device, and the host would wait for it.
+    return torch.stack([first * sx + third * ((sx - 1) / 2), second * sy + third * ((sy - 1) / 2), third], 1)
 
 
 def resize_area(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -368,12 +375,6 @@ def _parts(intrinsics: Tensor) -> tuple[Tensor, ...]:
     """Focal lengths, principal point and skew, `(B, 1, 1)` each."""
     places = ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1))
     return tuple(intrinsics[:, row, column, None, None] for row, column in places)
-
-
-def _pose(rotation: Tensor, translation: Tensor) -> Tensor:
-    """Pose `(B, 4, 4)` of a rotation `(B, 3, 3)` and a translation `(B, 3, 1)`."""
-    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
-    return torch.cat([torch.cat([rotation, translation], 2), last], 1)
 
 
 def _multiply(left: Tensor, right: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "study": {"study", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "hub": {"hub", "convert", "export", "reading", "engine", "pretext", "models", "geometry", "data", "metrics"},
     "export": {"export", "engine", "models", "data"},
-    "bench": {"engine", "metrics", "models", "pretext", "data"},
+    "bench": {"geometry", "engine", "metrics", "models", "pretext", "data"},
     "convert": {"convert", "models", "engine", "data"},
     "cli": {
         "bench",

@@ -131,6 +131,11 @@ def test_the_bound_is_that_of_steps_of_the_head_alone():
     assert str(comparison).endswith("8.0 times as fast, 80% of the bound 10.0")
 
 
+def test_both_alignments_find_the_same():
+    (comparison,) = CASES["align-tiny"].compare("x", 2)
+    assert list(comparison.seconds) == ["plain", "depthseg"] and comparison.difference < 1e-4
+
+
 def test_a_wrong_loss_is_seen(monkeypatch):
     monkeypatch.setitem(SIDES, "depthseg", lambda inputs: 1.01 * SIDES["transcription"](inputs))
     (comparison,) = CASES["photometric-tiny"].compare("x", 2)

@@ -53,6 +53,7 @@ CASES = {
     "dpt-vit-small": Case("forward", {"model": "dpt", "sizes": ((224, 224),)}),
     "training-step": Case("training_step", {"batch": 2, "size": (182, 252)}),
     "photometric": Case("photometric", {"batch": 4, "size": (96, 320)}),
+    "align": Case("align", {"batch": 8, "size": (64, 192)}),
     "metric": Case("segmentation_metric", {"images": 16, "size": (512, 1024)}),
     "segmentation-loss": Case("lean", {"what": "loss", **ADE20K_SCORES}),
     "segmentation-prediction": Case("lean", {"what": "prediction", **ADE20K_SCORES}),
@@ -70,6 +71,7 @@ CASES = {
     "dpt-tiny": Case("forward", {"model": "dpt", "sizes": ((32, 32),), "config": TINY_SIZES | TINY_VIT | TINY_NECK}),
     "training-step-tiny": Case("training_step", {"config": TINY_DEPTH_ANYTHING, "batch": 1, "size": (28, 42)}),
     "photometric-tiny": Case("photometric", {"batch": 1, "size": (16, 24)}),
+    "align-tiny": Case("align", {"batch": 1, "size": (16, 24)}),
     "feature-cache-tiny": Case(
         "feature_cache",
         {

@@ -22,6 +22,7 @@ from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
+    from .label_range import LabelRange
 
 Transform = Callable[["Sample", np.random.Generator], "Sample"]
 
@@ -97,15 +98,23 @@ class Collate:
         processor: Image processor of the model; it scales pixel values, the transform has set the size.
         content: What the batch is to hold.
         label_stride: Label and depth maps are taken at every so many pixels; 1 = at all.
+        label_range: Class ids that samples may have; None = they are not checked.
 
     Attributes:
         content, label_stride: As given.
     """
 
-    def __init__(self, processor: Any, content: BatchContent, label_stride: int = 1) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        content: BatchContent,
+        label_stride: int = 1,
+        label_range: LabelRange | None = None,
+    ) -> None:
         self._processor = processor
         self.content = content
         self.label_stride = label_stride
+        self._label_range = label_range
 
     def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Make the tensors that an objective of `depthseg.pretext` takes.
@@ -118,7 +127,7 @@ class Collate:
             `(B,)`.
 
         Raises:
-            ValueError: A sample that lacks what is asked for.
+            ValueError: A sample that lacks what is asked for, or has a class id that the model does not know.
         """
         return self.finish(self.gather(samples))
 
@@ -137,7 +146,7 @@ class Collate:
         clean = [sample.clean or sample for sample in samples]
         batch = self._scaled_views(samples, clean) if whole else self._views(samples, clean)
         for key, kind in content.truth.items():
-            truths = [_at_stride(_known(sample, kind), self.label_stride) for sample in samples]
+            truths = [_at_stride(self._checked(sample, kind), self.label_stride) for sample in samples]
             batch[key] = torch.from_numpy(np.stack(truths))
         if content.intrinsics:
             intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
@@ -211,8 +220,16 @@ class Collate:
 
     def truths_of(self, sample: Sample) -> dict[str, np.ndarray]:
         """What is known about one sample, by its name in the batch, as `target_of` has it, at the label stride."""
+        for kind in self.content.truth.values():
+            self._checked(sample, kind)
         found = {key: target_of(sample, kind) for key, kind in self.content.truth.items()}
         return {key: _at_stride(truth, self.label_stride) for key, truth in found.items()}
+
+    def _checked(self, sample: Sample, kind: str) -> np.ndarray:
+        truth = _known(sample, kind)
+        if self._label_range is not None and kind in CLASS_IDS:
+            self._label_range.check(sample.name, truth)
+        return truth
 
     def scale(self, images: list[np.ndarray]) -> Tensor:
         """Images `(H, W, 3)` of one size, RGB from 0 to 255, as `(B, 3, H, W)` that the processor has normalised."""
@@ -299,6 +316,10 @@ _TRUTHS = {
     "depth": ("depth map", torch.float32),
     "category": ("class of the whole image", torch.int64),
 }
+
+
+CLASS_IDS = ("labels", "category")
+"""The truths that are class ids."""
 
 
 def _at_stride(truth: np.ndarray, stride: int) -> np.ndarray:

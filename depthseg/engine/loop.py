@@ -6,17 +6,22 @@ import contextlib
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
+from .pending import BadStep, Batch, PendingSteps, StepRecord
+from .skipping import Statistics, spoil_unless, step_if
+from .state import generator_states
+from .stop_votes import StopVotes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Batch = Mapping[str, Tensor]
+MOST_BAD_STEPS = 5
+"""Steps in a row whose loss or gradient is not finite, after which training stops."""
 
 
 @dataclass
@@ -49,6 +55,9 @@ class Training:
         selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
+        names_of: Number of a step, from 1 -> for each micro-batch of this process the names of its images.
+        on_bad_steps: Takes the steps that were not finite, in their order, soon after they happened and before
+            training stops for them; called by all processes together, at the same step, each with its own batches.
     """
 
     config: RunConfig
@@ -63,6 +72,8 @@ class Training:
     selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
+    names_of: Callable[[int], list[list[str]]] = lambda step: []
+    on_bad_steps: Callable[[list[BadStep]], None] = lambda bad: None
 
 
 class StopRequest:
@@ -98,10 +109,8 @@ class StopRequest:
             signal.signal(*self._before.popitem())
 
 
-def train_step(
-    training: Training, micro_batches: Sequence[Batch], stop: bool = False
-) -> tuple[dict[str, float], bool]:
-    """Do one optimiser step.
+def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+    """Do one optimiser step; the host does not wait for the device.
 
     The loss is the mean over the valid pixels of the whole batch: the micro-batches of all processes together. Each
     micro-batch contributes its sum over valid pixels, divided by the count of all of them.
@@ -109,16 +118,14 @@ def train_step(
     Args:
         training: What the loop works on; the learning rate is set already.
         micro_batches: The micro-batches of this process.
-        stop: This process was asked to stop.
 
     Returns:
-        Loss, its parts and `grad_norm` of the whole batch (equal on all processes), and whether any process was
-        asked to stop.
-
-    Raises:
-        FloatingPointError: The loss or the gradient is not a finite number; the weights are as before the step.
+        Loss, its parts and `grad_norm` of the whole batch, scalars on the device that are equal in all processes; and
+        bool `()`: whether loss and gradient were finite. If not, weights, statistics and the state of the optimiser
+        are as before the step.
     """
     accelerator = training.accelerator
+    statistics = Statistics(training.objective)
     num_valid = torch.stack([training.count_valid(batch) for batch in micro_batches]).sum(0)
     num_valid = accelerator.reduce(num_valid.to(accelerator.device), reduction="sum")
     # Ignored pixels alone: a sum of nothing over 1 is a zero loss with a gradient path, over 0 it would be NaN.
@@ -132,40 +139,37 @@ def train_step(
             accelerator.backward(parts["loss"] * accelerator.num_processes)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0) + value.detach().float()
-    # One exchange for all numbers of the step, the request to stop among them: everybody stops at the same step.
-    packed = torch.stack([*totals.values(), torch.tensor(float(stop), device=accelerator.device)])
-    *values, stop_votes = accelerator.reduce(packed, reduction="sum").tolist()
-    values = dict(zip(totals, values, strict=True))
-    _require_finite(training, "loss", values["loss"])
-    values["grad_norm"] = _update(training)
-    return values, stop_votes > 0
+    # One exchange for all numbers of the step.
+    packed = accelerator.reduce(torch.stack([*totals.values()]), reduction="sum")
+    values = dict(zip(totals, packed.unbind(), strict=True))
+    values["grad_norm"], is_finite = _update(training, values["loss"])
+    statistics.restore_unless(is_finite)
+    return values, is_finite
 
 
-def _update(training: Training) -> float:
+def _update(training: Training, loss: Tensor) -> tuple[Tensor, Tensor]:
+    """Change the weights if loss and gradient are finite; returns the norm of the gradient, and whether they were."""
+    accelerator, is_finite = training.accelerator, loss.isfinite()
     max_norm = training.config.optim.max_grad_norm or math.inf
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-    norm = float(training.accelerator.clip_grad_norm_(parameters, max_norm))
-    # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step by itself.
-    if training.accelerator.mixed_precision != "fp16":
-        _require_finite(training, "gradient", norm)
-    training.optimizer.step()
+    if accelerator.scaler is None:
+        norm = accelerator.clip_grad_norm_(parameters, max_norm)
+        is_finite = is_finite & norm.isfinite()
+        step_if(training.optimizer, is_finite)
+    else:
+        # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step itself.
+        spoil_unless(is_finite, parameters)
+        norm = accelerator.clip_grad_norm_(parameters, max_norm)
+        training.optimizer.step()
     training.optimizer.zero_grad()
-    return norm
-
-
-def _require_finite(training: Training, what: str, value: float) -> None:
-    if math.isfinite(value):
-        return
-    lr = training.optimizer.param_groups[-1]["lr"]
-    raise FloatingPointError(
-        f"The {what} of step {training.progress.step + 1} is {value} at learning rate {lr:.3g}; training stopped "
-        f"before the update. The files in {training.run_dir} are of earlier steps and still good. Start again with "
-        "a lower optim.lr or with optim.max_grad_norm=1."
-    )
+    return norm, is_finite
 
 
 def fit(training: Training, batches: Iterator[Batch]) -> None:
     """Train from `progress.step` to the last step; called by all processes together.
+
+    The numbers of the steps stay on the device until something is to be written: a line of progress, scores or a
+    checkpoint. Only then the host waits for the device.
 
     Args:
         training: What the loop works on; the objective is in train mode already.
@@ -173,26 +177,72 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
 
     Raises:
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
-        FloatingPointError: The loss or the gradient is not a finite number.
+        FloatingPointError: Loss or gradient were not finite in `MOST_BAD_STEPS` steps in a row.
     """
     config, progress = training.config, training.progress
-    with StopRequest() as stop:
+    pending = PendingSteps()
+    with StopRequest() as stop, StopVotes(training.accelerator.num_processes) as votes:
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
             with training.log.waiting():
                 micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
-            values, stopping = train_step(training, micro_batches, stop.received)
+            random_states = generator_states(training.accelerator.device)
+            values, is_finite = train_step(training, micro_batches)
             progress.step += 1
-            progress.loss_sum += values["loss"]
-            progress.loss_steps += 1
-            progress.seconds = training.log.seconds
-            training.log.step(progress.step, values, lr)
-            if _due(progress.step, config.run.eval_every, config):
+            training.log.advance()
+            pending.add(progress.step, lr, values, is_finite, random_states, micro_batches)
+            stopping = votes.cast(stop.received)
+            scoring = _due(progress.step, config.run.eval_every, config)
+            saving = stopping or _due(progress.step, config.run.checkpoint_every, config)
+            if scoring or saving or _due(progress.step, config.run.log_every, config):
+                _take_up(training, pending.read())
+            if scoring:
                 _score(training, lr)
-            if stopping or _due(progress.step, config.run.checkpoint_every, config):
+            if saving:
                 _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
                 raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+
+
+def _take_up(training: Training, records: list[StepRecord]) -> None:
+    """Count and write down what was read of the steps since the last time, and see to those that were not finite."""
+    progress = training.progress
+    longest = 0
+    for record in records:
+        if record.is_finite:
+            progress.loss_sum += record.values["loss"]
+            progress.loss_steps += 1
+        progress.bad_steps_in_a_row = 0 if record.is_finite else progress.bad_steps_in_a_row + 1
+        longest = max(longest, progress.bad_steps_in_a_row)
+    progress.seconds = training.log.seconds
+    bad = [BadStep(record, training.names_of(record.step)) for record in records if not record.is_finite]
+    if bad:
+        _report_bad_steps(training, bad, longest)
+    training.log.step(records[-1].step, records[-1].values, records[-1].lr)
+
+
+def _report_bad_steps(training: Training, bad: list[BadStep], longest: int) -> None:
+    """Say which steps were not finite and which images were in them; stop where too many came in a row."""
+    training.on_bad_steps(bad)
+    of_processes = gather_object([[sum(step.names, []) for step in bad]])
+    sentences = []
+    for number, step in enumerate(bad):
+        values, names = step.record.values, sum((process[number] for process in of_processes), [])
+        what = "gradient" if math.isfinite(values["loss"]) else "loss"
+        value = values["grad_norm" if what == "gradient" else "loss"]
+        images = f" Its images: {', '.join(names)}." if names else ""
+        sentences.append(
+            f"The {what} of step {step.record.step} is {value} at learning rate {step.record.lr:.3g}.{images}"
+        )
+    if longest >= MOST_BAD_STEPS:
+        raise FloatingPointError(
+            f"{sentences[-1]} It was not finite in {longest} steps in a row, so training stopped; none of them "
+            f"changed the weights. The files in {training.run_dir} are of earlier steps and still good. Start again "
+            "with a lower optim.lr or with optim.max_grad_norm=1."
+        )
+    if training.accelerator.is_main_process:
+        for sentence in sentences:
+            logger.warning("%s The step was skipped: weights and optimiser are as before it.", sentence)
 
 
 def _save_checkpoint(training: Training) -> None:
@@ -209,7 +259,8 @@ def _score(training: Training, lr: float) -> None:
     config, progress = training.config, training.progress
     line = {
         "step": progress.step,
-        "train_loss": progress.loss_sum / progress.loss_steps,
+        # Steps that were not finite are not in it; None = there were no others.
+        "train_loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else None,
         "lr": lr,
         **json_scores(training.score()),
     }

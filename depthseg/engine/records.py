@@ -83,18 +83,21 @@ class RunLog:
         yield
         self._waited += time.perf_counter() - began
 
+    def advance(self) -> None:
+        """Move the bar by one optimiser step."""
+        self._bar.update(1)
+
     def step(self, step: int, values: dict[str, float], lr: float) -> None:
-        """Note one optimiser step, and the share of the time of this launch that was spent waiting for data.
+        """Note the numbers of an optimiser step, where a line of progress is due.
+
+        With them goes the share of the time of this launch that was spent waiting for data.
 
         Args:
             step: Steps done.
             values: Loss, its parts, gradient norm.
             lr: Learning rate of the step.
         """
-        if not self._active:
-            return
-        self._bar.update(1)
-        if step % self._log_every and step != self._steps:
+        if not self._active or (step % self._log_every and step != self._steps):
             return
         seconds = time.perf_counter() - self._started
         waited = self._waited / seconds

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .config import changed_options, load_config
 from .decoded_cache import DecodedCache, decoded_cache
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
+from .label_range import LabelRange
 from .loop import Training, fit
 from .lora import save_weights
 from .motion import write_motion_report
@@ -102,7 +104,7 @@ def train(
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
             run to resume none of whose checkpoints is undamaged.
-        FloatingPointError: The loss stopped being a finite number.
+        FloatingPointError: Loss or gradient were not finite in several steps in a row.
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
@@ -156,7 +158,8 @@ def _train(
     )
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
-    collate = Collate(processor, task.batch(config), data.label_stride)
+    training.names_of = partial(_names_of_step, stream, plan)
+    collate = Collate(processor, task.batch(config), data.label_stride, LabelRange.of(model))
     gather, finish = collate.gather, collate.finish
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
@@ -184,6 +187,12 @@ def _agree_on_room(decoded: DecodedCache | None, accelerator: Accelerator, first
     writes = agreed(accelerator, fits)
     if decoded is not None:
         decoded.writes = decoded.writes and writes
+
+
+def _names_of_step(stream: StreamDataset, plan: MicroBatches, step: int) -> list[list[str]]:
+    """Names of the images of each micro-batch of a step, counted from 1."""
+    names, order = stream.samples.names, stream.stream
+    return [[names[order.index(position)] for position in positions] for positions in plan.of_step(step - 1)]
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:

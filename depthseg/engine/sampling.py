@@ -138,9 +138,12 @@ class MicroBatches:
         return (self.last_step - self.first_step) * self.accumulation_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        size = self.batch_size // (self.accumulation_steps * self.num_processes)
         for step in range(self.first_step, self.last_step):
-            for micro_batch in range(self.accumulation_steps):
-                part = micro_batch * self.num_processes + self.rank
-                start = step * self.batch_size + part * size
-                yield list(range(start, start + size))
+            yield from self.of_step(step)
+
+    def of_step(self, step: int) -> list[list[int]]:
+        """The positions of each micro-batch of a step, counted from 0."""
+        size = self.batch_size // (self.accumulation_steps * self.num_processes)
+        parts = (number * self.num_processes + self.rank for number in range(self.accumulation_steps))
+        starts = (step * self.batch_size + part * size for part in parts)
+        return [list(range(start, start + size)) for start in starts]

@@ -30,8 +30,9 @@ class Progress:
 
     Attributes:
         step: Optimiser steps done.
-        loss_sum: Sum of the step losses since the last evaluation.
+        loss_sum: Sum of the step losses since the last evaluation, without those that are not finite.
         loss_steps: Number of the steps in `loss_sum`.
+        bad_steps_in_a_row: Number of the last steps whose loss or gradient was not finite.
         seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
             it.
         selected: Step, loss and scores of the weights in `model/`; empty before the first evaluation.
@@ -40,6 +41,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
+    bad_steps_in_a_row: int = 0
     seconds: float = 0.0
     selected: dict[str, Any] = field(default_factory=dict)
 
@@ -110,6 +112,12 @@ def random_state(device: torch.device) -> dict[str, Any]:
     if device.type != "cpu":
         state[device.type] = bytes(torch.get_device_module(device).get_rng_state().cpu().numpy()).hex()
     return state
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators, uint8 `(N,)`, by the type of their device; the host does not wait for it."""
+    states = {"cpu": torch.get_rng_state()}
+    return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state()}
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -241,9 +241,8 @@ def _measure_flow(meter: FlowErrors, objective: nn.Module, batch: Mapping[str, T
 
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize `(B, 2, H, W)` in pixels to images of another size, in their pixels."""
-    scale = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]])
-    resized = nn.functional.interpolate(flow, size=size, mode="bilinear", align_corners=False)
-    return resized * scale[:, None, None]
+    x, y = nn.functional.interpolate(flow, size=size, mode="bilinear", align_corners=False).unbind(1)
+    return torch.stack([x * (size[1] / flow.shape[-1]), y * (size[0] / flow.shape[-2])], 1)
 
 
 def _measure_inpainting(

@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -91,61 +92,96 @@ def row_tiles(height: int, step: int) -> Iterator[slice]:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """Some rows of the image.
+
+    Attributes:
+        place: Which ones.
+        rows: Taps of the vertical axis, `(rows, 2)`.
+        source: The rows of the scores that they are made of.
+        rows_back: Taps of those, transposed.
+    """
+
+    place: slice
+    rows: Taps
+    source: slice
+    rows_back: Taps
+
+    @classmethod
+    def of(cls, rows: Taps, place: slice, device: torch.device) -> "Tile":
+        """The tile of all taps of the vertical axis, which are on the CPU."""
+        rows = Taps(rows.index[place], rows.weights[place])
+        source = slice(int(rows.index.min()), int(rows.index.max()) + 1)
+        back = Taps(rows.index - source.start, rows.weights).transposed(source.stop - source.start)
+        return cls(place, rows.to(device), source, back.to(device))
+
+
+@dataclass(frozen=True)
 class Resize:
     """A bilinear resize of scores, tile by tile.
 
     Attributes:
         size: h and w.
-        rows: Taps of the vertical axis, `(H, 2)`.
         columns: Taps of the horizontal axis, `(W, 2)`.
-        columns_back: The latter, transposed.
-        step: Rows of a tile.
+        columns_back: The same, transposed.
+        tiles: The rows of the image, in parts.
     """
 
     size: tuple[int, int]
-    rows: Taps
     columns: Taps
     columns_back: Taps
-    step: int
+    tiles: tuple[Tile, ...]
 
     @classmethod
     def of(cls, scores: Tensor, size: tuple[int, int]) -> "Resize":
         """From scores `(..., K, h, w)` to another height and width."""
         classes, height, width = scores.shape[-3:]
         dtype = torch.promote_types(scores.dtype, torch.float32)
-        rows, columns = bilinear_taps(height, size[0], dtype), bilinear_taps(width, size[1], dtype)
-        back = columns.transposed(width).to(scores.device)
         step = rows_per_tile(classes * size[1], scores.device)
-        return cls((height, width), rows, columns.to(scores.device), back, step)
+        return resize_between((height, width), tuple(size), step, dtype, scores.device)
 
     def table(self, scores: Tensor) -> Tensor:
         """Scores `(K, h, w)` of one image as a table `(h * w, K)`, float32 or float64."""
-        scores = scores.to(self.rows.weights.dtype)
+        scores = scores.to(self.columns.weights.dtype)
         return scores.permute(1, 2, 0).contiguous().view(-1, len(scores))
 
-    def tiles(self) -> Iterator[slice]:
-        """The rows of each tile."""
-        return row_tiles(len(self.rows.index), self.step)
-
-    def rows_of(self, tile: slice) -> Taps:
-        """Taps of the vertical axis of a tile."""
-        return Taps(self.rows.index[tile], self.rows.weights[tile])
-
-    def up(self, table: Tensor, tile: slice) -> Tensor:
+    def up(self, table: Tensor, tile: Tile) -> Tensor:
         """The scores of a tile, `(rows * W, K)`."""
-        taps = crossed(self.rows_of(tile).to(table.device), self.columns, self.size[1])
-        return weighted_sums(table, taps)
+        return weighted_sums(table, crossed(tile.rows, self.columns, self.size[1]))
 
-    def add_back(self, table: Tensor, gradient: Tensor, tile: slice) -> None:
+    def add_back(self, table: Tensor, gradient: Tensor, tile: Tile) -> None:
         """Add the gradient `(rows * W, K)` of a tile's scores to that of the table."""
-        width, count = self.size[1], tile.stop - tile.start
-        every_row = Taps(torch.arange(count)[:, None], self.rows.weights.new_ones(count, 1)).to(table.device)
+        width = self.size[1]
+        every_row, every_column = (self._each(count) for count in (len(tile.rows.index), width))
         narrow = weighted_sums(gradient, crossed(every_row, self.columns_back, len(self.columns.index)))
-        rows = self.rows_of(tile)
-        first, last = int(rows.index.min()), int(rows.index.max()) + 1
-        rows = Taps(rows.index - first, rows.weights).transposed(last - first).to(table.device)
-        every_column = Taps(torch.arange(width)[:, None], self.rows.weights.new_ones(width, 1)).to(table.device)
-        table[first * width : last * width] += weighted_sums(narrow, crossed(rows, every_column, width))
+        part = table[tile.source.start * width : tile.source.stop * width]
+        part += weighted_sums(narrow, crossed(tile.rows_back, every_column, width))
+
+    def _each(self, count: int) -> Taps:
+        """The taps of an axis that stays as it is."""
+        weights = self.columns.weights
+        return Taps(torch.arange(count, device=weights.device)[:, None], weights.new_ones(count, 1))
+
+
+@lru_cache(maxsize=16)
+def resize_between(
+    old_size: tuple[int, int], size: tuple[int, int], step: int, dtype: torch.dtype, device: torch.device
+) -> Resize:
+    """Make a resize; each is kept, because the host waits when its taps are copied to the device.
+
+    Args:
+        old_size: h and w.
+        size: H and W.
+        step: Rows of a tile.
+        dtype: Of the weights.
+        device: Where the taps go.
+    """
+    height, width = old_size
+    # Tensors of inference mode could not be used by a later training step.
+    with torch.inference_mode(False):
+        rows, columns = bilinear_taps(height, size[0], dtype), bilinear_taps(width, size[1], dtype)
+        tiles = tuple(Tile.of(rows, place, device) for place in row_tiles(size[0], step))
+        return Resize((height, width), columns.to(device), columns.transposed(width).to(device), tiles)
 
 
 @dataclass(frozen=True)
@@ -228,8 +264,8 @@ def pixel_loss_and_gradient(
     for index, (scores, ids) in enumerate(zip(logits, labels, strict=True)):
         table = resize.table(scores)
         table_gradient = torch.zeros_like(table) if with_gradient else None
-        for tile in resize.tiles():
-            total, tile_gradient = loss(resize.up(table, tile), ids[tile].flatten(), with_gradient)
+        for tile in resize.tiles:
+            total, tile_gradient = loss(resize.up(table, tile), ids[tile.place].flatten(), with_gradient)
             totals.append(total)
             if with_gradient:
                 resize.add_back(table_gradient, tile_gradient, tile)
@@ -309,5 +345,5 @@ def ids_of_resized(scores: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the most probable class of each pixel, int64 `(H, W)`, of scores `(K, h, w)` resized bilinearly."""
     resize = Resize.of(scores, size)
     table, width = resize.table(scores), size[1]
-    tiles = [resize.up(table, tile).max(1).indices.view(-1, width) for tile in resize.tiles()]
+    tiles = [resize.up(table, tile).max(1).indices.view(-1, width) for tile in resize.tiles]
     return torch.cat(tiles)

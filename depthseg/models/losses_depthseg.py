@@ -11,6 +11,7 @@ Shape letters: B batch, K classes, H and W label size, h and w prediction size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ def segmentation_loss(
             has a second derivative.
 
     Raises:
-        ValueError: If an id lies outside the range (checked on the CPU, where it is cheap).
+        ValueError: If, without `num_valid` and on the CPU, an id lies outside the range. A training loop that gives
+            the count checks ids where it reads them: here it would have to wait for the device.
     """
     if labels.dim() != 3 or labels.shape[0] != logits.shape[0]:
         raise ValueError(
@@ -74,7 +76,7 @@ def segmentation_loss(
         )
     labels = labels.long()
     valid = labels != ignore_index
-    if labels.device.type == "cpu":
+    if num_valid is None and labels.device.type == "cpu":
         check_label_range(labels[valid], max(logits.shape[1], 2), ignore_index)
     one_class = logits.shape[1] == 1
     if one_class:
@@ -82,12 +84,19 @@ def segmentation_loss(
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     total = torch.zeros((), device=logits.device)
     if kind != "dice":
-        weights = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
+        weights = None if class_weights is None else weights_on(logits.device, tuple(class_weights))
         focusing = FOCUSING if kind == "focal" else 0.0
         total = pixel_loss_sum(logits, labels, weights, label_smoothing, focusing, ignore_index).float()
     if kind in ("dice", "cross_entropy_dice"):
         total = total + dice_sums(logits, labels, valid, one_class).sum()
     return total / divisor(valid, num_valid)
+
+
+@lru_cache(maxsize=16)
+def weights_on(device: torch.device, class_weights: tuple[float, ...]) -> Tensor:
+    """Return class weights as a tensor on a device, copied there once: the host waits for every such copy."""
+    with torch.inference_mode(False):
+        return torch.tensor(class_weights, device=device)
 
 
 def dice_sums(logits: Tensor, labels: Tensor, valid: Tensor, one_class: bool) -> Tensor:
@@ -119,7 +128,7 @@ def dice_sums(logits: Tensor, labels: Tensor, valid: Tensor, one_class: bool) ->
         overlap, share = checkpoint(overlap_and_share, *inputs, use_reentrant=False, preserve_rng_state=False)
         both, total = both + overlap, total + share
     losses = 1 - (2 * both + DICE_SMOOTHING) / (total + counts + DICE_SMOOTHING)
-    counted = torch.tensor([[False, True]], device=labels.device).expand_as(losses) if one_class else counts > 0
+    counted = torch.arange(2, device=labels.device).bool().expand_as(losses) if one_class else counts > 0
     return ((losses * counted).sum(1) / counted.sum(1).clamp(min=1) * counts.sum(1)).float()
 
 
@@ -164,13 +173,13 @@ def classification_loss(logits: Tensor, labels: Tensor, num_valid: Tensor | int 
         `torch.Tensor` of shape `()`: float32.
 
     Raises:
-        ValueError: If the labels are not one per image, or an id is outside the range (checked on the CPU, where it
-            is cheap).
+        ValueError: If the labels are not one per image; or if, without `num_valid` and on the CPU, an id is outside
+            the range.
     """
     if labels.shape != (len(logits),):
         raise ValueError(f"labels has shape {tuple(labels.shape)}; expected ({len(logits)},): one id per image.")
     num_labels = logits.shape[1]
-    if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
+    if num_valid is None and labels.device.type == "cpu" and ((labels < 0) | (labels >= num_labels)).any():
         raise ValueError(
             f"labels contains the ids {sorted(set(labels.tolist()))}, but the model has the ids 0 to "
             f"{num_labels - 1}; set num_labels, or map the labels to the model's classes."
@@ -263,13 +272,24 @@ def ssi_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 def standardise(values: Tensor, valid: Tensor) -> Tensor:
     """Shift `(B, H, W)` by each image's median and divide by its mean absolute deviation over the valid pixels."""
-    result = []
-    for image, mask in zip(values, valid, strict=True):
-        known = image[mask]
-        shift = known.median() if known.numel() else image.sum() * 0
-        scale = (known - shift).abs().mean() if known.numel() else image.sum() * 0
-        result.append((image - shift) / scale.clamp(min=EPSILON))
-    return torch.stack(result)
+    count = valid.flatten(1).sum(1).clamp(min=1)[:, None, None]
+    shift = median(values, valid)[:, None, None]
+    deviation = (torch.where(valid, values, shift) - shift).abs().flatten(1).sum(1)[:, None, None] / count
+    return (values - shift) / deviation.clamp(min=EPSILON)
+
+
+def median(values: Tensor, valid: Tensor) -> Tensor:
+    """Return the lower median of each image of `(B, H, W)` over its valid pixels, 0 where it has none: shape `(B,)`.
+
+    Its gradient is shared evenly by the pixels that equal it, as that of `torch.median` over the whole of a tensor.
+    """
+    known = torch.where(valid, values.detach(), torch.nan).flatten(1)
+    found = known.nanmedian(1).values
+    if values.requires_grad:
+        ties = known == found[:, None]
+        mean = torch.where(ties, values.flatten(1), 0).sum(1) / ties.sum(1).clamp(min=1)
+        found = found + (mean - mean.detach())
+    return found.nan_to_num(posinf=torch.inf, neginf=-torch.inf)
 
 
 def mean_gradient(residual: Tensor, valid: Tensor) -> Tensor:

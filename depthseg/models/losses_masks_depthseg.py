@@ -96,7 +96,7 @@ def mask_loss(
         `torch.Tensor` of shape `()`: float32; 0 with a gradient path where every pixel is ignored.
 
     Raises:
-        ValueError: If the labels have another batch size, or an id is outside the range.
+        ValueError: If the labels have another batch size; or if, without `num_valid`, an id is outside the range.
         ImportError: If scipy is not installed.
     """
     batch, num_labels = layers[0].masks.shape[0], layers[0].classes.shape[-1] - 1
@@ -106,7 +106,8 @@ def mask_loss(
         )
     labels = labels.long()
     valid = labels != ignore_index
-    check_label_range(labels[valid], num_labels, ignore_index)
+    if num_valid is None:
+        check_label_range(labels[valid], num_labels, ignore_index)
     total = layers[0].masks.new_zeros((), dtype=torch.float32)
     with torch.autocast(labels.device.type, enabled=False):
         for index in range(batch):

@@ -138,8 +138,10 @@ class DepthSegForOpticalFlow(DepthSegPreTrainedModel):
             )
         features = side_by_side(self.encode(torch.cat([pixel_values, other_pixel_values])))
         height, width = features.input_size
-        reach = self.config.flow_range * torch.tensor([width, height], device=pixel_values.device)[:, None, None]
-        flow_maps = tuple(reach * (2 * scale.float().sigmoid() - 1) for scale in self.pretext_head(features))
+        # Axis by axis: a tensor of Python numbers would have to be copied to the device, which the host waits for.
+        reach = [self.config.flow_range * side for side in (width, height)]
+        shares = [(2 * scale.float().sigmoid() - 1).unbind(1) for scale in self.pretext_head(features)]
+        flow_maps = tuple(torch.stack([reach[0] * x, reach[1] * y], 1) for x, y in shares)
         return DepthSegFlowOutput(
             flow=resize(flow_maps[0], features.input_size),
             flow_maps=flow_maps,

@@ -19,21 +19,21 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import (
+    MIN_DEPTH,
     back_project,
-    correspond,
-    pixel_grid,
     pose_from_axis_angle,
     project,
     resize_area,
+    rigid_pose,
     scale_intrinsics,
     transform,
-    warp,
 )
 
 SMALLEST_SIDE = 8
@@ -53,6 +53,9 @@ ROBUST_ABOVE = 0.2
 """Standard deviations of the image; larger differences, as of near or moving objects, have a lower weight."""
 
 DAMPING = 1e-3
+
+OUTSIDE = 3.0
+"""Beyond one image size outside, in the units of `grid_sample`, what is seen does not change."""
 
 
 @torch.no_grad()
@@ -74,13 +77,12 @@ def find_rotation(target: Tensor, source: Tensor, intrinsics: Tensor) -> Tensor:
     """
     rotation = target.new_zeros(len(target), 3, dtype=torch.float32)
     with torch.autocast(target.device.type, enabled=False):
-        for template, other, camera, steps in levels(target, source, intrinsics, ROTATION_STEPS):
-            jacobian = rotation_jacobian(template[:, 0], camera)
-            grid = pixel_grid(*template.shape[-2:], device=template.device)
-            for _ in range(steps):
-                seen, inside = warp(other, rotated_pixels(rotation, camera, grid))
+        for level in levels(target, source, intrinsics, ROTATION_STEPS):
+            jacobian = rotation_jacobian(level.target, level.intrinsics, level.rays)
+            for _ in range(level.steps):
+                seen = level.look(level.rays, rotation_matrix(rotation), MIN_DEPTH)
                 # Rotations between frames are small, so composing them is adding their axis vectors.
-                rotation = rotation - newton_step(jacobian, seen - template, inside)
+                rotation = rotation - newton_step(jacobian, *seen)
     return rotation
 
 
@@ -108,44 +110,134 @@ def refine_motion(target: Tensor, source: Tensor, depth: Tensor, intrinsics: Ten
     rotation = pose[:, :3, :3].float()
     factor = torch.ones_like(speed)
     with torch.autocast(target.device.type, enabled=False):
-        for template, other, camera, steps in levels(target, source, intrinsics, REFINING_STEPS):
-            nearness = resize_area(inverse, tuple(template.shape[-2:]))[:, 0]
-            turning = rotation_jacobian(template[:, 0], camera)
-            driving = drive_jacobian(template[:, 0], nearness, camera)
-            for _ in range(steps):
+        for level in levels(target, source, intrinsics, REFINING_STEPS):
+            nearness = resize_area(inverse, tuple(level.target.shape[-2:])).flatten(2)
+            turning = rotation_jacobian(level.target, level.intrinsics, level.rays)
+            driving = drive_jacobian(level.target, level.intrinsics, level.rays, nearness)
+            # Points over depth: rays plus what translation adds to near ones. Unknown depth is never ahead.
+            points = torch.cat([level.rays, nearness], 1)
+            floor = torch.where(nearness > 0, MIN_DEPTH * nearness, torch.inf)
+            for _ in range(level.steps):
                 forward = (driving * (rotation.mT @ direction)).sum(1, keepdim=True)
                 jacobian = torch.cat([turning, forward], 1)
-                pixels = correspond(1 / nearness, camera, camera, rigid(rotation, direction * speed * factor))[0]
-                seen, inside = warp(other, pixels)
-                step = newton_step(jacobian, seen - template, inside)
-                rotation = rotation @ rotation_pose(-step[:, :3])[:, :3, :3]
+                motion = torch.cat([rotation, direction * speed * factor], 2)
+                step = newton_step(jacobian, *level.look(points, motion, floor))
+                rotation = rotation @ rotation_matrix(-step[:, :3])
                 faster = factor - step[:, 3:, None] / speed.clamp(min=1e-8)
                 factor = faster.clamp(1 / SPEED_RANGE, SPEED_RANGE)
-    return rigid(rotation, pose[:, :3, 3:].float() * factor)
+    return rigid_pose(rotation, pose[:, :3, 3:].float() * factor)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Two images at one size.
+
+    Attributes:
+        target: Normalised grey values `(B, 1, h, w)`.
+        source: Likewise, of the other image.
+        intrinsics: `(B, 3, 3)`, pixels.
+        rays: `(B, 3, h * w)`, as from `rays_of`.
+        camera: `(B, 3, 3)`, as from `sampling_camera`.
+        steps: Number of Gauss-Newton steps.
+    """
+
+    target: Tensor
+    source: Tensor
+    intrinsics: Tensor
+    rays: Tensor
+    camera: Tensor
+    steps: int
+
+    def look(self, points: Tensor, motion: Tensor, floor: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Differences `(B, h * w)` of the source, seen at moved points, to the target; and where it was seen."""
+        seen, inside = look(self.source, self.camera @ motion @ points, tuple(self.target.shape[-2:]), floor)
+        return (seen - self.target).flatten(1), inside
+
+
+def levels(target: Tensor, source: Tensor, intrinsics: Tensor, steps: tuple[int, ...]) -> Iterator[Level]:
+    """Both images at each size that has steps, coarse to fine."""
+    full = tuple(target.shape[-2:])
+    images = [normalise_brightness(torch.cat([target, source]))]
+    sizes = level_sizes(full)
+    counts = steps[len(steps) - len(sizes) :]
+    for size in reversed(sizes):
+        factor = full[0] // size[0]
+        # A mean of means is the mean where each is that of equally many pixels.
+        in_halves = factor % 2 == 0 and full == (factor * size[0], factor * size[1])
+        is_next = tuple(images[-1].shape[-2:]) == (2 * size[0], 2 * size[1])
+        images.append(resize_area(images[-1] if in_halves and is_next else images[0], size))
+    for size, views, count in zip(sizes, reversed(images), counts, strict=False):
+        if count:
+            scaled = scale_intrinsics(intrinsics.float(), full, size)
+            yield Level(*views.chunk(2), scaled, rays_of(size, scaled), sampling_camera(scaled, size), count)
+
+
+def rays_of(size: tuple[int, int], intrinsics: Tensor) -> Tensor:
+    """The points `(B, 3, H * W)` at depth 1 that the pixels of an image show."""
+    return back_project(intrinsics.new_ones(1, 1, 1).expand(len(intrinsics), *size), intrinsics).flatten(2)
+
+
+def sampling_camera(intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
+    """Intrinsics `(B, 3, 3)` in the units of `grid_sample`: -1 and 1 are the edges of an image of height and width."""
+    first, second, third = intrinsics.unbind(1)
+    height, width = size
+    x, y = first * (2 / width) + third * (1 / width - 1), second * (2 / height) + third * (1 / height - 1)
+    return torch.stack([x, y, third], 1)
+
+
+def look(images: Tensor, points: Tensor, size: tuple[int, int], floor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Sample images at points; the same as `warp` at their pixels, in fewer passes over memory.
+
+    Args:
+        images: `(B, C, h, w)`.
+        points: `(B, 3, H * W)`, projected by a `sampling_camera` but not divided by their depth.
+        size: H and W.
+        floor: Points whose depth is not above it, a number or `(B, 1, H * W)`, are behind the camera.
+
+    Returns:
+        `(B, C, H, W)`, and bool `(B, H * W)`: True where a point is ahead and inside the image.
+    """
+    depth = points[:, 2:]
+    places = torch.where(depth > floor, points[:, :2] / depth, -OUTSIDE)
+    # As in `warp`: numbers stay small, and NaN does not reach grid_sample.
+    places = torch.nan_to_num(places, -OUTSIDE).clamp(-OUTSIDE, OUTSIDE)
+    grid = places.mT.unflatten(1, size)
+    seen = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return seen, places.abs().amax(1) <= 1
 
 
 def newton_step(jacobian: Tensor, difference: Tensor, inside: Tensor) -> Tensor:
-    """The damped, robust Gauss-Newton step `(B, K)` of motion `(B, K, N)` that explains differences `(B, 1, H, W)`."""
-    difference = difference[:, 0].flatten(1)
-    weights = inside.flatten(1) / difference.abs().clamp(min=ROBUST_ABOVE)
+    """The damped, robust Gauss-Newton step `(B, K)` of motion `(B, K, N)` that explains differences `(B, N)`."""
+    weights = inside / difference.abs().clamp(min=ROBUST_ABOVE)
     weighted = jacobian * weights[:, None]
     hessian = weighted @ jacobian.mT
     floor = 1e-6 * difference.shape[1]  # no texture, no motion
-    damping = torch.diag_embed(DAMPING * hessian.diagonal(dim1=1, dim2=2) + floor)
-    return torch.linalg.solve(hessian + damping, weighted @ difference[..., None])[..., 0]
+    hessian.diagonal(dim1=1, dim2=2).mul_(1 + DAMPING).add_(floor)
+    return solve_positive(hessian, (weighted @ difference[..., None])[..., 0])
 
 
-def levels(
-    target: Tensor, source: Tensor, intrinsics: Tensor, steps: tuple[int, ...]
-) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-    """For each size: both normalised images `(B, 1, h, w)`, intrinsics, and the number of steps."""
-    full = tuple(target.shape[-2:])
-    target, source = (normalise_brightness(image) for image in (target, source))
-    sizes = level_sizes(full)
-    for size, count in zip(sizes, steps[len(steps) - len(sizes) :], strict=True):
-        if count:
-            camera = scale_intrinsics(intrinsics.float(), full, size)
-            yield resize_area(target, size), resize_area(source, size), camera, count
+def solve_positive(matrices: Tensor, values: Tensor) -> Tensor:
+    """Solve a batch of small positive definite systems by elimination, all of them at once.
+
+    Without pivoting, which such matrices do not need. `torch.linalg.solve` takes many more calls for a batch, and on a
+    GPU makes the host wait to see whether a matrix is singular.
+
+    Args:
+        matrices: `(B, K, K)`.
+        values: `(B, K)`, right-hand sides.
+
+    Returns:
+        `(B, K)`.
+    """
+    rest, rows = torch.cat([matrices, values[..., None]], 2), []
+    for _ in range(values.shape[1]):
+        row = rest[:, :1] / rest[:, :1, :1]
+        rows.append(row[:, 0])
+        rest = torch.baddbmm(rest[:, 1:, 1:], rest[:, 1:, :1], row[:, :, 1:], alpha=-1)
+    found = rows[-1][:, 1:]
+    for row in rows[-2::-1]:
+        found = torch.cat([row[:, -1:] - (row[:, 1:-1] * found).sum(1, keepdim=True), found], 1)
+    return found
 
 
 def stabilise(source: Tensor, rotation: Tensor, intrinsics: Tensor) -> Tensor:
@@ -159,8 +251,11 @@ def stabilise(source: Tensor, rotation: Tensor, intrinsics: Tensor) -> Tensor:
     Returns:
         `(B, C, H, W)`; outside `source` its outer pixels are repeated.
     """
-    grid = pixel_grid(*source.shape[-2:], device=source.device)
-    return warp(source, rotated_pixels(rotation, intrinsics, grid))[0].to(source.dtype)
+    size = tuple(source.shape[-2:])
+    with torch.autocast(source.device.type, enabled=False):
+        camera = intrinsics.to(rotation.dtype)
+        turned = sampling_camera(camera, size) @ rotation_matrix(rotation) @ rays_of(size, camera)
+        return look(source.to(turned.dtype), turned, size, MIN_DEPTH)[0].to(source.dtype)
 
 
 def rotated_pixels(rotation: Tensor, intrinsics: Tensor, pixels: Tensor) -> Tensor:
@@ -184,34 +279,35 @@ def rotation_pose(rotation: Tensor) -> Tensor:
     return pose_from_axis_angle(rotation, torch.zeros_like(rotation))
 
 
-def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
-    """The pose `(B, 4, 4)` of a matrix `(B, 3, 3)` and a translation `(B, 3, 1)`."""
-    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
-    return torch.cat([torch.cat([rotation, translation], 2), last], 1)
+def rotation_matrix(rotation: Tensor) -> Tensor:
+    """The matrix `(B, 3, 3)` of a rotation `(B, 3)`, as axis times angle in radians; by its quaternion."""
+    angle = rotation.norm(dim=1, keepdim=True)
+    axis = rotation * (torch.sinc(angle / (2 * torch.pi)) / 2)
+    unit = torch.eye(3, dtype=rotation.dtype, device=rotation.device).expand(len(rotation), 3, 3)
+    cross = torch.linalg.cross(unit, axis[:, None], dim=2)
+    return unit + 2 * (torch.cos(angle / 2)[..., None] * cross + cross @ cross)
 
 
-def rotation_jacobian(image: Tensor, intrinsics: Tensor) -> Tensor:
-    """Derivative `(B, 3, N)` of the grey values of `image` `(B, H, W)` by the camera rotation, per radian."""
+def rotation_jacobian(image: Tensor, intrinsics: Tensor, rays: Tensor) -> Tensor:
+    """Derivative `(B, 3, N)` of grey values `(B, 1, H, W)` by the camera rotation, per radian."""
     right, down = slopes(image, intrinsics)
-    x, y, _ = back_project(torch.ones_like(image), intrinsics).unbind(1)
-    about_x = -right * x * y - down * (1 + y.square())
-    about_y = right * (1 + x.square()) + down * x * y
-    about_z = down * x - right * y
-    return torch.stack([about_x, about_y, about_z], 1).flatten(2)
+    x, y, _ = rays.unbind(1)
+    forward = right * x + down * y
+    return torch.stack([-down - forward * y, right + forward * x, down * x - right * y], 1)
 
 
-def drive_jacobian(image: Tensor, nearness: Tensor, intrinsics: Tensor) -> Tensor:
-    """Derivative `(B, 3, N)` of the grey values by the camera translation; `nearness` `(B, H, W)` is 1 / depth."""
+def drive_jacobian(image: Tensor, intrinsics: Tensor, rays: Tensor, nearness: Tensor) -> Tensor:
+    """Derivative `(B, 3, N)` of the grey values by the camera translation; `nearness` `(B, 1, N)` is 1 / depth."""
     right, down = slopes(image, intrinsics)
-    x, y, _ = back_project(torch.ones_like(image), intrinsics).unbind(1)
-    return torch.stack([nearness * right, nearness * down, -nearness * (right * x + down * y)], 1).flatten(2)
+    x, y, _ = rays.unbind(1)
+    return nearness * torch.stack([right, down, -(right * x + down * y)], 1)
 
 
 def slopes(image: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of grey values `(B, H, W)` to the right and downwards, per focal length."""
-    padded = F.pad(image[:, None], [1] * 4, mode="replicate")[:, 0]
-    right = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2 * intrinsics[:, 0, 0, None, None]
-    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2 * intrinsics[:, 1, 1, None, None]
+    """Gradients `(B, H * W)` of grey values `(B, 1, H, W)` to the right and downwards, per focal length."""
+    padded = F.pad(image, [1] * 4, mode="replicate")[:, 0]
+    right = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]).flatten(1) * (intrinsics[:, 0, 0, None] / 2)
+    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]).flatten(1) * (intrinsics[:, 1, 1, None] / 2)
     return right, down
 
 

@@ -25,7 +25,7 @@ class ClassificationObjective(nn.Module):
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Number of images: int64 `(1,)`."""
         labels = batch["labels"]
-        return torch.tensor([len(labels)], device=labels.device)
+        return labels.new_full((1,), len(labels), dtype=torch.int64)
 
     def forward(self, batch: Mapping[str, Tensor], num_valid: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the loss of one (micro-)batch.
@@ -38,8 +38,8 @@ class ClassificationObjective(nn.Module):
             `loss`.
 
         Raises:
-            ValueError: If there is not one label per image, or an id is out of range (checked only on the CPU, where
-                the check is fast).
+            ValueError: If there is not one label per image; or, without `num_valid` and on the CPU, if an id is out of
+                range.
         """
         num_valid = None if num_valid is None else num_valid[0]
         return {"loss": self.model(batch["pixel_values"], labels=batch["labels"], num_valid=num_valid).loss}

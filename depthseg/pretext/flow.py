@@ -60,7 +60,8 @@ class OpticalFlowObjective(nn.Module):
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pixels of each scale, and images: int64 `(2,)`."""
         image = batch["image"]
-        return torch.tensor([image[:, 0].numel(), len(image)], device=image.device)
+        counts = image[:, 0].numel(), len(image)
+        return torch.stack([image.new_full((), count, dtype=torch.int64) for count in counts])
 
     def forward(self, batch: Mapping[str, Tensor], num_valid: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the loss of one (micro-)batch.
@@ -78,12 +79,12 @@ class OpticalFlowObjective(nn.Module):
         image, source = batch["image"], batch["source_images"][:, 0]
         target = TargetStatistics.of(image)
         height, width = image.shape[-2:]
-        shares = torch.tensor([width, height], device=image.device)[:, None, None]
         photometric, smoothness = [], []
         for flow, learned in self.estimate(batch):
             warped = warp(source, pixel_grid(height, width, device=image.device) + flow)[0]
             photometric.append(photometric_error(warped, target, self.ssim_weight).sum() / pixels)
-            smoothness.append(edge_aware_roughness(learned / shares, image).sum() / images)
+            shares = torch.stack([learned[:, 0] / width, learned[:, 1] / height], 1)
+            smoothness.append(edge_aware_roughness(shares, image).sum() / images)
         parts = [average_scales(values) for values in (photometric, smoothness)]
         smoothness_loss = self.smoothness_weight * parts[1]
         return {

@@ -37,7 +37,7 @@ class InpaintingObjective(nn.Module):
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Colour values of all pixels, three per pixel: int64 `(1,)`."""
         image = batch["image"]
-        return torch.tensor([image.numel()], device=image.device)
+        return image.new_full((1,), image.numel(), dtype=torch.int64)
 
     def forward(self, batch: Mapping[str, Tensor], num_valid: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the loss of one (micro-)batch.

@@ -282,7 +282,8 @@ class PhotometricLoss(nn.Module):
         """
         check_arguments(target, sources, warped, disparities)
         if num_valid is None:
-            num_valid = torch.tensor([target[:, 0].numel()] * len(warped) + [len(target)], device=target.device)
+            counts = [target[:, 0].numel()] * len(warped) + [len(target)]
+            num_valid = torch.stack([target.new_full((), count, dtype=torch.int64) for count in counts])
         elif len(num_valid) != len(warped) + 1:
             raise ValueError(
                 f"num_valid contains {len(num_valid)} counts; expected one for each of {len(warped)} scales, and the "

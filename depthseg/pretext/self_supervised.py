@@ -149,7 +149,8 @@ class SelfSupervisedObjective(nn.Module):
     def count_valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pixels of each scale, and images: int64 `(2,)`."""
         image = batch["image"]
-        return torch.tensor([image[:, 0].numel(), len(image)], device=image.device)
+        counts = image[:, 0].numel(), len(image)
+        return torch.stack([image.new_full((), count, dtype=torch.int64) for count in counts])
 
     def forward(self, batch: Mapping[str, Tensor], num_valid: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the loss of one (micro-)batch.

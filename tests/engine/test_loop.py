@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.nn import functional as F
 
-from depthseg.engine.loop import Training, train_step
+from depthseg.engine.loop import MOST_BAD_STEPS, Training, fit, train_step
+from depthseg.engine.optim import build_optimizer
 from depthseg.engine.options import RunConfig
+from depthseg.engine.pending import PendingSteps
 from depthseg.engine.state import Progress
 
 
@@ -30,14 +36,25 @@ class Regression(nn.Module):
         return {"loss": loss, "half": loss / 2}
 
 
-def _training(tmp_path, max_grad_norm=0.0):
+class WithStatistics(Regression):
+    """The same behind a layer that keeps running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, batch, num_valid=None):
+        return super().forward(batch | {"x": self.norm(batch["x"])}, num_valid)
+
+
+def _training(tmp_path, max_grad_norm=0.0, name="sgd", objective=None):
     torch.manual_seed(0)
-    objective = Regression()
+    objective = objective or Regression()
     accelerator = Accelerator(cpu=True)
-    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
-    prepared, optimizer = accelerator.prepare(objective, optimizer)
     config = RunConfig()
-    config.optim.max_grad_norm = max_grad_norm
+    config.optim.name, config.optim.max_grad_norm = name, max_grad_norm
+    config.optim.lr, config.optim.weight_decay = 0.1, 0.0
+    prepared, optimizer = accelerator.prepare(objective, build_optimizer(objective, None, config.optim))
     return Training(config, tmp_path, accelerator, prepared, objective.count_valid, optimizer, Progress(), *[None] * 5)
 
 
@@ -59,13 +76,13 @@ def test_the_loss_is_the_mean_over_all_valid_pixels_of_the_step(tmp_path):
     expected = F.mse_loss((x @ weight.T + bias)[:, 0][~y.isnan()], y[~y.isnan()])
     expected.backward()
 
-    values, stopping = train_step(training, batches)
+    values, is_finite = train_step(training, batches)
 
-    assert values["loss"] == pytest.approx(expected.item(), rel=1e-6)
-    assert values["half"] == pytest.approx(expected.item() / 2, rel=1e-6)
+    assert values["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert values["half"].item() == pytest.approx(expected.item() / 2, rel=1e-6)
     norm = torch.cat([weight.grad.flatten(), bias.grad]).norm().item()
-    assert values["grad_norm"] == pytest.approx(norm, rel=1e-6)
-    assert not stopping
+    assert values["grad_norm"].item() == pytest.approx(norm, rel=1e-6)
+    assert is_finite
     after = list(training.objective.parameters())
     torch.testing.assert_close(after[0], weight - 0.1 * weight.grad, rtol=0, atol=1e-6)
     torch.testing.assert_close(after[1], bias - 0.1 * bias.grad, rtol=0, atol=1e-6)
@@ -88,28 +105,176 @@ def test_a_step_of_unknown_pixels_alone_changes_nothing(tmp_path):
         torch.testing.assert_close(parameter, old, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path, value):
+def _state(training):
+    """Every number that a step may change."""
+    objective, optimizer = training.accelerator.unwrap_model(training.objective), training.optimizer.optimizer
+    state = [value for entries in optimizer.state.values() for value in entries.values()]
+    return [value.detach().clone() for value in (*objective.state_dict().values(), *state)]
+
+
+def _poison_loss(training, batch):
+    batch["x"][0, 0] = torch.nan
+
+
+def _overflow_loss(training, batch):
+    batch["x"][0, 0] = torch.inf
+
+
+def _poison_gradient(training, batch):
+    training.objective.linear.weight.register_hook(lambda gradient: gradient * torch.nan)
+
+
+@pytest.mark.parametrize("spoil", [_poison_loss, _overflow_loss, _poison_gradient])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, spoil, name, steps_before):
+    training = _training(tmp_path, name=name, objective=WithStatistics())
+    for _ in range(steps_before):
+        train_step(training, _batches(4))
+    before = _state(training)
+    batches = _batches(4, 4)
+    spoil(training, batches[1])
+    _, is_finite = train_step(training, batches)
+    assert not is_finite
+    after = _state(training)
+    # State that the step made itself is what an optimiser begins with: 0.
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in after[len(before) :])
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=False))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_after_a_step_that_was_skipped_training_goes_on_as_if_it_had_not_been(tmp_path, name):
+    runs = [_training(tmp_path, name=name, objective=WithStatistics()) for _ in range(2)]
+    bad = _batches(4)
+    _poison_loss(runs[0], bad[0])
+    train_step(runs[0], bad)
+    for training in runs:
+        for _ in range(3):
+            train_step(training, _batches(4, 2))
+    assert all(torch.equal(one, other) for one, other in zip(*map(_state, runs), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_step_is_that_of_the_plain_optimiser(tmp_path, name):
+    training = _training(tmp_path, name=name)
+    plain = Regression()
+    plain.load_state_dict(training.objective.state_dict())
+    optimizer = build_optimizer(plain, None, training.config.optim)
+    for _ in range(3):
+        (batch,) = _batches(3)
+        train_step(training, [batch])
+        plain(batch, plain.count_valid(batch))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    ours, theirs = training.objective.state_dict(), plain.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_gradient_scaler_skips_a_loss_that_is_not_finite(tmp_path):
     training = _training(tmp_path)
-    training.progress.step = 6
+    scaler = training.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    training.optimizer = AcceleratedOptimizer(training.optimizer.optimizer, scaler=scaler)
     before = [p.detach().clone() for p in training.objective.parameters()]
     batches = _batches(4)
-    batches[0]["x"][0, 0] = value
-    with pytest.raises(FloatingPointError, match="The loss of step 7 is .* at learning rate 0.1; .*lower optim.lr"):
-        train_step(training, batches)
-    for parameter, old in zip(training.objective.parameters(), before, strict=True):
-        torch.testing.assert_close(parameter, old, rtol=0, atol=0)
+    _overflow_loss(training, batches[0])
+    _, is_finite = train_step(training, batches)
+    assert not is_finite and scaler.get_scale() == 2.0
+    assert all(torch.equal(p, old) for p, old in zip(training.objective.parameters(), before, strict=True))
 
 
-def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path):
+class Log:
+    """Keeps the steps that are written down."""
+
+    seconds = 0.0
+
+    def __init__(self):
+        self.advanced, self.steps = 0, []
+
+    def advance(self):
+        self.advanced += 1
+
+    def step(self, step, values, lr):
+        self.steps.append(step)
+
+
+def _fit(training, batches, steps, log_every=4, bad=()):
+    """Train on one batch a step, some of which hold NaN; returns what `on_bad_steps` got."""
+    config, found = training.config, []
+    config.schedule.steps, config.run.log_every, config.schedule.warmup_steps = steps, log_every, 0
+    training.log, training.on_bad_steps = Log(), found.append
+    training.names_of = lambda step: [[f"image_{step}"]]
+    for step in bad:
+        _poison_loss(training, batches[step - 1])
+    training.score = lambda: {"loss": 0.0}
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("depthseg.engine.loop._save_checkpoint", lambda training: saved.append(training.progress.step))
+        patch.setattr("depthseg.engine.loop._score", lambda training, lr: None)
+        fit(training, iter(batches))
+    return found
+
+
+def test_steps_that_are_not_finite_are_reported_with_their_batches_and_images(tmp_path, caplog):
+    training, batches = _training(tmp_path), _batches(*[4] * 9)
+    found = _fit(training, batches, 9, bad=(2, 4, 7))
+    assert [[step.record.step for step in steps] for steps in found] == [[2, 4], [7]]
+    assert [step.record.micro_batches[0] is batches[step.record.step - 1] for step in sum(found, [])] == [True] * 3
+    assert [step.names for step in sum(found, [])] == [[["image_2"]], [["image_4"]], [["image_7"]]]
+    assert all(math.isnan(step.record.values["loss"]) for step in sum(found, []))
+    assert all(torch.equal(step.record.random_states["cpu"], torch.get_rng_state()) for step in sum(found, []))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "The loss of step 4 is nan at learning rate 0.075. Its images: image_4. The step was sk" in caplog.text
+    assert training.progress.loss_steps == 6 and math.isfinite(training.progress.loss_sum)
+    assert training.log.steps == [4, 8, 9] and training.log.advanced == 9
+
+
+def test_the_same_run_without_its_bad_steps_has_the_same_weights(tmp_path):
+    with_bad, without = _training(tmp_path), _training(tmp_path)
+    batches = _batches(*[4] * 9)
+    good = [{name: tensor.clone() for name, tensor in batch.items()} for batch in batches]
+    with_bad.config.schedule.name = without.config.schedule.name = "constant"
+    _fit(with_bad, batches, 9, bad=(2, 4, 7))
+    _fit(without, [good[step] for step in range(9) if step + 1 not in (2, 4, 7)], 6)
+    assert all(torch.equal(one, other) for one, other in zip(*map(_state, (with_bad, without)), strict=True))
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+def test_training_stops_after_bad_steps_in_a_row_however_often_they_are_read(tmp_path, log_every):
     training = _training(tmp_path)
-    training.objective.linear.weight.register_hook(lambda gradient: gradient * torch.nan)
-    before = training.objective.linear.bias.detach().clone()
-    with pytest.raises(FloatingPointError, match="The gradient of step 1 is nan"):
-        train_step(training, _batches(4))
-    torch.testing.assert_close(training.objective.linear.bias, before, rtol=0, atol=0)
+    bad = range(3, 3 + MOST_BAD_STEPS)
+    with pytest.raises(FloatingPointError, match=r"nan at learning rate .* 5 steps in a row.*still good.*lower optim"):
+        _fit(training, _batches(*[4] * 9), 9, log_every, bad)
 
 
-def test_a_request_to_stop_is_passed_on(tmp_path):
-    _, stopping = train_step(_training(tmp_path), _batches(2), stop=True)
-    assert stopping
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+def test_bad_steps_with_a_good_one_among_them_do_not_stop_training(tmp_path, log_every):
+    training = _training(tmp_path)
+    bad = [step for step in range(1, 3 + MOST_BAD_STEPS) if step != 4]
+    _fit(training, _batches(*[4] * 9), 9, log_every, bad)
+    assert training.progress.step == 9 and training.progress.bad_steps_in_a_row == 0
+
+
+def test_large_batches_are_let_go_and_their_steps_are_still_named():
+    pending = PendingSteps(largest_kept=2 * 4 * 10)
+    for step in range(1, 5):
+        batch = {"x": torch.zeros(10)}
+        pending.add(step, 0.1, {"loss": torch.tensor(float(step))}, torch.tensor(step != 2), {}, [batch])
+    records = pending.read()
+    assert [len(record.micro_batches) for record in records] == [0, 0, 1, 1]
+    assert [(record.step, record.values, record.is_finite) for record in records] == [
+        *((1, {"loss": 1.0}, True), (2, {"loss": 2.0}, False), (3, {"loss": 3.0}, True), (4, {"loss": 4.0}, True))
+    ]
+    assert pending.read() == []
+
+
+def test_features_in_the_place_of_images_have_a_size():
+    @dataclass
+    class Features:
+        maps: tuple
+        size: tuple = (4, 4)
+
+    pending = PendingSteps(largest_kept=100)
+    for step in range(2):
+        batch = {"pixel_values": Features((torch.zeros(10), [torch.zeros(8)])), "names": ["a"]}
+        pending.add(step, 0.1, {"loss": torch.tensor(1.0)}, torch.tensor(True), {}, [batch])
+    assert [len(record.micro_batches) for record in pending.read()] == [0, 1]

@@ -266,3 +266,52 @@ def test_a_model_from_python_is_trained_by_the_loss_of_the_options(tiny, tmp_pat
 def test_class_weights_of_another_kind_are_refused(tiny, tmp_path, given):
     with pytest.raises(ValueError, match="must be none, balanced, or a list"):
         _train(tiny, tmp_path / "run", f"model.class_weights={given}")
+
+
+def _spoil_losses(monkeypatch, spoiled):
+    """Make the losses of some training steps NaN, counted from 1."""
+    forward, calls = DepthSegForSemanticSegmentation.forward, []
+
+    def spoiling(model, *args, **kwargs):
+        output = forward(model, *args, **kwargs)
+        if model.training:
+            calls.append(None)
+            if len(calls) in spoiled:
+                output.loss = output.loss * torch.nan
+        return output
+
+    monkeypatch.setattr(DepthSegForSemanticSegmentation, "forward", spoiling)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_its_images_are_named(tiny, tmp_path, monkeypatch, caplog):
+    read = []
+
+    class Remembering(tiny.Blocks):
+        def __getitem__(self, index):
+            read.append(self.names[index])
+            return super().__getitem__(index)
+
+    _spoil_losses(monkeypatch, {2})
+    config = tiny.tiny_config(tmp_path / "run", "schedule.steps=3", "run.eval_every=1", "run.log_every=3")
+    train(config, Remembering(10), tiny.Blocks(3, seed=1))
+    losses = [line["train_loss"] for line in _lines(tmp_path / "run")]
+    assert losses[1] is None and all(isinstance(losses[step], float) for step in (0, 2))
+    (warning,) = [record.message for record in caplog.records if "skipped" in record.message]
+    names = read[-12:][4:8]  # the last of all that was read: three steps of four images
+    assert f"The loss of step 2 is nan at learning rate 7.5e-05. Its images: {', '.join(names)}. The st" in warning
+    weights = load_file(tmp_path / "run" / "checkpoints" / "step_3" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_run_with_skipped_steps_resumes_bit_by_bit(tiny, tmp_path, monkeypatch):
+    _spoil_losses(monkeypatch, {2, 3})
+    expected = _train(tiny, tmp_path / "whole", "schedule.steps=4", "run.log_every=4")
+    monkeypatch.undo()
+    _spoil_losses(monkeypatch, {2, 3})
+    with pytest.raises(KeyboardInterrupt):
+        dataset = Noisy(tiny.Blocks(10), at=14, action=_crash)  # while step 4 is read
+        _train(tiny, tmp_path / "run", "schedule.steps=4", "run.log_every=4", dataset=dataset)
+    monkeypatch.undo()
+    _spoil_losses(monkeypatch, {1})  # after step 2: the third one again
+    _train(tiny, tmp_path / "run", "schedule.steps=4", "run.log_every=4", "run.resume=true")
+    _assert_equal_state(tmp_path / "run", expected.run_dir, 4)
