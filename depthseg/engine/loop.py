@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
+from .stopping import Stopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+"""Signals that ask a run to save and leave; Windows has no SIGUSR1."""
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Training:
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
+    """Turns SIGTERM, SIGUSR1 and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
 
     One within another, such as a run within a study, hands the signal on.
     """
@@ -78,7 +82,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread handle signals; in another one a run simply cannot be asked to stop.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -172,7 +176,7 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
         batches: The micro-batches of this process, from step `progress.step` on.
 
     Raises:
-        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+        Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
         FloatingPointError: The loss or the gradient is not a finite number.
     """
     config, progress = training.config, training.progress
@@ -191,7 +195,10 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             if stopping or _due(progress.step, config.run.checkpoint_every, config):
                 _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
-                raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+                sentence = _stop_sentence(training)
+                if training.accelerator.is_main_process:
+                    logger.warning("%s", sentence)
+                raise Stopped(sentence)
 
 
 def _save_checkpoint(training: Training) -> None:

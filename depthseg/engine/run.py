@@ -103,7 +103,7 @@ def train(
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
             run to resume none of whose checkpoints is undamaged.
         FloatingPointError: The loss stopped being a finite number.
-        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+        Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
     task = task_of(config)
