@@ -221,7 +221,7 @@ def _score(training: Training, lr: float) -> None:
     }
     progress.loss_sum, progress.loss_steps = 0.0, 0
     training.log.scores(line)
-    if training.accelerator.is_main_process and config.run.tensorboard:
+    if training.log.shows_images:
         training.log.images(progress.step, training.show())
     name, better = training.selection.name, training.selection.better
     best_before = progress.selected.get(name, line[name])

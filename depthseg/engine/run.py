@@ -50,7 +50,10 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
+RUN_ENTRIES = (
+    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report"),
+    *("tensorboard", "wandb"),
+)
 """What a run writes into its directory; nothing else there is ever touched."""
 
 MODEL_REMAINS = (".model.partial", ".model.old")
@@ -58,7 +61,7 @@ MODEL_REMAINS = (".model.partial", ".model.old")
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.tensorboard", "run.report", "run.score_before", "run.cpu"),
+    *("run.trackers", "run.report", "run.score_before", "run.cpu"),
     *("data.root", "data.video", "data.check", "data.num_workers"),
     *("data.cache_features", "data.cache_dir", "data.cache_limit"),
 )

@@ -21,7 +21,7 @@ SMALL = (
     "model.encoder.width_factor=0.125",
     "data.size=[32,64]",
     "optim.batch_size=4",
-    "run.tensorboard=false",
+    "run.trackers=[]",
     "run.cpu=true",
     "run.select=best",
 )
