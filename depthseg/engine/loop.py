@@ -53,6 +53,8 @@ class Training:
         selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
+        collect: Brings the weights that `score`, `show` and `save_model` see up to date, where those that are trained
+            are others; called by all processes together.
     """
 
     config: RunConfig
@@ -67,6 +69,7 @@ class Training:
     selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
+    collect: Callable[[], None] = lambda: None
 
 
 class StopRequest:
@@ -213,6 +216,7 @@ def _due(step: int, every: int, config: RunConfig) -> bool:
 def _score(training: Training, lr: float) -> None:
     """Score, write the line, and keep the weights where they are the ones to keep."""
     config, progress = training.config, training.progress
+    training.collect()
     line = {
         "step": progress.step,
         "train_loss": progress.loss_sum / progress.loss_steps,

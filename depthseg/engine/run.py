@@ -34,6 +34,7 @@ from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, read_run_reco
 from .report import write_curves
 from .sampling import MicroBatches
 from .scoring import Scorer
+from .sharding import collect, copy_to_shard, shard_on_cpu, sharding_plugin
 from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
@@ -238,7 +239,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """Set up device, precision and processes.
 
     Raises:
-        ValueError: float16 on a CPU.
+        ValueError: float16 on a CPU, or a launcher that asks for FSDP of version 1.
         RuntimeError: The launcher started several processes that do not find each other.
     """
     # Without cpu=True the processes of a plain torchrun on a machine without GPU would each train alone.
@@ -247,7 +248,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
     # Squared gradients and ELU tails fall below the smallest normal float, where a CPU is many times slower.
     torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu)
+    sharding = sharding_plugin()
+    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu, fsdp_plugin=sharding)
+    shard_on_cpu(accelerator, sharding)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise RuntimeError(
@@ -347,11 +350,18 @@ def _assemble(
     model = objective.model
     if accelerator.num_processes > 1:
         synchronise_batch_norm(objective)
-    optimizer = build_optimizer(objective, model.encoder, config.optim)
+    trained = copy_to_shard(objective) if accelerator.is_fsdp2 else objective
+    optimizer = build_optimizer(trained, trained.model.encoder, config.optim, sharded=trained is not objective)
     progress = Progress()
-    prepared, optimizer = accelerator.prepare(objective, optimizer)
+    prepared, optimizer = accelerator.prepare(trained, optimizer)
+
+    def collect_weights() -> None:
+        if trained is not objective:
+            collect(trained, objective)
+
     if checkpoint is not None:
-        load_checkpoint(checkpoint, accelerator, objective, optimizer, progress)
+        load_checkpoint(checkpoint, accelerator, trained, optimizer, progress)
+        collect_weights()
     if accelerator.is_main_process:
         state = f"resumed after step {progress.step}" if checkpoint else "started"
         logger.info("%s: %s on %d x %s", run_dir, state, accelerator.num_processes, accelerator.device.type)
@@ -377,4 +387,5 @@ def _assemble(
         selection=scorer.selection,
         show=scorer.show,
         save_model=save_model,
+        collect=collect_weights,
     )
