@@ -116,7 +116,7 @@ class MicroBatches:
         num_processes: All processes.
 
     Raises:
-        ValueError: A batch size that cannot be cut evenly.
+        ValueError: Fewer samples in a batch than parts to cut it into.
     """
 
     first_step: int
@@ -128,19 +128,21 @@ class MicroBatches:
 
     def __post_init__(self) -> None:
         parts = self.accumulation_steps * self.num_processes
-        if self.batch_size % parts:
+        if self.batch_size < parts:
             raise ValueError(
                 f"optim.batch_size={self.batch_size} cannot be cut into {self.num_processes} process(es) x "
-                f"optim.accumulation_steps={self.accumulation_steps}: take a multiple of {parts}."
+                f"optim.accumulation_steps={self.accumulation_steps}: take at least {parts}."
             )
 
     def __len__(self) -> int:
         return (self.last_step - self.first_step) * self.accumulation_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        size = self.batch_size // (self.accumulation_steps * self.num_processes)
+        parts = self.accumulation_steps * self.num_processes
         for step in range(self.first_step, self.last_step):
+            first = step * self.batch_size
             for micro_batch in range(self.accumulation_steps):
                 part = micro_batch * self.num_processes + self.rank
-                start = step * self.batch_size + part * size
-                yield list(range(start, start + size))
+                # Where the batch is no multiple of the parts, their sizes differ by one; the loss is over all pixels.
+                start, end = (self.batch_size * number // parts for number in (part, part + 1))
+                yield list(range(first + start, first + end))

@@ -1,9 +1,9 @@
 """Weights, gradients and optimiser state shared out over processes: PyTorch's FSDP2, as Accelerate prepares it.
 
-A launcher asks for it (`accelerate launch --config_file training/launch/fsdp2.yaml`). Each process trains its share, and
-keeps one whole copy of the weights for evaluating and for saving `model/`, because images are shared out one by one and
-processes must not wait for each other in the middle of one. Checkpoints hold whole tensors, as those of any other run,
-so that a run resumes under any number of processes, sharded or not.
+A launcher asks for it (`accelerate launch --config_file training/launch/fsdp2.yaml`). Each process trains its share,
+and keeps one whole copy of the weights for evaluating and for saving `model/`, because images are shared out one by
+one and processes must not wait for each other in the middle of one. Checkpoints hold whole tensors, as those of any
+other run, so that a run resumes under any number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def sharding_plugin() -> FullyShardedDataParallelPlugin | None:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise ValueError(
-            f"The launcher asks for FSDP {version}, and depthseg trains with FSDP2 alone: set `fsdp_version: 2` in the "
-            "`fsdp_config` of Accelerate, as training/launch/fsdp2.yaml does."
+            f"The launcher asks for FSDP {version}, and depthseg trains with FSDP2 alone: set `fsdp_version: 2` in "
+            "the `fsdp_config` of Accelerate, as training/launch/fsdp2.yaml does."
         )
     # Weights stay in float32 and autocast computes in run.precision, as without sharding. Accelerate's own policy
     # would also round what the objective is given: depth labels and intrinsics.
@@ -45,7 +45,7 @@ def sharding_plugin() -> FullyShardedDataParallelPlugin | None:
 
 
 def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
-    """Shard over processes on CPUs, too: PyTorch can, over gloo, and Accelerate takes such processes for plain ones."""
+    """Shard on CPUs, too: PyTorch can, over gloo, while Accelerate only replicates there."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin
