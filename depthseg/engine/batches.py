@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .sampling import MicroBatches, stream_of
+from .stopping import leave_stopping_to_the_run
 
 if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
@@ -247,6 +248,7 @@ def micro_batches(
         batch_sampler=plan,
         collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=leave_stopping_to_the_run,
         pin_memory=on_gpu,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
-from .stopping import Stopped
+from .stopping import STOP_SIGNALS, Stopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
-
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
-"""Signals that ask a run to save and leave; Windows has no SIGUSR1."""
 
 
 @dataclass

@@ -239,7 +239,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """Set up device, precision and processes.
 
     Raises:
-        ValueError: float16 on a CPU, or a launcher that asks for FSDP of version 1.
+        ValueError: float16 on a CPU, or a launcher that asks for DeepSpeed or for FSDP of version 1.
         RuntimeError: The launcher started several processes that do not find each other.
     """
     # Without cpu=True the processes of a plain torchrun on a machine without GPU would each train alone.
@@ -248,6 +248,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
     # Squared gradients and ELU tails fall below the smallest normal float, where a CPU is many times slower.
     torch.set_flush_denormal(True)
+    _refuse_deepspeed()
     sharding = sharding_plugin()
     accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu, fsdp_plugin=sharding)
     shard_on_cpu(accelerator, sharding)
@@ -259,6 +260,15 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             "a single process."
         )
     return accelerator
+
+
+def _refuse_deepspeed() -> None:
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; depthseg "
+            "shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
+            "`accelerate launch --config_file training/launch/zero2.yaml ...`."
+        )
 
 
 def _agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:

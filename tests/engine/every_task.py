@@ -24,8 +24,8 @@ MASK_QUERIES = "{channels: 32, num_attention_heads: 2, num_layers: 2, num_querie
 
 # A batch of 10 is no multiple of 4 processes, and its images are all of the data set.
 COMMON = (
-    *("optim.name=sgd", "optim.lr=0.01", "optim.batch_size=10", "schedule.steps=3", "schedule.name=constant"),
-    *("run.eval_every=1", "run.report=false", "data.colour_jitter=0"),
+    *("optim.name=sgd", "optim.lr=0.003", "optim.batch_size=10", "schedule.steps=2", "schedule.name=constant"),
+    *("run.eval_every=1", "run.report=false"),
 )
 
 

@@ -116,6 +116,20 @@ def test_a_stopped_run_goes_on_bit_by_bit(tiny, tmp_path, whole, caplog, number)
     assert [launch["first_step"] for launch in launches] == [0, 3]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+def test_reading_processes_outlive_a_request_to_stop(tiny, tmp_path, whole, number):
+    """A scheduler signals all processes of a job; the run has to read on to the end of its step."""
+    main = os.getpid()
+
+    def ask_the_reader():
+        assert os.getpid() != main
+        os.kill(os.getpid(), number)
+
+    data = Noisy(tiny.Blocks(10), at=10, action=ask_the_reader)
+    _train(tiny, tmp_path / "run", "data.num_workers=1", dataset=data)
+    _assert_equal_state(tmp_path / "run", whole.run_dir, 6)
+
+
 def test_a_crashed_run_goes_on_from_its_last_complete_checkpoint(tiny, tmp_path, whole):
     run_dir = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):

@@ -49,7 +49,8 @@ def test_a_batch_that_is_no_multiple_is_cut_into_parts_that_differ_by_one(batch,
     ranks = [list(MicroBatches(1, 3, batch, accumulation, rank, processes)) for rank in range(processes)]
     parts = [rank[number] for number in range(2 * accumulation) for rank in ranks]
     assert [position for part in parts for position in part] == list(range(batch, 3 * batch))
-    assert {len(part) for part in parts} == {batch // (processes * accumulation), batch // (processes * accumulation) + 1}
+    smallest = batch // (processes * accumulation)
+    assert {len(part) for part in parts} == {smallest, smallest + 1}
 
 
 def test_a_batch_that_cannot_be_cut_says_what_could():

@@ -1,4 +1,4 @@
-"""The files of training/launch: Accelerate reads them, and the Slurm script queues again what was stopped and saved."""
+"""The files of training/launch: Accelerate reads them, and what Slurm stopped is saved and queued again."""
 
 import json
 import os
