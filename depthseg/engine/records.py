@@ -160,6 +160,7 @@ def _record_launch(path: Path, accelerator: Accelerator, first_step: int, second
         "seconds_before": round(seconds_before, 1),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "num_processes": accelerator.num_processes,
+        "distribution": accelerator.distributed_type.value,
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
         "precision": accelerator.mixed_precision,
         "python": platform.python_version(),

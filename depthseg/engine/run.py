@@ -265,8 +265,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 def _refuse_deepspeed() -> None:
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ValueError(
-            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; depthseg "
-            "shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
+            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; "
+            "depthseg shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
             "`accelerate launch --config_file training/launch/zero2.yaml ...`."
         )
 
