@@ -53,6 +53,8 @@ def masks(head: str, config: str) -> tuple[str, ...]:
     return (f"model.encoder={DINOV2}", "data.size=[28,56]", f"model.head_type={head}", f"model.head_config={config}")
 
 
+# The ResNet has a ReLU whose input is nearly zero on these images, and rounding decides about its gradient.
+SMOOTH = (f"model.encoder={DINOV2}", "model.head_config=null", "data.size=[28,56]")
 PRETEXTS = {
     "mono": ("depth", "supervision=mono", "intrinsics=per_image"),
     "stereo": ("depth", "supervision=stereo"),
@@ -74,7 +76,8 @@ SEGMENTERS = {
 def train_all(folder: Path) -> None:
     """Train on ten images and score on three, so that one of four processes has none to score."""
     for name, (task, *pretext) in PRETEXTS.items():
-        config = tiny_pretext_config(folder / name, task, *pretext, overrides=COMMON)
+        overrides = (*COMMON, *SMOOTH) if name == "classification" else COMMON
+        config = tiny_pretext_config(folder / name, task, *pretext, overrides=overrides)
         train(config, Everything(10), Everything(3, seed=1))
     for name, (data, options) in SEGMENTERS.items():
         train(tiny_config(folder / name, *COMMON, *options), data(10), Everything(3, seed=1))

@@ -35,7 +35,10 @@ if __name__ == "__main__":
     shares = {
         "weights": sum(parameter.to_local().numel() for parameter in trained.parameters()),
         "moments": sum(state["exp_avg"].to_local().numel() for state in optimizer.state.values()),
-        "all": sum(parameter.numel() for parameter in trained.parameters()),
+        "whole": {
+            "weights": sum(parameter.numel() for parameter in trained.parameters()),
+            "moments": sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad),
+        },
         "units": [name for name, module in trained.named_modules() if isinstance(module, FSDPModule)],
     }
     found = gather_object([shares])
