@@ -30,6 +30,11 @@ FORMER = {
         *({"pretext": {"intrinsics": "per_picture"}}, MONO, "pretext.intrinsics", "per_image"),
         "pretext.intrinsics=per_picture",
     ),
+    "tensorboard": ({"run": {"tensorboard": False}}, {}, "run.trackers", [], "run.tensorboard=false"),
+    "tensorboard_on": (
+        *({"run": {"tensorboard": True}}, {}, "run.trackers", ["tensorboard"]),
+        "run.tensorboard=true",
+    ),
     "reconstruction": ({"task": "reconstruction"}, {}, "task", "inpainting", "task=reconstruction"),
 }
 former = pytest.mark.parametrize(("old", "needs", "name", "value", "word"), FORMER.values(), ids=FORMER)
@@ -61,7 +66,7 @@ def test_former_names_are_read_with_one_warning(tmp_path, caplog, way, old, need
         path = write(tmp_path / "top.yaml", {"base": "mine.yaml"}, old)
     overrides = [ENCODER, *overrides_of(old)] if way == "override" else [ENCODER]
     assert attrgetter(name)(load_config(path, overrides)) == value
-    now = f"{name}={value}" if "=" in word else name
+    now = f"{name}={value}".replace("'", "") if "=" in word else name
     place = {"file": "mine.yaml, line ", "base": "mine.yaml, line ", "override": "override '"}[way]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and place in record.getMessage()
@@ -139,6 +144,7 @@ def former_options(config):
     options = config.to_dict()
     options["data"]["crop_pixels"] = options["data"].pop("random_crop")
     options["pretext"]["align"] = options["pretext"].pop("derotate")
+    options["run"]["tensorboard"] = options["run"].pop("trackers") == ["tensorboard"]
     if options["task"] == "inpainting":
         options["task"] = "reconstruction"
     return options

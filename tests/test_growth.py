@@ -332,7 +332,7 @@ assert measure_of("largest_class").title == "Share of the most frequent class"
 TINY = [
     *("model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}", "model.head_type=linear"),
     *("data.size=[32,48]", "optim.batch_size=2", "schedule.steps=2", "run.cpu=true", "run.report=false"),
-    *("run.output_dir=run", "run.tensorboard=false"),
+    *("run.output_dir=run", "run.trackers=[]"),
 ]
 
 

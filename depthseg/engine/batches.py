@@ -6,7 +6,7 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..data.transforms import applied
 from ..models import DepthSegImageProcessor
 from .device_pixels import change_pixels, levels, pack_changes, pack_plan
 from .sampling import MicroBatches, stream_of
+from .stopping import leave_stopping_to_the_run
 
 if TYPE_CHECKING:
     from ..data import Sample, SampleDataset
@@ -358,6 +359,11 @@ def _known(sample: Sample, kind: str) -> np.ndarray:
     return np.asarray(target)
 
 
+def _start_worker(keep: Callable[[int], None], number: int) -> None:
+    leave_stopping_to_the_run(number)
+    keep(number)
+
+
 def micro_batches(
     dataset: Dataset,
     collate: Callable[[list], dict[str, Any]],
@@ -385,7 +391,7 @@ def micro_batches(
         batch_sampler=plan,
         collate_fn=collate,
         num_workers=num_workers,
-        worker_init_fn=keep_in_workers(),
+        worker_init_fn=partial(_start_worker, keep_in_workers()),
         pin_memory=on_gpu,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),

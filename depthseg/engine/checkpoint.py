@@ -30,7 +30,7 @@ from accelerate.utils import gather_object
 from .atomic import atomic_folder
 from .fingerprint import files_of, hash_of, hashes_of
 from .records import write_json
-from .state import Progress, random_state, read_state, write_state
+from .state import Progress, random_state, read_state, tensors_of, write_state
 
 if TYPE_CHECKING:
     import torch
@@ -67,11 +67,12 @@ def save_checkpoint(
         run_dir: Run directory.
     """
     random_states = gather_object([random_state(accelerator.device)])
+    tensors = tensors_of(objective, optimizer, accelerator.is_main_process)
     if accelerator.is_main_process:
         folder = run_dir / FOLDER
         with atomic_folder(folder / f"step_{progress.step}") as partial:
             partial.mkdir()
-            write_state(partial, accelerator, objective, optimizer, progress, random_states)
+            write_state(partial, accelerator, tensors, progress, random_states)
             in_model = hashes_of(run_dir / "model") if progress.selected else {}
             if in_model and progress.selected["step"] != progress.step:
                 shutil.copytree(run_dir / "model", partial / SELECTED)

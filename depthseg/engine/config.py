@@ -101,10 +101,10 @@ def own_options(config: RunConfig, ignored: Iterable[str] = ()) -> dict[str, Any
         config: The options.
         ignored: Dotted names that do not count.
     """
-    defaults = _flatten(type(config)().to_dict())
+    defaults = flattened(type(config)().to_dict())
     return {
         name: value
-        for name, value in _flatten(config.to_dict()).items()
+        for name, value in flattened(config.to_dict()).items()
         if name not in ignored and value != defaults[name]
     }
 
@@ -117,12 +117,13 @@ def changed_options(old: RunConfig, new: RunConfig, ignored: Iterable[str] = ())
         new: The options now.
         ignored: Dotted names that do not count.
     """
-    after = _flatten(new.to_dict())
-    changed = {key: was for key, was in _flatten(old.to_dict()).items() if key not in ignored and was != after[key]}
+    after = flattened(new.to_dict())
+    changed = {key: was for key, was in flattened(old.to_dict()).items() if key not in ignored and was != after[key]}
     return [f"{key}: {was!r} -> {after[key]!r}" for key, was in changed.items()]
 
 
-def _flatten(options: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `RunConfig.to_dict` by dotted name, such as `optim.lr`."""
     flat = {"task": options["task"]}
     for section, values in options.items():
         if section != "task":

@@ -22,6 +22,7 @@ from .pending import BadStep, Batch, PendingSteps, StepRecord
 from .skipping import Statistics, spoil_unless, step_if
 from .state import generator_states
 from .stop_votes import StopVotes
+from .stopping import STOP_SIGNALS, Stopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,8 @@ class Training:
         names_of: Number of a step, from 1 -> for each micro-batch of this process the names of its images.
         on_bad_steps: Takes the steps that were not finite, in their order, soon after they happened and before
             training stops for them; called by all processes together, at the same step, each with its own batches.
+        collect: Brings the weights that `score`, `show` and `save_model` see up to date, where those that are trained
+            are others; called by all processes together.
     """
 
     config: RunConfig
@@ -74,10 +77,11 @@ class Training:
     save_model: Callable[[], None]
     names_of: Callable[[int], list[list[str]]] = lambda step: []
     on_bad_steps: Callable[[list[BadStep]], None] = lambda bad: None
+    collect: Callable[[], None] = lambda: None
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
+    """Turns SIGTERM, SIGUSR1 and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
 
     One within another, such as a run within a study, hands the signal on.
     """
@@ -89,7 +93,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread handle signals; in another one a run simply cannot be asked to stop.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -176,7 +180,7 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
         batches: The micro-batches of this process, from step `progress.step` on.
 
     Raises:
-        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+        Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
         FloatingPointError: Loss or gradient were not finite in `MOST_BAD_STEPS` steps in a row.
     """
     config, progress = training.config, training.progress
@@ -201,7 +205,10 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             if saving:
                 _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
-                raise SystemExit(_stop_sentence(training) if training.accelerator.is_main_process else 1)
+                sentence = _stop_sentence(training)
+                if training.accelerator.is_main_process:
+                    logger.warning("%s", sentence)
+                raise Stopped(sentence)
 
 
 def _take_up(training: Training, records: list[StepRecord]) -> None:
@@ -257,6 +264,7 @@ def _due(step: int, every: int, config: RunConfig) -> bool:
 def _score(training: Training, lr: float) -> None:
     """Score, write the line, and keep the weights where they are the ones to keep."""
     config, progress = training.config, training.progress
+    training.collect()
     line = {
         "step": progress.step,
         # Steps that were not finite are not in it; None = there were no others.
@@ -266,7 +274,7 @@ def _score(training: Training, lr: float) -> None:
     }
     progress.loss_sum, progress.loss_steps = 0.0, 0
     training.log.scores(line)
-    if training.accelerator.is_main_process and config.run.tensorboard:
+    if training.log.shows_images:
         training.log.images(progress.step, training.show())
     name, better = training.selection.name, training.selection.better
     best_before = progress.selected.get(name, line[name])

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .options import OptimOptions, ScheduleOptions
 
 
-def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: OptimOptions) -> torch.optim.Optimizer:
+def build_optimizer(
+    objective: nn.Module, encoder: nn.Module | None, options: OptimOptions, sharded: bool = False
+) -> torch.optim.Optimizer:
     """Make the optimiser over the trainable parameters, grouped by learning rate and decay.
 
     Args:
@@ -21,6 +23,7 @@ def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: Op
         encoder: The part that learns at `lr * encoder_lr_factor`, and where `layer_decay` is below 1 layer by layer at
             `layer_decay ** (encoder.num_layers - layer)` of it; None = no such part.
         options: The `optim` section.
+        sharded: Whether the parameters will be shared out over processes, for which PyTorch has no fused SGD.
 
     Returns:
         An optimiser whose groups carry `name` and `peak_lr`; frozen parameters are in none of them.
@@ -33,7 +36,7 @@ def build_optimizer(objective: nn.Module, encoder: nn.Module | None, options: Op
         raise ValueError("Every parameter is frozen: there is nothing to train.")
     # The fused form does the same arithmetic in one pass over memory.
     if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=not sharded)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.name]
     return kind(groups, lr=options.lr, betas=tuple(options.betas), fused=True)
 

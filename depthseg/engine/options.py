@@ -28,11 +28,15 @@ from .validation import find_problems
 Task = Literal["segmentation", "depth", "flow", "inpainting", "classification"]
 TASK_NAMES = get_args(Task)
 
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+
 FORMER_NAMES = {
     "data.crop_pixels": "data.random_crop",
     "pretext.align": "pretext.derotate",
     "pretext.intrinsics=per_picture": "pretext.intrinsics=per_image",
     "task=reconstruction": "task=inpainting",
+    "run.tensorboard=true": "run.trackers=[tensorboard]",
+    "run.tensorboard=false": "run.trackers=[]",
 }
 """Former name of an option, or of one of its values -> the name now.
 
@@ -348,7 +352,9 @@ class RunOptions:
         select: `model/` holds the weights with the `best` evaluation, or the `last`.
         resume: Resume the run in `output_dir`, or start it where there is none.
         overwrite: Remove the run that `output_dir` holds.
-        tensorboard: Write TensorBoard event files.
+        trackers: Where else the numbers go: `tensorboard` (event files in the run directory), `trackio`, `wandb`,
+            `mlflow`, or `[]` for none. One that is not installed or not reached is a warning. Their project is
+            `depthseg`, or that of `WANDB_PROJECT`, `TRACKIO_PROJECT`, `MLFLOW_EXPERIMENT_NAME`.
         score_before: Also evaluate the model before the first step, and a constant that sees no image; `report/` then
             compares them with the scores after training.
         report: Draw the curves and some predictions of a run when it ends.
@@ -365,7 +371,7 @@ class RunOptions:
     select: Literal["best", "last"] = "best"
     resume: bool = False
     overwrite: bool = False
-    tensorboard: bool = True
+    trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
     score_before: bool = False
     report: bool = True
     cpu: bool = False

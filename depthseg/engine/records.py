@@ -1,4 +1,4 @@
-"""What a run writes down: run.json, metrics.jsonl, subset.json, TensorBoard, progress."""
+"""What a run writes down: run.json, metrics.jsonl, subset.json, trackers, progress."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from .atomic import atomic_path, sync
+from .trackers import Trackers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,16 +57,15 @@ class RunLog:
         self._metrics = run_dir / METRICS_FILE
         self._steps = config.schedule.steps
         self._log_every = config.run.log_every
-        self._board = None
+        self._trackers: Trackers | None = None
         self._first_step = first_step
         self._seconds_before = seconds_before
         self._started = time.perf_counter()
         self._waited = 0.0
         if self._active:
             _drop_later_lines(self._metrics, first_step)
-            _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
-            if config.run.tensorboard:
-                self._board = _summary_writer(run_dir / "tensorboard", first_step)
+            started = _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
+            self._trackers = Trackers(config, run_dir, started, first_step)
         # A child process, as of the quickstart, is one of several: their bars would overwrite each other.
         alone = multiprocessing.parent_process() is None
         terminal = self._active and alone and sys.stderr.isatty()
@@ -109,12 +109,12 @@ class RunLog:
                 "%s: step %d/%d, loss %.4f, lr %.2e, %.2f steps/s, waiting for data %.0f %%, %s left",
                 *(self._name, step, self._steps, values["loss"], lr, rate, 100 * waited, left),
             )
-        if self._board:
-            for name, value in {**values, "lr": lr, "data_wait": waited}.items():
-                self._board.add_scalar(f"train/{name}", value, step)
+        self._trackers.log(
+            {f"train/{name}": value for name, value in {**values, "lr": lr, "data_wait": waited}.items()}, step
+        )
 
     def scores(self, line: dict[str, Any]) -> None:
-        """Append the scores of one evaluation to metrics.jsonl and TensorBoard.
+        """Append the scores of one evaluation to metrics.jsonl and the trackers.
 
         Args:
             line: `step`, `train_loss`, `lr` and the scores.
@@ -127,21 +127,23 @@ class RunLog:
         numbers = {name: value for name, value in line.items() if isinstance(value, float) and name not in SETTINGS}
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         logger.info("%s: step %d evaluated: %s", self._name, line["step"], text)
-        if self._board:
-            for name, value in numbers.items():
-                self._board.add_scalar(f"eval/{name}", value, line["step"])
+        self._trackers.log({f"eval/{name}": value for name, value in numbers.items()}, line["step"])
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether this process has a tracker that shows images."""
+        return self._trackers is not None and self._trackers.shows_images
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Show images uint8 `(H, W, 3)` in TensorBoard."""
-        if self._board:
-            for name, image in images.items():
-                self._board.add_image(f"images/{name}", image, step, dataformats="HWC")
+        """Show images uint8 `(H, W, 3)` in the trackers."""
+        if self._trackers is not None:
+            self._trackers.log_images({f"images/{name}": image for name, image in images.items()}, step)
 
     def close(self) -> None:
-        """Finish bar and event file."""
+        """Finish bar and trackers."""
         self._bar.close()
-        if self._board:
-            self._board.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -165,14 +167,15 @@ def read_run_record(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> None:
-    """Add this launch to run.json; a run that was resumed has several."""
+def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> str:
+    """Add this launch to run.json, where a run that was resumed has several; returns when the first one started."""
     record = read_run_record(path)
     launch = {
         "first_step": first_step,
         "seconds_before": round(seconds_before, 1),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "num_processes": accelerator.num_processes,
+        "distribution": accelerator.distributed_type.value,
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
         "precision": accelerator.mixed_precision,
         "python": platform.python_version(),
@@ -181,7 +184,9 @@ def _record_launch(path: Path, accelerator: Accelerator, first_step: int, second
         "accelerate": accelerate.__version__,
         "depthseg": __version__,
     }
-    write_json(path, record | {"launches": [*record.get("launches", []), launch]})
+    launches = [*record.get("launches", []), launch]
+    write_json(path, record | {"launches": launches})
+    return launches[0]["started"]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -199,9 +204,3 @@ def _drop_later_lines(path: Path, last_step: int) -> None:
     kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= last_step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _summary_writer(folder: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # here: it takes a second to import
-
-    return SummaryWriter(str(folder), purge_step=first_step + 1)

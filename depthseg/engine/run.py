@@ -39,6 +39,7 @@ from .report import write_curves
 from .run_losses import keep_losses, record_losses, set_losses
 from .sampling import MicroBatches
 from .scoring import Scorer
+from .sharding import collect, copy_to_shard, shard_on_cpu, sharding_plugin
 from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
@@ -51,7 +52,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
+RUN_ENTRIES = (
+    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report"),
+    *("tensorboard", "wandb"),
+)
 """What a run writes into its directory; nothing else there is ever touched."""
 
 MODEL_REMAINS = (".model.partial", ".model.old")
@@ -59,7 +63,7 @@ MODEL_REMAINS = (".model.partial", ".model.old")
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.tensorboard", "run.report", "run.score_before", "run.cpu"),
+    *("run.trackers", "run.report", "run.score_before", "run.cpu"),
     *("data.root", "data.video", "data.check", "data.num_workers"),
     *("data.cache", "data.cache_features", "data.cache_dir", "data.cache_limit"),
 )
@@ -105,7 +109,7 @@ def train(
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
             run to resume none of whose checkpoints is undamaged.
         FloatingPointError: Loss or gradient were not finite in several steps in a row.
-        SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
+        Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
     with decoded_cache(config.data) as decoded:
@@ -271,7 +275,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """Set up device, precision and processes.
 
     Raises:
-        ValueError: float16 on a CPU.
+        ValueError: float16 on a CPU, or a launcher that asks for DeepSpeed or for FSDP of version 1.
         RuntimeError: The launcher started several processes that do not find each other.
     """
     # Without cpu=True the processes of a plain torchrun on a machine without GPU would each train alone.
@@ -280,7 +284,10 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
     # Squared gradients and ELU tails fall below the smallest normal float, where a CPU is many times slower.
     torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu)
+    _refuse_deepspeed()
+    sharding = sharding_plugin()
+    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu, fsdp_plugin=sharding)
+    shard_on_cpu(accelerator, sharding)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise RuntimeError(
@@ -289,6 +296,15 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             "a single process."
         )
     return accelerator
+
+
+def _refuse_deepspeed() -> None:
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; "
+            "depthseg shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
+            "`accelerate launch --config_file training/launch/zero2.yaml ...`."
+        )
 
 
 def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
@@ -367,11 +383,18 @@ def _assemble(
     model = objective.model
     if accelerator.num_processes > 1:
         synchronise_batch_norm(objective)
-    optimizer = build_optimizer(objective, model.encoder, config.optim)
+    trained = copy_to_shard(objective) if accelerator.is_fsdp2 else objective
+    optimizer = build_optimizer(trained, trained.model.encoder, config.optim, sharded=trained is not objective)
     progress = Progress()
-    prepared, optimizer = accelerator.prepare(objective, optimizer)
+    prepared, optimizer = accelerator.prepare(trained, optimizer)
+
+    def collect_weights() -> None:
+        if trained is not objective:
+            collect(trained, objective)
+
     if checkpoint is not None:
-        load_checkpoint(checkpoint, accelerator, objective, optimizer, progress)
+        load_checkpoint(checkpoint, accelerator, trained, optimizer, progress)
+        collect_weights()
     if accelerator.is_main_process:
         state = f"resumed after step {progress.step}" if checkpoint else "started"
         logger.info("%s: %s on %d x %s", run_dir, state, accelerator.num_processes, accelerator.device.type)
@@ -397,4 +420,5 @@ def _assemble(
         selection=scorer.selection,
         show=scorer.show,
         save_model=save_model,
+        collect=collect_weights,
     )

@@ -116,7 +116,7 @@ class MicroBatches:
         num_processes: All processes.
 
     Raises:
-        ValueError: A batch size that cannot be cut evenly.
+        ValueError: Fewer samples in a batch than parts to cut it into.
     """
 
     first_step: int
@@ -128,10 +128,10 @@ class MicroBatches:
 
     def __post_init__(self) -> None:
         parts = self.accumulation_steps * self.num_processes
-        if self.batch_size % parts:
+        if self.batch_size < parts:
             raise ValueError(
                 f"optim.batch_size={self.batch_size} cannot be cut into {self.num_processes} process(es) x "
-                f"optim.accumulation_steps={self.accumulation_steps}: take a multiple of {parts}."
+                f"optim.accumulation_steps={self.accumulation_steps}: take at least {parts}."
             )
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ class MicroBatches:
 
     def of_step(self, step: int) -> list[list[int]]:
         """The positions of each micro-batch of a step, counted from 0."""
-        size = self.batch_size // (self.accumulation_steps * self.num_processes)
-        parts = (number * self.num_processes + self.rank for number in range(self.accumulation_steps))
-        starts = (step * self.batch_size + part * size for part in parts)
-        return [list(range(start, start + size)) for start in starts]
+        parts = self.accumulation_steps * self.num_processes
+        # Where the batch is no multiple of the parts, their sizes differ by one; the loss is over all pixels.
+        borders = [step * self.batch_size + self.batch_size * number // parts for number in range(parts + 1)]
+        return [list(range(*borders[part : part + 2])) for part in range(self.rank, parts, self.num_processes)]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+from .sharding import gathered, shared_out_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,11 +49,23 @@ class Progress:
     selected: dict[str, Any] = field(default_factory=dict)
 
 
+def tensors_of(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, keep: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and optimiser state, whole also where processes share them out; called by all processes together.
+
+    Args:
+        objective: The bare objective, with everything that is trained.
+        optimizer: Its optimiser. Groups are not stored: they are those of the options of the run.
+        keep: Whether this process writes them; the others get nothing.
+    """
+    return gathered(objective.state_dict(), keep), gathered(_optimizer_tensors(objective, optimizer), keep)
+
+
 def write_state(
     folder: Path,
     accelerator: Accelerator,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    tensors: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     progress: Progress,
     random_states: Sequence[dict[str, Any]],
 ) -> None:
@@ -59,13 +74,12 @@ def write_state(
     Args:
         folder: An existing folder.
         accelerator: Holds the gradient scaler of float16.
-        objective: The bare objective, with everything that is trained.
-        optimizer: Its optimiser. Groups are not stored: they are those of the options of the run.
+        tensors: What `tensors_of` returned.
         progress: How far the run is.
         random_states: `random_state()` of every process.
     """
-    save_file(_separate(objective.state_dict()), folder / WEIGHTS)
-    save_file(_separate(_optimizer_tensors(objective, optimizer)), folder / OPTIMIZER)
+    for content, name in zip(tensors, (WEIGHTS, OPTIMIZER), strict=True):
+        save_file(_separate(content), folder / name)
     scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
     content = {"progress": asdict(progress), "gradient_scaler": scaler}
     (folder / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -87,9 +101,9 @@ def read_state(
     Raises:
         ValueError: The state is that of another network.
     """
-    weights = load_file(folder / WEIGHTS)
-    _require_same(folder / WEIGHTS, _kinds(weights), _kinds(objective.state_dict()))
-    objective.load_state_dict(weights)
+    weights, expected = load_file(folder / WEIGHTS), objective.state_dict()
+    _require_same(folder / WEIGHTS, _kinds(weights), _kinds(expected))
+    objective.load_state_dict({name: shared_out_like(weights[name], like) for name, like in expected.items()})
     _load_optimizer(folder / OPTIMIZER, objective, optimizer)
     content = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     if accelerator.scaler is not None:
@@ -167,11 +181,17 @@ def _load_optimizer(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
         parameter = named[name]
-        # In the parameter's own order in memory, as the optimiser makes it: fused kernels run over both at once.
-        like = parameter if value.shape == parameter.shape else value
-        copy = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
-        state.setdefault(numbers[id(parameter)], {})[entry] = copy
+        state.setdefault(numbers[id(parameter)], {})[entry] = _laid_out_like(parameter, value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Optimiser state where and how the optimiser makes it: fused kernels run over it and the parameter at once."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    if isinstance(parameter, DTensor):
+        return shared_out_like(value, parameter)
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:

@@ -16,7 +16,7 @@ from .allowed import Allowed, BelongsTo
 from .interpolation import is_interpolation
 from .written import Written, free_value, is_null, number_of, shown
 
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _KINDS = (str, bool, int, float, list, dict)
 _WHOLE = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
@@ -247,9 +247,9 @@ def _text(given: Written) -> str:
 
 def _truth(given: Written) -> bool:
     word = str(given.value).lower()
-    if not isinstance(given.value, str | int) or word not in _BOOLEANS:
+    if not isinstance(given.value, str | int) or word not in BOOLEANS:
         raise ValueError
-    return _BOOLEANS[word]
+    return BOOLEANS[word]
 
 
 def _whole(given: Written) -> int:

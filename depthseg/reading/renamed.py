@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .declared import declared, no_problems, type_below
+from .declared import BOOLEANS, declared, no_problems, type_below
 from .layers import Change
 from .written import Written
+from .yaml_files import read_value
 
 FormerNames = Mapping[type, Mapping[str, str]]
 """Dataclass -> former name of one of its options -> the name now; a former value as `option=value`."""
@@ -74,9 +75,15 @@ def _rename(options: dict[str, Written], old: str, new: str) -> tuple[str, bool]
         if not isinstance(below, dict):
             return None
         options = below
-    if name not in options or (old_value and options[name].value != old_value):
+    if name not in options or (old_value and not _is(options[name], old_value)):
         return None
     given, new_name = options.pop(name), new.split(".")[-1]
     has_both = new_name in options
-    options[new_name] = replace(given, value=new_value) if new_value else given
+    options[new_name] = read_value(new_value, given.place) if new_value else given
     return f"{given.place}: " if given.place else "", has_both
+
+
+def _is(given: Written, word: str) -> bool:
+    """Whether a value is this word, or this truth value in any of its spellings."""
+    truth = BOOLEANS.get(word)
+    return given.value == word if truth is None else BOOLEANS.get(str(given.value).lower()) is truth

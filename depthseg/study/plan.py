@@ -126,7 +126,7 @@ def _measure(config: RunConfig) -> Cost:
         run = replace(config.run, output_dir=folder, overwrite=True, resume=False, eval_every=0, checkpoint_every=0)
         schedule = replace(config.schedule, steps=STEPS, warmup_steps=0)
         start = time.perf_counter()
-        train(replace(config, run=replace(run, tensorboard=False), schedule=schedule))
+        train(replace(config, run=replace(run, trackers=[]), schedule=schedule))
         whole = time.perf_counter() - start
     hook.remove()
     # The first step allocates memory, so time is measured from the end of the second.

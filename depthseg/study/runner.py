@@ -10,6 +10,7 @@ from typing import Any
 from ..engine.atomic import atomic_path
 from ..engine.loop import StopRequest
 from ..engine.records import write_json
+from ..engine.stopping import Stopped
 from ..metrics.stamp import check_same_stamps
 from ..reading import write_yaml
 from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_of
@@ -36,7 +37,7 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
         shard: Number of this shard, from 1, and number of shards.
 
     Raises:
-        SystemExit: The study was stopped by SIGTERM or Ctrl-C; the finished trials are saved.
+        Stopped: The study was stopped by SIGTERM, SIGUSR1 or Ctrl-C; the finished trials are saved.
         ValueError: There is no such shard, or the directory has records of an earlier version.
     """
     require_present_keys(out)
@@ -54,7 +55,9 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
                 run_trial(study, trial, out)
             if stop.received:
                 # The signal came after training, so no run handled it.
-                raise SystemExit(f"Stopped after trial {trial.key}, which is finished; the same command resumes.")
+                sentence = f"Stopped after trial {trial.key}, which is finished; the same command resumes."
+                logger.warning("%s", sentence)
+                raise Stopped(sentence)
     write_json(out / PLAN_FILE, {"keys": list(trials)})
 
 

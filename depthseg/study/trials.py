@@ -54,7 +54,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         out: Directory of the study.
 
     Raises:
-        SystemExit: Training was asked to stop; a checkpoint was saved.
+        Stopped: Training was asked to stop; a checkpoint was saved.
     """
     path = record_path(out, trial.key)
     start = time.perf_counter()

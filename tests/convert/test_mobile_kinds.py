@@ -119,7 +119,7 @@ def test_converted_classifier_is_fine_tuned_by_a_run(head_type, tmp_path):
     torch.save(randomise(MobileNetV2(0.1), 5).state_dict(), tmp_path / "weights.pth")
     convert([tmp_path / "weights.pth"], tmp_path / "out")
     options = [f"model.pretrained={tmp_path / 'out'}", f"model.head_type={head_type}", f"data.size={list(SIZE)}"]
-    options += ["optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"]
+    options += ["optim.batch_size=2", "schedule.steps=2", "run.trackers=[]", "run.cpu=true"]
     config = load_config(None, [*options, f"run.output_dir={tmp_path / 'run'}"])
     result = train(config, Blocks(4), Blocks(2, seed=1))
     model = DepthSegForSemanticSegmentation.from_pretrained(result.model_dir)

@@ -73,7 +73,7 @@ def depth_folder(tmp_path):
 def recipe(source, root, run_dir, *overrides):
     own = (f"model.pretrained={source}", f"data.root={root}", f"run.output_dir={run_dir}", "data.size=[28,42]")
     short = ("optim.batch_size=2", "schedule.steps=2", "schedule.warmup_steps=0", "run.cpu=true")
-    return load_config("depth_anything_own_depth", [*own, *short, "run.tensorboard=false", *overrides])
+    return load_config("depth_anything_own_depth", [*own, *short, "run.trackers=[]", *overrides])
 
 
 def test_the_recipe_keeps_the_decoder_and_compares_before_after_and_constant(depth_anything, depth_folder, tmp_path):

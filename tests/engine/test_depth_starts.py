@@ -194,7 +194,7 @@ def test_from_somebodys_depth_model_to_scores_on_a_folder(depth_anything, data_d
     overrides = (
         *(f"model.pretrained={depth_anything[0]}", "data.name=folder", f"data.root={data_dir}", "data.size=[28,42]"),
         *("optim.batch_size=2", "optim.lr=1e-3", "optim.layer_decay=0.8", "model.gradient_checkpointing=true"),
-        *("schedule.steps=3", "run.cpu=true", "run.tensorboard=false", f"run.output_dir={run_dir}"),
+        *("schedule.steps=3", "run.cpu=true", "run.trackers=[]", f"run.output_dir={run_dir}"),
     )
     run(capsys, "finetune", "--config", config, *overrides)
     model = DepthSegForSemanticSegmentation.from_pretrained(run_dir / "model")

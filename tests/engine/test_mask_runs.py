@@ -52,7 +52,7 @@ class Unequal(Scenes):
 def options(tmp_path, **changes) -> list[str]:
     given = {
         **{"data.size": "[56,84]", "optim.batch_size": 4, "optim.lr": 3e-3, "data.hflip": 0, "run.cpu": "true"},
-        **{"run.tensorboard": "false", "run.report": "false", "run.select": "last"},
+        **{"run.trackers": "[]", "run.report": "false", "run.select": "last"},
         **{"model.head_type": "mask_queries", "model.head_config": HEAD, "run.output_dir": tmp_path / "run"},
     }
     return [f"{name}={value}" for name, value in (given | changes).items()]

@@ -285,7 +285,7 @@ def test_whole_images_are_scored_where_patches_are_trained_on(tiny, tmp_path, wo
     monkeypatch.setattr(
         "depthseg.engine.scoring.Scorer.show", lambda scorer: seen.append(scorer.batch_of(world["val"][0])) or {}
     )
-    overrides = ["data.size=[32,32]", "data.random_crop=true", "run.tensorboard=true"]
+    overrides = ["data.size=[32,32]", "data.random_crop=true", "run.trackers=[tensorboard]"]
     train(tiny.tiny_pretext_config(tmp_path, "depth", "supervision=stereo", overrides=overrides), *world.values())
     assert seen[0]["image"].shape == (1, 3, 32, 64)
     expected = torch.from_numpy(world["val"][0].image).permute(2, 0, 1)[None] / 255

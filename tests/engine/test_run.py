@@ -102,15 +102,34 @@ def test_select_last_keeps_the_last(tiny, tmp_path, whole):
     assert result.scores == _lines(whole.run_dir)[-1]
 
 
-def test_a_stopped_run_goes_on_bit_by_bit(tiny, tmp_path, whole):
-    stop = Noisy(tiny.Blocks(10), at=10, action=lambda: os.kill(os.getpid(), signal.SIGTERM))  # while step 3 is read
-    with pytest.raises(SystemExit, match="Stopped on request after step 3 of 6.*run.resume=true"):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stopped_run_goes_on_bit_by_bit(tiny, tmp_path, whole, caplog, number):
+    handler = signal.getsignal(number)
+    stop = Noisy(tiny.Blocks(10), at=10, action=lambda: os.kill(os.getpid(), number))  # while step 3 is read
+    with pytest.raises(SystemExit, match="Stopped on request after step 3 of 6.*run.resume=true") as stopped:
         _train(tiny, tmp_path / "run", dataset=stop)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    # A code of its own, so that a scheduler can tell what is to be queued again from what has failed.
+    assert stopped.value.code == 75 == os.EX_TEMPFAIL
+    assert [record.getMessage() for record in caplog.records].count(str(stopped.value)) == 1
+    assert signal.getsignal(number) is handler
     _train(tiny, tmp_path / "run", "run.resume=true")
     _assert_equal_state(tmp_path / "run", whole.run_dir, 6)
     launches = json.loads((tmp_path / "run" / "run.json").read_text())["launches"]
     assert [launch["first_step"] for launch in launches] == [0, 3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+def test_reading_processes_outlive_a_request_to_stop(tiny, tmp_path, whole, number):
+    """A scheduler signals all processes of a job; the run has to read on to the end of its step."""
+    main = os.getpid()
+
+    def ask_the_reader():
+        assert os.getpid() != main
+        os.kill(os.getpid(), number)
+
+    data = Noisy(tiny.Blocks(10), at=10, action=ask_the_reader)
+    _train(tiny, tmp_path / "run", "data.num_workers=1", dataset=data)
+    _assert_equal_state(tmp_path / "run", whole.run_dir, 6)
 
 
 def test_a_crashed_run_goes_on_from_its_last_complete_checkpoint(tiny, tmp_path, whole):

@@ -44,9 +44,18 @@ def test_all_cuts_cover_the_same_global_batches(processes, accumulation):
         assert merged == list(range((2 + step) * 12, (3 + step) * 12))
 
 
+@pytest.mark.parametrize(("batch", "processes", "accumulation"), [(10, 4, 1), (7, 2, 3), (5, 4, 1)])
+def test_a_batch_that_is_no_multiple_is_cut_into_parts_that_differ_by_one(batch, processes, accumulation):
+    ranks = [list(MicroBatches(1, 3, batch, accumulation, rank, processes)) for rank in range(processes)]
+    parts = [rank[number] for number in range(2 * accumulation) for rank in ranks]
+    assert [position for part in parts for position in part] == list(range(batch, 3 * batch))
+    smallest = batch // (processes * accumulation)
+    assert {len(part) for part in parts} == {smallest, smallest + 1}
+
+
 def test_a_batch_that_cannot_be_cut_says_what_could():
-    with pytest.raises(ValueError, match=r"batch_size=6 .* 2 process.*accumulation_steps=2: take a multiple of 4"):
-        MicroBatches(0, 1, 6, 2, 0, 2)
+    with pytest.raises(ValueError, match=r"batch_size=3 .* 2 process.*accumulation_steps=2: take at least 4"):
+        MicroBatches(0, 1, 3, 2, 0, 2)
 
 
 def test_an_empty_training_set_is_refused():

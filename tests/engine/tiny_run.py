@@ -59,7 +59,7 @@ def tiny_config(output_dir: object, *overrides: str) -> RunConfig:
             f"data.size=[{SIZE[0]},{SIZE[1]}]",
             "optim.batch_size=4",
             "schedule.steps=6",
-            "run.tensorboard=false",
+            "run.trackers=[]",
             "run.cpu=true",
             f"run.output_dir={output_dir}",
             *overrides,

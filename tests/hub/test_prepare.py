@@ -199,7 +199,7 @@ def test_a_baseline_of_depth_is_evaluated_again(tmp_path):
                 *("data.options={size: [32, 64]}", "data.train_options={count: 4}", "data.val_options={count: 3}"),
                 "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
                 "model.head_config={decoder_channels: [8, 8, 8, 16, 16]}",
-                *("optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"),
+                *("optim.batch_size=2", "schedule.steps=2", "run.trackers=[]", "run.cpu=true"),
                 f"run.output_dir={tmp_path / 'run'}",
             ],
         )
@@ -369,7 +369,7 @@ def test_a_run_without_truth_says_that_nothing_was_measured(tmp_path):
                 *("pretext.intrinsics=one_camera", "pretext.pose_encoder={depth: 18, width_factor: 0.125}"),
                 "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
                 "model.head_config={decoder_channels: [8, 8, 8, 16, 16]}",
-                *("optim.batch_size=2", "schedule.steps=2", "run.tensorboard=false", "run.cpu=true"),
+                *("optim.batch_size=2", "schedule.steps=2", "run.trackers=[]", "run.cpu=true"),
                 f"run.output_dir={tmp_path / 'run'}",
             ],
         )

@@ -121,7 +121,7 @@ from depthseg.hub.facts import Facts
 shared = [
     "data.name=synthetic", "data.root=world", "data.size=[32,64]", "data.options={size: [32, 64]}",
     "data.train_options={count: 4}", "data.val_options={count: 12}", "data.subset_size=2", "optim.batch_size=2",
-    "schedule.steps=2", "run.tensorboard=false", "run.cpu=true", "run.output_dir=child",
+    "schedule.steps=2", "run.trackers=[]", "run.cpu=true", "run.output_dir=child",
 ]
 train(load_config(None, [*shared, f"model.pretrained={arg['repo']}"]))
 try:

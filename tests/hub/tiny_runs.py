@@ -13,7 +13,7 @@ def tiny_runs(folder: Path) -> dict[str, Path]:
     shared = [
         *("data.name=synthetic", f"data.root={folder / 'world'}", "data.size=[32,64]"),
         *("data.options={size: [32, 64]}", "data.train_options={count: 4}", "data.val_options={count: 12}"),
-        *("optim.batch_size=2", "schedule.steps=4", "run.eval_every=2", "run.tensorboard=false", "run.cpu=true"),
+        *("optim.batch_size=2", "schedule.steps=4", "run.eval_every=2", "run.trackers=[]", "run.cpu=true"),
     ]
     encoder = "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}"
     head = "model.head_config={decoder_channels: [8, 8, 8, 16, 16]}"

@@ -197,7 +197,7 @@ def test_from_a_depth_network_to_the_pipeline(tmp_path, monkeypatch):
     overrides = {
         **{"model.pretrained": tmp_path / "depth", "data.size": "[32,64]", "optim.batch_size": 3, "optim.lr": 3e-3},
         **{"schedule.steps": 120, "run.eval_every": 60, "run.select": "last", "run.cpu": "true"},
-        **{"run.tensorboard": "false", "run.report": "false", "run.output_dir": tmp_path / "run"},
+        **{"run.trackers": "[]", "run.report": "false", "run.output_dir": tmp_path / "run"},
     }
     config = load_config(None, [f"{name}={value}" for name, value in overrides.items()])
     result = train(config, Blobs(), Blobs())

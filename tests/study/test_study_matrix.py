@@ -217,7 +217,7 @@ def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
         "initialisations.none.revision=1e5",
     )
     assert study.finetune["run"] | study.finetune["optim"] == {
-        **{"tensorboard": False, "cpu": True, "select": "last", "eval_every": 1, "precision": "no", "report": False},
+        **{"trackers": [], "cpu": True, "select": "last", "eval_every": 1, "precision": "no", "report": False},
         **{"batch_size": 2, "lr": 1e-3},
     }
     assert (study.finetune["schedule"], study.finetune["data"]["root"]) == ({"steps": 10}, "1e3")
@@ -346,7 +346,7 @@ def test_initialisations_of_the_world_study_are_the_recipes_in_training_configs(
     for init, name in INITIALISATIONS_OF_RECIPES.items():
         recipe = load_config(CONFIGS / f"pretrain_synthetic_{name}.yaml").to_dict()
         differing = {key for key, value in recipe.pop("run").items() if found[init]["run"][key] != value}
-        assert differing <= {"output_dir", "log_every", "tensorboard", "resume"}
+        assert differing <= {"output_dir", "log_every", "trackers", "resume"}
         assert {key: value for key, value in found[init].items() if key != "run"} == recipe, init
 
 
