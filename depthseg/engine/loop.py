@@ -148,6 +148,8 @@ def train_step(
 def _update(training: Training) -> float:
     max_norm = training.config.optim.max_grad_norm or math.inf
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    if training.accelerator.is_fsdp2:  # Accelerate compares them with those of the network, one by one
+        parameters = [parameter for parameter in training.objective.parameters() if parameter.requires_grad]
     norm = float(training.accelerator.clip_grad_norm_(parameters, max_norm))
     # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step by itself.
     if training.accelerator.mixed_precision != "fp16":

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -47,7 +48,8 @@ def sharding_plugin() -> FullyShardedDataParallelPlugin | None:
 def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
     """Shard on CPUs, too: PyTorch can, over gloo, while Accelerate only replicates there."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        accelerator.state.distributed_type = DistributedType.FSDP
+        # Both know it, as Accelerate itself has it on GPUs: a new AcceleratorState copies from PartialState.
+        accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin
 
 
