@@ -19,6 +19,7 @@ from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
 from .pending import BadStep, Batch, PendingSteps, StepRecord
+from .sharding import whole
 from .skipping import Statistics, spoil_unless, step_if
 from .state import generator_states
 from .stop_votes import StopVotes
@@ -156,14 +157,16 @@ def _update(training: Training, loss: Tensor) -> tuple[Tensor, Tensor]:
     accelerator, is_finite = training.accelerator, loss.isfinite()
     max_norm = training.config.optim.max_grad_norm or math.inf
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    if accelerator.is_fsdp2:  # Accelerate compares them with those of the network, one by one
+        parameters = [parameter for parameter in training.objective.parameters() if parameter.requires_grad]
     if accelerator.scaler is None:
-        norm = accelerator.clip_grad_norm_(parameters, max_norm)
+        norm = whole(accelerator.clip_grad_norm_(parameters, max_norm))
         is_finite = is_finite & norm.isfinite()
         step_if(training.optimizer, is_finite)
     else:
         # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step itself.
         spoil_unless(is_finite, parameters)
-        norm = accelerator.clip_grad_norm_(parameters, max_norm)
+        norm = whole(accelerator.clip_grad_norm_(parameters, max_norm))
         training.optimizer.step()
     training.optimizer.zero_grad()
     return norm, is_finite

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -47,7 +48,8 @@ def sharding_plugin() -> FullyShardedDataParallelPlugin | None:
 def shard_on_cpu(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
     """Shard on CPUs, too: PyTorch can, over gloo, while Accelerate only replicates there."""
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        accelerator.state.distributed_type = DistributedType.FSDP
+        # Both know it, as Accelerate itself has it on GPUs: a new AcceleratorState copies from PartialState.
+        accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin
 
 
@@ -61,11 +63,16 @@ def copy_to_shard(objective: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def collect(sharded: nn.Module, whole: nn.Module) -> None:
+def collect(sharded: nn.Module, target: nn.Module) -> None:
     """Bring the whole copy of the weights up to date; called by all processes together."""
-    targets = whole.state_dict()
+    targets = target.state_dict()
     for name, tensor in sharded.state_dict().items():
-        targets[name].copy_(tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
+        targets[name].copy_(whole(tensor))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which processes may hold shares; called by all of them together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

@@ -50,13 +50,19 @@ def _trained_buffers(network: nn.Module) -> Iterable[Tensor]:
 
 
 def step_if(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
-    """Do one step of a fused optimiser, or none: then weights and state stay as they are, bit by bit.
+    """Do one step of an optimiser, or none: then weights and state stay as they are, bit by bit.
+
+    The host waits for the device where the optimiser is not a fused one, as SGD on weights that are shared out.
 
     Args:
         optimizer: The optimiser, or Accelerate's wrapper of it.
         is_finite: bool `()`, on the device of the weights.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
+    if not inner.defaults["fused"]:
+        if is_finite.item():
+            optimizer.step()
+        return
     _begin_momentum(inner)
     # What gradient scalers set: fused kernels look at it before they write anything.
     inner.found_inf = (~is_finite).float()
