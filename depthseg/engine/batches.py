@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .guarded_reading import GuardedCollate, GuardedDataset, leave_signals, read_guarded
 from .sampling import MicroBatches, stream_of
 
 if TYPE_CHECKING:
@@ -243,13 +244,14 @@ def micro_batches(
     """
     on_gpu = device.type == "cuda"
     loader = DataLoader(
-        dataset,
+        GuardedDataset(dataset),
         batch_sampler=plan,
-        collate_fn=collate,
+        collate_fn=GuardedCollate(collate),
         num_workers=num_workers,
         pin_memory=on_gpu,
+        worker_init_fn=leave_signals,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
+    for batch in read_guarded(loader):
         yield {name: values.to(device, non_blocking=on_gpu) for name, values in batch.items()}

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .bad_steps import BadStepError, require_finite, sentence, write_bundle
 from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
+from .small_memory import backward_in_pieces
+from .step_start import StepStart
 
 if TYPE_CHECKING:
     import numpy as np
     from accelerate import Accelerator
 
+    from .bad_steps import BatchSource
+    from .heartbeat import Heartbeat
     from .options import RunConfig
     from .records import RunLog
     from .state import Progress
@@ -49,6 +54,8 @@ class Training:
         selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
+        source: Where the batches are from, for the bundle of a bad step; None = it has none.
+        heartbeat: Knows which process the others wait for; None = this is the only one.
     """
 
     config: RunConfig
@@ -63,6 +70,8 @@ class Training:
     selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
+    source: BatchSource | None = None
+    heartbeat: Heartbeat | None = None
 
 
 class StopRequest:
@@ -116,13 +125,34 @@ def train_step(
         asked to stop.
 
     Raises:
-        FloatingPointError: The loss or the gradient is not a finite number; the weights are as before the step.
+        BadStepError: The loss or the gradient is not a finite number; weights, buffers and random states are as before
+            the step.
+        RunFault: The memory of the device does not suffice.
     """
     accelerator = training.accelerator
+    start = StepStart(training.objective, accelerator.device)
     num_valid = torch.stack([training.count_valid(batch) for batch in micro_batches]).sum(0)
     num_valid = accelerator.reduce(num_valid.to(accelerator.device), reduction="sum")
     # Ignored pixels alone: a sum of nothing over 1 is a zero loss with a gradient path, over 0 it would be NaN.
     num_valid = num_valid.clamp(min=1)
+    totals = backward_in_pieces(training, micro_batches, start, lambda parts: _backward(training, parts, num_valid))
+    # One exchange for all numbers of the step, the request to stop among them: everybody stops at the same step.
+    packed = torch.stack([*totals.values(), torch.tensor(float(stop), device=accelerator.device)])
+    *values, stop_votes = accelerator.reduce(packed, reduction="sum").tolist()
+    values = dict(zip(totals, values, strict=True))
+    about = training.progress.step + 1, training.optimizer.param_groups[-1]["lr"], stop_votes > 0
+    try:
+        require_finite("loss", values["loss"], *about)
+        values["grad_norm"] = _update(training, *about)
+    except BadStepError as problem:
+        start.restore()
+        problem.start = start
+        raise
+    return values, stop_votes > 0
+
+
+def _backward(training: Training, micro_batches: Sequence[Batch], num_valid: Tensor) -> dict[str, Tensor]:
+    accelerator = training.accelerator
     totals: dict[str, Tensor] = {}
     for number, batch in enumerate(micro_batches, start=1):
         last = number == len(micro_batches)
@@ -132,36 +162,48 @@ def train_step(
             accelerator.backward(parts["loss"] * accelerator.num_processes)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0) + value.detach().float()
-    # One exchange for all numbers of the step, the request to stop among them: everybody stops at the same step.
-    packed = torch.stack([*totals.values(), torch.tensor(float(stop), device=accelerator.device)])
-    *values, stop_votes = accelerator.reduce(packed, reduction="sum").tolist()
-    values = dict(zip(totals, values, strict=True))
-    _require_finite(training, "loss", values["loss"])
-    values["grad_norm"] = _update(training)
-    return values, stop_votes > 0
+    return totals
 
 
-def _update(training: Training) -> float:
+def _update(training: Training, step: int, lr: float, stopping: bool) -> float:
     max_norm = training.config.optim.max_grad_norm or math.inf
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     norm = float(training.accelerator.clip_grad_norm_(parameters, max_norm))
     # With float16 an overflow now and then is how the gradient scaler finds its scale; it skips the step by itself.
     if training.accelerator.mixed_precision != "fp16":
-        _require_finite(training, "gradient", norm)
+        require_finite("gradient", norm, step, lr, stopping)
     training.optimizer.step()
     training.optimizer.zero_grad()
     return norm
 
 
-def _require_finite(training: Training, what: str, value: float) -> None:
-    if math.isfinite(value):
-        return
-    lr = training.optimizer.param_groups[-1]["lr"]
+def _leave_out(training: Training, micro_batches: Sequence[Batch], problem: BadStepError) -> dict[str, float]:
+    """Keep the batch of a bad step; stop after too many in a row, with a checkpoint of the last good state.
+
+    Raises:
+        FloatingPointError: There were too many.
+    """
+    config, progress, run_dir = training.config, training.progress, training.run_dir
+    progress.bad_steps += 1
+    bundle = None
+    if training.source is not None:
+        objective = training.accelerator.unwrap_model(training.objective)
+        about = run_dir, training.accelerator, config, objective, training.source
+        bundle = write_bundle(*about, problem, micro_batches, problem.start)
+    said = sentence(problem, bundle, progress.bad_steps)
+    if progress.bad_steps < config.optim.max_bad_steps:
+        logger.warning("%s The step is left out; the weights are as before it.", said)
+        return {"loss": math.nan}
+    progress.step -= progress.bad_steps - 1
+    progress.bad_steps = 0
+    if progress.step:
+        _save_checkpoint(training)
+    kept = f"The state after step {progress.step} is saved. " if progress.step else ""
     raise FloatingPointError(
-        f"The {what} of step {training.progress.step + 1} is {value} at learning rate {lr:.3g}; training stopped "
-        f"before the update. The files in {training.run_dir} are of earlier steps and still good. Start again with "
-        "a lower optim.lr or with optim.max_grad_norm=1."
-    )
+        f"{said} Training stopped before the update. {kept}Start again with a lower optim.lr or with "
+        f"optim.max_grad_norm=1; or, to leave such steps out, resume with run.resume=true optim.max_bad_steps="
+        f"{config.optim.max_bad_steps + 9}."
+    ) from problem
 
 
 def fit(training: Training, batches: Iterator[Batch]) -> None:
@@ -173,17 +215,26 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
 
     Raises:
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
-        FloatingPointError: The loss or the gradient is not a finite number.
+        FloatingPointError: The loss or the gradient was not a finite number, `optim.max_bad_steps` times in a row; a
+            checkpoint of the last good state was saved.
+        RunFault: Something outside the run broke.
     """
     config, progress = training.config, training.progress
     with StopRequest() as stop:
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
             micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
-            values, stopping = train_step(training, micro_batches, stop.received)
+            if training.heartbeat is not None:
+                training.heartbeat.at(progress.step + 1)
+            try:
+                values, stopping = train_step(training, micro_batches, stop.received)
+            except BadStepError as problem:
+                values, stopping = _leave_out(training, micro_batches, problem), problem.stopping
+            else:
+                progress.bad_steps = 0
+                progress.loss_sum += values["loss"]
+                progress.loss_steps += 1
             progress.step += 1
-            progress.loss_sum += values["loss"]
-            progress.loss_steps += 1
             progress.seconds = training.log.seconds
             training.log.step(progress.step, values, lr)
             if _due(progress.step, config.run.eval_every, config):
@@ -196,7 +247,10 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
 
 def _save_checkpoint(training: Training) -> None:
     objective = training.accelerator.unwrap_model(training.objective)
-    save_checkpoint(training.accelerator, objective, training.optimizer, training.progress, training.run_dir)
+    save_checkpoint(
+        *(training.accelerator, objective, training.optimizer, training.progress, training.run_dir),
+        keep_last=training.config.run.keep_last,
+    )
 
 
 def _due(step: int, every: int, config: RunConfig) -> bool:
@@ -208,7 +262,7 @@ def _score(training: Training, lr: float) -> None:
     config, progress = training.config, training.progress
     line = {
         "step": progress.step,
-        "train_loss": progress.loss_sum / progress.loss_steps,
+        "train_loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else None,
         "lr": lr,
         **json_scores(training.score()),
     }

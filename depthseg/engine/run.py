@@ -5,24 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import atomic_folder
+from .bad_steps import FOLDER as BAD_STEPS
+from .bad_steps import BatchSource
 from .batches import Collate, StreamDataset, micro_batches
 from .before_after import record_scores_before, write_before_after
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
 from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
 from .config import changed_options, load_config
+from .data_record import describe_data, record_data, require_same_data
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
+from .heartbeat import Heartbeat
 from .loop import Training, fit
 from .lora import save_weights
 from .motion import write_motion_report
@@ -32,37 +38,48 @@ from .panel import write_prediction_panel
 from .predict import load_model
 from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, read_run_record, write_json
 from .report import write_curves
-from .sampling import MicroBatches
+from .run_fault import RunFault, told_of_writing
+from .run_lock import only_run
+from .sampling import MicroBatches, stream_of
 from .scoring import Scorer
 from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
+from .unreadable import UNREADABLE_FILE, SkippingDataset, read_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from ..data import SampleDataset
+    from ..data import Sample, SampleDataset
 
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-RUN_ENTRIES = ("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard")
+RUN_ENTRIES = (
+    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report", "tensorboard"),
+    *(BAD_STEPS, UNREADABLE_FILE),
+)
 """What a run writes into its directory; nothing else there is ever touched."""
+
+ROOM = "Those before it and the checkpoints are as they were. Make room and resume with run.resume=true."
+"""What is true when `model/` cannot be written."""
 
 MODEL_REMAINS = (".model.partial", ".model.old")
 """What a run that is killed while it writes `model/` leaves."""
 
 MAY_CHANGE = (
     *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
+    *("run.keep_last", "run.timeout", "optim.auto_batch_size", "optim.max_bad_steps"),
+    *("data.on_error", "data.max_unreadable"),
     *("run.tensorboard", "run.report", "run.score_before", "run.cpu"),
     *("data.root", "data.video", "data.check", "data.num_workers"),
     *("data.cache_features", "data.cache_dir", "data.cache_limit"),
 )
-"""Options that may differ when a run is resumed, because its numbers do not depend on them."""
+"""Options that may differ when a run is resumed: where nothing breaks, its numbers do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +118,23 @@ def train(
     Raises:
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
-            run to resume none of whose checkpoints is undamaged.
+            run to resume none of whose checkpoints is undamaged, or whose data are others.
         FloatingPointError: The loss stopped being a finite number.
+        RunFault: Disk, memory, a reading process or another process of the launch failed.
         SystemExit: The run was asked to stop by SIGTERM or Ctrl-C; a checkpoint was saved.
     """
+    with ExitStack() as held:
+        return _train(config, train_set, val_set, model, processor, held)
+
+
+def _train(
+    config: RunConfig,
+    train_set: SampleDataset | None,
+    val_set: SampleDataset | None,
+    model: nn.Module | None,
+    processor: Any,
+    held: ExitStack,
+) -> RunResult:
     config.validate()
     task = task_of(config)
     run_dir = Path(config.run.output_dir)
@@ -125,7 +155,7 @@ def train(
     if config.data.cache_features:
         check_cacheable(model.encoder, train_set)
     scorer.batch_of(first)  # what samples lack is found here, too
-    _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    _start_directory(config, checkpoint, accelerator, train_set, describe_data(train_set, val_set, first), held)
     # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
     objective = objective.to(accelerator.device, memory_format=torch.channels_last)
     if config.run.score_before:
@@ -136,6 +166,7 @@ def train(
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
     )
+    training.source = _batch_source(config, train_set, plan, first)
     data = config.data
     stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
     collate = Collate(processor, task.batch(config), data.label_stride)
@@ -143,10 +174,13 @@ def train(
         features = open_cache(data, model, processor, accelerator)
         stream, collate = cached_stream(features, stream, collate)
         scorer.read_features(CachedProcessor(features, processor))
+    training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
     try:
-        fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
+        with told_of_writing("what the run writes down", run_dir, ROOM):
+            fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
     finally:
         training.log.close()
+        _record_unreadable(run_dir, accelerator)
     record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
     _report(training, scorer, val_set)
     return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
@@ -157,6 +191,26 @@ def _record_class_weights(config: RunConfig, run_dir: Path, accelerator: Acceler
     if accelerator.is_main_process and config.model.class_weights is not None:
         record = read_run_record(run_dir / RUN_RECORD)
         write_json(run_dir / RUN_RECORD, record | {"class_weights": model.config.class_weights})
+
+
+def _record_unreadable(run_dir: Path, accelerator: Accelerator) -> None:
+    """Write the training samples that could not be read into `run.json`."""
+    found = read_unreadable(run_dir) if accelerator.is_main_process else []
+    if found:
+        logger.warning("%d training samples could not be read; run.json lists them.", len(found))
+        write_json(run_dir / RUN_RECORD, read_run_record(run_dir / RUN_RECORD) | {"unreadable": found})
+
+
+def _batch_source(config: RunConfig, train_set: SampleDataset, plan: MicroBatches, first: Sample) -> BatchSource:
+    """Where the batches of a run are from, in words."""
+    order = stream_of(train_set, config.run.seed)
+
+    def names(step: int) -> list[list[str]]:
+        positions = replace(plan, first_step=step, last_step=step + 1)
+        return [[str(train_set.names[order.index(position)]) for position in each] for each in positions]
+
+    aspect = train_set.pixel_aspect(0) if hasattr(train_set, "pixel_aspect") else 1.0
+    return BatchSource(names, first.image.shape[:2], aspect)
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
@@ -181,7 +235,10 @@ def _open_data(
         log_video_report(config)
     if config.data.check and checkpoint is None and None in (train_set, val_set):
         _agreed(accelerator, lambda: require_sound_data(config.data))
-    return build_datasets(config.data, train_set, val_set)
+    train_set, val_set = build_datasets(config.data, train_set, val_set)
+    if config.data.on_error == "skip":
+        train_set = SkippingDataset(train_set, config.data.max_unreadable)
+    return train_set, val_set
 
 
 def log_video_report(config: RunConfig) -> None:
@@ -244,7 +301,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
     # Squared gradients and ELU tails fall below the smallest normal float, where a CPU is many times slower.
     torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu)
+    seconds = config.run.timeout
+    handlers = [] if seconds is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=seconds))]
+    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu, kwargs_handlers=handlers)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise RuntimeError(
@@ -261,7 +320,7 @@ def _agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
     if accelerator.is_main_process:
         try:
             found = find()
-        except (ValueError, OSError) as problem:
+        except (ValueError, OSError, RunFault) as problem:
             error = problem
     found, error = broadcast_object_list([found, error])
     if error is not None:
@@ -306,20 +365,35 @@ def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
 
 
 def _start_directory(
-    config: RunConfig, run_dir: Path, checkpoint: Path | None, accelerator: Accelerator, train_set: SampleDataset
+    config: RunConfig,
+    checkpoint: Path | None,
+    accelerator: Accelerator,
+    train_set: SampleDataset,
+    data: dict[str, Any],
+    held: ExitStack,
 ) -> None:
+    """Take hold of the run directory and write down how the run begins; called by all processes together."""
+    run_dir = Path(config.run.output_dir)
     accelerator.wait_for_everyone()  # nobody may still be looking at what the directory held before
-    if accelerator.is_main_process:
+
+    def start() -> None:
+        held.enter_context(only_run(run_dir))
         if checkpoint is None:
             _remove_run(run_dir)
+        else:
+            require_same_data(run_dir, data)
         for name in MODEL_REMAINS:  # the checkpoint knows the weights that were selected
             shutil.rmtree(run_dir / name, ignore_errors=True)
-        run_dir.mkdir(parents=True, exist_ok=True)
         config.save(run_dir / "config.yaml")
+        record_data(run_dir, data)
         if config.data.subset_size:
             subset = {"size": config.data.subset_size, "seed": config.data.subset_seed, "names": train_set.names}
             write_json(run_dir / "subset.json", {"dataset": config.data.name, **subset})
-    accelerator.wait_for_everyone()
+
+    with told_of_writing("the run directory", run_dir, "Name another one with run.output_dir."):
+        _agreed(accelerator, start)
+    if isinstance(train_set, SkippingDataset):
+        train_set.keep_list(run_dir)
 
 
 def _remove_run(run_dir: Path) -> None:
@@ -355,7 +429,10 @@ def _assemble(
 
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
-        with atomic_folder(run_dir / "model") as partial:
+        with (
+            told_of_writing(f"the weights of step {progress.step}", run_dir, ROOM),
+            atomic_folder(run_dir / "model") as partial,
+        ):
             save_weights(model, partial, config.model)
             processor.save_pretrained(partial)
 

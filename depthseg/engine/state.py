@@ -35,6 +35,8 @@ class Progress:
         seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
             it.
         selected: Step, loss and scores of the weights in `model/`; empty before the first evaluation.
+        bad_steps: Steps up to now, with none in between that is not, whose loss or gradient was not a finite number.
+        pieces: Parts that each micro-batch is cut into, because the memory does not hold it.
     """
 
     step: int = 0
@@ -42,6 +44,8 @@ class Progress:
     loss_steps: int = 0
     seconds: float = 0.0
     selected: dict[str, Any] = field(default_factory=dict)
+    bad_steps: int = 0
+    pieces: int = 1
 
 
 def write_state(
@@ -62,8 +66,8 @@ def write_state(
         progress: How far the run is.
         random_states: `random_state()` of every process.
     """
-    save_file(_separate(objective.state_dict()), folder / WEIGHTS)
-    save_file(_separate(_optimizer_tensors(objective, optimizer)), folder / OPTIMIZER)
+    save_file(separate(objective.state_dict()), folder / WEIGHTS)
+    save_file(separate(_optimizer_tensors(objective, optimizer)), folder / OPTIMIZER)
     scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
     content = {"progress": asdict(progress), "gradient_scaler": scaler}
     (folder / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -127,15 +131,15 @@ def _bytes_tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU where needed, so that tensors are contiguous and no two share memory: safetensors asks it."""
-    separate, seen = {}, set()
+    found, seen = {}, set()
     for name, tensor in tensors.items():
         plain = tensor.detach().cpu().contiguous()
         memory = plain.untyped_storage().data_ptr()
-        separate[name] = plain.clone() if memory in seen else plain
+        found[name] = plain.clone() if memory in seen else plain
         seen.add(memory)
-    return separate
+    return found
 
 
 def _optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path, value):
     before = [p.detach().clone() for p in training.objective.parameters()]
     batches = _batches(4)
     batches[0]["x"][0, 0] = value
-    with pytest.raises(FloatingPointError, match="The loss of step 7 is .* at learning rate 0.1; .*lower optim.lr"):
+    with pytest.raises(FloatingPointError, match="The loss of step 7 is .* at learning rate 0.1"):
         train_step(training, batches)
     for parameter, old in zip(training.objective.parameters(), before, strict=True):
         torch.testing.assert_close(parameter, old, rtol=0, atol=0)
