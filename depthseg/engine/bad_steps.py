@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .options import RunConfig
-    from .step_start import StepStart
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +58,14 @@ class BadStepError(FloatingPointError):
         step: Number of the step, from 1.
         lr: Learning rate of the step.
         stopping: Whether any process was asked to stop.
+
+    Attributes:
+        random_states: Those of torch before the step, by the type of their device.
     """
 
     def __init__(self, what: str, value: float, step: int, lr: float, stopping: bool = False) -> None:
         self.what, self.value, self.step, self.lr, self.stopping = what, value, step, lr, stopping
+        self.random_states: Mapping[str, Tensor] = {}
         super().__init__(f"The {what} of step {step} is {value} at learning rate {lr:.3g}")
 
 
@@ -89,7 +92,7 @@ def write_bundle(
     source: BatchSource,
     problem: BadStepError,
     batches: Sequence[Batch],
-    start: StepStart,
+    random_states: Mapping[str, Tensor],
 ) -> Path | None:
     """Write the bundle of a step; called by all processes together.
 
@@ -101,7 +104,7 @@ def write_bundle(
         source: Where the batches are from.
         problem: What is wrong with the step.
         batches: The micro-batches of this process.
-        start: Random states of this process before the step.
+        random_states: Those of torch in this process before the step, by the type of their device.
 
     Returns:
         The folder; None where it could not be written, which is logged.
@@ -113,7 +116,7 @@ def write_bundle(
     written = True
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        _write_batches(parts / f"batch_{accelerator.process_index}.safetensors", batches, start)
+        _write_batches(parts / f"batch_{accelerator.process_index}.safetensors", batches, random_states)
     except Exception as error:  # what is wrong with the step matters more than its record
         logger.warning("The batch of step %d could not be kept: %s.", problem.step, error)
         written = False
@@ -168,14 +171,14 @@ def _not_finite(batches: Sequence[Batch], names: Sequence[Sequence[str]]) -> lis
     return found
 
 
-def _write_batches(path: Path, batches: Sequence[Batch], start: StepStart) -> None:
+def _write_batches(path: Path, batches: Sequence[Batch], random_states: Mapping[str, Tensor]) -> None:
     tensors, texts = {}, {}
     for number, batch in enumerate(batches):
         for name, values in batch.items():
             tensors |= _tensors_of(f"{number}/{name}", values)
             if isinstance(values, EncoderFeatures):
                 texts[f"{number}/{name}"] = json.dumps({key: getattr(values, key) for key in _GEOMETRY})
-    tensors |= {f"random/{device}": state for device, state in start.random_states.items()}
+    tensors |= {f"random/{device}": state for device, state in random_states.items()}
     save_file(separate(tensors), path, texts)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,10 +70,24 @@ class GuardedCollate:
 
 
 def leave_signals(worker: int) -> None:
-    """Let the training process alone decide what a signal means: a scheduler sends it to all processes at once."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    """Let the training process alone decide what a signal means: a scheduler sends it to all processes at once.
+
+    What the training process itself sends ends the reading process, as it should.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):  # not all systems know all of them
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        # Threads that are made from here on do not get the signal either: it waits for the one that asks for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_trainer, name="signals", daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    trainer = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 def read_guarded(loader: DataLoader) -> Iterator[Any]:
@@ -82,6 +98,13 @@ def read_guarded(loader: DataLoader) -> Iterator[Any]:
         Exception: What was raised while a batch was read.
     """
     batches = iter(loader)
+    try:
+        yield from _raising(batches, loader.num_workers)
+    finally:
+        del batches  # which ends the reading processes
+
+
+def _raising(batches: Iterator[Any], num_workers: int) -> Iterator[Any]:
     while True:
         try:
             batch = next(batches)
@@ -94,7 +117,7 @@ def read_guarded(loader: DataLoader) -> Iterator[Any]:
             raise RunFault(
                 f"A reading process ended before its work was done ({str(error).splitlines()[0]}): the system kills "
                 f"processes when memory runs out. Resume with run.resume=true and fewer of them: data.num_workers was "
-                f"{loader.num_workers}."
+                f"{num_workers}."
             ) from error
         if isinstance(batch, Failure):
             raise batch.error

@@ -146,7 +146,7 @@ def train_step(
         values["grad_norm"] = _update(training, *about)
     except BadStepError as problem:
         start.restore()
-        problem.start = start
+        problem.random_states = start.random_states
         raise
     return values, stop_votes > 0
 
@@ -189,7 +189,7 @@ def _leave_out(training: Training, micro_batches: Sequence[Batch], problem: BadS
     if training.source is not None:
         objective = training.accelerator.unwrap_model(training.objective)
         about = run_dir, training.accelerator, config, objective, training.source
-        bundle = write_bundle(*about, problem, micro_batches, problem.start)
+        bundle = write_bundle(*about, problem, micro_batches, problem.random_states)
     said = sentence(problem, bundle, progress.bad_steps)
     if progress.bad_steps < config.optim.max_bad_steps:
         logger.warning("%s The step is left out; the weights are as before it.", said)

@@ -314,7 +314,7 @@ class OptimOptions:
     accumulation_steps: PositiveCount = 1
     auto_batch_size: bool = False
     max_grad_norm: NotNegative = 0.0
-    max_bad_steps: PositiveCount = 1
+    max_bad_steps: PositiveCount = 5
 
 
 @dataclass

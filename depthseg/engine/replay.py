@@ -21,6 +21,7 @@ from .lora import add_adapters
 from .run import make_accelerator
 from .small_memory import single_rows
 from .state import WEIGHTS
+from .step_start import draw_from
 from .tasks import task_of
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def replay(bundle: str | Path, cpu: bool = False) -> Replay:
         {name: values.to(accelerator.device) for name, values in batch.items()} for part, _ in parts for batch in part
     ]
     names = [names for process in facts["files"] for names in process]
-    torch.set_rng_state(parts[0][1]["cpu"])
-    if accelerator.device.type in parts[0][1]:
-        torch.get_device_module(accelerator.device).set_rng_state(parts[0][1][accelerator.device.type])
+    draw_from(parts[0][1], accelerator.device)
     num_valid = torch.stack([objective.count_valid(batch) for batch in batches]).sum(0).clamp(min=1)
     buffers = [buffer.clone() for buffer in objective.buffers()]
     loss = 0.0
@@ -116,7 +115,7 @@ def replay(bundle: str | Path, cpu: bool = False) -> Replay:
             with accelerator.autocast():
                 parts_of_loss = objective(batch, num_valid.to(accelerator.device))
             parts_of_loss["loss"].backward()
-            loss += float(parts_of_loss["loss"])
+            loss += float(parts_of_loss["loss"].detach())
     gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
     norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
     for buffer, before in zip(objective.buffers(), buffers, strict=True):

@@ -174,10 +174,12 @@ def _train(
         features = open_cache(data, model, processor, accelerator)
         stream, collate = cached_stream(features, stream, collate)
         scorer.read_features(CachedProcessor(features, processor))
+    batches = micro_batches(stream, collate, plan, data.num_workers, accelerator.device)
+    held.callback(batches.close)
     training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
     try:
         with told_of_writing("what the run writes down", run_dir, ROOM):
-            fit(training, micro_batches(stream, collate, plan, data.num_workers, accelerator.device))
+            fit(training, batches)
     finally:
         training.log.close()
         _record_unreadable(run_dir, accelerator)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
 
@@ -37,10 +39,12 @@ class StepStart:
         for buffer, before in zip(self._objective.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         self._objective.zero_grad()
-        self.draw_again()
+        draw_from(self.random_states, self._device)
 
-    def draw_again(self) -> None:
-        """Bring back the random states alone."""
-        torch.set_rng_state(self.random_states["cpu"])
-        if self._device.type != "cpu":
-            torch.get_device_module(self._device).set_rng_state(self.random_states[self._device.type])
+
+def draw_from(random_states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set those of torch's generators whose state is given."""
+    if "cpu" in random_states:
+        torch.set_rng_state(random_states["cpu"])
+    if device.type != "cpu" and device.type in random_states:
+        torch.get_device_module(device).set_rng_state(random_states[device.type])

@@ -1,0 +1,148 @@
+"""Loss or gradient that is not a finite number."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import depthseg.engine.bad_steps as bad_steps
+from depthseg.cli import main
+from depthseg.engine import run as run_module
+from depthseg.engine.batches import Collate
+from depthseg.engine.command import one_sentence_errors
+from depthseg.engine.replay import replay
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """`poison(name, value)`: the image of a sample gets a pixel of this value on its way to the network."""
+
+    def plant(name, value):
+        collate = Collate.__call__
+
+        def poisoned(self, samples):
+            batch = collate(self, samples)
+            for number, sample in enumerate(samples):
+                if sample.name == name:
+                    batch["pixel_values"][number, 0, 3, 3] = value
+            return batch
+
+        monkeypatch.setattr(Collate, "__call__", poisoned)
+
+    return plant
+
+
+def _first_step_with(name, tiny, seed=0):
+    stream = run_module.stream_of(tiny.Blocks(10), seed)
+    return next(p for p in range(100) if tiny.Blocks(10).names[stream.index(p)] == name) // 4 + 1
+
+
+def _good_weights(tmp_path, step):
+    return load_file(tmp_path / "run" / "checkpoints" / f"step_{step}" / "model.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+def test_a_bad_step_is_left_out_and_can_be_run_again(value, run_tiny, tiny, poison, row, tmp_path, caplog, capsys):
+    step = _first_step_with("block_05", tiny)
+    poison("block_05", value)
+    run_tiny("run.keep_last=9", "schedule.steps=3")
+    bundle = tmp_path / "run" / "bad_steps" / f"step_{step}"
+    said = [record.getMessage() for record in caplog.records if f"of step {step} is" in record.getMessage()]
+    assert len(said) == 1 and said[0].count("block_05") == 2 and str(bundle) in said[0]
+    # Weights, statistics of norms and the optimiser are those of the step before.
+    if step > 1:
+        before, after = _good_weights(tmp_path, step - 1), _good_weights(tmp_path, step)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(tensor.isfinite().all() for tensor in _good_weights(tmp_path, 3).values())
+    found = replay(bundle)
+    assert not torch.tensor(found.loss).isfinite() and found.files == ["block_05"]
+    assert "encoder" in found.first_layer and found.facts["not_finite"] == ["block_05"]
+    main_said = _replayed(bundle, capsys)
+    assert "Alone, the loss is not finite for block_05." in main_said
+    if value == float("inf"):
+        row("The loss is infinite", said[0], "Weights and statistics as before the step; the bundle of the step.")
+    else:
+        row("The loss is not a number", said[0], "Weights and statistics as before the step; the bundle of the step.")
+
+
+def _replayed(bundle, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(bundle), "--cpu"])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_a_replay_of_finite_tensors_computes_the_loss_of_the_step(run_tiny, tiny, monkeypatch, tmp_path, caplog, row):
+    losses = []
+    step = bad_steps.require_finite
+
+    def planted(what, value, number, lr, stopping=False):
+        if what == "gradient" and number == 2:
+            losses.append(value)
+            value = float("nan")
+        step(what, value, number, lr, stopping)
+
+    monkeypatch.setattr("depthseg.engine.loop.require_finite", planted)
+    run_tiny("schedule.steps=3")
+    found = replay(tmp_path / "run" / "bad_steps" / "step_2")
+    assert found.grad_norm == pytest.approx(losses[0], rel=1e-5) and found.files == []
+    assert "differ from those of the run" in list(found.sentences())[-1]
+    said = next(r.getMessage() for r in caplog.records if "The gradient of step 2" in r.getMessage())
+    row("The gradient is not a number", said, "Weights and statistics as before the step; the bundle of the step.")
+
+
+def test_after_so_many_in_a_row_the_last_good_state_is_kept(run_tiny, tiny, monkeypatch, tmp_path, row, ends_like):
+    collate, seen = Collate.__call__, []
+
+    def poisoned(self, samples):
+        batch = collate(self, samples)
+        if len(samples) == 4:
+            seen.append(1)
+            if len(seen) > 2:
+                batch["pixel_values"][:] = torch.nan
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collate, "__call__", poisoned)
+        with pytest.raises(SystemExit) as ended, one_sentence_errors():
+            run_tiny("optim.max_bad_steps=2", "run.checkpoint_every=0")
+    said = ended.value.code
+    assert "(2 such steps in a row)" in said and "The state after step 2 is saved." in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_2"]
+    row(
+        "Such steps in a row, `optim.max_bad_steps` of them", said, "The last good state as a checkpoint; the bundles."
+    )
+    run_tiny("optim.max_bad_steps=2", "run.checkpoint_every=0", "run.resume=true")
+    assert ends_like()
+
+
+def test_a_full_disk_does_not_hide_what_is_wrong_with_the_step(run_tiny, tiny, poison, monkeypatch, row, caplog):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bad_steps, "save_file", full)
+    poison("block_05", float("nan"))
+    run_tiny("schedule.steps=3")
+    said = " ".join(r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "step" in r.getMessage())
+    assert "could not be kept" in said and "is nan" in said
+    row("A disk that is full when the bundle is written", said, "Weights and statistics as before the step.")
+
+
+def test_a_bundle_that_is_none_or_damaged_is_named(run_tiny, tiny, poison, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no bundle of a bad step"):
+        replay(tmp_path)
+    poison("block_05", float("nan"))
+    run_tiny("schedule.steps=3")
+    bundle = next((tmp_path / "run" / "bad_steps").iterdir())
+    facts = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(facts | {"format": 9}))
+    with pytest.raises(ValueError, match="is of format 9"):
+        replay(bundle)
+    (bundle / "bundle.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        replay(bundle)
