@@ -46,6 +46,19 @@ def one_sentence_errors() -> Iterator[None]:
         raise SystemExit(f"error: {error}") from error
 
 
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Say what the second Ctrl-C of a run did, and end; the first one saves."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(
+            "Stopped at once: the steps since the last checkpoint are lost, what is saved is whole. To resume: the "
+            "same command with run.resume=true.\n"
+        )
+        raise SystemExit(INTERRUPTED) from interrupt
+
+
 def show_progress() -> None:
     """Let the package's messages through to stderr; of several processes only the first one speaks."""
     from transformers.utils import logging as transformers_logging
@@ -96,15 +109,8 @@ def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResu
     from .run import train
 
     show_progress()
-    try:
-        with one_sentence_errors(), logging_redirect_tqdm():
-            return train(config)
-    except KeyboardInterrupt as interrupt:  # the second Ctrl-C; the first one saves
-        sys.stderr.write(
-            "Stopped at once: the steps since the last checkpoint are lost, what is saved is whole. To resume: the "
-            "same command with run.resume=true.\n"
-        )
-        raise SystemExit(INTERRUPTED) from interrupt
+    with ended_at_once(), one_sentence_errors(), logging_redirect_tqdm():
+        return train(config)
 
 
 def data_options(words: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..data.file_lock import locked
 from .atomic import atomic_path
+from .run_fault import told_of_writing
 
 GIB = 1024**3
 DISK_RESERVE = GIB // 2
@@ -26,6 +27,11 @@ MAPPED_FILES = 16384
 """Files that a process keeps mapped; Linux allows four times as many mappings."""
 
 WRITES_BETWEEN_COUNTS = 64
+
+CACHE_KEPT = (
+    "What is in it stays good and is not computed again. Make room, or name a folder on another disk with "
+    "data.cache_dir, and resume with run.resume=true."
+)
 
 LONGEST_WRITE = 3600
 """Seconds after which a file that is still being written is one of a process that was killed."""
@@ -89,10 +95,14 @@ class TensorStore:
 
         Raises:
             OSError: The limit is reached, or the disk is nearly full.
+        RunFault: The disk became full or fails.
         """
         size = size_of(tensors)
         self.require_room(size, "the next file needs", count=self._writes % WRITES_BETWEEN_COUNTS == 0)
-        with atomic_path(self._path(key)) as temporary:
+        with (
+            told_of_writing("a file of the cache", self.folder, CACHE_KEPT),
+            atomic_path(self._path(key)) as temporary,
+        ):
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(texts))
         self._used += size
         self._writes += 1
