@@ -91,7 +91,7 @@ def soak(steps: int, folder: Path, num_workers: int = 1) -> dict[str, Any]:
     """
     every = max(steps // 40, 1)
     words = [
-        "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.0625}",
+        "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}",
         "model.head_config={decoder_channels: [4, 4, 4, 8, 8]}",
         *("data.size=[32,32]", f"data.num_workers={num_workers}", "optim.batch_size=2"),
         *(
