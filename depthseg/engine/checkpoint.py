@@ -223,8 +223,8 @@ def _step_of(checkpoint: Path) -> int:
 def _kept_sentence(folder: Path) -> str:
     steps = sorted(_step_of(path) for path in folder.glob("step_*") if _NAME.fullmatch(path.name))
     if not steps:
-        return "There is none before it: make room, or take another run.output_dir, and launch anew."
-    return f"The checkpoint of step {steps[-1]} is as it was. Make room and resume with run.resume=true."
+        return "There is none before it. Mend that, or take another run.output_dir, and launch anew."
+    return f"The checkpoint of step {steps[-1]} is as it was. Mend that and resume with run.resume=true."
 
 
 def _remove_others(folder: Path, step: int, keep_last: int) -> None:

@@ -115,9 +115,8 @@ def _raising(batches: Iterator[Any], num_workers: int) -> Iterator[Any]:
             if "DataLoader worker" not in str(error):
                 raise
             raise RunFault(
-                f"A reading process ended before its work was done ({str(error).splitlines()[0]}): the system kills "
-                f"processes when memory runs out. Resume with run.resume=true and fewer of them: data.num_workers was "
-                f"{num_workers}."
+                "A reading process ended before its work was done: the system kills processes when memory runs out. "
+                f"Resume with run.resume=true and fewer of them: data.num_workers was {num_workers}."
             ) from error
         if isinstance(batch, Failure):
             raise batch.error

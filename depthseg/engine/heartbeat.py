@@ -46,7 +46,7 @@ class Heartbeat:
         usual = USUAL_TIMEOUT.get(accelerator.device.type, USUAL_TIMEOUT_ON_GPUS)
         self._seconds = usual if seconds is None else seconds
         self._rank, self._count = accelerator.process_index, accelerator.num_processes
-        self._interval = min(5.0, self._seconds / 20)
+        self._interval = min(2.0, self._seconds / 20)
         self._step, self._since = 0, time.monotonic()
         self._beats = 0
         self._heard: dict[int, tuple[str, float]] = {}

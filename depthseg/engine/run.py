@@ -65,8 +65,8 @@ RUN_ENTRIES = (
 )
 """What a run writes into its directory; nothing else there is ever touched."""
 
-ROOM = "Those before it and the checkpoints are as they were. Make room and resume with run.resume=true."
-"""What is true when `model/` cannot be written."""
+KEPT = "model/ and the checkpoints are as they were. Mend that and resume with run.resume=true."
+"""What is true when something else than a checkpoint cannot be written."""
 
 MODEL_REMAINS = (".model.partial", ".model.old")
 """What a run that is killed while it writes `model/` leaves."""
@@ -178,7 +178,7 @@ def _train(
     held.callback(batches.close)
     training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
     try:
-        with told_of_writing("what the run writes down", run_dir, ROOM):
+        with told_of_writing("a record of the run", run_dir, KEPT):
             fit(training, batches)
     finally:
         training.log.close()
@@ -432,7 +432,7 @@ def _assemble(
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
         with (
-            told_of_writing(f"the weights of step {progress.step}", run_dir, ROOM),
+            told_of_writing(f"the weights of step {progress.step}", run_dir, KEPT),
             atomic_folder(run_dir / "model") as partial,
         ):
             save_weights(model, partial, config.model)

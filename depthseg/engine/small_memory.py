@@ -59,8 +59,10 @@ def backward_in_pieces(
 def _more_pieces(training: Training, micro_batches: Sequence[Batch], said: str) -> int:
     optim, progress, accelerator = training.config.optim, training.progress, training.accelerator
     rows = min(map(_rows, micro_batches))
-    fewer = f"The memory of {accelerator.device} does not hold {-(-rows // progress.pieces)} images of step"
-    opening = f"{fewer} {progress.step + 1} ({said})."
+    size, step = -(-rows // progress.pieces), progress.step + 1
+    opening = (
+        f"The memory of {accelerator.device} does not hold a batch of {size} in step {step} ({said.rstrip('.')})."
+    )
     pieces = 2 * progress.pieces
     if accelerator.num_processes > 1:
         # The others wait in an exchange that this process has left half done: a new launch is the safe way.
@@ -70,7 +72,7 @@ def _more_pieces(training: Training, micro_batches: Sequence[Batch], said: str) 
         )
     if rows < pieces:
         raise RunFault(
-            f"{opening} Fewer are not possible: take a smaller data.size or network, run.precision=bf16, or "
+            f"{opening} It cannot be cut: take a smaller data.size or network, run.precision=bf16, or "
             "model.gradient_checkpointing=true."
         )
     if not optim.auto_batch_size:

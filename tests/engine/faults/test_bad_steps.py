@@ -65,9 +65,17 @@ def test_a_bad_step_is_left_out_and_can_be_run_again(value, run_tiny, tiny, pois
     main_said = _replayed(bundle, capsys)
     assert "Alone, the loss is not finite for block_05." in main_said
     if value == float("inf"):
-        row("The loss is infinite", said[0], "Weights and statistics as before the step; the bundle of the step.")
+        row(
+            "An image with an infinite value",
+            said[0],
+            "Weights and statistics as before the step; the bundle of the step.",
+        )
     else:
-        row("The loss is not a number", said[0], "Weights and statistics as before the step; the bundle of the step.")
+        row(
+            "An image with a value that is not a number",
+            said[0],
+            "Weights and statistics as before the step; the bundle of the step.",
+        )
 
 
 def _replayed(bundle, capsys):
@@ -77,23 +85,29 @@ def _replayed(bundle, capsys):
     return capsys.readouterr().out
 
 
-def test_a_replay_of_finite_tensors_computes_the_loss_of_the_step(run_tiny, tiny, monkeypatch, tmp_path, caplog, row):
-    losses = []
-    step = bad_steps.require_finite
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_replay_of_finite_tensors_computes_what_the_step_did(
+    what, run_tiny, tiny, monkeypatch, tmp_path, caplog, row
+):
+    computed = []
+    require = bad_steps.require_finite
 
-    def planted(what, value, number, lr, stopping=False):
-        if what == "gradient" and number == 2:
-            losses.append(value)
-            value = float("nan")
-        step(what, value, number, lr, stopping)
+    def planted(name, value, number, *about):
+        if name == what and number == 2:
+            computed.append(value)
+            value = float("inf") if what == "loss" else float("nan")
+        require(name, value, number, *about)
 
     monkeypatch.setattr("depthseg.engine.loop.require_finite", planted)
     run_tiny("schedule.steps=3")
     found = replay(tmp_path / "run" / "bad_steps" / "step_2")
-    assert found.grad_norm == pytest.approx(losses[0], rel=1e-5) and found.files == []
-    assert "differ from those of the run" in list(found.sentences())[-1]
-    said = next(r.getMessage() for r in caplog.records if "The gradient of step 2" in r.getMessage())
-    row("The gradient is not a number", said, "Weights and statistics as before the step; the bundle of the step.")
+    assert (found.loss if what == "loss" else found.grad_norm) == pytest.approx(computed[0], rel=1e-5)
+    assert found.files == [] and "differ from those of the run" in list(found.sentences())[-1]
+    said = next(r.getMessage() for r in caplog.records if f"The {what} of step 2" in r.getMessage())
+    if what == "loss":
+        row("The loss is infinite", said, "Weights and statistics as before the step; the bundle of the step.")
+    else:
+        row("The gradient is not a number", said, "Weights and statistics as before the step; the bundle of the step.")
 
 
 def test_after_so_many_in_a_row_the_last_good_state_is_kept(run_tiny, tiny, monkeypatch, tmp_path, row, ends_like):
@@ -121,6 +135,7 @@ def test_after_so_many_in_a_row_the_last_good_state_is_kept(run_tiny, tiny, monk
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_a_full_disk_does_not_hide_what_is_wrong_with_the_step(run_tiny, tiny, poison, monkeypatch, row, caplog):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -133,6 +148,7 @@ def test_a_full_disk_does_not_hide_what_is_wrong_with_the_step(run_tiny, tiny, p
     row("A disk that is full when the bundle is written", said, "Weights and statistics as before the step.")
 
 
+@pytest.mark.heavy
 def test_a_bundle_that_is_none_or_damaged_is_named(run_tiny, tiny, poison, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no bundle of a bad step"):
         replay(tmp_path)

@@ -75,6 +75,7 @@ def test_other_samples_are_refused(run_folder, folder, row, tmp_path):
     row("An image was removed from the data when a run resumes", said, "All.")
 
 
+@pytest.mark.heavy
 def test_a_changed_image_is_told(run_folder, folder, row, tmp_path, caplog):
     run_folder()
     for path in (folder / "images").iterdir():
@@ -84,6 +85,7 @@ def test_a_changed_image_is_told(run_folder, folder, row, tmp_path, caplog):
     row("The first image has other pixels when a run resumes", said, "All; the run resumes.")
 
 
+@pytest.mark.heavy
 def test_a_run_of_an_earlier_version_resumes_without_a_record_of_its_data(run_folder, tmp_path):
     run_folder()
     record = tmp_path / "run" / "run.json"

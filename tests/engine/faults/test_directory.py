@@ -46,6 +46,7 @@ def _messages(caplog, text):
     return next(r.getMessage() for r in caplog.records if text in r.getMessage())
 
 
+@pytest.mark.heavy
 def test_a_moved_run_resumes(stopped, run_tiny, tmp_path, ends_like, row, caplog):
     caplog.set_level("INFO", "depthseg")
     stopped()
@@ -55,6 +56,7 @@ def test_a_moved_run_resumes(stopped, run_tiny, tmp_path, ends_like, row, caplog
     row("The run directory was moved", _messages(caplog, "resumed after"), "All; the run resumes in the new place.")
 
 
+@pytest.mark.heavy
 def test_a_copied_run_resumes_and_the_first_one_too(stopped, run_tiny, tmp_path, ends_like, row, caplog):
     caplog.set_level("INFO", "depthseg")
     stopped()
@@ -90,6 +92,7 @@ def test_a_lock_of_a_killed_run_is_no_lock(tmp_path):
         pass
 
 
+@pytest.mark.heavy
 def test_a_clock_that_goes_backwards_changes_nothing(run_tiny, stopped, monkeypatch, tmp_path, ends_like, row, caplog):
     caplog.set_level("INFO", "depthseg")
     stopped()
@@ -107,6 +110,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(run_tiny, stopped, monkeypa
     row("The clock goes backwards by years, and by an hour at every look", said, "All; nothing depends on the clock.")
 
 
+@pytest.mark.heavy
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(stopped, run_tiny, tmp_path, ends_like, row, caplog):
     stopped()
     os.truncate(tmp_path / "run" / "checkpoints" / "step_2" / "model.safetensors", 1000)
@@ -116,6 +120,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(stopped, run_tiny, t
     row("The newest checkpoint is truncated", said, "The checkpoint before, from which the run resumes.")
 
 
+@pytest.mark.heavy
 def test_where_all_checkpoints_are_damaged_nothing_is_touched(stopped, run_tiny, tmp_path, row):
     stopped()
     for path in (tmp_path / "run" / "checkpoints").iterdir():
@@ -128,6 +133,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_touched(stopped, run_tiny,
     )
 
 
+@pytest.mark.heavy
 def test_a_damaged_record_is_named(stopped, run_tiny, tmp_path, ends_like, row):
     stopped()
     os.truncate(tmp_path / "run" / "run.json", 20)
@@ -138,6 +144,7 @@ def test_a_damaged_record_is_named(stopped, run_tiny, tmp_path, ends_like, row):
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_other_options_are_refused(stopped, run_tiny, row):
     stopped()
     said = _said(lambda: run_tiny("run.resume=true", "optim.lr=1"))

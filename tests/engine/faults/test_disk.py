@@ -55,6 +55,7 @@ def test_a_disk_that_is_full_costs_one_checkpoint(run_tiny, monkeypatch, row, tm
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_a_file_system_that_became_read_only_is_named(run_tiny, monkeypatch, row, tmp_path, ends_like):
     with monkeypatch.context() as patch:
         patch.setattr(atomic.os, "rename", _fails_at(os.rename, 3, errno.EROFS, tmp_path))
@@ -65,6 +66,7 @@ def test_a_file_system_that_became_read_only_is_named(run_tiny, monkeypatch, row
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_a_disk_that_is_full_leaves_the_selected_weights(run_tiny, monkeypatch, row, tmp_path, ends_like):
     calls = []
     save = run.save_weights
@@ -85,6 +87,7 @@ def test_a_disk_that_is_full_leaves_the_selected_weights(run_tiny, monkeypatch, 
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_a_disk_that_is_full_for_a_line_of_scores(run_tiny, monkeypatch, row, tmp_path, ends_like):
     with monkeypatch.context() as patch:
         patch.setattr(records, "sync", lambda path: (_ for _ in ()).throw(_error(errno.ENOSPC)))

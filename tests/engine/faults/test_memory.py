@@ -41,6 +41,7 @@ def _weights(tmp_path, folder):
     return load_file(tmp_path / folder / "checkpoints" / "step_4" / "model.safetensors")
 
 
+@pytest.mark.heavy
 def test_a_batch_too_large_is_cut_and_the_step_stays(run_tiny, memory, tmp_path, row, caplog):
     run_tiny("optim.accumulation_steps=4", folder="by_hand")
     memory(1)
@@ -56,6 +57,7 @@ def test_a_batch_too_large_is_cut_and_the_step_stays(run_tiny, memory, tmp_path,
     )
 
 
+@pytest.mark.heavy
 def test_a_resumed_run_cuts_as_before(run_tiny, memory, tmp_path, tiny, faulty):
     memory(2)
     run_tiny("optim.auto_batch_size=true", folder="whole")

@@ -40,6 +40,7 @@ def test_a_sample_that_cannot_be_read_stops_the_run(run_tiny, tiny, faulty, row,
     assert ends_like()
 
 
+@pytest.mark.heavy
 def test_with_skip_another_sample_takes_its_place_whatever_reads(run_tiny, tiny, faulty, row, tmp_path, caplog):
     errors = {5: ValueError(DAMAGED), 6: FileNotFoundError("There is no file images/block_06.png.")}
     run_tiny("data.on_error=skip", data=faulty(tiny.Blocks(10), errors))
@@ -81,6 +82,7 @@ def test_a_skipped_run_is_the_run_on_the_samples_that_took_their_places(run_tiny
         assert ours == theirs
 
 
+@pytest.mark.heavy
 def test_more_than_the_limit_stop_the_run(run_tiny, tiny, faulty, row, tmp_path):
     errors = {index: ValueError(DAMAGED.replace("05", f"{index:02d}")) for index in (1, 3, 5)}
     options = ("data.on_error=skip", "data.max_unreadable=2")
@@ -91,6 +93,7 @@ def test_more_than_the_limit_stop_the_run(run_tiny, tiny, faulty, row, tmp_path)
     run_tiny(*options[:1], "data.max_unreadable=3", "run.resume=true", data=faulty(tiny.Blocks(10), errors))
 
 
+@pytest.mark.heavy
 def test_an_error_of_another_kind_is_not_taken_for_a_damaged_file(run_tiny, tiny, faulty):
     with pytest.raises(KeyError):
         run_tiny("data.on_error=skip", data=faulty(tiny.Blocks(10), {3: KeyError("a mistake in the code")}))
@@ -122,6 +125,7 @@ def _signal_all(index):
             os.kill(os.getppid(), signal.SIGTERM)
 
 
+@pytest.mark.heavy
 def test_a_scheduler_that_stops_all_processes_leaves_a_checkpoint(run_tiny, tiny, faulty, row, tmp_path, ends_like):
     data = faulty(tiny.Blocks(10), when=_signal_all)
     with pytest.raises(SystemExit) as ended:
