@@ -162,7 +162,7 @@ def _write_facts(
 def _not_finite(batches: Sequence[Batch], names: Sequence[Sequence[str]]) -> list[str]:
     """Names of the samples whose images hold values that are not finite."""
     found = []
-    for batch, of_batch in zip(batches, names, strict=True):
+    for batch, of_batch in zip(batches, names, strict=False):  # batches may have been let go
         images = [values for key, values in batch.items() if "pixel_values" in key or "image" in key]
         for values in images:
             for each in _tensors_of("", values).values():
