@@ -71,12 +71,13 @@ class Heartbeat:
     ) -> None:
         if self._store is None:
             return
-        said = None
-        if _is_of_exchange(error):
-            # Two looks, one silence apart: who has just ended is not silent yet.
-            self._look()
-            time.sleep((SILENT_BEATS + 1) * self._interval)
-            said = self._sentence()
+        said = self._sentence() if _is_of_exchange(error) else None
+        if said is not None and "Timed out" not in str(error):
+            # Who has just ended is not silent yet, and a launcher ends this process soon: there is no time to look.
+            said = (
+                f"Another process of the launch ended while process {self._rank} was in step {self._step}; the "
+                "launcher says which one and why. The last checkpoint is as it was: resume with run.resume=true."
+            )
         self._over.set()
         self._thread.join(self._seconds)
         if said is not None:
