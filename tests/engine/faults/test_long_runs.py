@@ -37,7 +37,6 @@ def test_twelve_killed_runs_end_bit_by_bit_like_one_that_nothing_interrupts(tmp_
     assert {(m.processes, m.cache) for m in chosen} == set(kills.SETTINGS)
     results = [kills.try_moment(tmp_path, moment) for moment in chosen]
     assert [r["number"] for r in results if not r["bit_equal"]] == []
-    assert all(r["killed"] for r in results if r["place"])
     assert "12 of 12 runs ended" in kills.table(results)
 
 
