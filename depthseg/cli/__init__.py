@@ -19,6 +19,7 @@ COMMANDS = {
     "recipes": "list the configurations that come with depthseg, print or copy one",
     "pretrain": "train a depth network, or a baseline of it",
     "finetune": "turn a depth network into a segmenter",
+    "replay": "run a step again whose loss or gradient was not a finite number",
     "evaluate": "evaluate a model on a data set",
     "predict": "labels and depth for your images, with overlays",
     "convert": "published weights of others become a depthseg model",

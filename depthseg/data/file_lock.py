@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[int | None]:
+def locked(path: Path, wait: bool = True) -> Iterator[int | None]:
     """Hold an exclusive lock that the system drops when the process ends, however it ends.
 
     Args:
         path: The file that is locked; made where it is missing, in a folder that exists.
+        wait: Wait for another process that holds it.
 
     Yields:
         Its descriptor; None on a system without such locks, where nothing is locked.
+
+    Raises:
+        BlockingIOError: Another process holds it, and waiting was not asked for.
     """
     try:
         import fcntl
     except ImportError:  # renaming keeps the files whole there, work may be done twice
         yield None
         return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    # Appending, so that who may only look leaves what the holder wrote.
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        os.ftruncate(file.fileno(), 0)
         yield file.fileno()

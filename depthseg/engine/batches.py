@@ -18,6 +18,7 @@ from ..data.decoded import keep_in_workers
 from ..data.transforms import applied
 from ..models import DepthSegImageProcessor
 from .device_pixels import change_pixels, levels, pack_changes, pack_plan
+from .guarded_reading import GuardedCollate, GuardedDataset, read_guarded
 from .sampling import MicroBatches, stream_of
 from .stopping import leave_stopping_to_the_run
 
@@ -387,16 +388,16 @@ def micro_batches(
     """
     on_gpu = device.type == "cuda"
     loader = DataLoader(
-        dataset,
+        GuardedDataset(dataset),
         batch_sampler=plan,
-        collate_fn=collate,
+        collate_fn=GuardedCollate(collate),
         num_workers=num_workers,
         worker_init_fn=partial(_start_worker, keep_in_workers()),
         pin_memory=on_gpu,
         # A generator of its own: drawing from the global one would make a resumed run differ from an unbroken one.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
+    for batch in read_guarded(loader):
         moved = _moved(batch, device)
         yield finish(moved) if finish else moved
 

@@ -11,7 +11,8 @@ A checkpoint is a folder `checkpoints/step_N` of the run directory:
                            of `model/` at this step, and SHA-256 of the manifest itself
 
 Reading safetensors and JSON runs no code. The folder is written under a hidden name, the manifest last, and is renamed
-when all of it is on the disk. The last two are kept, so that damage to one costs the steps since the one before.
+when all of it is on the disk. The last two are kept, or as `run.keep_last` says, so that damage to one costs the steps
+since the one before.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from accelerate.utils import gather_object
 from .atomic import atomic_folder
 from .fingerprint import files_of, hash_of, hashes_of
 from .records import write_json
+from .run_fault import told_of_writing
 from .state import Progress, random_state, read_state, tensors_of, write_state
 
 if TYPE_CHECKING:
@@ -54,10 +56,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     run_dir: Path,
+    keep_last: int = 2,
 ) -> None:
     """Write `checkpoints/step_N`; called by all processes together.
 
-    Of the checkpoints before, the newest stays; those of later steps are of a launch that was given up, and go.
+    Of the checkpoints before, the newest stay; those of later steps are of a launch that was given up, and go.
 
     Args:
         accelerator: Device, processes and gradient scaler.
@@ -65,12 +68,19 @@ def save_checkpoint(
         optimizer: Its optimiser.
         progress: How far the run is; `model/` holds the weights of `progress.selected`.
         run_dir: Run directory.
+        keep_last: Number of checkpoints that are kept, this one included.
+
+    Raises:
+        RunFault: The disk is full or fails; the checkpoints before are as they were.
     """
     random_states = gather_object([random_state(accelerator.device)])
     tensors = tensors_of(objective, optimizer, accelerator.is_main_process)
     if accelerator.is_main_process:
         folder = run_dir / FOLDER
-        with atomic_folder(folder / f"step_{progress.step}") as partial:
+        with (
+            told_of_writing(f"the checkpoint of step {progress.step}", run_dir, _kept_sentence(folder)),
+            atomic_folder(folder / f"step_{progress.step}") as partial,
+        ):
             partial.mkdir()
             write_state(partial, accelerator, tensors, progress, random_states)
             in_model = hashes_of(run_dir / "model") if progress.selected else {}
@@ -88,7 +98,7 @@ def save_checkpoint(
                 },
             }
             write_json(partial / MANIFEST, manifest | {"sha256": _hash_of_json(manifest)})
-        _remove_others(folder, progress.step)
+        _remove_others(folder, progress.step, keep_last)
     accelerator.wait_for_everyone()
 
 
@@ -211,10 +221,17 @@ def _step_of(checkpoint: Path) -> int:
     return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
-def _remove_others(folder: Path, step: int) -> None:
-    """Remove all but the checkpoint of a step and the newest one before it."""
-    steps = [_step_of(path) for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    kept = {f"step_{step}", f"step_{max((other for other in steps if other < step), default=step)}"}
+def _kept_sentence(folder: Path) -> str:
+    steps = sorted(_step_of(path) for path in folder.glob("step_*") if _NAME.fullmatch(path.name))
+    if not steps:
+        return "There is none before it. Mend that, or take another run.output_dir, and launch anew."
+    return f"The checkpoint of step {steps[-1]} is as it was. Mend that and resume with run.resume=true."
+
+
+def _remove_others(folder: Path, step: int, keep_last: int) -> None:
+    """Remove all but the checkpoint of a step and the newest ones before it."""
+    steps = sorted(_step_of(path) for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    kept = {f"step_{other}" for other in [other for other in steps if other <= step][-keep_last:]}
     for path in folder.iterdir():
         if path.name not in kept and _NAME_OR_REMAINS.fullmatch(path.name):
             shutil.rmtree(path)

@@ -10,8 +10,11 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from .run_fault import RunFault
 
 if TYPE_CHECKING:
     import argparse
@@ -22,9 +25,13 @@ logger = logging.getLogger(__name__)
 
 USER_ERRORS = (
     *(ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError),
-    *(ConnectionError, PermissionError),
+    *(ConnectionError, PermissionError, RunFault),
 )
 """Errors whose message tells the user what to do; they end a command without a traceback."""
+
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 @contextlib.contextmanager
@@ -37,6 +44,19 @@ def one_sentence_errors() -> Iterator[None]:
     except USER_ERRORS as error:
         logging.getLogger("depthseg").debug("where it happened", exc_info=True)
         raise SystemExit(f"error: {error}") from error
+
+
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Say what the second Ctrl-C of a run did, and end; the first one saves."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(
+            "Stopped at once: the steps since the last checkpoint are lost, what is saved is whole. To resume: the "
+            "same command with run.resume=true.\n"
+        )
+        raise SystemExit(INTERRUPTED) from interrupt
 
 
 def show_progress() -> None:
@@ -89,7 +109,7 @@ def run_training(tasks: Sequence[str], arguments: argparse.Namespace) -> RunResu
     from .run import train
 
     show_progress()
-    with one_sentence_errors(), logging_redirect_tqdm():
+    with ended_at_once(), one_sentence_errors(), logging_redirect_tqdm():
         return train(config)
 
 

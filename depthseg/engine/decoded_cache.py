@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..data.decoded import Decoded, keeping
+from .run_fault import RunFault, told_of_writing
 from .tensor_store import TensorStore, gib, open_store
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-WAY_OUT = "or set data.cache=off"
+ROOM, WAY_OUT = "Make room, name a folder on another disk with data.cache_dir", "or set data.cache=off"
 
 
 class DecodedCache:
@@ -89,9 +90,10 @@ class DecodedCache:
 
     def _write(self, key: str, values: np.ndarray, number: int) -> None:
         try:
-            self._store.write(key, {"values": torch.from_numpy(values.copy())}, {"number": str(number)})
+            with told_of_writing("a decoded file", self._store.folder, f"{ROOM}, {WAY_OUT}."):
+                self._store.write(key, {"values": torch.from_numpy(values.copy())}, {"number": str(number)})
             self._has_written = True
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RunFault) as error:
             self._stop(error)
 
     def _stop(self, error: Exception) -> None:

@@ -34,6 +34,7 @@ from ..models import EncoderFeatures
 from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
 from .patience import agreed, wait_patiently
+from .run_fault import told_of_writing
 from .tensor_store import TensorStore, gib, open_store, size_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the files and of what they hold: raised with each change of code after which they would hold something else."""
+
+KEPT = (
+    "What is in it stays good and is not computed again. Make room, or name a folder on another disk with "
+    "data.cache_dir, and resume with run.resume=true."
+)
+"""What is true when a file of features cannot be written."""
 
 IMAGES_PER_CHUNK = 8
 """Images that are encoded together."""
@@ -154,7 +161,7 @@ class FeatureCache:
         keys = [self.key_of_whole(image, **options) for image in images]
         for key, image in zip(keys, images, strict=True):
             if key not in self.store:
-                with self.store.owned(key):
+                with self.store.owned(key), told_of_writing("a file of the cache", self.store.folder, KEPT):
                     if key not in self.store:  # nobody has computed it meanwhile
                         self.store.write(key, *self.encode_whole(image, **options))
         return self.reader.join(keys).to(self._model.device)
@@ -409,10 +416,11 @@ class _Builder:
         if not missing:
             return
         encoded, truths = self._compute(samples, list(missing))
-        for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
-            if truth_name not in self._store:  # another encoder has seen this image
-                self._store.write(truth_name, truth, {})
-            self._store.write(name, tensors, texts)
+        with told_of_writing("a file of the cache", self._store.folder, KEPT):
+            for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
+                if truth_name not in self._store:  # another encoder has seen this image
+                    self._store.write(truth_name, truth, {})
+                self._store.write(name, tensors, texts)
 
 
 def _narrow(truth: np.ndarray) -> Tensor:

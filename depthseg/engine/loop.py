@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from .bad_steps import BadStep, LastGood, describe
 from .checkpoint import save_checkpoint
 from .evaluation import json_scores
 from .optim import set_learning_rate
-from .pending import BadStep, Batch, PendingSteps, StepRecord
+from .pending import Batch, PendingSteps, StepRecord
 from .sharding import whole
 from .skipping import Statistics, spoil_unless, step_if
-from .state import generator_states
+from .small_memory import backward_in_pieces
+from .state import generator_states, set_generator_states
 from .stop_votes import StopVotes
 from .stopping import STOP_SIGNALS, Stopped
 
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
     import numpy as np
     from accelerate import Accelerator
 
+    from .bad_steps import BatchSource
+    from .heartbeat import Heartbeat
     from .options import RunConfig
     from .records import RunLog
     from .state import Progress
     from .tasks import Score
 
 logger = logging.getLogger(__name__)
-
-MOST_BAD_STEPS = 5
-"""Steps in a row whose loss or gradient is not finite, after which training stops."""
 
 
 @dataclass
@@ -57,11 +57,10 @@ class Training:
         selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
-        names_of: Number of a step, from 1 -> for each micro-batch of this process the names of its images.
-        on_bad_steps: Takes the steps that were not finite, in their order, soon after they happened and before
-            training stops for them; called by all processes together, at the same step, each with its own batches.
         collect: Brings the weights that `score`, `show` and `save_model` see up to date, where those that are trained
             are others; called by all processes together.
+        source: Where the batches are from, for the bundles of bad steps; None = they have none.
+        heartbeat: Knows which process the others wait for; None = this is the only one.
     """
 
     config: RunConfig
@@ -76,9 +75,9 @@ class Training:
     selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
-    names_of: Callable[[int], list[list[str]]] = lambda step: []
-    on_bad_steps: Callable[[list[BadStep]], None] = lambda bad: None
     collect: Callable[[], None] = lambda: None
+    source: BatchSource | None = None
+    heartbeat: Heartbeat | None = None
 
 
 class StopRequest:
@@ -128,6 +127,9 @@ def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict
         Loss, its parts and `grad_norm` of the whole batch, scalars on the device that are equal in all processes; and
         bool `()`: whether loss and gradient were finite. If not, weights, statistics and the state of the optimiser
         are as before the step.
+
+    Raises:
+        RunFault: The memory of the device does not suffice.
     """
     accelerator = training.accelerator
     statistics = Statistics(training.objective)
@@ -135,6 +137,20 @@ def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict
     num_valid = accelerator.reduce(num_valid.to(accelerator.device), reduction="sum")
     # Ignored pixels alone: a sum of nothing over 1 is a zero loss with a gradient path, over 0 it would be NaN.
     num_valid = num_valid.clamp(min=1)
+    totals = backward_in_pieces(
+        training, micro_batches, statistics, lambda parts: _backward(training, parts, num_valid)
+    )
+    # One exchange for all numbers of the step.
+    packed = accelerator.reduce(torch.stack([*totals.values()]), reduction="sum")
+    values = dict(zip(totals, packed.unbind(), strict=True))
+    values["grad_norm"], is_finite = _update(training, values["loss"])
+    statistics.restore_unless(is_finite)
+    return values, is_finite
+
+
+def _backward(training: Training, micro_batches: Sequence[Batch], num_valid: Tensor) -> dict[str, Tensor]:
+    """Add to the gradients; returns the sums of loss and parts over the micro-batches of this process."""
+    accelerator = training.accelerator
     totals: dict[str, Tensor] = {}
     for number, batch in enumerate(micro_batches, start=1):
         last = number == len(micro_batches)
@@ -144,12 +160,7 @@ def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict
             accelerator.backward(parts["loss"] * accelerator.num_processes)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0) + value.detach().float()
-    # One exchange for all numbers of the step.
-    packed = accelerator.reduce(torch.stack([*totals.values()]), reduction="sum")
-    values = dict(zip(totals, packed.unbind(), strict=True))
-    values["grad_norm"], is_finite = _update(training, values["loss"])
-    statistics.restore_unless(is_finite)
-    return values, is_finite
+    return totals
 
 
 def _update(training: Training, loss: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,16 +195,20 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
 
     Raises:
         Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
-        FloatingPointError: Loss or gradient were not finite in `MOST_BAD_STEPS` steps in a row.
+        FloatingPointError: Loss or gradient were not finite in `optim.max_bad_steps` steps in a row; a checkpoint of
+            the last good state was saved.
+        RunFault: Something outside the run broke.
     """
-    config, progress = training.config, training.progress
-    pending = PendingSteps()
-    with StopRequest() as stop, StopVotes(training.accelerator.num_processes) as votes:
+    config, progress, accelerator = training.config, training.progress, training.accelerator
+    pending, good = PendingSteps(), LastGood(progress.step, generator_states(accelerator.device))
+    with StopRequest() as stop, StopVotes(accelerator.num_processes, config.run.timeout) as votes:
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
             with training.log.waiting():
                 micro_batches = [next(batches) for _ in range(config.optim.accumulation_steps)]
-            random_states = generator_states(training.accelerator.device)
+            if training.heartbeat is not None:
+                training.heartbeat.at(progress.step + 1)
+            random_states = generator_states(accelerator.device)
             values, is_finite = train_step(training, micro_batches)
             progress.step += 1
             training.log.advance()
@@ -202,62 +217,68 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             scoring = _due(progress.step, config.run.eval_every, config)
             saving = stopping or _due(progress.step, config.run.checkpoint_every, config)
             if scoring or saving or _due(progress.step, config.run.log_every, config):
-                _take_up(training, pending.read())
+                _take_up(training, pending.read(), good)
             if scoring:
                 _score(training, lr)
             if saving:
                 _save_checkpoint(training)
             if stopping and progress.step < config.schedule.steps:
                 sentence = _stop_sentence(training)
-                if training.accelerator.is_main_process:
+                if accelerator.is_main_process:
                     logger.warning("%s", sentence)
                 raise Stopped(sentence)
 
 
-def _take_up(training: Training, records: list[StepRecord]) -> None:
+def _take_up(training: Training, records: list[StepRecord], good: LastGood) -> None:
     """Count and write down what was read of the steps since the last time, and see to those that were not finite."""
     progress = training.progress
-    longest = 0
+    bad: list[BadStep] = []
     for record in records:
         if record.is_finite:
             progress.loss_sum += record.values["loss"]
             progress.loss_steps += 1
-        progress.bad_steps_in_a_row = 0 if record.is_finite else progress.bad_steps_in_a_row + 1
-        longest = max(longest, progress.bad_steps_in_a_row)
+            progress.bad_steps_in_a_row = 0
+            continue
+        if not progress.bad_steps_in_a_row:
+            good.step, good.random_states = record.step - 1, record.random_states
+        progress.bad_steps_in_a_row += 1
+        bad.append(BadStep(record, progress.bad_steps_in_a_row))
     progress.seconds = training.log.seconds
-    bad = [BadStep(record, training.names_of(record.step)) for record in records if not record.is_finite]
     if bad:
-        _report_bad_steps(training, bad, longest)
+        _report_bad_steps(training, bad, good)
     training.log.step(records[-1].step, records[-1].values, records[-1].lr)
 
 
-def _report_bad_steps(training: Training, bad: list[BadStep], longest: int) -> None:
-    """Say which steps were not finite and which images were in them; stop where too many came in a row."""
-    training.on_bad_steps(bad)
-    of_processes = gather_object([[sum(step.names, []) for step in bad]])
-    sentences = []
-    for number, step in enumerate(bad):
-        values, names = step.record.values, sum((process[number] for process in of_processes), [])
-        what = "gradient" if math.isfinite(values["loss"]) else "loss"
-        value = values["grad_norm" if what == "gradient" else "loss"]
-        images = f" Its images: {', '.join(names)}." if names else ""
-        sentences.append(
-            f"The {what} of step {step.record.step} is {value} at learning rate {step.record.lr:.3g}.{images}"
-        )
-    if longest >= MOST_BAD_STEPS:
-        raise FloatingPointError(
-            f"{sentences[-1]} It was not finite in {longest} steps in a row, so training stopped; none of them "
-            f"changed the weights. The files in {training.run_dir} are of earlier steps and still good. Start again "
-            "with a lower optim.lr or with optim.max_grad_norm=1."
-        )
-    if training.accelerator.is_main_process:
-        for sentence in sentences:
-            logger.warning("%s The step was skipped: weights and optimiser are as before it.", sentence)
+def _report_bad_steps(training: Training, bad: list[BadStep], good: LastGood) -> None:
+    """Say which steps were not finite; stop where too many came in a row, with a checkpoint of the last good state."""
+    config, progress = training.config, training.progress
+    said = describe(training, bad)
+    most = max(range(len(bad)), key=lambda number: bad[number].steps_in_a_row)
+    has_ended_well = progress.step == config.schedule.steps and not progress.bad_steps_in_a_row
+    if bad[most].steps_in_a_row < config.optim.max_bad_steps or has_ended_well:
+        if training.accelerator.is_main_process:
+            for sentence in said:
+                logger.warning("%s The step is left out; the weights are as before it.", sentence)
+        return
+    if progress.bad_steps_in_a_row:
+        progress.step, progress.bad_steps_in_a_row = good.step, 0
+        set_generator_states(good.random_states, training.accelerator.device)
+    if progress.step:
+        _save_checkpoint(training)
+    kept = f"The state after step {progress.step} is saved. " if progress.step else ""
+    raise FloatingPointError(
+        f"{said[most]} Training stopped, and none of these steps changed the weights. {kept}Start again with a lower "
+        "optim.lr or with optim.max_grad_norm=1; or, to leave such steps out, resume with run.resume=true "
+        f"optim.max_bad_steps={bad[most].steps_in_a_row + 9}."
+    )
 
 
 def _save_checkpoint(training: Training) -> None:
     objective = training.accelerator.unwrap_model(training.objective)
-    save_checkpoint(training.accelerator, objective, training.optimizer, training.progress, training.run_dir)
+    save_checkpoint(
+        *(training.accelerator, objective, training.optimizer, training.progress, training.run_dir),
+        keep_last=training.config.run.keep_last,
+    )
 
 
 def _due(step: int, every: int, config: RunConfig) -> bool:

@@ -200,6 +200,9 @@ class DataOptions:
         cache_limit: Most that each such folder may hold, in GiB. Decoded files that would not fit are not kept;
             a run whose features would not fit is refused.
         num_workers: Processes that read training images beside each training process.
+        on_error: What a training sample that cannot be read does: `fail` = it stops the run; `skip` = another sample
+            takes its place, always the same one, and `run.json` names it.
+        max_unreadable: Stop where more samples than this cannot be read.
     """
 
     name: str | None = None
@@ -229,6 +232,8 @@ class DataOptions:
     cache_dir: str | None = None
     cache_limit: Positive = 50.0
     num_workers: Count = 0
+    on_error: Literal["fail", "skip"] = "fail"
+    max_unreadable: PositiveCount = 10
 
 
 @dataclass
@@ -297,7 +302,11 @@ class OptimOptions:
         momentum: Momentum of SGD.
         batch_size: Images per optimiser step, over all processes and accumulation steps together.
         accumulation_steps: Cut each batch into this many parts, for small memories.
+        auto_batch_size: Where the memory of the device does not hold a batch, cut it into as many parts as it takes;
+            `batch_size` stays. For one process; several take `accumulation_steps`.
         max_grad_norm: Clip the gradient to this length; 0 = never.
+        max_bad_steps: Stop after this many steps in a row whose loss or gradient is not a finite number. Fewer are
+            left out: weights stay as before the step, and its batch is kept in `bad_steps/` for `depthseg replay`.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -315,7 +324,9 @@ class OptimOptions:
     momentum: NotNegative = 0.9
     batch_size: PositiveCount = 8
     accumulation_steps: PositiveCount = 1
+    auto_batch_size: bool = False
     max_grad_norm: NotNegative = 0.0
+    max_bad_steps: PositiveCount = 5
 
 
 @dataclass
@@ -349,6 +360,8 @@ class RunOptions:
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
+        keep_last: Number of checkpoints that are kept. Two are safer than one, because damage to the newest costs the
+            steps since the one before.
         select: `model/` holds the weights with the `best` evaluation, or the `last`.
         resume: Resume the run in `output_dir`, or start it where there is none.
         overwrite: Remove the run that `output_dir` holds.
@@ -359,6 +372,9 @@ class RunOptions:
             compares them with the scores after training.
         report: Draw the curves and some predictions of a run when it ends.
         cpu: Stay on the CPU even where there is a GPU.
+        timeout: Seconds that processes wait for one that does not answer; then the run ends and names it. It has to be
+            longer than the evaluation and the report, which the first process does while others wait; null = as
+            PyTorch has it, 10 minutes on GPUs and 30 on CPUs.
     """
 
     output_dir: Annotated[str, Allowed("the name of a directory", bool)] = "runs/default"
@@ -368,6 +384,7 @@ class RunOptions:
     eval_every: StepInterval = 0
     log_every: PositiveCount = 10
     checkpoint_every: StepInterval = 0
+    keep_last: PositiveCount = 2
     select: Literal["best", "last"] = "best"
     resume: bool = False
     overwrite: bool = False
@@ -375,6 +392,7 @@ class RunOptions:
     score_before: bool = False
     report: bool = True
     cpu: bool = False
+    timeout: Positive | None = None
 
 
 @dataclass

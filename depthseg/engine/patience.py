@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import distributed
 
+from .run_fault import RunFault
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -32,13 +34,14 @@ def agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
     Raises:
         ValueError: As `find` raises it.
         OSError: Likewise.
+        RunFault: Likewise.
     """
     found, error = None, None
     with _patient_group(accelerator) as group:
         if accelerator.is_main_process:
             try:
                 found = find()
-            except (ValueError, OSError) as problem:
+            except (ValueError, OSError, RunFault) as problem:
                 error = problem
         if group is not None:
             both = [found, error]

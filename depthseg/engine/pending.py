@@ -1,8 +1,4 @@
-"""Steps whose numbers are still on the device, and their batches: read all at once, every few steps.
-
-Whoever wants to know more about a step that was not finite (keep its tensors, run it again) takes a `BadStep`, which
-`fit` hands to `Training.on_bad_steps` soon after, with the batch as the network saw it.
-"""
+"""Steps whose numbers are still on the device, and their batches: read all at once, every few steps."""
 
 from __future__ import annotations
 
@@ -38,19 +34,6 @@ class StepRecord:
     is_finite: bool
     random_states: dict[str, Tensor]
     micro_batches: tuple[Batch, ...]
-
-
-@dataclass(frozen=True)
-class BadStep:
-    """A step whose loss or gradient was not finite; weights, statistics and optimiser are as before it.
-
-    Attributes:
-        record: Its numbers and the batches of this process.
-        names: For each of these micro-batches the names of its images in the training set.
-    """
-
-    record: StepRecord
-    names: list[list[str]]
 
 
 @dataclass(frozen=True)

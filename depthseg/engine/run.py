@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import atomic_folder
+from .bad_steps import BatchSource
 from .batches import Collate, StreamDataset, micro_batches
 from .before_after import record_scores_before, write_before_after
 from .build import build_datasets, build_model, model_config, set_value_range, source_of
-from .checkpoint import FOLDER, find_checkpoint, load_checkpoint, restore_selected
-from .config import changed_options, load_config
+from .checkpoint import load_checkpoint, restore_selected
+from .data_record import describe_data
 from .decoded_cache import DecodedCache, decoded_cache
 from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
 from .fingerprint import first_encoder_hash, record_encoder_hash
+from .heartbeat import Heartbeat
 from .label_range import LabelRange
 from .loop import Training, fit
 from .lora import save_weights
@@ -32,10 +35,12 @@ from .motion import write_motion_report
 from .optim import build_optimizer
 from .options import RunConfig
 from .panel import write_prediction_panel
-from .patience import agreed, wait_patiently
+from .patience import agreed
 from .predict import load_model
-from .records import METRICS_FILE, RUN_RECORD, RunLog, read_lines, write_json
+from .records import METRICS_FILE, RUN_RECORD, RunLog, read_run_record, write_json
 from .report import write_curves
+from .run_directory import resume_point, start_directory
+from .run_fault import told_of_writing
 from .run_losses import keep_losses, record_losses, set_losses
 from .sampling import MicroBatches
 from .scoring import Scorer
@@ -44,30 +49,20 @@ from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
+from .unreadable import SkippingDataset, read_unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from ..data import Sample, SampleDataset
+    from .pending import Batch
 
 logger = logging.getLogger(__name__)
 
-RUN_ENTRIES = (
-    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report"),
-    *("tensorboard", "wandb"),
-)
-"""What a run writes into its directory; nothing else there is ever touched."""
-
-MODEL_REMAINS = (".model.partial", ".model.old")
-"""What a run that is killed while it writes `model/` leaves."""
-
-MAY_CHANGE = (
-    *(f"run.{name}" for name in ("output_dir", "resume", "overwrite", "log_every", "checkpoint_every")),
-    *("run.trackers", "run.report", "run.score_before", "run.cpu"),
-    *("data.root", "data.video", "data.check", "data.num_workers"),
-    *("data.cache", "data.cache_features", "data.cache_dir", "data.cache_limit"),
-)
-"""Options that may differ when a run is resumed, because its numbers do not depend on them."""
+KEPT = "model/ and the checkpoints are as they were. Mend that and resume with run.resume=true."
+"""What is true when something else than a checkpoint cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -107,28 +102,29 @@ def train(
     Raises:
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
         ValueError: Options that do not go together, data that does not fit them, a frozen encoder that changed, or a
-            run to resume none of whose checkpoints is undamaged.
+            run to resume none of whose checkpoints is undamaged, or whose data are others.
         FloatingPointError: Loss or gradient were not finite in several steps in a row.
+        RunFault: Disk, memory, a reading process or another process of the launch failed.
         Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
-    with decoded_cache(config.data) as decoded:
-        return _train(config, decoded, train_set, val_set, model, processor)
+    with ExitStack() as held:
+        return _train(config, train_set, val_set, model, processor, held)
 
 
 def _train(
     config: RunConfig,
-    decoded: DecodedCache | None,
     train_set: SampleDataset | None,
     val_set: SampleDataset | None,
     model: nn.Module | None,
     processor: Any,
+    held: ExitStack,
 ) -> RunResult:
-    """As `train`; what is read from files goes through `decoded`."""
-    task = task_of(config)
+    """As `train`; what a run holds of the system while it trains goes to `held`."""
+    decoded = held.enter_context(decoded_cache(config.data))
     run_dir = Path(config.run.output_dir)
     accelerator = make_accelerator(config)
-    checkpoint = agreed(accelerator, lambda: _resume_point(config, run_dir))
+    checkpoint = agreed(accelerator, lambda: resume_point(config, run_dir))
     # Built before the directory is touched: a mistake in the options must not cost the run that is there.
     plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
     if model is None and config.model.pretrained is None:
@@ -144,12 +140,12 @@ def _train(
             keep_losses(config, model, run_dir, checkpoint)
     else:
         set_losses(config, model, train_set)
-    objective = task.objective(config, model, train_set).train()
+    objective = task_of(config).objective(config, model, train_set).train()
     scorer = Scorer(config, objective, processor, val_set, accelerator)
     if config.data.cache_features:
         check_cacheable(model.encoder, train_set)
     scorer.batch_of(first)  # what samples lack is found here, too
-    _start_directory(config, run_dir, checkpoint, accelerator, train_set)
+    start_directory(config, checkpoint, accelerator, train_set, describe_data(train_set, val_set, first), held)
     # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
     objective = objective.to(accelerator.device, memory_format=torch.channels_last)
     if config.run.score_before:
@@ -160,24 +156,44 @@ def _train(
     plan = replace(
         plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
     )
-    data = config.data
-    stream = StreamDataset(train_set, build_transform(config, processor), config.run.seed, data.augmented_copies)
-    training.names_of = partial(_names_of_step, stream, plan)
-    collate = Collate(processor, task.batch(config), data.label_stride, LabelRange.of(model))
+    stream = StreamDataset(
+        train_set, build_transform(config, processor), config.run.seed, config.data.augmented_copies
+    )
+    training.source = _batch_source(stream, plan, first)
+    batches = _open_batches(config, accelerator, model, processor, scorer, stream, plan)
+    held.callback(batches.close)
+    training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
+    try:
+        with told_of_writing("a record of the run", run_dir, KEPT):
+            fit(training, batches)
+    finally:
+        training.log.close()
+        _record_unreadable(run_dir, accelerator)
+    record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
+    _report(training, scorer, val_set)
+    return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+
+
+def _open_batches(
+    config: RunConfig,
+    accelerator: Accelerator,
+    model: nn.Module,
+    processor: Any,
+    scorer: Scorer,
+    stream: StreamDataset,
+    plan: MicroBatches,
+) -> Iterator[Batch]:
+    """The micro-batches of this process; computes what a cache of features lacks, all processes together."""
+    data, device = config.data, accelerator.device
+    collate = Collate(processor, task_of(config).batch(config), data.label_stride, LabelRange.of(model))
     gather, finish = collate.gather, collate.finish
     if data.cache_features:
         features = open_cache(data, model, processor, accelerator)
         (stream, gather), finish = cached_stream(features, stream, collate, scorer.show_images), None
         scorer.read_features(CachedProcessor(features))
-    elif accelerator.device.type == "cuda":  # it changes pixels faster than the reading processes, to the same bytes
+    elif device.type == "cuda":  # it changes pixels faster than the reading processes, to the same bytes
         stream.transform = stream.transform.deferred
-    try:
-        fit(training, micro_batches(stream, gather, plan, data.num_workers, accelerator.device, finish))
-    finally:
-        training.log.close()
-    record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
-    _report(training, scorer, val_set)
-    return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+    return micro_batches(stream, gather, plan, data.num_workers, device, finish)
 
 
 def _agree_on_room(decoded: DecodedCache | None, accelerator: Accelerator, first: Sample, count: int) -> None:
@@ -193,10 +209,24 @@ def _agree_on_room(decoded: DecodedCache | None, accelerator: Accelerator, first
         decoded.writes = decoded.writes and writes
 
 
+def _record_unreadable(run_dir: Path, accelerator: Accelerator) -> None:
+    """Write the training samples that could not be read into `run.json`."""
+    found = read_unreadable(run_dir) if accelerator.is_main_process else []
+    if found:
+        logger.warning("%d training samples could not be read; run.json lists them.", len(found))
+        write_json(run_dir / RUN_RECORD, read_run_record(run_dir / RUN_RECORD) | {"unreadable": found})
+
+
+def _batch_source(stream: StreamDataset, plan: MicroBatches, first: Sample) -> BatchSource:
+    """Where the batches of a run are from, in words."""
+    aspect = stream.samples.pixel_aspect(0) if hasattr(stream.samples, "pixel_aspect") else 1.0
+    return BatchSource(partial(_names_of_step, stream, plan), first.image.shape[:2], aspect)
+
+
 def _names_of_step(stream: StreamDataset, plan: MicroBatches, step: int) -> list[list[str]]:
     """Names of the images of each micro-batch of a step, counted from 1."""
     names, order = stream.samples.names, stream.stream
-    return [[names[order.index(position)] for position in positions] for positions in plan.of_step(step - 1)]
+    return [[str(names[order.index(position)]) for position in positions] for positions in plan.of_step(step - 1)]
 
 
 def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
@@ -221,7 +251,10 @@ def _open_data(
         log_video_report(config)
     if config.data.check and checkpoint is None and None in (train_set, val_set):
         agreed(accelerator, lambda: require_sound_data(config.data))
-    return build_datasets(config.data, train_set, val_set)
+    train_set, val_set = build_datasets(config.data, train_set, val_set)
+    if config.data.on_error == "skip":
+        train_set = SkippingDataset(train_set, config.data.max_unreadable)
+    return train_set, val_set
 
 
 def log_video_report(config: RunConfig) -> None:
@@ -286,7 +319,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     torch.set_flush_denormal(True)
     _refuse_deepspeed()
     sharding = sharding_plugin()
-    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=cpu, fsdp_plugin=sharding)
+    seconds = config.run.timeout
+    handlers = [] if seconds is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=seconds))]
+    accelerator = Accelerator(
+        mixed_precision=config.run.precision, cpu=cpu, fsdp_plugin=sharding, kwargs_handlers=handlers
+    )
     shard_on_cpu(accelerator, sharding)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
@@ -305,69 +342,6 @@ def _refuse_deepspeed() -> None:
             "depthseg shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
             "`accelerate launch --config_file training/launch/zero2.yaml ...`."
         )
-
-
-def _resume_point(config: RunConfig, run_dir: Path) -> Path | None:
-    """Checkpoint to resume from; refuses a directory that holds a run unless the options say what to do with it."""
-    found = [name for name in RUN_ENTRIES if (run_dir / name).exists()]
-    if not found or config.run.overwrite:
-        return None
-    if not config.run.resume:
-        raise FileExistsError(
-            f"{run_dir} already holds a run ({', '.join(found)}). Set run.resume=true to resume it, "
-            "run.overwrite=true to remove it, or another run.output_dir."
-        )
-    if (run_dir / "config.yaml").is_file():
-        changes = changed_options(load_config(run_dir / "config.yaml", is_record=True), config, MAY_CHANGE)
-        if changes:
-            raise ValueError(
-                f"The run in {run_dir} was started with other options, so it cannot be resumed with these: "
-                f"{'; '.join(changes)}. Set them back, or take another run.output_dir."
-            )
-    checkpoint = find_checkpoint(run_dir / FOLDER)
-    if checkpoint is None:
-        _require_unfinished(config, run_dir)
-        logger.warning(
-            "%s holds a run that was interrupted before its first checkpoint; it starts from the first step.", run_dir
-        )
-    return checkpoint
-
-
-def _require_unfinished(config: RunConfig, run_dir: Path) -> None:
-    """Refuse to repeat a finished run whose checkpoints were removed: its weights would be replaced."""
-    finished = config.schedule.steps in (line["step"] for line in read_lines(run_dir / METRICS_FILE))
-    if finished and (run_dir / "model").is_dir() and not (run_dir / FOLDER).is_dir():
-        raise ValueError(
-            f"The run in {run_dir} is finished and its checkpoints were removed, so there is nothing to resume. Set "
-            "run.overwrite=true to remove it and train from the first step, or take another run.output_dir."
-        )
-
-
-def _start_directory(
-    config: RunConfig, run_dir: Path, checkpoint: Path | None, accelerator: Accelerator, train_set: SampleDataset
-) -> None:
-    # Nobody may still be looking at what the directory held before, or be reading data.
-    wait_patiently(accelerator)
-    if accelerator.is_main_process:
-        if checkpoint is None:
-            _remove_run(run_dir)
-        for name in MODEL_REMAINS:  # the checkpoint knows the weights that were selected
-            shutil.rmtree(run_dir / name, ignore_errors=True)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        config.save(run_dir / "config.yaml")
-        if config.data.subset_size:
-            subset = {"size": config.data.subset_size, "seed": config.data.subset_seed, "names": train_set.names}
-            write_json(run_dir / "subset.json", {"dataset": config.data.name, **subset})
-    accelerator.wait_for_everyone()
-
-
-def _remove_run(run_dir: Path) -> None:
-    for name in RUN_ENTRIES:
-        path = run_dir / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _assemble(
@@ -401,7 +375,10 @@ def _assemble(
 
     def save_model() -> None:
         """Put model and processor in the place of the ones before, whole or not at all."""
-        with atomic_folder(run_dir / "model") as partial:
+        with (
+            told_of_writing(f"the weights of step {progress.step}", run_dir, KEPT),
+            atomic_folder(run_dir / "model") as partial,
+        ):
             save_weights(model, partial, config.model)
             processor.save_pretrained(partial)
 

@@ -27,14 +27,22 @@ class Statistics:
             self._buffers.setdefault((buffer.dtype, buffer.device), []).append(buffer)
         self._before = {kind: _flat(buffers) for kind, buffers in self._buffers.items()}
 
-    @torch.no_grad()
     def restore_unless(self, is_finite: Tensor) -> None:
         """Bring them back, unless a step was finite: bool `()`."""
         for kind, buffers in self._buffers.items():
-            kept = torch.where(is_finite, _flat(buffers), self._before[kind])
-            parts = zip(buffers, kept.split([buffer.numel() for buffer in buffers]), strict=True)
-            # All in one call: their number, not their size, is what takes time on a GPU.
-            torch._foreach_copy_(buffers, [part.view(buffer.shape) for buffer, part in parts])
+            _fill(buffers, torch.where(is_finite, _flat(buffers), self._before[kind]))
+
+    def restore(self) -> None:
+        """Bring them back."""
+        for kind, buffers in self._buffers.items():
+            _fill(buffers, self._before[kind])
+
+
+@torch.no_grad()
+def _fill(buffers: list[Tensor], values: Tensor) -> None:
+    parts = zip(buffers, values.split([buffer.numel() for buffer in buffers]), strict=True)
+    # All in one call: their number, not their size, is what takes time on a GPU.
+    torch._foreach_copy_(buffers, [part.view(buffer.shape) for buffer, part in parts])
 
 
 def _flat(buffers: list[Tensor]) -> Tensor:

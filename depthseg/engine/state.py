@@ -39,6 +39,7 @@ class Progress:
         seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
             it.
         selected: Step, loss and scores of the weights in `model/`; empty before the first evaluation.
+        pieces: Parts that each micro-batch is cut into, because the memory does not hold it.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class Progress:
     bad_steps_in_a_row: int = 0
     seconds: float = 0.0
     selected: dict[str, Any] = field(default_factory=dict)
+    pieces: int = 1
 
 
 def tensors_of(
@@ -79,7 +81,7 @@ def write_state(
         random_states: `random_state()` of every process.
     """
     for content, name in zip(tensors, (WEIGHTS, OPTIMIZER), strict=True):
-        save_file(_separate(content), folder / name)
+        save_file(separate(content), folder / name)
     scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
     content = {"progress": asdict(progress), "gradient_scaler": scaler}
     (folder / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -134,30 +136,36 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
     return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state()}
 
 
+def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Bring back what `generator_states` returned; a device of another type keeps its own."""
+    torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type])
+
+
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Bring back what `random_state` returned; a device of another type keeps its own."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(_bytes_tensor(state["torch"]))
-    if device.type in state:
-        torch.get_device_module(device).set_rng_state(_bytes_tensor(state[device.type]))
+    states = {"cpu": state["torch"]} | ({device.type: state[device.type]} if device.type in state else {})
+    set_generator_states({name: _bytes_tensor(text) for name, text in states.items()}, device)
 
 
 def _bytes_tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU where needed, so that tensors are contiguous and no two share memory: safetensors asks it."""
-    separate, seen = {}, set()
+    found, seen = {}, set()
     for name, tensor in tensors.items():
         plain = tensor.detach().cpu().contiguous()
         memory = plain.untyped_storage().data_ptr()
-        separate[name] = plain.clone() if memory in seen else plain
+        found[name] = plain.clone() if memory in seen else plain
         seen.add(memory)
-    return separate
+    return found
 
 
 def _optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,17 +17,19 @@ class StopVotes:
 
     Args:
         num_processes: How many there are.
+        timeout: Seconds that they wait for one that does not vote; None = as PyTorch has it.
     """
 
-    def __init__(self, num_processes: int) -> None:
+    def __init__(self, num_processes: int, timeout: float | None = None) -> None:
         self._together = num_processes > 1
+        self._timeout = None if timeout is None else timedelta(seconds=timeout)
         self._group: Any = None
         self._last: tuple[Any, torch.Tensor] | None = None
 
     def __enter__(self) -> StopVotes:
         if self._together:
             # Apart from the group of the devices: that one runs in order behind everything they have to do.
-            self._group = torch.distributed.new_group(backend="gloo")
+            self._group = torch.distributed.new_group(backend="gloo", timeout=self._timeout)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

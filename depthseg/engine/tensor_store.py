@@ -101,7 +101,7 @@ class TensorStore:
         """Write a file, unless that would pass the limit.
 
         Raises:
-            OSError: The limit is reached, or the disk is nearly full.
+            OSError: The limit is reached, or the disk is nearly full, became full or fails.
         """
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(texts))
         size = len(content)

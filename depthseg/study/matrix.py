@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
-from ..engine.run import MAY_CHANGE
+from ..engine.run_directory import MAY_CHANGE
 from .options import StudyOptions
 from .stored import LABELS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -12,11 +13,15 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.nn import functional as F
 
-from depthseg.engine.loop import MOST_BAD_STEPS, Training, fit, train_step
+from depthseg.engine.bad_steps import BatchSource
+from depthseg.engine.loop import Training, fit, train_step
 from depthseg.engine.optim import build_optimizer
 from depthseg.engine.options import RunConfig
 from depthseg.engine.pending import PendingSteps
-from depthseg.engine.state import Progress
+from depthseg.engine.skipping import step_if
+from depthseg.engine.state import Progress, generator_states
+
+MOST_BAD_STEPS = RunConfig().optim.max_bad_steps
 
 
 class Regression(nn.Module):
@@ -186,9 +191,10 @@ class Log:
     """Keeps the steps that are written down."""
 
     seconds = 0.0
+    waiting = staticmethod(contextlib.nullcontext)
 
     def __init__(self):
-        self.advanced, self.steps = 0, []
+        self.advanced, self.steps, self.saved = 0, [], []
 
     def advance(self):
         self.advanced += 1
@@ -198,32 +204,37 @@ class Log:
 
 
 def _fit(training, batches, steps, log_every=4, bad=()):
-    """Train on one batch a step, some of which hold NaN; returns what `on_bad_steps` got."""
+    """Train on one batch a step, some of which hold NaN; returns the steps of which a bundle is kept."""
     config, found = training.config, []
     config.schedule.steps, config.run.log_every, config.schedule.warmup_steps = steps, log_every, 0
-    training.log, training.on_bad_steps = Log(), found.append
-    training.names_of = lambda step: [[f"image_{step}"]]
+    training.log = Log()
+    training.source = BatchSource(lambda step: [[f"image_{step}"]], (4, 4))
     for step in bad:
         _poison_loss(training, batches[step - 1])
     training.score = lambda: {"loss": 0.0}
-    saved = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depthseg.engine.loop._save_checkpoint", lambda training: saved.append(training.progress.step))
+        patch.setattr("depthseg.engine.bad_steps.write_bundle", lambda training, step, about: found.append(step))
+        patch.setattr("depthseg.engine.loop._save_checkpoint", _save)
         patch.setattr("depthseg.engine.loop._score", lambda training, lr: None)
         fit(training, iter(batches))
     return found
 
 
+def _save(training):
+    """What a checkpoint would hold."""
+    states = generator_states(training.accelerator.device)["cpu"]
+    training.log.saved.append((training.progress.step, training.progress.bad_steps_in_a_row, states))
+
+
 def test_steps_that_are_not_finite_are_reported_with_their_batches_and_images(tmp_path, caplog):
     training, batches = _training(tmp_path), _batches(*[4] * 9)
     found = _fit(training, batches, 9, bad=(2, 4, 7))
-    assert [[step.record.step for step in steps] for steps in found] == [[2, 4], [7]]
-    assert [step.record.micro_batches[0] is batches[step.record.step - 1] for step in sum(found, [])] == [True] * 3
-    assert [step.names for step in sum(found, [])] == [[["image_2"]], [["image_4"]], [["image_7"]]]
-    assert all(math.isnan(step.record.values["loss"]) for step in sum(found, []))
-    assert all(torch.equal(step.record.random_states["cpu"], torch.get_rng_state()) for step in sum(found, []))
+    assert [step.record.step for step in found] == [2, 4, 7]
+    assert [step.record.micro_batches[0] is batches[step.record.step - 1] for step in found] == [True] * 3
+    assert all(step.what == "loss" and math.isnan(step.value) for step in found)
+    assert all(torch.equal(step.record.random_states["cpu"], torch.get_rng_state()) for step in found)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
-    assert "The loss of step 4 is nan at learning rate 0.075. Its images: image_4. The step was sk" in caplog.text
+    assert "The loss of step 4 is nan at learning rate 0.075. Its batch: image_4. The step is left" in caplog.text
     assert training.progress.loss_steps == 6 and math.isfinite(training.progress.loss_sum)
     assert training.log.steps == [4, 8, 9] and training.log.advanced == 9
 
@@ -238,12 +249,48 @@ def test_the_same_run_without_its_bad_steps_has_the_same_weights(tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(*map(_state, (with_bad, without)), strict=True))
 
 
-@pytest.mark.parametrize("log_every", [1, 4, 100])
-def test_training_stops_after_bad_steps_in_a_row_however_often_they_are_read(tmp_path, log_every):
+@pytest.mark.parametrize(
+    ("log_every", "saved", "row"), [(1, 2, MOST_BAD_STEPS), (4, 2, MOST_BAD_STEPS + 1), (10, 10, MOST_BAD_STEPS + 1)]
+)
+def test_training_stops_after_bad_steps_in_a_row_however_often_they_are_read(tmp_path, log_every, saved, row):
     training = _training(tmp_path)
-    bad = range(3, 3 + MOST_BAD_STEPS)
-    with pytest.raises(FloatingPointError, match=r"nan at learning rate .* 5 steps in a row.*still good.*lower optim"):
-        _fit(training, _batches(*[4] * 9), 9, log_every, bad)
+    bad = range(3, 4 + MOST_BAD_STEPS)
+    said = rf"nan at learning rate .* \({row} such steps in a row\).*after step {saved} is saved.*lower optim"
+    with pytest.raises(FloatingPointError, match=said):
+        _fit(training, _batches(*[4] * 12), 12, log_every, bad)
+    assert [each[:2] for each in training.log.saved] == [(saved, 0)]
+
+
+def test_what_is_saved_after_bad_steps_in_a_row_is_the_last_good_state(tmp_path):
+    class Drawing(Regression):
+        def forward(self, batch, num_valid=None):
+            torch.rand(1)
+            return super().forward(batch, num_valid)
+
+    good, bad = (_training(tmp_path, name="adamw", objective=Drawing()) for _ in range(2))
+    torch.manual_seed(1)
+    _fit(good, _batches(*[4] * 2), 2)
+    torch.manual_seed(1)
+    with pytest.raises(FloatingPointError):
+        _fit(bad, _batches(*[4] * 12), 12, 4, range(3, 9))
+    assert torch.equal(bad.log.saved[0][2], good.log.saved[0][2])
+
+
+def test_training_that_recovered_before_its_last_step_ends(tmp_path):
+    training = _training(tmp_path)
+    _fit(training, _batches(*[4] * 9), 9, 100, range(3, 3 + MOST_BAD_STEPS))
+    assert training.progress.step == 9
+
+
+def test_an_optimiser_that_is_not_fused_is_left_alone_by_a_bad_step():
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=False)
+    weight.grad = torch.full((3,), torch.nan)
+    step_if(optimizer, torch.tensor(False))
+    assert torch.equal(weight, torch.ones(3)) and not optimizer.state
+    weight.grad = torch.ones(3)
+    step_if(optimizer, torch.tensor(True))
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.9))
 
 
 @pytest.mark.parametrize("log_every", [1, 4, 100])

@@ -1,0 +1,41 @@
+"""One run at a time in a directory."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..data.file_lock import locked
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def only_run(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        run_dir: Run directory; made where it is missing.
+
+    Raises:
+        FileExistsError: Another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / LOCK_FILE
+    try:
+        with locked(path, wait=False) as descriptor:
+            if descriptor is not None:
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except BlockingIOError:
+        holder = path.read_text(encoding="utf-8") or "another process"
+        raise FileExistsError(
+            f"{run_dir} is being trained in by {holder}. Wait until it ends, or take another run.output_dir; nothing "
+            "was changed."
+        ) from None
