@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -237,6 +238,13 @@ def test_steps_that_are_not_finite_are_reported_with_their_batches_and_images(tm
     assert "The loss of step 4 is nan at learning rate 0.075. Its batch: image_4. The step is left" in caplog.text
     assert training.progress.loss_steps == 6 and math.isfinite(training.progress.loss_sum)
     assert training.log.steps == [4, 8, 9] and training.log.advanced == 9
+
+
+def test_a_bad_step_whose_batch_was_let_go_is_named_and_not_kept(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("depthseg.engine.loop.PendingSteps", partial(PendingSteps, largest_kept=0))
+    found = _fit(_training(tmp_path), _batches(*[4] * 8), 8, bad=(2, 8))
+    assert [step.record.step for step in found] == [8]
+    assert "Its batch: image_2. It is not kept for replay, because later batches took its memory. The" in caplog.text
 
 
 def test_the_same_run_without_its_bad_steps_has_the_same_weights(tmp_path):
