@@ -97,7 +97,7 @@ def test_the_version_is_one():
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-@pytest.mark.parametrize("name", ["camvid_fewshot", "camvid_film", "quickstart"])
+@pytest.mark.parametrize("name", ["camvid_fewshot", "camvid_film", "camvid_imagenet_mobilenetv2", "quickstart"])
 def test_numbers_are_those_of_the_records(name):
     table = json.loads((RESULTS / f"{name}.json").read_text())["mean_iou"]
     assert table

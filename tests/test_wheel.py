@@ -35,6 +35,8 @@ LEFT_OUT = [
     r"depthseg study ",
     r"depthseg publish (?!.*--dry-run)",
     r"depthseg .*kitti_drive",
+    r"depthseg convert mobilenet_v2-",
+    r"depthseg .*camvid_imagenet_mobilenetv2",
 ]
 
 

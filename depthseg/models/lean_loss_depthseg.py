@@ -12,6 +12,7 @@ Annotations are not postponed in this file: the schema of the operator is read f
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -237,10 +238,21 @@ class PixelLoss:
         return -rest.pow(self.focusing) * found, rest.pow(self.focusing) - steepness
 
 
-# Copies of this file from different model folders each have an operator of their own. The hash tells apart names that
-# differ in other signs alone.
-NAME_HASH = hashlib.sha256(__name__.encode()).hexdigest()[:12]
-OPERATOR = f"depthseg_{re.sub('[^0-9a-zA-Z_]', '_', __name__)}_{NAME_HASH}::pixel_loss"
+def _free_operator_name() -> str:
+    """The name of an operator that does not exist yet.
+
+    Copies of this file from different model folders each have an operator of their own, and so has a file that is
+    loaded again under its old name: registering over an operator frees what networks loaded before still call.
+    """
+    # The hash tells apart names that differ in other signs alone.
+    name_hash = hashlib.sha256(__name__.encode()).hexdigest()[:12]
+    stem = f"depthseg_{re.sub('[^0-9a-zA-Z_]', '_', __name__)}_{name_hash}"
+    namespaces = (f"{stem}_{number}" for number in itertools.count())
+    free = next(each for each in namespaces if not hasattr(getattr(torch.ops, each), "pixel_loss"))
+    return f"{free}::pixel_loss"
+
+
+OPERATOR = _free_operator_name()
 
 
 @torch.library.custom_op(OPERATOR, mutates_args=())

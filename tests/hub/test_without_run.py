@@ -116,6 +116,7 @@ def exported(tmp_path_factory):
     return place / "file"
 
 
+@pytest.mark.heavy
 def test_an_export_is_published_with_a_card_that_needs_numpy_and_onnxruntime(exported, tmp_path):
     facts = Facts(licence="apache-2.0", licences={"model": "apache-2.0"})
     prepare_without_run(exported, "tester/export", facts, tmp_path / "out")
@@ -131,6 +132,7 @@ def test_an_export_is_published_with_a_card_that_needs_numpy_and_onnxruntime(exp
     assert "labels (1, 480, 640)" in done.stdout and "logits (1, 5, 480, 640)" in done.stdout
 
 
+@pytest.mark.heavy
 def test_a_program_of_torch_export_is_published_by_the_command(tmp_path):
     """A depth network whose images are scaled outside."""
     torch.manual_seed(0)
