@@ -67,7 +67,7 @@ def step_if(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
         is_finite: bool `()`, on the device of the weights.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
-    if not inner.defaults["fused"]:
+    if not all(group["fused"] for group in inner.param_groups):
         if is_finite.item():
             optimizer.step()
         return

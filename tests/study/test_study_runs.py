@@ -131,8 +131,8 @@ def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, 
     owner, name = (loop, "save_checkpoint") if when == "after the last step" else (trials_module, "examine")
     action = getattr(owner, name)
 
-    def then_terminate(*arguments):
-        found = action(*arguments)
+    def then_terminate(*arguments, **options):
+        found = action(*arguments, **options)
         if name == "examine" or arguments[3].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return found
