@@ -88,7 +88,7 @@ print(AutoConfig.from_pretrained.__name__, "from a" in AutoConfig.from_pretraine
 """
 
 
-@pytest.mark.parametrize("order", ["depthseg first", "transformers first"])
+@pytest.mark.parametrize("order", ["depthseg first", pytest.param("transformers first", marks=pytest.mark.heavy)])
 def test_auto_classes_find_the_installed_classes(order):
     *found, other, documented = run(AUTO_CLASSES, TINY, order).splitlines()
     modules = ("modeling_depthseg", "image_processing_depthseg", *["configuration_depthseg"] * 2)

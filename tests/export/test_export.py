@@ -111,6 +111,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.pt2"]
 
 
+@pytest.mark.heavy
 def test_labels_alone_are_checked_by_their_logits(tmp_path, monkeypatch):
     """Logits that are 1 % larger give the same labels, and are found all the same."""
     folder = save_model(tmp_path / "model", "segmentation", "depthseg_resnet", "linear")
@@ -157,7 +158,8 @@ def refusal(run, images) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", pytest.param("model.pt2", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
 def test_a_file_for_one_size(tmp_path, name, capsys):
     """Of an encoder that has one; images of other sizes are refused, never resized or answered wrongly."""
     folder = save_model(tmp_path / "model", "segmentation", "hiera", "linear")

@@ -174,6 +174,7 @@ def copy_of(run_dir, folder):
     return folder
 
 
+@pytest.mark.heavy
 def test_weights_that_do_not_score_what_the_run_says_are_refused(runs, tmp_path):
     run_dir = copy_of(runs["segmentation"], tmp_path / "run")
     weights = load_file(run_dir / "model" / "model.safetensors")
@@ -229,6 +230,7 @@ def test_results_on_other_images_in_another_precision(runs, tmp_path):
         prepare(runs["segmentation"], "tester/tiny", Facts(licence="mit", dtype="half"), tmp_path / "other")
 
 
+@pytest.mark.heavy
 def test_code_that_does_not_travel_is_refused(runs, tmp_path):
     run_dir = copy_of(runs["segmentation"], tmp_path / "run")
     path = run_dir / "model" / "modeling_depthseg.py"

@@ -168,6 +168,7 @@ def test_an_export_published_and_run_elsewhere(hub, exported, tmp_path):
     assert there["labels"] == labels.tolist()
 
 
+@pytest.mark.heavy
 def test_exports_that_are_refused(exported, tmp_path):
     with pytest.raises(ValueError, match="Licences are missing.*checkpoint model"):
         prepare_without_run(exported, "tester/export", Facts(licence="mit"), tmp_path / "out")

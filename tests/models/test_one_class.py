@@ -190,6 +190,7 @@ class Blobs:
         return Sample(self.names[index], image, labels)
 
 
+@pytest.mark.heavy
 def test_from_a_depth_network_to_the_pipeline(tmp_path, monkeypatch):
     depth = DepthSegForDepthEstimation(DepthSegConfig(encoder_config=ENCODER))
     for part in (depth, DepthSegImageProcessor()):

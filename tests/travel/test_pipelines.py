@@ -59,6 +59,7 @@ def sent(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("local", [True, False], ids=["with depthseg", "without depthseg"])
 def test_pipelines_know_the_models(hub, sent, tmp_path, local):
     found = run_client(hub, tmp_path, RECEIVER, depthseg=local, local=local, sent=str(sent))

@@ -28,7 +28,7 @@ def crossings(points, x, y):
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(polygons)
 def test_a_polygon_covers_the_centres_that_are_inside(points):
     covered = fill_polygon(np.array(points), HEIGHT, WIDTH)
