@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..engine.config import load_config
 from ..engine.lora import CONFIG_FILE, WEIGHTS_FILE, is_adapter, load_adapted, loader_of_base
@@ -33,23 +34,9 @@ def read_adapters(model_dir: Path) -> Form:
     """
     about = json.loads((model_dir / CONFIG_FILE).read_text())
     stored = json.loads((model_dir / "config.json").read_text())
-    base = about["base_model_name_or_path"]
-    if Path(base).is_dir() or base.count("/") != 1:
-        raise ValueError(
-            f"{model_dir} holds adapters of {base}, a folder of this machine, and others need its weights. Publish "
-            "that base, and train with model.pretrained=OWNER/NAME; or train with model.lora.merge=true, which gives "
-            "a model that needs no base."
-        )
-    loaded = [each["revision"] for each in stored.get("weight_lineage") or [] if each["source"] == base]
-    about["revision"] = (loaded[-1] if loaded else None) or about.get("revision")
-    run_dir = model_dir.parent
-    if (run_dir / "config.yaml").is_file():
-        config = load_config(run_dir / "config.yaml", is_record=True)
-        check_finished(config, run_dir)
-        lineage = trace(config, run_dir)
-    else:
-        before = published_lineage(base, about["revision"])
-        lineage = Lineage(before.stages, before.ancestors)
+    base = _base_of_the_hub(about, model_dir)
+    about["revision"] = _revision_of_base(about, stored)
+    lineage = _lineage(model_dir, base, about["revision"])
     architecture = stored["architectures"][0]
     task = next(task for task in TASKS.values() if task.model_class.__name__ == architecture)
     how = loader_of_base(base, about["revision"], stored["encoder_config"])
@@ -84,3 +71,32 @@ def read_adapters(model_dir: Path) -> Form:
             "stages": lineage.stages,
         },
     )
+
+
+def _base_of_the_hub(about: dict[str, Any], model_dir: Path) -> str:
+    base = about["base_model_name_or_path"]
+    if Path(base).is_dir() or base.count("/") != 1:
+        raise ValueError(
+            f"{model_dir} holds adapters of {base}, a folder of this machine, and others need its weights. Publish "
+            "that base, and train with model.pretrained=OWNER/NAME; or train with model.lora.merge=true, which gives "
+            "a model that needs no base."
+        )
+    return base
+
+
+def _revision_of_base(about: dict[str, Any], stored: dict[str, Any]) -> str | None:
+    """The commit that the base was loaded from, or what the adapters name; None if neither is known."""
+    base = about["base_model_name_or_path"]
+    loaded = [each["revision"] for each in stored.get("weight_lineage") or [] if each["source"] == base]
+    return (loaded[-1] if loaded else None) or about.get("revision")
+
+
+def _lineage(model_dir: Path, base: str, revision: str | None) -> Lineage:
+    """Where the adapters come from: their run, if they are in one that is finished, else the base alone."""
+    run_dir = model_dir.parent
+    if (run_dir / "config.yaml").is_file():
+        config = load_config(run_dir / "config.yaml", is_record=True)
+        check_finished(config, run_dir)
+        return trace(config, run_dir)
+    before = published_lineage(base, revision)
+    return Lineage(before.stages, before.ancestors)

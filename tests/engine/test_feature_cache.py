@@ -343,7 +343,7 @@ def test_two_writers_do_not_pass_the_limit_together(tmp_path):
     with pytest.raises(OSError, match="the next file needs"):
         first.write("ee" * 32, tensors, {})
     assert TensorStore(tmp_path, 1).used() == 4 * size and len(files_of(tmp_path)) == 4
-    next(tmp_path.rglob("dd*.safetensors")).unlink()  # room that somebody made is found
+    next(tmp_path.rglob("dd*.safetensors")).unlink()  # space freed by another process is counted
     first.write("ee" * 32, tensors, {})
     (tmp_path / tensor_store.COUNT_FILE).write_text("")  # as of a writer that was killed
     with pytest.raises(OSError, match="the next file needs"):
