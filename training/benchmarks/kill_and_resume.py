@@ -274,15 +274,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True, help="where the runs go; what is done stays there")
     parser.add_argument("--output", type=Path, help="Markdown file of the table")
-    parser.add_argument("--moments", type=int, default=len(PLACES) + TIMED, help="only the first so many")
+    parser.add_argument("--moments", type=int, nargs="+", metavar="N", help="only those of these numbers, from 1")
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     write_images(arguments.work_dir / "images")
     done_file = arguments.work_dir / "moments.jsonl"
     lines = done_file.read_text(encoding="utf-8").splitlines() if done_file.is_file() else []
     done = {result["number"]: result for result in map(json.loads, lines)}
-    for moment in moments()[: arguments.moments]:
-        if moment.number in done:
+    for moment in moments():
+        if moment.number in done or moment.number not in (arguments.moments or [moment.number]):
             continue
         done[moment.number] = try_moment(arguments.work_dir, moment)
         with done_file.open("a", encoding="utf-8") as file:
