@@ -51,12 +51,11 @@ class DecodedCache:
     def __call__(self, facts: tuple, decode: Callable[[], Decoded], hold: Callable[[], bool]) -> Decoded:
         """What `decode` returns, now or in an earlier call; an array from a file cannot be written to."""
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        if key in self._store:
-            with suppress(ValueError):  # damaged, or removed by another process: it is written again
-                tensors, texts = self._store.read(key)
-                values = tensors["values"].numpy()
-                values.flags.writeable = False
-                return values, int(texts["number"])
+        with suppress(ValueError):  # not there, or damaged: it is written
+            tensors, texts = self._store.read(key)
+            values = tensors["values"].numpy()
+            values.flags.writeable = False
+            return values, int(texts["number"])
         values, number = decode()
         if self.writes and hold():
             self._write(key, values, number)

@@ -72,7 +72,7 @@ class TensorStore:
         return {**self.__dict__, "_mapped": OrderedDict()}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._mapped or os.path.isfile(self._path(key))  # False of what this user may not see, too
+        return os.path.isfile(self._path(key))  # False where this user may not look, too
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
