@@ -165,6 +165,13 @@ def test_a_training_is_ended_some_seconds_after_its_first_line():
         progress_of([sys.executable, "-c", "raise SystemExit('error: no such data')"], 0.5)
 
 
+def test_an_installation_without_pytest_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "pytest.py").write_text("raise SystemExit('No module named pytest')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="the tests ended with 1: No module named pytest"):
+        next(device_parts.tests(Where("cpu", tmp_path, tmp_path, tiny=True)))
+
+
 def test_without_a_gpu_a_line_says_so(monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
     script = importlib.util.module_from_spec(spec)

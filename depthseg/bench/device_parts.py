@@ -97,6 +97,8 @@ def tests(where: Where) -> Iterator[Row]:
         command += ["-n", "0"] if where.tiny else []
         done = subprocess.run(command, cwd=where.checkout, capture_output=True, text=True)
         lines = done.stdout.splitlines()
+        if not lines:  # such as of an installation without pytest
+            raise RuntimeError(f"the tests ended with {done.returncode}: {done.stderr[-500:]}")
         counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?)", lines[-1])}
         yield {"files": list(files), **counts, "failures": [line for line in lines if line.startswith("FAILED")]}
 

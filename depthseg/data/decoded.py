@@ -24,12 +24,13 @@ Decoded = tuple[np.ndarray, int]
 class Keeper(Protocol):
     """Keeps what was decoded."""
 
-    def __call__(self, facts: tuple, decode: Callable[[], Decoded]) -> Decoded:
+    def __call__(self, facts: tuple, decode: Callable[[], Decoded], hold: Callable[[], bool]) -> Decoded:
         """What `decode` returns, from now or from before; the array is not to be written to.
 
         Args:
             facts: All that it depends on, as text and numbers.
             decode: Reads the file.
+            hold: Whether the facts still hold; asked after decoding, since a file may be replaced meanwhile.
         """
 
 
@@ -67,12 +68,21 @@ def once(reader: Callable, path: str | Path, options: tuple, decode: Callable[[]
     keeper = _keeper.get()
     if keeper is None or not isinstance(path, str | os.PathLike):
         return decode()
+    file = _facts_of(path)
+    if file is None:
+        return decode()  # which knows how to say it
+    facts = (READERS, pillow_version, reader.__qualname__, *file, *map(repr, options))
+    return keeper(facts, decode, lambda: _facts_of(path) == file)
+
+
+def _facts_of(path: str | Path) -> tuple[str, int, int, int] | None:
+    """The file itself, behind all links, and its size and times; None where there is none."""
     try:
         found = os.stat(path)
     except OSError:
-        return decode()  # which knows how to say it
-    file = (os.path.abspath(path), found.st_size, found.st_mtime_ns)
-    return keeper((READERS, pillow_version, reader.__qualname__, *file, *map(str, options)), decode)
+        return None
+    # Copying tools set the time of the content, but none can set that of the last change.
+    return os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def decoded_once(reader: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -26,7 +26,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Not by the number of the process: threads share it, and so do containers that share a folder.
+    temporary = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.part{path.suffix}")
     try:
         yield temporary
         sync(temporary)

@@ -1,8 +1,8 @@
 """Images, label and depth maps in decoded form, in files that are mapped into memory.
 
-A file is named by the hash of all that it depends on: the path, size and time of the file that was decoded, and how it
-was read. So it is never out of date, and runs, processes and data sets that read the same file share it. What cannot
-be kept is decoded again: this cache may cost time, never a run.
+A file is named by the hash of all that it depends on: the path, size and times of the file that was decoded, and how
+it was read. So it is never out of date, and runs, processes and data sets that read the same file share it. What
+cannot be kept is decoded again: this cache may cost time, never a run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,20 +48,16 @@ class DecodedCache:
         self.writes = True
         self._has_written = False
 
-    def __call__(self, facts: tuple, decode: Callable[[], Decoded]) -> Decoded:
+    def __call__(self, facts: tuple, decode: Callable[[], Decoded], hold: Callable[[], bool]) -> Decoded:
         """What `decode` returns, now or in an earlier call; an array from a file cannot be written to."""
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        if key in self._store:
-            try:
-                tensors, texts = self._store.read(key)
-            except ValueError:
-                self._store.remove(key)  # damaged
-            else:
-                values = tensors["values"].numpy()
-                values.flags.writeable = False
-                return values, int(texts["number"])
+        with suppress(ValueError):  # not there, or damaged: it is written
+            tensors, texts = self._store.read(key)
+            values = tensors["values"].numpy()
+            values.flags.writeable = False
+            return values, int(texts["number"])
         values, number = decode()
-        if self.writes:
+        if self.writes and hold():
             self._write(key, values, number)
         return values, number
 
@@ -91,7 +87,8 @@ class DecodedCache:
     def _write(self, key: str, values: np.ndarray, number: int) -> None:
         try:
             with told_of_writing("a decoded file", self._store.folder, f"{ROOM}, {WAY_OUT}."):
-                self._store.write(key, {"values": torch.from_numpy(values.copy())}, {"number": str(number)})
+                native = values.astype(values.dtype.newbyteorder("="))
+                self._store.write(key, {"values": torch.from_numpy(native)}, {"number": str(number)})
             self._has_written = True
         except (OSError, SafetensorError, RunFault) as error:
             self._stop(error)

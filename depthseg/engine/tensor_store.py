@@ -29,7 +29,8 @@ MAPPED_FILES = 16384
 """Files that a process keeps mapped; Linux allows four times as many mappings."""
 
 WRITES_BETWEEN_COUNTS = 64
-"""Writes of a process after which it looks again at what the folder holds, which others may have emptied."""
+"""Least writes of a process after which it looks again at what the folder holds, which others may have emptied; where
+it holds more files than that, as many writes as files, so that looking stays cheap beside writing."""
 
 COUNT_FILE = "used"
 """Holds the bytes of all files as of the last write: processes that write at the same time know of each other."""
@@ -63,7 +64,7 @@ class TensorStore:
         self.limit = limit
         self._way_out = way_out
         self._mapped: OrderedDict[str, Entry] = OrderedDict()
-        self._writes = 0
+        self._writes_to_count = 0
         self._remove_leftovers()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class TensorStore:
         return {**self.__dict__, "_mapped": OrderedDict()}
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).is_file()
+        return os.path.isfile(self._path(key))  # False where this user may not look, too
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -107,20 +108,15 @@ class TensorStore:
         size = len(content)
         with atomic_path(self._path(key)) as temporary:
             with self._counting():
-                is_due = self._writes % WRITES_BETWEEN_COUNTS == 0
-                used = self._require_room(size, "the next file needs", self.used() if is_due else self._last_count())
+                used = self._last_count() if self._writes_to_count else self.used()
+                used = self._require_room(size, "the next file needs", used)
                 # At its full size from now on, so that whoever counts counts what is still to be written.
                 with temporary.open("wb") as file:
                     file.truncate(size)
                 (self.folder / COUNT_FILE).write_text(str(used + size))
             with temporary.open("r+b") as file:
                 file.write(content)
-        self._writes += 1
-
-    def remove(self, key: str) -> None:
-        """Remove a file, such as a damaged one; who has mapped it keeps it."""
-        self._mapped.pop(key, None)
-        self._path(key).unlink(missing_ok=True)
+        self._writes_to_count -= 1
 
     def require_room(self, needed: int, what: str) -> None:
         """Refuse what does not fit below the limit or on the disk.
@@ -172,19 +168,24 @@ class TensorStore:
 
     def used(self) -> int:
         """Bytes of all files, those of processes that are writing included."""
-        return sum(found.st_size for _, found in self._files())
+        sizes = []
+        for entry in self._files():
+            with suppress(FileNotFoundError):  # another process has renamed it
+                sizes.append(entry.stat().st_size)
+        self._writes_to_count = max(WRITES_BETWEEN_COUNTS, len(sizes))
+        return sum(sizes)
 
-    def _files(self) -> Iterator[tuple[os.DirEntry, os.stat_result]]:
+    def _files(self) -> Iterator[os.DirEntry]:
         for part in _entries(self.folder):
-            for entry in _entries(part.path) if part.is_dir() else ():
-                with suppress(FileNotFoundError):  # another process has renamed it
-                    yield entry, entry.stat()
+            yield from _entries(part.path) if part.is_dir() else ()
 
     def _remove_leftovers(self) -> None:
-        """Remove what a process that was killed had not written to the end."""
-        for entry, found in list(self._files()):
-            if entry.name.startswith(".") and found.st_mtime < time.time() - LONGEST_WRITE:
-                Path(entry.path).unlink(missing_ok=True)
+        """Remove what a process that was killed had not written to the end, as far as this user may."""
+        for entry in self._files():
+            if entry.name.startswith("."):
+                with suppress(OSError):
+                    if entry.stat().st_mtime < time.time() - LONGEST_WRITE:
+                        os.unlink(entry.path)
 
     @contextmanager
     def owned(self, key: str) -> Iterator[None]:

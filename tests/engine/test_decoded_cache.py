@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +175,93 @@ def test_a_file_that_changed_is_decoded_again(cache, tmp_path):
         path.unlink()
         with pytest.raises(FileNotFoundError, match=r"There is no file .*a\.png"):
             read_image(path)
+
+
+def test_a_file_with_the_size_and_time_of_the_old_one_is_decoded_again(cache, tmp_path):
+    """As `cp -p`, `rsync -t` and archives leave it."""
+    path = tmp_path / "a.png"
+    with keeping(cache):
+        for level in (1, 2):
+            Image.new("RGB", (4, 4), (level,) * 3).save(path, compress_level=0)
+            os.utime(path, ns=(10**18, 10**18))
+            assert read_image(path).max() == level
+            time.sleep(0.02)  # more than what a clock of a file system ticks
+
+
+def test_a_link_is_the_file_that_it_leads_to(cache, tmp_path, monkeypatch, decoded):
+    same, stat = os.stat(tmp_path), os.stat
+    for level in (1, 2):
+        Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / f"{level}.png", compress_level=0)
+    link = tmp_path / "link.png"
+    with keeping(cache), monkeypatch.context() as patched:
+        # As if both were written at one moment.
+        patched.setattr(os, "stat", lambda path, **options: same if Path(path).suffix == ".png" else stat(path))
+        for level in (1, 2, 1):
+            link.unlink(missing_ok=True)
+            link.symlink_to(tmp_path / f"{level}.png")
+            assert read_image(link).max() == level
+            assert read_image(tmp_path / f"{level}.png").max() == level
+    assert len(decoded) == 2
+
+
+def test_what_is_read_while_a_file_is_replaced_is_not_kept_for_the_old_one(cache, tmp_path, monkeypatch):
+    path, aside = tmp_path / "a.png", tmp_path / "b.png"
+    for place, level in ((path, 1), (aside, 2)):
+        Image.new("RGB", (4, 4), (level,) * 3).save(place, compress_level=0)
+    link, decode = tmp_path / "link.png", readers._decode_image
+    link.symlink_to(path)
+
+    def late(*args):
+        link.unlink()
+        link.symlink_to(aside)
+        return decode(*args)
+
+    with keeping(cache):
+        with monkeypatch.context() as patched:
+            patched.setattr(readers, "_decode_image", late)
+            assert read_image(link).max() == 2
+        link.unlink()
+        link.symlink_to(path)
+        assert read_image(link).max() == read_image(path).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "values"),
+    [
+        (read_depth, "a.npy", np.linspace(0, 9, 12, dtype=">f4").reshape(3, 4)),
+        (read_labels, "a.tif", np.arange(300, 312, dtype=">u2").reshape(3, 4)),
+        (read_image, "a.tif", np.arange(300, 312, dtype=">u2").reshape(3, 4)),
+        (read_depth, "a.tif", np.arange(300, 312, dtype=">u2").reshape(3, 4)),
+    ],
+)
+def test_files_of_the_other_byte_order_are_kept(cache, tmp_path, read, name, values):
+    path = tmp_path / name
+    if name.endswith(".npy"):
+        np.save(path, values)
+    else:
+        Image.frombytes("I;16B", values.shape[::-1], values.tobytes()).save(path)
+    expected = read(path)
+    with keeping(cache):
+        for _ in range(2):
+            np.testing.assert_array_equal(read(path), expected)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+
+
+def test_a_damaged_file_in_a_folder_of_another_user_ends_no_run(cache, tmp_path, monkeypatch, caplog):
+    Image.new("RGB", (4, 4), (7, 7, 7)).save(tmp_path / "a.png")
+    with keeping(cache):
+        read_image(tmp_path / "a.png")
+    (kept,) = (tmp_path / "cache").rglob("*.safetensors")
+    kept.write_bytes(b"")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "cache"))
+
+    for name in ("unlink", "replace", "open"):
+        monkeypatch.setattr(os, name, refuse)
+    with keeping(DecodedCache(TensorStore(tmp_path / "cache", GIB))):
+        assert read_image(tmp_path / "a.png").max() == 7
+    assert "may not write to" in caplog.text
 
 
 def test_an_array_of_the_cache_cannot_be_written_to(cache, tmp_path):
