@@ -356,7 +356,8 @@ class RunOptions:
         precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; evaluation is always float32.
         pure_bf16: With `precision=bf16`: encoder and decoder compute in bf16 throughout, on a bf16 copy of the weights
             that is made anew each step, where autocast computes norms and sums of residual branches in float32. The
-            weights themselves, their updates, last layers, losses and evaluation stay as they are.
+            weights themselves, their updates, last layers, losses and evaluation stay as they are. Not with weights
+            that are shared out over processes (FSDP2).
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.
