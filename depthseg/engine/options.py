@@ -107,7 +107,8 @@ class ModelOptions:
             `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own; of a bare encoder
             with this `model_type`, `out_indices` still chooses the layers that the decoder reads.
         head_type: Decoder, such as `monodepth2`, `dpt` or `linear`; null = the one of the checkpoint, or the model's
-            default.
+            default. `mask_queries` and `mask2former` wait for a GPU in every training step, because their queries are
+            matched with segments on the CPU (Hungarian algorithm).
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` initialises it randomly.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
