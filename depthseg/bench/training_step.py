@@ -165,8 +165,8 @@ class EngineLoop:
         memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
         objective = SupervisedObjective(model).train().to(accelerator.device, memory_format=memory_format)
         optimizer = build_optimizer(objective, model.encoder, config.optim)
-        for group in optimizer.param_groups:
-            group["fused"], group["foreach"] = variant.fused, not variant.fused
+        for options in (optimizer.defaults, *optimizer.param_groups):
+            options["fused"], options["foreach"] = variant.fused, not variant.fused
         prepared, optimizer = accelerator.prepare(objective, optimizer)
         self._batch = setting.make_batch()
         stride = variant.label_stride
