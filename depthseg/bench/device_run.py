@@ -27,6 +27,7 @@ def run_parts(
     header: Mapping[str, Any],
     again: bool = False,
     say: Callable[[str], object] = print,
+    total_seconds: float = TOTAL_SECONDS,
 ) -> dict[str, Any]:
     """Run parts one after the other, and write what they found after each.
 
@@ -40,6 +41,7 @@ def run_parts(
         header: Device, versions and code.
         again: Run parts that are done, too.
         say: Takes the lines for the user.
+        total_seconds: After these no part begins.
 
     Returns:
         The content of the file.
@@ -48,7 +50,7 @@ def run_parts(
         ValueError: The file is there and is not one of these.
     """
     content = {**header, "parts": _done_before(output, header, say)}
-    ends = time.monotonic() + TOTAL_SECONDS
+    ends = time.monotonic() + total_seconds
     for name, budget in budgets.items():
         before = content["parts"].get(name, {})
         if before.get("status") == "done" and not again:
@@ -56,7 +58,7 @@ def run_parts(
             continue
         left = ends - time.monotonic()
         if left <= 0:
-            say(f"{name:<14} not begun: {TOTAL_SECONDS} seconds are over; the same command resumes here")
+            say(f"{name:<14} not begun: {total_seconds} seconds are over; the same command resumes here")
             continue
         content["parts"][name] = part = run_part(command, name, min(budget, left), output.with_suffix(".rows"))
         write_json(output, content)

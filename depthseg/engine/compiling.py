@@ -7,6 +7,7 @@ share one compiled function. Evaluation, whose images may have any size, runs as
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,21 +43,22 @@ def _is_in(name: str, other: str) -> bool:
 
 
 def _compiled_in_training(part: nn.Module, backend: str) -> Callable[..., Any]:
-    eager = part.forward
+    eager = type(part).forward
     # Batches of a run have one size, so a graph for any size would only be slower.
     compiled = torch.compile(eager, backend=backend, dynamic=False)
 
     @functools.wraps(eager)
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return eager(*args, **kwargs)
+            return eager(self, *args, **kwargs)
         try:
-            return compiled(*args, **kwargs)
+            return compiled(self, *args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"model.compile=true: PyTorch could not compile {type(part).__name__} ({reason}). It needs a C++ "
+                f"model.compile=true: PyTorch could not compile {type(self).__name__} ({reason}). It needs a C++ "
                 "compiler on a CPU and Triton on a GPU; without them, or where this stays, set model.compile=false."
             ) from error
 
-    return forward
+    # A method, not a closure over the part: a copy of the network then computes with weights of its own.
+    return types.MethodType(forward, part)

@@ -114,7 +114,7 @@ class StopRequest:
 
 
 def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
-    """Do one optimiser step; the host does not wait for the device.
+    """Do one optimiser step; the host does not wait for the device, unless a mask head matches its queries.
 
     The loss is the mean over the valid pixels of the whole batch: the micro-batches of all processes together. Each
     micro-batch contributes its sum over valid pixels, divided by the count of all of them.
@@ -187,7 +187,8 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
     """Train from `progress.step` to the last step; called by all processes together.
 
     The numbers of the steps stay on the device until something is to be written: a line of progress, scores or a
-    checkpoint. Only then the host waits for the device.
+    checkpoint. Only then the host waits for the device; mask heads make it wait in every step, too, because their
+    queries are matched on the CPU.
 
     Args:
         training: What the loop works on; the objective is in train mode already.

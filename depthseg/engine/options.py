@@ -107,7 +107,8 @@ class ModelOptions:
             `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own; of a bare encoder
             with this `model_type`, `out_indices` still chooses the layers that the decoder reads.
         head_type: Decoder, such as `monodepth2`, `dpt` or `linear`; null = the one of the checkpoint, or the model's
-            default.
+            default. `mask_queries` and `mask2former` wait for a GPU in every training step, because their queries are
+            matched with segments on the CPU (Hungarian algorithm).
         head_config: Options of the decoder; null = the one of the checkpoint, or the decoder's defaults.
         head_init: `pretrained` takes the decoder of the checkpoint where it fits, `random` initialises it randomly.
         freeze_encoder: Train the decoder alone; the encoder keeps its weights and its norm statistics.
@@ -356,7 +357,8 @@ class RunOptions:
         precision: `no` (float32), `bf16` or `fp16` (GPU only) autocast in training; evaluation is always float32.
         pure_bf16: With `precision=bf16`: encoder and decoder compute in bf16 throughout, on a bf16 copy of the weights
             that is made anew each step, where autocast computes norms and sums of residual branches in float32. The
-            weights themselves, their updates, last layers, losses and evaluation stay as they are.
+            weights themselves, their updates, last layers, losses and evaluation stay as they are. Not with weights
+            that are shared out over processes (FSDP2).
         eval_every: Evaluate after every so many steps, and after the last one; 0 = after the last one alone.
         log_every: Steps between two lines of progress.
         checkpoint_every: Steps between two resumable checkpoints; 0 = after the last step alone.

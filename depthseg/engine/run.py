@@ -308,7 +308,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """Set up device, precision and processes.
 
     Raises:
-        ValueError: float16 on a CPU, or a launcher that asks for DeepSpeed or for FSDP of version 1.
+        ValueError: float16 on a CPU, or a launcher that asks for DeepSpeed, for FSDP of version 1, or for shares of
+            weights that `run.pure_bf16` would have to be whole.
         RuntimeError: The launcher started several processes that do not find each other.
     """
     # Without cpu=True the processes of a plain torchrun on a machine without GPU would each train alone.
@@ -319,6 +320,12 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     torch.set_flush_denormal(True)
     _refuse_deepspeed()
     sharding = sharding_plugin()
+    if sharding is not None and config.run.pure_bf16:
+        raise ValueError(
+            "run.pure_bf16=true makes a bf16 copy of the whole encoder, and the launcher asks for weights that are "
+            "shared out over the processes (FSDP): set run.pure_bf16=false, and run.precision=bf16 stays; or launch "
+            "with training/launch/ddp.yaml, where each process has the whole network."
+        )
     seconds = config.run.timeout
     handlers = [] if seconds is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=seconds))]
     accelerator = Accelerator(

@@ -208,6 +208,8 @@ def image_loss(classes: Tensor, masks: Tensor, segments: Segments, weights: Mask
 def match(classes: Tensor, masks: Tensor, segments: Segments, weights: MaskLossWeights) -> tuple[Tensor, Tensor]:
     """Assign each segment a query of its own, at the least total cost; with fewer queries some segments get none.
 
+    The host waits for the device: the Hungarian algorithm is that of scipy, on the CPU.
+
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: indices of queries and of their segments.
     """

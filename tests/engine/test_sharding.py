@@ -107,6 +107,14 @@ def test_shares_resume_under_another_number_of_processes(shared_out, tiny, tmp_p
 
 
 @pytest.mark.heavy
+def test_compiled_shares_train_as_those_that_are_not(tiny, tmp_path):
+    options = (*OPTIONS["fsdp2"][:3], *OPTIONS["zero2"], *COMMON)
+    launch("fsdp2", 2, "tiny_run.py", "3", str(tmp_path / "two"), *options, "model.compile=true")
+    tiny.tiny_train(tmp_path / "one", *options)
+    assert_same_run(tmp_path / "two", tmp_path / "one", "compile")
+
+
+@pytest.mark.heavy
 def test_each_process_holds_its_share_and_blocks_are_units(tmp_path):
     launch("fsdp2", 2, "shares.py", str(tmp_path / "shares.json"))
     shares = json.loads((tmp_path / "shares.json").read_text())
@@ -127,17 +135,22 @@ def test_what_no_launcher_shares_out_stays_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "options", "words"),
     [
-        ({"ACCELERATE_USE_FSDP": "true"}, "asks for FSDP 1, .*`fsdp_version: 2`"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DeepSpeed.*training/launch/zero2.yaml"),
+        ({"ACCELERATE_USE_FSDP": "true"}, (), "asks for FSDP 1, .*`fsdp_version: 2`"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, (), "asks for DeepSpeed.*training/launch/zero2.yaml"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+            ("run.precision=bf16", "run.pure_bf16=true"),
+            "run.pure_bf16=true .* shared out .*run.pure_bf16=false",
+        ),
     ],
 )
-def test_other_ways_to_share_out_are_refused_before_the_directory_is_touched(
-    tiny, tmp_path, monkeypatch, variables, words
+def test_what_cannot_be_shared_out_is_refused_before_the_directory_is_touched(
+    tiny, tmp_path, monkeypatch, variables, options, words
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words):
-        tiny.tiny_train(tmp_path / "run")
+        tiny.tiny_train(tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()

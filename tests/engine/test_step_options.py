@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from functools import partial
@@ -107,6 +108,16 @@ def test_blocks_and_decoder_are_compiled_for_training_alone():
     with torch.no_grad():
         model(pixel_values=torch.randn(1, 3, 96, 64))
     assert len(graphs) == compiled and set(model.state_dict()) == names
+
+
+def test_a_copy_of_compiled_parts_computes_with_its_own_weights():
+    model = tiny_model("segmentation", "vit", "dpt").train()
+    compile_parts(model, backend="eager")
+    copied = copy.deepcopy(model)
+    copied(pixel_values=torch.randn(1, 3, 64, 64)).logits.sum().backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    parts = {name.partition(".")[0] for name, parameter in copied.named_parameters() if parameter.grad is not None}
+    assert {"encoder", "head"} <= parts
 
 
 def test_a_compiler_that_fails_is_a_sentence():

@@ -76,6 +76,19 @@ def test_scripts_are_bash(name):
     assert subprocess.run(["bash", "-n", str(LAUNCH / name)], check=False).returncode == 0
 
 
+def test_a_task_of_slurm_knows_its_place_and_has_its_cores(slurm):
+    environment, _ = slurm
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "SRUN_CPUS_PER_TASK")
+    program = f"import os, sys; print(*(os.environ[name] for name in {names}), sys.argv[1])"
+    command = ["bash", str(LAUNCH / "slurm.sbatch"), "-c", program]
+    done = subprocess.run(
+        command, env=environment | {"SLURM_CPUS_PER_TASK": "8"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [f"{number} {number} 2 127.0.0.1 8 run.resume=true" for number in range(2)]
+    assert sorted(done.stdout.splitlines()) == expected
+
+
 @pytest.mark.heavy
 def test_a_slurm_job_near_its_end_is_saved_queued_again_and_ends_as_if_nothing_had_been(slurm, tmp_path):
     environment, folder = slurm
