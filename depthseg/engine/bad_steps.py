@@ -250,8 +250,8 @@ def _features(tensors: Mapping[tuple[str, str], Tensor], geometry: Mapping[str, 
 
 def _remove_old(folder: Path) -> None:
     """Keep the newest bundles alone."""
-    found = sorted(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
-    for path in found[:-KEPT]:
+    found = [path for path in folder.glob("step_*") if path.name.removeprefix("step_").isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.removeprefix("step_")))[:-KEPT]:
         shutil.rmtree(path)
 
 

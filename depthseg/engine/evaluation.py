@@ -15,6 +15,7 @@ from ..metrics.stamp import Stamp, file_ids_of, label_space_hash
 from ..models import DepthSegForSemanticSegmentation
 from .batches import target_of
 from .predict import predict_maps
+from .stopping import EvaluationStopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..data import LabelSpace, Sample, SampleDataset
     from .inference import Inference
+    from .stopping import StopVotes
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def evaluate_images(
     dataset: SampleDataset,
     meters: Mapping[str, Meter],
     accelerator: Accelerator | None = None,
+    stopping: StopVotes | None = None,
 ) -> Iterator[tuple[np.ndarray | None, dict[str, torch.Tensor]]]:
     """Predict every image once, in float32 at its own size, and measure the prediction.
 
@@ -49,6 +52,7 @@ def evaluate_images(
         meters: By task; they stay as they are. For `segmentation` every sample needs labels, for `depth` some depth.
         accelerator: Shares the images out over its processes, each of which gets its own; None = this process does
             all.
+        stopping: As in `shared_out`.
 
     Yields:
         For each image, in the order of the data set: its predicted class ids uint8 `(H, W)`, None where the model
@@ -58,7 +62,7 @@ def evaluate_images(
         ValueError: An empty data set, or a sample without labels.
     """
     with evaluation_mode(model):
-        for sample in shared_out(dataset, accelerator):
+        for sample in shared_out(dataset, accelerator, stopping):
             predicted = dict.fromkeys(("segmentation", "depth"))
             truths = {task: sample.depth if task == "depth" else target_of(sample, "labels") for task in meters}
             # Nobody asks for the prediction where only depth is measured, and this image has none.
@@ -68,17 +72,31 @@ def evaluate_images(
             yield predicted["segmentation"], states
 
 
-def shared_out(dataset: SampleDataset, accelerator: Accelerator | None = None) -> Iterator[Sample]:
+def shared_out(
+    dataset: SampleDataset, accelerator: Accelerator | None = None, stopping: StopVotes | None = None
+) -> Iterator[Sample]:
     """Samples of this process: of N processes, number n reads sample n and every Nth after it.
+
+    Args:
+        dataset: The data set.
+        accelerator: Its processes share them out; None = this process takes all.
+        stopping: Knows whether a run was asked to stop; all processes then read to the end together.
 
     Raises:
         ValueError: The data set is empty.
+        EvaluationStopped: The run was asked to stop: a process that was leaves at its next sample, the others after
+            their last one.
     """
     if len(dataset) == 0:
         raise ValueError("The data set to score on is empty.")
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     for index in range(rank, len(dataset), world):
+        if stopping is not None and stopping.received:
+            break
         yield dataset[index]
+    # Before anything is exchanged: of processes that exchange, all have to come.
+    if stopping is not None and stopping.agreed():
+        raise EvaluationStopped
 
 
 def in_order(items: list[Any], accelerator: Accelerator | None = None) -> list[Any]:
@@ -125,6 +143,7 @@ def evaluate_model(
     task: str,
     accelerator: Accelerator | None = None,
     depth_errors: DepthErrors | None = None,
+    stopping: StopVotes | None = None,
 ) -> dict[str, Any]:
     """Scores of one task on a whole data set, in all processes; arguments and errors as of `evaluate_images`.
 
@@ -135,9 +154,10 @@ def evaluate_model(
         task: `segmentation` or `depth`.
         accelerator: Shares the images out.
         depth_errors: How depth is measured; None = `default_depth_errors(model)`.
+        stopping: As in `shared_out`.
     """
     meter = class_meter(model, dataset) if task == "segmentation" else depth_errors or default_depth_errors(model)
-    images = evaluate_images(model, processor, dataset, {task: meter}, accelerator)
+    images = evaluate_images(model, processor, dataset, {task: meter}, accelerator, stopping)
     scores = sum_up({task: meter}, (states for _, states in images), accelerator)
     return scores | ({"stamp": stamp_of(dataset.label_space).to_dict()} if task == "segmentation" else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -71,17 +72,21 @@ class Heartbeat:
     ) -> None:
         if self._store is None:
             return
-        said = self._sentence() if _is_of_exchange(error) else None
-        if said is not None and "Timed out" not in str(error):
-            # Who has just ended is not silent yet, and a launcher ends this process soon: there is no time to look.
-            said = (
-                f"Another process of the launch ended while process {self._rank} was in step {self._step}; the "
-                "launcher says which one and why. The last checkpoint is as it was: resume with run.resume=true."
-            )
+        said = self._said_of(error) if _is_of_exchange(error) else None
         self._over.set()
-        self._thread.join(self._seconds)
+        self._thread.join(SILENT_BEATS * self._interval)  # without its store it may be waiting for a dead machine
         if said is not None:
             raise RunFault(f"{said} The exchange ended with: {str(error).splitlines()[0]}.") from error
+
+    def _said_of(self, error: BaseException) -> str:
+        # Who has just ended is not silent yet, and a launcher ends this process soon: there is no time to look.
+        if "Timed out" in str(error):
+            with contextlib.suppress(RuntimeError):  # the store ended with the process that kept it
+                return self._sentence(self._missing())
+        return (
+            f"Another process of the launch ended while process {self._rank} was in step {self._step}; the launcher "
+            "says which one and why. The last checkpoint is as it was: resume with run.resume=true."
+        )
 
     def _run(self) -> None:
         told_at = None
@@ -91,9 +96,10 @@ class Heartbeat:
                 waited = time.monotonic() - self._since
                 if waited > 0.5 * self._seconds:
                     self._look()
-                if waited > 0.9 * self._seconds and told_at != self._step:
+                # Where nobody is missing, all are at a long piece of work, such as an evaluation.
+                if waited > 0.9 * self._seconds and told_at != self._step and (missing := self._missing()):
                     told_at = self._step
-                    logger.error("%s", self._sentence())
+                    logger.error("%s", self._sentence(missing))
             except RuntimeError as error:  # the store is gone, and with it the process that keeps it
                 logger.debug("The heartbeat of process %d ended: %s", self._rank, error)
                 return
@@ -111,7 +117,8 @@ class Heartbeat:
             if rank not in self._heard or self._heard[rank][0] != told:
                 self._heard[rank] = told, time.monotonic()
 
-    def _sentence(self) -> str:
+    def _missing(self) -> list[str]:
+        """Which processes are silent or at an earlier step, in words."""
         self._look()
         now = time.monotonic()
         missing = []
@@ -123,7 +130,11 @@ class Heartbeat:
             where = f" (process id {facts['pid']} on {facts['host']})" if facts else ""
             state = "does not answer" if silent or not facts else f"is still at step {facts['step']}"
             missing.append(f"process {rank}{where} {state}")
-        waited = f"Process {self._rank} has waited for others in step {self._step} for {now - self._since:.0f} s"
+        return missing
+
+    def _sentence(self, missing: list[str]) -> str:
+        seconds = time.monotonic() - self._since
+        waited = f"Process {self._rank} has waited for others in step {self._step} for {seconds:.0f} s"
         if not missing:
             return f"{waited}; all of them answer and are in this step (run.timeout={self._seconds:g})."
         return (

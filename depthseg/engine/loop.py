@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,7 @@ from .sharding import whole
 from .skipping import Statistics, spoil_unless, step_if
 from .small_memory import backward_in_pieces
 from .state import generator_states, set_generator_states
-from .stop_votes import StopVotes
-from .stopping import STOP_SIGNALS, Stopped
+from .stopping import EvaluationStopped, Stopped, StopRequest, StopVotes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +51,8 @@ class Training:
         optimizer: Prepared optimiser.
         progress: How far the run is.
         log: Where numbers go.
-        score: Scores the weights as they are now; called by all processes together.
+        score: Scores the weights as they are now, unless the run is asked to stop, which raises `EvaluationStopped`;
+            called by all processes together.
         selection: The score that selects the best weights.
         show: Draws what the weights do now, by name uint8 `(H, W, 3)`; called by the first process alone.
         save_model: Writes the weights as they are now to `model/`; called by the first process alone.
@@ -71,46 +70,13 @@ class Training:
     optimizer: torch.optim.Optimizer
     progress: Progress
     log: RunLog
-    score: Callable[[], dict[str, Any]]
+    score: Callable[[StopVotes], dict[str, Any]]
     selection: Score
     show: Callable[[], dict[str, np.ndarray]]
     save_model: Callable[[], None]
     collect: Callable[[], None] = lambda: None
     source: BatchSource | None = None
     heartbeat: Heartbeat | None = None
-
-
-class StopRequest:
-    """Turns SIGTERM, SIGUSR1 and Ctrl-C into a flag that is read between two steps; the second signal ends at once.
-
-    One within another, such as a run within a study, hands the signal on.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        # Python lets only the main thread handle signals; in another one a run simply cannot be asked to stop.
-        with contextlib.suppress(ValueError):
-            for number in STOP_SIGNALS:
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
-
-    def _receive(self, number: int, frame: object) -> None:
-        self.received = True
-        before = self._before.get(number)
-        self._restore()
-        outer = getattr(before, "__self__", None)
-        if isinstance(outer, StopRequest):
-            outer._receive(number, frame)
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
 
 
 def train_step(training: Training, micro_batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
@@ -202,7 +168,11 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
     """
     config, progress, accelerator = training.config, training.progress, training.accelerator
     pending, good = PendingSteps(), LastGood(progress.step, generator_states(accelerator.device))
-    with StopRequest() as stop, StopVotes(accelerator.num_processes, config.run.timeout) as votes:
+    when = "this step" if accelerator.num_processes == 1 else "the next step"
+    request = StopRequest(f"The run stops after {when}")
+    with request, StopVotes(request, accelerator.num_processes, config.run.timeout) as votes:
+        if progress.evaluation_is_due:
+            _end_step(training, votes, scoring=True, saving=True)
         while progress.step < config.schedule.steps:
             lr = set_learning_rate(training.optimizer, progress.step, config.schedule)
             with training.log.waiting():
@@ -214,20 +184,47 @@ def fit(training: Training, batches: Iterator[Batch]) -> None:
             progress.step += 1
             training.log.advance()
             pending.add(progress.step, lr, values, is_finite, random_states, micro_batches)
-            stopping = votes.cast(stop.received)
+            stopping = votes.cast()
             scoring = _due(progress.step, config.run.eval_every, config)
             saving = stopping or _due(progress.step, config.run.checkpoint_every, config)
             if scoring or saving or _due(progress.step, config.run.log_every, config):
                 _take_up(training, pending.read(), good)
-            if scoring:
-                _score(training, lr)
-            if saving:
-                _save_checkpoint(training)
-            if stopping and progress.step < config.schedule.steps:
-                sentence = _stop_sentence(training)
-                if accelerator.is_main_process:
-                    logger.warning("%s", sentence)
-                raise Stopped(sentence)
+            if scoring or saving:
+                _end_step(training, votes, scoring, saving, stopping)
+        # What comes next, such as a report, is made when the run is resumed.
+        if votes.agreed():
+            _stop(training)
+
+
+def _end_step(training: Training, votes: StopVotes, scoring: bool, saving: bool, stopping: bool = False) -> None:
+    """Evaluate and save after a step, as due; what stops is saved at once, and evaluated when it resumes.
+
+    Raises:
+        Stopped: The run was asked to stop.
+    """
+    progress, device = training.progress, training.accelerator.device
+    if scoring and not stopping:
+        random_states = generator_states(device)
+        try:
+            _score(training, votes)
+        except EvaluationStopped:
+            set_generator_states(random_states, device)
+            stopping = True
+    progress.evaluation_is_due = scoring and stopping
+    if saving or stopping:
+        _save_checkpoint(training)
+    if stopping:
+        _stop(training)
+
+
+def _stop(training: Training) -> NoReturn:
+    sentence = (
+        f"Stopped on request after step {training.progress.step} of {training.config.schedule.steps}; everything is "
+        f"saved. To resume: the same command with run.resume=true (run.output_dir={training.run_dir})."
+    )
+    if training.accelerator.is_main_process:
+        logger.warning("%s", sentence)
+    raise Stopped(sentence)
 
 
 def _take_up(training: Training, records: list[StepRecord], good: LastGood) -> None:
@@ -286,16 +283,20 @@ def _due(step: int, every: int, config: RunConfig) -> bool:
     return step == config.schedule.steps or (every > 0 and step % every == 0)
 
 
-def _score(training: Training, lr: float) -> None:
-    """Score, write the line, and keep the weights where they are the ones to keep."""
+def _score(training: Training, votes: StopVotes) -> None:
+    """Score, write the line, and keep the weights where they are the ones to keep.
+
+    Raises:
+        EvaluationStopped: The run was asked to stop; nothing has changed.
+    """
     config, progress = training.config, training.progress
     training.collect()
     line = {
         "step": progress.step,
         # Steps that were not finite are not in it; None = there were no others.
         "train_loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else None,
-        "lr": lr,
-        **json_scores(training.score()),
+        "lr": set_learning_rate(training.optimizer, progress.step - 1, config.schedule),
+        **json_scores(training.score(votes)),
     }
     progress.loss_sum, progress.loss_steps = 0.0, 0
     training.log.scores(line)
@@ -309,10 +310,3 @@ def _score(training: Training, lr: float) -> None:
         if training.accelerator.is_main_process:
             training.save_model()
     training.accelerator.wait_for_everyone()
-
-
-def _stop_sentence(training: Training) -> str:
-    return (
-        f"Stopped on request after step {training.progress.step} of {training.config.schedule.steps}; everything is "
-        f"saved. To resume: the same command with run.resume=true (run.output_dir={training.run_dir})."
-    )

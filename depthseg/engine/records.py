@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from .options import RunConfig
+    from .state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +45,12 @@ class RunLog:
         run_dir: Run directory.
         accelerator: Knows which process this is.
         config: The options.
-        first_step: Step that this launch begins with; records of later steps are left over from an interrupted
-            launch and are dropped.
-        seconds_before: Time of training of the launches before.
+        progress: Where this launch begins; records of what is still to do are left over from an interrupted launch
+            and are dropped.
     """
 
-    def __init__(
-        self, run_dir: Path, accelerator: Accelerator, config: RunConfig, first_step: int, seconds_before: float
-    ) -> None:
+    def __init__(self, run_dir: Path, accelerator: Accelerator, config: RunConfig, progress: Progress) -> None:
+        first_step, seconds_before = progress.step, progress.seconds
         self._active = accelerator.is_main_process
         self._name = run_dir.name
         self._metrics = run_dir / METRICS_FILE
@@ -63,7 +62,7 @@ class RunLog:
         self._started = time.perf_counter()
         self._waited = 0.0
         if self._active:
-            _drop_later_lines(self._metrics, first_step)
+            _drop_later_lines(self._metrics, first_step - progress.evaluation_is_due)
             started = _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
             self._trackers = Trackers(config, run_dir, started, first_step)
         # A child process, as of the quickstart, is one of several: their bars would overwrite each other.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -111,8 +112,11 @@ def replay(bundle: str | Path, cpu: bool = False) -> Replay:
     config = load_config(bundle / "config.yaml", is_record=True)
     config.run.cpu = config.run.cpu or cpu
     accelerator = make_accelerator(config)
-    objective = _objective(bundle, config, facts).to(accelerator.device, memory_format=torch.channels_last)
-    parts = [read_batches(bundle / f"batch_{rank}.safetensors") for rank in range(len(facts["files"]))]
+    try:
+        objective = _objective(bundle, config, facts).to(accelerator.device, memory_format=torch.channels_last)
+        parts = [read_batches(bundle / f"batch_{rank}.safetensors") for rank in range(len(facts["files"]))]
+    except SafetensorError as error:
+        raise ValueError(f"A file of {bundle} is damaged ({error}); the bundle cannot be run.") from error
     batches = [
         {name: values.to(accelerator.device) for name, values in batch.items()} for part, _ in parts for batch in part
     ]

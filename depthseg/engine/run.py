@@ -49,7 +49,7 @@ from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
-from .unreadable import SkippingDataset, read_unreadable
+from .unreadable import UNREADABLE_FILE, SkippingDataset, read_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,9 +212,14 @@ def _agree_on_room(decoded: DecodedCache | None, accelerator: Accelerator, first
 def _record_unreadable(run_dir: Path, accelerator: Accelerator) -> None:
     """Write the training samples that could not be read into `run.json`."""
     found = read_unreadable(run_dir) if accelerator.is_main_process else []
-    if found:
-        logger.warning("%d training samples could not be read; run.json lists them.", len(found))
+    if not found:
+        return
+    where = RUN_RECORD
+    try:
         write_json(run_dir / RUN_RECORD, read_run_record(run_dir / RUN_RECORD) | {"unreadable": found})
+    except (OSError, ValueError):  # what ended the run matters more than its record
+        where = UNREADABLE_FILE
+    logger.warning("%d training samples could not be read; %s lists them.", len(found), where)
 
 
 def _batch_source(stream: StreamDataset, plan: MicroBatches, first: Sample) -> BatchSource:
@@ -399,7 +404,7 @@ def _assemble(
         count_valid=objective.count_valid,
         optimizer=optimizer,
         progress=progress,
-        log=RunLog(run_dir, accelerator, config, progress.step, progress.seconds),
+        log=RunLog(run_dir, accelerator, config, progress),
         score=scorer,
         selection=scorer.selection,
         show=scorer.show,

@@ -41,14 +41,15 @@ def told_of_writing(what: str, folder: Path, kept: str) -> Iterator[None]:
 
 def _opening(error: Exception, folder: Path) -> str | None:
     """What is wrong with the disk; None where it is something else, such as a file of the data."""
-    number = getattr(error, "errno", None)
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    is_ours = name is None or str(name).startswith(str(folder)) or str(folder).startswith(str(name))
     # The library of tensors has errors of its own, with the words of the system.
     if number in _FULL or (number is None and any(text in str(error) for text in _FULL_TEXTS)):
-        return f"The disk of {folder} is full"
+        return f"The disk of {folder if is_ours else name} is full"
     if number == errno.EROFS:
-        return f"The file system of {folder} is read-only"
-    name = str(getattr(error, "filename", None))
-    is_ours = name.startswith(str(folder)) or str(folder).startswith(name)
-    if number in (errno.EACCES, errno.EPERM) and is_ours:
+        return f"The file system of {folder if is_ours else name} is read-only"
+    if name is None or not is_ours:
+        return None
+    if number in (errno.EACCES, errno.EPERM):
         return f"This user may not write to {folder}"
-    return f"Writing to {folder} failed ({error})" if number == errno.EIO and is_ours else None
+    return f"Writing to {folder} failed ({error})" if number == errno.EIO else None

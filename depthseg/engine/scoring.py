@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from ..data.transforms import TrainTransform
 from ..metrics import DepthErrors
 from .batches import Collate
-from .evaluation import default_depth_errors, evaluate_model, evaluation_mode, total
+from .evaluation import default_depth_errors, evaluate_model, evaluation_mode, shared_out, total
 from .tasks import WITHOUT_TRUTH, is_self_supervised, task_of
 from .visualization import colourise_monitor
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..data import Sample, SampleDataset
     from .options import RunConfig
+    from .stopping import StopVotes
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +82,21 @@ class Scorer:
         self._has_truth = len(dataset) > 0 and self._task.has_truth(config, dataset)
         self.selection = self._task.scores[0] if self._has_truth else WITHOUT_TRUTH
 
-    def __call__(self) -> dict[str, Any]:
-        """Score, and leave the objective in the mode it was in."""
+    def __call__(self, stopping: StopVotes | None = None) -> dict[str, Any]:
+        """Score, and leave the objective in the mode it was in.
+
+        Args:
+            stopping: Knows whether the run is asked to stop meanwhile; None = it cannot be.
+
+        Raises:
+            EvaluationStopped: It was.
+        """
         scores: dict[str, Any] = {}
         with evaluation_mode(self.objective):
             if self._task.predicts_maps and self._has_truth:
-                scores |= self._evaluate()
+                scores |= self._evaluate(stopping)
             if self._self_supervised or not self._task.predicts_maps:
-                scores = self._run_objective() | scores
+                scores = self._run_objective(stopping) | scores
         if scores.get("depth_spread", math.inf) < FLAT_SPREAD and self._accelerator.is_main_process:
             logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
         return scores
@@ -131,22 +139,22 @@ class Scorer:
         batch = self._collate([self._transform(sample, np.random.default_rng([index]))])
         return {name: values.to(self._accelerator.device) for name, values in batch.items()}
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, stopping: StopVotes | None) -> dict[str, Any]:
         model, errors = self.objective.model, None
         if self._self_supervised and not self.objective.is_metric:
             default = default_depth_errors(model)
             errors = DepthErrors("median", min_depth=default.min_depth, max_depth=default.max_depth)
-        return evaluate_model(model, self._processor, self._dataset, self._config.task, self._accelerator, errors)
+        shared = self._dataset, self._config.task, self._accelerator
+        return evaluate_model(model, self._processor, *shared, errors, stopping)
 
     @torch.no_grad()
-    def _run_objective(self) -> dict[str, Any]:
+    def _run_objective(self, stopping: StopVotes | None) -> dict[str, Any]:
         """Mean over the images of the parts of the loss, and what the task measures beside it."""
         meter = self._task.meter(self.objective.model) if self._has_truth and self._task.meter else None
         parts: dict[str, list[float]] = {}
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
-        for index in range(rank, len(self._dataset), world):
-            sample = self._dataset[index]
-            batch = self.batch_of(sample, index)
+        for number, sample in enumerate(shared_out(self._dataset, self._accelerator, stopping)):
+            batch = self.batch_of(sample, rank + number * world)
             found = {name: value.item() for name, value in self.objective(batch).items()}
             for name, value in (found | self._shown(batch, sample)).items():
                 parts.setdefault(name, []).append(value)

@@ -39,6 +39,7 @@ class Progress:
         seconds: Time of training behind these weights; what a killed launch did after its last checkpoint is not in
             it.
         selected: Step, loss and scores of the weights in `model/`; empty before the first evaluation.
+        evaluation_is_due: Whether these weights are to be evaluated first, as a request to stop came before it.
         pieces: Parts that each micro-batch is cut into, because the memory does not hold it.
     """
 
@@ -48,6 +49,7 @@ class Progress:
     bad_steps_in_a_row: int = 0
     seconds: float = 0.0
     selected: dict[str, Any] = field(default_factory=dict)
+    evaluation_is_due: bool = False
     pieces: int = 1
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .records import read_lines
 from .run_fault import RunFault
 
 if TYPE_CHECKING:
@@ -91,8 +92,5 @@ class SkippingDataset:
 
 def read_unreadable(run_dir: Path) -> list[dict[str, Any]]:
     """The samples of a run that could not be read, each once, in the order of the data set."""
-    path = run_dir / UNREADABLE_FILE
-    if not path.is_file():
-        return []
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    lines = read_lines(run_dir / UNREADABLE_FILE)
     return sorted({line["index"]: line for line in lines}.values(), key=lambda line: line["index"])

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.atomic import atomic_path
-from ..engine.loop import StopRequest
 from ..engine.records import write_json
-from ..engine.stopping import Stopped
+from ..engine.stopping import Stopped, StopRequest
 from ..metrics.stamp import check_same_stamps
 from ..reading import write_yaml
 from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_of
@@ -44,7 +43,7 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
     mine = shard_of(study, *shard)
     save_study(study, out)
     trials: dict[str, Trial] = {}
-    with StopRequest() as stop:
+    with StopRequest("The study stops after this trial at the latest") as stop:
         for trial in trials_in_order(study, out):
             trials[trial.key] = trial
             if (trial.labels["architecture"], trial.labels["initialisation"]) not in mine:

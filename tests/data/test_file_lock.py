@@ -2,6 +2,9 @@
 
 import errno
 import fcntl
+import os
+import signal
+from contextlib import ExitStack
 
 import pytest
 
@@ -40,3 +43,25 @@ def test_an_error_without_a_lock_is_that_of_the_block(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="the disk is full"), locked(tmp_path / "lock"):
         raise OSError(errno.ENOLCK, "the disk is full")
+
+
+def test_a_forked_process_does_not_hold_the_lock(tmp_path):
+    """Reading processes live on for seconds when their run is killed, and a scheduler starts it anew at once."""
+    begun, begins = os.pipe()
+    with ExitStack() as held:
+        held.enter_context(locked(tmp_path / "lock"))
+        child = os.fork()
+        if not child:
+            os.write(begins, b"x")
+            signal.pause()
+        try:
+            assert os.read(begun, 1) == b"x"
+            with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+                pass
+            held.close()
+            # The file was closed in this process: the lock is gone only where the other one let go of it.
+            with locked(tmp_path / "lock", wait=False) as descriptor:
+                assert descriptor is not None
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)

@@ -212,11 +212,11 @@ def _fit(training, batches, steps, log_every=4, bad=()):
     training.source = BatchSource(lambda step: [[f"image_{step}"]], (4, 4))
     for step in bad:
         _poison_loss(training, batches[step - 1])
-    training.score = lambda: {"loss": 0.0}
+    training.score = lambda votes: {"loss": 0.0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("depthseg.engine.bad_steps.write_bundle", lambda training, step, about: found.append(step))
         patch.setattr("depthseg.engine.loop._save_checkpoint", _save)
-        patch.setattr("depthseg.engine.loop._score", lambda training, lr: None)
+        patch.setattr("depthseg.engine.loop._score", lambda training, votes: None)
         fit(training, iter(batches))
     return found
 

@@ -8,6 +8,7 @@ import pytest
 from accelerate import Accelerator
 
 from depthseg.engine import records
+from depthseg.engine.state import Progress
 
 
 def test_every_line_names_its_run(tiny, tmp_path, caplog):
@@ -40,7 +41,7 @@ def test_the_share_of_waiting_for_data_is_told(tiny, tmp_path, monkeypatch, capl
     clock = [0.0]
     monkeypatch.setattr(records.time, "perf_counter", lambda: clock[0])
     config = tiny.tiny_config(tmp_path)
-    log = records.RunLog(tmp_path, Accelerator(cpu=True), config, 0, 0.0)
+    log = records.RunLog(tmp_path, Accelerator(cpu=True), config, Progress())
     with caplog.at_level(logging.INFO, logger="depthseg"):
         for step in range(1, 7):
             with log.waiting():

@@ -178,6 +178,13 @@ def test_a_full_disk_does_not_hide_what_is_wrong_with_the_step(run_tiny, tiny, p
     row("A disk that is full when the bundle is written", said, "Weights and statistics as before the step.")
 
 
+def test_the_newest_bundles_stay_and_whatever_else_is_there(tmp_path):
+    for name in ("step_2", "step_10", "step_9", "step_11", "step_2_copy"):
+        (tmp_path / name).mkdir()
+    bad_steps._remove_old(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_11", "step_2_copy", "step_9"]
+
+
 @pytest.mark.heavy
 def test_a_bundle_that_is_none_or_damaged_is_named(run_tiny, tiny, poison, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no bundle of a bad step"):
@@ -188,6 +195,10 @@ def test_a_bundle_that_is_none_or_damaged_is_named(run_tiny, tiny, poison, tmp_p
     facts = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps(facts | {"format": 9}))
     with pytest.raises(ValueError, match="is of format 9"):
+        replay(bundle)
+    (bundle / "bundle.json").write_text(json.dumps(facts))
+    os.truncate(bundle / "batch_0.safetensors", 100)
+    with pytest.raises(ValueError, match="is damaged.*the bundle cannot be run"):
         replay(bundle)
     (bundle / "bundle.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import time
@@ -89,6 +91,38 @@ def test_a_lock_of_a_killed_run_is_no_lock(tmp_path):
     os.waitpid(child, 0)
     assert (tmp_path / ".lock").exists()
     with only_run(tmp_path):
+        pass
+
+
+def test_a_lock_on_a_removed_file_is_no_lock(tmp_path, monkeypatch):
+    """Its holder ended between the moments at which this process opens and locks the file."""
+    flock = fcntl.flock
+
+    def late(descriptor, how):
+        (tmp_path / ".lock").unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(FileExistsError, match="is being trained in by another process"), only_run(tmp_path):
+        pass
+
+
+def test_an_error_of_the_run_is_not_one_of_the_lock(tmp_path):
+    with pytest.raises(BlockingIOError, match="the terminal is busy"), only_run(tmp_path):
+        raise BlockingIOError("the terminal is busy")
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_trains_without(tmp_path, monkeypatch, number):
+    def without(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with only_run(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"), only_run(tmp_path):
         pass
 
 

@@ -146,6 +146,16 @@ def test_an_error_of_something_else_stays_what_it_is(tmp_path):
         assert raised.value is error
 
 
+def test_the_disk_of_another_file_is_named(tmp_path):
+    for number, what in (
+        (errno.ENOSPC, "disk of /other/kernels is full"),
+        (errno.EROFS, "system of /other/kernels is"),
+    ):
+        error = OSError(number, os.strerror(number), "/other/kernels")
+        with pytest.raises(RunFault, match=what), told_of_writing("the weights", tmp_path, "Kept."):
+            raise error
+
+
 FEATURES = ("model.freeze_encoder=true", "data.cache_features=true")
 
 

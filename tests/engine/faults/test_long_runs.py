@@ -50,6 +50,7 @@ def test_memory_files_and_threads_stay_what_they_are(tmp_path):
     assert len(found["looks"]) == 40 and found["looks"][-1]["step"] == 800
 
 
+@pytest.mark.heavy
 def test_a_leak_is_seen(tmp_path, monkeypatch):
     soak = _script("soak")
     files = []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 
 import pytest
+from accelerate import Accelerator
 from torch.utils.data import get_worker_info
 
+from depthseg.engine import run
 from depthseg.engine.command import one_sentence_errors
 from depthseg.engine.stopping import REQUEUE_CODE
+from depthseg.engine.unreadable import read_unreadable
 
 DAMAGED = "images/block_05.png is truncated or damaged and cannot be decoded: broken data stream."
 USUAL = ("schedule.steps=3", "run.checkpoint_every=1")
@@ -92,6 +96,20 @@ def test_more_than_the_limit_stop_the_run(run_tiny, tiny, faulty, row, tmp_path)
     assert len(_unreadable(tmp_path)) == 3
     row("More images than `data.max_unreadable`", said, "The checkpoints, and the list of the images.")
     run_tiny(*options[:1], "data.max_unreadable=3", "run.resume=true", data=faulty(tiny.Blocks(10), errors))
+
+
+def test_a_list_that_cannot_be_copied_hides_no_fault(tmp_path, monkeypatch, caplog):
+    """Nor does a line of it that was half written."""
+    lines = ['{"index": 3, "name": "c", "error": "damaged"}', '{"index": 1, "name": "a", "error": "damaged"}', '{"ind']
+    (tmp_path / "unreadable.jsonl").write_text("\n".join(lines))
+    assert [sample["index"] for sample in read_unreadable(tmp_path)] == [1, 3]
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run, "write_json", full)
+    run._record_unreadable(tmp_path, Accelerator(cpu=True))
+    assert "2 training samples could not be read; unreadable.jsonl lists them." in caplog.text
 
 
 @pytest.mark.heavy

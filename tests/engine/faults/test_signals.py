@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -33,6 +34,38 @@ def test_one_request_saves_after_the_step(number, run_tiny, tiny, faulty, row, t
         row("Ctrl-C", said, "The state after the step that was going on.")
     run_tiny("run.keep_last=9", "run.resume=true")
     assert ends_like()
+
+
+def _lines(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_request_while_images_are_evaluated_saves_before_the_rest_of_them(
+    step, run_tiny, tiny, faulty, row, tmp_path, ends_like
+):
+    run_tiny(folder="unbroken")
+    read = []
+
+    def look(index):
+        if (tmp_path / "run" / "checkpoints" / f"step_{step - 1}").is_dir():
+            read.append(index)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        run_tiny(val=faulty(tiny.Blocks(2, seed=1), when=look))
+    assert read == [0]
+    said = str(ended.value)
+    assert ended.value.code == REQUEUE_CODE and f"after step {step} of 4; everything is saved" in said
+    assert (tmp_path / "run" / "checkpoints" / f"step_{step}").is_dir()
+    if step == 2:
+        row("SIGTERM while images are evaluated", said, "The state after the step; its evaluation is repeated.")
+    run_tiny("run.resume=true")
+    assert ends_like()
+    assert _lines(tmp_path / "run") == _lines(tmp_path / "unbroken")
+    models = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "unbroken")]
+    assert models[0] == models[1]
 
 
 @pytest.fixture
