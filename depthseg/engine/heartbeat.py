@@ -64,6 +64,7 @@ class Heartbeat:
             # A connection of its own: that of the process group is busy while it waits.
             address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             self._store = TCPStore(*address, is_master=False, timeout=timedelta(seconds=self._seconds))
+            self._beat()  # who stops right after the start is known by its process id
             self._thread.start()
         return self
 
