@@ -290,7 +290,7 @@ def test_files_that_somebody_put_beside_the_selected_weights_stay(tiny, whole, t
 def test_the_best_weights_stay_those_of_their_scores_after_a_fallback(tiny, tmp_path, monkeypatch):
     """The best step is 1 at the first checkpoint and 3 at the second; the repeated third step is not as good."""
     scores = iter([0.5, 0.4, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1])
-    monkeypatch.setattr("depthseg.engine.run.Scorer.__call__", lambda scorer: {"mean_iou": next(scores)})
+    monkeypatch.setattr("depthseg.engine.run.Scorer.__call__", lambda scorer, stopping: {"mean_iou": next(scores)})
     options = ("run.select=best", "run.eval_every=1", "schedule.steps=5")
     with pytest.raises(Interrupted):
         _train(tiny, tmp_path / "run", *options, after=1 + 4 * 4 + 1)

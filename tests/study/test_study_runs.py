@@ -126,8 +126,14 @@ def test_the_study_is_written_down_and_a_changed_one_counts_its_own_trials(done)
     assert len(keys & before) == 1 and len(keys) == 1 + 4 + 2
 
 
-@pytest.mark.parametrize("when", ["after the last step", "while a model is measured"])
-def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, monkeypatch, when):
+@pytest.mark.parametrize(
+    ("when", "sentence", "finished"),
+    [
+        ("after the last step", "Stopped on request after step 2 of 2; everything is saved", 0),
+        ("while a model is measured", "which is finished; the same command resumes", 1),
+    ],
+)
+def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, monkeypatch, when, sentence, finished):
     owner, name = (loop, "save_checkpoint") if when == "after the last step" else (trials_module, "examine")
     action = getattr(owner, name)
 
@@ -140,9 +146,9 @@ def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, 
     monkeypatch.setattr(owner, name, then_terminate)
     study = tiny_study(tmp_path, *SMALL, "rates.grid=[]", "initialisations={depth: null, deeper: null}")
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="which is finished; the same command resumes"):
+    with pytest.raises(SystemExit, match=sentence):
         run_study(study, tmp_path / "out")
-    assert len(records(tmp_path / "out")) == 1
+    assert len(records(tmp_path / "out")) == finished
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
