@@ -99,18 +99,23 @@ def encoded(monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [
-        (*RESNET, "data.hflip=0"),
-        RESNET,
-        (*RESNET, *COPIES),
-        LINEAR,
-        (*LINEAR, "model.head_config={num_layers: 2}", "data.random_crop=true", "data.augmented_copies=2",
-         "data.size=[30,40]", "data.max_class_share=0.6"),
-        DPT,
-        (*DPT, "model.keep_depth=true", "model.depth_weight=0.5"),
-        (*RESNET, "task=depth"),
-        (*LINEAR, "data.label_stride=14", "optim.accumulation_steps=2"),
+        pytest.param((*RESNET, "data.hflip=0"), id="plain"),
+        pytest.param((*RESNET, *COPIES), id="copies"),
+        pytest.param(DPT, id="dpt"),
+        pytest.param((*RESNET, "task=depth"), id="depth"),
+        pytest.param(RESNET, id="mirrored", marks=pytest.mark.heavy),
+        pytest.param(LINEAR, id="linear", marks=pytest.mark.heavy),
+        pytest.param(
+            (*LINEAR, "model.head_config={num_layers: 2}", "data.random_crop=true", "data.augmented_copies=2",
+             "data.size=[30,40]", "data.max_class_share=0.6"), id="patches", marks=pytest.mark.heavy,
+        ),
+        pytest.param(
+            (*DPT, "model.keep_depth=true", "model.depth_weight=0.5"), id="joint", marks=pytest.mark.heavy
+        ),
+        pytest.param(
+            (*LINEAR, "data.label_stride=14", "optim.accumulation_steps=2"), id="stride", marks=pytest.mark.heavy
+        ),
     ],
-    ids=["plain", "mirrored", "copies", "linear", "patches", "dpt", "joint", "depth", "stride"],
 )  # fmt: skip
 def test_a_run_has_the_numbers_of_one_without_the_cache(tiny, tmp_path, options):
     tiny.tiny_train(tmp_path / "plain", *options)
@@ -386,7 +391,7 @@ def test_evaluated_images_that_another_run_is_encoding_are_waited_for(tiny, tmp_
     torch.testing.assert_close(found.maps[-1], expected.maps[-1])
 
 
-@pytest.mark.parametrize("name", ["FORMAT", "__version__"])
+@pytest.mark.parametrize("name", ["FORMAT", pytest.param("__version__", marks=pytest.mark.heavy)])
 def test_files_of_other_code_are_not_read(tiny, tmp_path, encoded, monkeypatch, name):
     options = cached(tmp_path / "cache", *RESNET, "run.report=false", "schedule.steps=1")
     tiny.tiny_train(tmp_path / "first", *options)

@@ -306,6 +306,7 @@ def test_facts_are_read_or_refused(tmp_path):
         read_facts(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.heavy
 def test_the_command_says_what_it_would_publish(runs, tmp_path, capsys):
     command = ["publish", str(runs["segmentation"]), "tester/tiny", "--dry-run", "--output-dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit):

@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
     return tiny_runs(tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.heavy
 def test_a_run_of_the_cpu_is_evaluated_again_on_the_cpu(runs, monkeypatch):
     run_dir = runs["depth"]
     # Without a GPU: whoever asks for it gets an error.
@@ -55,6 +56,7 @@ def test_a_run_of_the_cpu_is_evaluated_again_on_the_cpu(runs, monkeypatch):
     assert evaluate_checkpoint(load_config(run_dir / "config.yaml"), run_dir / "model").scores["images"] == 12
 
 
+@pytest.mark.heavy
 def test_an_image_is_predicted_once_for_labels_and_depth(runs, tmp_path, monkeypatch):
     config = load_config(runs["segmentation"] / "config.yaml")
     depth = runs["depth"] / "model"
