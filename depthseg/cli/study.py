@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError("--dry-run writes no report; leave out --html.")
         study = load_study(options.name, options.scale, options.overrides)
         from ..study.plan import plan_study, plan_text
+        from ..study.power import count_test_blocks, power_text
         from ..study.report import write_report
         from ..study.runner import run_study
 
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
         out = options.output_dir or Path("runs") / f"study_{study.name}{scale}"
         if options.dry_run:
             print(plan_text(plan_study(study, out, options.shard)))
+            if power := power_text(study, count_test_blocks(study, out)):
+                print(f"\n{power}")
             return
         if not options.report:
             run_study(study, out, options.shard)

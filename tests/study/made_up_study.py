@@ -138,6 +138,8 @@ def write_study(out, *, without=(), **changes):
     (out / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     seeds, streets = range(study["seeds"]["pretrain"]), study["benchmarks"]["streets"]
     runs = [(outer, inner) for outer in seeds for inner in range(study["seeds"]["finetune"])]
+    if draws := study["seeds"].get("draws"):
+        runs = [(draw % len(seeds), draw) for draw in range(draws)]
     for init in study["initialisations"]:
         for mode in study["modes"]:
             for num_labelled in streets["num_labelled"]:

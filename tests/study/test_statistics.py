@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from depthseg.metrics.blocks import mean_iou
 from depthseg.study.comparison import compare, summarise
@@ -13,7 +14,7 @@ from depthseg.study.intervals import (
     pooled_variance_of_difference,
     pooled_variance_of_mean,
 )
-from depthseg.study.statistics import InitialisationResults, draw_seeds, holm, weighted_scores
+from depthseg.study.statistics import InitialisationResults, benjamini_hochberg, draw_seeds, holm, weighted_scores
 
 
 def matrix(right, wrong):
@@ -159,6 +160,24 @@ class TestHolm:
     def test_out_of_range(self):
         with pytest.raises(ValueError, match="between 0 and 1"):
             holm([0.5, 1.5])
+
+
+class TestBenjaminiHochberg:
+    def test_by_another_implementation(self):
+        p_values = np.random.default_rng(0).random(20) ** 2
+        assert benjamini_hochberg(list(p_values)) == pytest.approx(stats.false_discovery_control(p_values))
+
+    def test_by_hand(self):
+        # 0.01 * 4 / 1, 0.02 * 4 / 2, then 0.03 * 4 / 3; nothing above that of a larger p-value
+        assert benjamini_hochberg([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.04, 0.04, 0.5, 0.04])
+
+    def test_none_stays_and_does_not_count(self):
+        assert benjamini_hochberg([0.02, None, 0.5]) == [0.04, None, 0.5]
+        assert benjamini_hochberg([None]) == [None]
+
+    def test_out_of_range(self):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            benjamini_hochberg([-0.1])
 
 
 class TestCompare:

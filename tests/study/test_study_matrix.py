@@ -11,7 +11,7 @@ from study.tiny_study import TEXT, tiny_study
 from depthseg.engine.config import load_config
 from depthseg.engine.options import OptimOptions, RunConfig
 from depthseg.study.matrix import main_trials, make_trial, pretraining_trials, rate_trials, shard_of
-from depthseg.study.options import PRESETS, load_study
+from depthseg.study.options import PRESETS, is_about, load_study, places_of
 from depthseg.study.runner import keys_of, save_study, trials_in_order
 from depthseg.study.stored import LABELS, config_of, read_records
 
@@ -64,6 +64,22 @@ def test_seeds_are_the_same_in_all_initialisations_and_others_than_those_that_ch
         frozenset({0, 1, 1000, 1001})
     }
     assert all(found.isdisjoint({0, 1, 1000, 1001}) for (role, _), found in seeds.items() if role == "rate")
+
+
+def test_draws_are_the_same_in_every_initialisation_and_of_pretraining_d_modulo_their_number(tmp_path):
+    study = tiny_study(tmp_path, "seeds.pretrain=2", "seeds.draws=5")
+    keys = keys_of(pretraining_trials(study))
+    seen = {}
+    for trial in trials_of(study):
+        labels, run = trial.labels, trial.config
+        if labels.get("role") == "main":
+            draw = labels["finetune_seed"]
+            assert labels["pretrain_seed"] == draw % 2 and run.run.seed == run.data.subset_seed == draw
+            assert trial.parent == keys.get(("eighth", labels["initialisation"], draw % 2))
+            seen.setdefault((labels["initialisation"], labels["num_labelled"]), []).append(draw)
+        elif labels.get("role") == "rate":
+            assert run.run.seed >= 5
+    assert len(seen) == 6 and all(sorted(draws) == [0, 1, 2, 3, 4] for draws in seen.values())
 
 
 def test_keys_tell_runs_apart_by_what_their_numbers_depend_on(tmp_path):
@@ -175,6 +191,28 @@ def test_a_scale_changes_what_it_names(tmp_path):
             ["claims=[{better: depth, than: none, mode: full}]"],
             "claims refers to the mode 'full'; modes are frozen",
         ),
+        (
+            TEXT,
+            ["claims=[{better: depth, than: none, benchmark: moon}]"],
+            "claims refers to the benchmark 'moon'; benchmarks are world",
+        ),
+        (
+            TEXT,
+            ["claims=[{better: depth, than: none, num_labelled: 5}]"],
+            "claims refers to 5 labelled images; benchmarks have 2, 3",
+        ),
+        (
+            TEXT,
+            [
+                "claims=[{better: depth, than: none, primary: true}, {better: deeper, than: none, primary: true}, "
+                "{better: deeper, than: depth, primary: true}]"
+            ],
+            r"The primary claims are 6 comparisons \(depth against none: 2; deeper against none: 2; deeper against "
+            r"depth: 2\), at most 5 are allowed",
+        ),
+        (TEXT, ["seeds.pretrain=3", "seeds.draws=2"], "seeds.draws is 2: give at least seeds.pretrain"),
+        (TEXT, ["seeds.draws=501"], "seeds.draws is 501: .* at most 500"),
+        (TEXT, ["pilot.sd_draws=-1"], "pilot.sd_draws must be a finite number of at least 0"),
         (TEXT, ["measures=[beauty]"], "There is no measure beauty. There are iou_by_depth, recall_by_scale"),
         (TEXT, ["num_labelled=3"], "'num_labelled'"),
         ("initialisations: [", [], "tiny.yaml is not a YAML file that can be read: line 1: "),
@@ -201,6 +239,21 @@ def test_a_scale_changes_what_it_names(tmp_path):
 def test_what_is_wrong_is_said(tmp_path, text, overrides, words):
     with pytest.raises(ValueError, match=words):
         tiny_study(tmp_path, *overrides, text=text)
+
+
+def test_claims_are_narrowed_down_to_their_settings_and_dropped_with_what_they_are_about(tmp_path):
+    claims = "claims=[{better: depth, than: none, num_labelled: 3, primary: true}, {better: deeper, than: depth}]"
+    study = tiny_study(tmp_path, claims)
+    place = {"architecture": "eighth", "mode": "frozen", "benchmark": "world"}
+    assert places_of(study.claims[0], study) == [place | {"num_labelled": 3}]
+    assert places_of(study.claims[1], study) == [place | {"num_labelled": 2}, place | {"num_labelled": 3}]
+    assert is_about({"mode": "", "num_labelled": 0}, place | {"num_labelled": 0})
+    assert not is_about({"mode": "", "num_labelled": 0}, place | {"num_labelled": 8})
+    assert len(tiny_study(tmp_path, claims, "initialisations.deeper=null").claims) == 1
+    # a smaller scale has no 3 labels: its claim is not tested, and that is no mistake
+    (tmp_path / "small").mkdir()
+    small = tiny_study(tmp_path / "small", claims, scale="smaller")
+    assert len(small.claims) == 2 and places_of(small.claims[0], small) == []
 
 
 def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
