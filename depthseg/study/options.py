@@ -31,6 +31,8 @@ from ..reading import (
     typed,
     written,
 )
+from .defects.options import DefectOptions
+from .defects.switches import broken_rules as switch_rules
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +78,14 @@ class SeedOptions:
         finetune: Fine-tunings of each pre-training. Initialisations without pre-training have the same total number of
             fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
             and is the same in all initialisations.
+        draws: Draws of which images are labelled, instead of `finetune`: every initialisation is fine-tuned once with
+            each of the same draws, draw d from pre-training d modulo `pretrain`. 0 = `finetune` seeds under each
+            pre-training, other ones under each.
     """
 
     pretrain: PositiveCount = 2
     finetune: PositiveCount = 3
+    draws: Count = 0
 
 
 @dataclass
@@ -156,6 +162,8 @@ class StudyOptions:
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
+        defects: Defects of the released code of Lao et al. whose price is measured, each alone and all together, see
+            `depthseg.study.defects.switches`.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -175,6 +183,7 @@ class StudyOptions:
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
+    defects: dict[str, DefectOptions | None] = field(default_factory=dict)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -262,7 +271,7 @@ def _completed(study: StudyOptions) -> StudyOptions:
     entries = chain(study.initialisations.items(), study.modes.items())
     gone = {name for name, entry in entries if entry is None}
     claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
-    kept = {part: _without_null(getattr(study, part)) for part in PARTS}
+    kept = {part: _without_null(getattr(study, part)) for part in (*PARTS, "defects")}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
@@ -284,6 +293,7 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
     for name, benchmark in study.benchmarks.items():
         if not (benchmark.num_labelled and benchmark.folds):
             yield f"benchmarks.{name} requires num_labelled and folds."
+    yield from switch_rules(study)
     if study.measures:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 
