@@ -7,16 +7,22 @@ from dataclasses import replace
 
 from ..matrix import Trial, make_trial
 from ..options import StudyOptions
-from .switches import Switched, applicable, changed, of_stage, settings_of
+from .switches import Switched, applicable, changed, is_alone, of_stage, settings_of
 
 SWITCHES_LABEL = "switches"
 """Label of a trial with switches: name -> settings. Trials without any do not have it, so their keys stay."""
 
 
-def combinations(combined: Switched) -> Iterator[Switched]:
-    """The sets of switches that are on together: each one alone, then all of them."""
-    yield from (settings_of(name, combined) for name in combined)
-    if len(combined) > 1:
+def combinations(study: StudyOptions, mode: str, combined: Switched) -> Iterator[Switched]:
+    """The sets of switches that are on together: each one alone, then all of them.
+
+    Args:
+        study: Says which are measured alone.
+        mode: The mode.
+        combined: All that apply to a run.
+    """
+    yield from (settings_of(name, combined) for name in combined if is_alone(study, name, mode))
+    if combined:
         yield combined
 
 
@@ -36,7 +42,7 @@ def defect_trials(study: StudyOptions, pretraining: Sequence[Trial], main: Seque
         combined = applicable(
             study, base.labels["initialisation"], base.config, None if parent is None else parent.config
         )
-        for switched in combinations(combined):
+        for switched in combinations(study, base.labels["mode"], combined):
             for trial in _trials(base, parent, switched):
                 found.setdefault(trial.key, trial)
     return list(found.values())

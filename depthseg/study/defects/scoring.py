@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 VOID = "no label"
 
+PLAIN = "plain"
+"""Scores of a run as without switches, where those of its record count further classes."""
+
 
 def reported_scores(
     data: DataOptions, switched: Switched, on_offer: Switched, model: nn.Module, processor: Any
@@ -37,20 +40,28 @@ def reported_scores(
         processor: Its image processor.
 
     Returns:
-        By the names of the switches that score, joined by "+": `mean_iou` and `pixel_accuracy`, from 0 to 1; empty
-        where a run is scored as without switches.
+        By `scoring_name`: `mean_iou` and `pixel_accuracy`, from 0 to 1; empty where a run is scored as without
+        switches.
     """
-    alone = [{name: settings} for name, settings in on_offer.items() if SWITCHES[name].stage == "score"]
+    alone: list[Switched] = [
+        {name: settings} for name, settings in on_offer.items() if SWITCHES[name].stage == "score"
+    ]
+    if 1 < len(alone) == len(on_offer):
+        alone.append(on_offer)
+    chosen = {scoring_name(each): each for each in ([switched] if switched else alone) if scoring_name(each)}
+    if "num_outputs" in switched:
+        chosen[PLAIN] = {}
     found = {}
-    for chosen in [switched] if switched else alone:
-        scoring = {name: settings for name, settings in chosen.items() if SWITCHES[name].rescores}
-        if not scoring:
-            continue
-        dataset = scored_set(data, chosen)
-        matrices = count_pixels(model, processor, dataset)
-        scores = scores_by(matrices, dataset.label_space.classes, scoring)
-        found["+".join(scoring)] = json_scores({name: scores[name] for name in ("mean_iou", "pixel_accuracy")})
+    for name, scoring in chosen.items():
+        dataset = scored_set(data, scoring)
+        scores = scores_by(count_pixels(model, processor, dataset), dataset.label_space.classes, scoring)
+        found[name] = json_scores({score: scores[score] for score in ("mean_iou", "pixel_accuracy")})
     return found
+
+
+def scoring_name(switched: Switched) -> str:
+    """The switches that change how a run is scored, joined by "+"; empty if there is none."""
+    return "+".join(name for name in switched if SWITCHES[name].rescores)
 
 
 def count_pixels(model: nn.Module, processor: Any, dataset: SampleDataset) -> np.ndarray:

@@ -247,6 +247,12 @@ def settings_of(switch: str, combined: Switched) -> Switched:
     return {switch: combined[switch]} if switch in combined else {}
 
 
+def is_alone(study: StudyOptions, switch: str, mode: str) -> bool:
+    """Whether a switch is measured alone in a mode."""
+    modes = study.defects[switch].alone_in
+    return not modes or mode in modes
+
+
 def broken_rules(study: StudyOptions) -> Iterator[str]:
     """The sentence of every rule that the switches of a study break."""
     for name, options in study.defects.items():
@@ -257,6 +263,9 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         for init in options.initialisations:
             if init not in study.initialisations:
                 yield f"{place}.initialisations names {init!r}; initialisations are {_list(study.initialisations)}."
+        for mode in options.alone_in:
+            if mode not in study.modes:
+                yield f"{place}.alone_in names {mode!r}; modes are {_list(study.modes)}."
         if row.for_some and not options.initialisations:
             yield f"{place}.initialisations is empty: name those for which {row.defect}."
         for setting in options.settings:
