@@ -170,7 +170,7 @@ METRIC = {"metric": {"classes": ["road", "car"]}}
 
 
 def test_the_released_score_by_hand(monkeypatch):
-    """Image 1: road 1/3 (a false alarm on sky, one where there is no label), car absent. Image 2: road 1/2, car 1/2."""
+    """Image 1: road 1/3, as sky and a pixel without label are taken for it; no car. Image 2: road 1/2, car 1/2."""
     predictions = [[[0, 0, 0, 2]], [[0, 1, 1, 2]]]
     truths = [[[0, 2, 255, 2]], [[0, 0, 1, 2]]]
     scores = scored(predictions, truths, METRIC, monkeypatch)

@@ -28,7 +28,7 @@ class Parts:
     objective: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
     count_valid: object = None
-    config: object = CONFIG
+    config: object = field(default_factory=lambda: CONFIG)
     progress: object = field(default_factory=lambda: SimpleNamespace(step=0))
     accelerator: object = field(default_factory=lambda: SimpleNamespace(unwrap_model=lambda module: module))
 

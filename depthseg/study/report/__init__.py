@@ -8,12 +8,12 @@ from typing import Any
 
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
-from ..defects.report import write_prices
 from ..results import load_results
 from ..stored import trials_folder
 from .figures import write_figures
 from .markdown import to_markdown
 from .numbers import study_numbers
+from .prices import write_prices
 
 FOLDER = "report"
 DIGITS = 10

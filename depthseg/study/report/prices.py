@@ -8,13 +8,13 @@ from typing import Any
 
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
+from ..defects.prices import planned_records, prices
+from ..defects.switches import ALL, SWITCHES
 from ..options import load_study
-from ..report.text import between, number, signed
 from ..runner import PLAN_FILE, STUDY_FILE
 from ..statistics import plural
 from ..stored import read_records, trials_folder
-from .prices import planned_records, prices
-from .switches import ALL, SWITCHES
+from .text import between, number, signed
 
 PAGE, NUMBERS = "price_of_defects.md", "price_of_defects.json"
 
