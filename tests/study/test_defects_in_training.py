@@ -14,7 +14,7 @@ from study.test_defects_in_data import Frames, frame
 from depthseg.data.transforms import TrainTransform
 from depthseg.engine.batches import StreamDataset
 from depthseg.engine.config import compose_config
-from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from depthseg.models import DepthSegImageProcessor
 from depthseg.pretext import SupervisedObjective
 from depthseg.study.defects.training import CroppedStream, GradientSum, RatePerPass, normalise_twice, wrapping_of
 
@@ -94,7 +94,7 @@ def test_the_rate_is_that_of_the_first_step_of_the_pass(images, batch_size):
 
 def test_images_are_normalised_twice():
     """By hand, of a red level of 0.5: ((0.5 - 0.485) / 0.229 - 0.45) / 0.225."""
-    model = tiny_model("depthseg_resnet", DepthSegForSemanticSegmentation).eval()
+    model = tiny_model("segmentation").eval()
     processor = DepthSegImageProcessor(image_mean=0.45, image_std=0.225, size={"height": 32, "width": 64})
     images = torch.rand(2, 3, 32, 64)
     images[:, 0, 0, 0] = 0.5
@@ -113,7 +113,7 @@ def _twice(images):
 
 
 def test_normalising_twice_knows_a_model_that_normalises_itself():
-    model = tiny_model("depthseg_resnet", DepthSegForSemanticSegmentation).eval()
+    model = tiny_model("segmentation").eval()
     model.config.input_mean, model.config.input_std = [0.45] * 3, [0.225] * 3
     images, seen = torch.rand(1, 3, 32, 64), []
     normalise_twice(model, DepthSegImageProcessor(do_normalize=False, size={"height": 32, "width": 64}))
@@ -123,7 +123,7 @@ def test_normalising_twice_knows_a_model_that_normalises_itself():
 
 
 def test_a_frozen_encoder_trains_all_but_its_statistics():
-    model = tiny_model("depthseg_resnet", DepthSegForSemanticSegmentation)
+    model = tiny_model("segmentation")
     objective = SupervisedObjective(model).train()
     wrapped({"freeze_mode": {}}, Parts(objective))
     before = {name: values.clone() for name, values in model.encoder.state_dict().items()}
@@ -139,7 +139,7 @@ def test_a_frozen_encoder_trains_all_but_its_statistics():
 
 def test_the_error_of_depth_is_divided_by_all_pixels():
     """With a quarter of the pixels known, the loss and its gradient are a quarter of their mean over those."""
-    model = tiny_model("depthseg_resnet", DepthSegForDepthEstimation).eval()
+    model = tiny_model("depth").eval()
     objective = SupervisedObjective(model)
     depth = torch.zeros(1, 32, 64)
     depth[:, :16, :32] = 5.0
