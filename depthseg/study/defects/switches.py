@@ -158,8 +158,8 @@ ROWS = (
     ),
     Switch(
         "crop_probability",
-        "every other batch, at random, is not cropped",
-        "every batch is",
+        "half of the batches, at random, are not cropped",
+        "all are",
         "pretrain",
         applies=_crops,
     ),
