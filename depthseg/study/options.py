@@ -272,6 +272,7 @@ def _completed(study: StudyOptions) -> StudyOptions:
     gone = {name for name, entry in entries if entry is None}
     claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
     kept = {part: _without_null(getattr(study, part)) for part in (*PARTS, "defects")}
+    kept["defects"] = {name: options.without(gone) for name, options in kept["defects"].items()}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)

@@ -214,7 +214,7 @@ def test_trials_without_switches_are_those_of_the_study_without_defects(study, t
         ("  hflp: {{}}", "defects.hflp is no switch. Did you mean 'hflip'?"),
         ("  hflip: {{initialisations: [nobody]}}", "names 'nobody'; initialisations are none, depth"),
         ("  hflip: {{alone_in: [full]}}", "alone_in names 'full'; modes are frozen"),
-        ("  reinit: {{}}", "defects.reinit.initialisations is empty: name those for which the whole decoder"),
+        ("  reinit: {{}}", "defects.reinit.initialisations is null: name those for which the whole decoder"),
         ("  hflip: {{settings: {{classes: [a]}}}}", "settings has 'classes'; it takes no settings"),
         ("  metric: {{}}", "metric.settings.classes is None; allowed are lists"),
         ("  num_outputs: {{settings: {{outputs: 0}}}}", "outputs is 0; allowed are the numbers 1 to 255"),
@@ -226,6 +226,16 @@ def test_mistakes_in_a_study_file_are_sentences(tmp_path, lines, words):
     with pytest.raises(ValueError) as error:
         tiny_study(tmp_path, *OVERRIDES, text=text)
     assert words in str(error.value)
+
+
+def test_what_a_study_removes_is_removed_from_its_switches(tmp_path):
+    text = WITH_DEFECTS.replace("  hflip: {{}}", "  hflip: {{alone_in: [frozen, full]}}")
+    text = text.replace("modes:\n", "modes:\n  full: {{}}\n")
+    study = tiny_study(tmp_path, *OVERRIDES, "modes.frozen=null", "initialisations.depth=null", text=text)
+    assert study.defects["hflip"].alone_in == ["full"]
+    assert study.defects["normalisation"].initialisations == []  # nobody, not everybody
+    named = {name for trial in trials_in_order(study, tmp_path) for name in trial.labels.get("switches", {})}
+    assert named == {"hflip", "metric"}
 
 
 def test_a_switch_is_measured_alone_where_the_study_says_so(tmp_path):

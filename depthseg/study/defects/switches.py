@@ -233,9 +233,10 @@ def applicable(study: StudyOptions, init: str, finetune: RunConfig, pretrain: Ru
     found = {}
     for row in ROWS:
         options, touched = study.defects.get(row.name), pretrain if row.stage == "pretrain" else finetune
-        if options is None or touched is None or (options.initialisations and init not in options.initialisations):
+        if options is None or touched is None:
             continue
-        if row.applies(touched):
+        named = options.initialisations is None or init in options.initialisations
+        if named and row.applies(touched):
             found[row.name] = {**row.settings, **options.settings}
     return found
 
@@ -250,7 +251,7 @@ def settings_of(switch: str, combined: Switched) -> Switched:
 def is_alone(study: StudyOptions, switch: str, mode: str) -> bool:
     """Whether a switch is measured alone in a mode."""
     modes = study.defects[switch].alone_in
-    return not modes or mode in modes
+    return modes is None or mode in modes
 
 
 def broken_rules(study: StudyOptions) -> Iterator[str]:
@@ -260,14 +261,14 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         if row is None:
             yield f"{place} is no switch.{did_you_mean(name, SWITCHES)} Switches are {', '.join(SWITCHES)}."
             continue
-        for init in options.initialisations:
+        for init in options.initialisations or ():
             if init not in study.initialisations:
                 yield f"{place}.initialisations names {init!r}; initialisations are {_list(study.initialisations)}."
-        for mode in options.alone_in:
+        for mode in options.alone_in or ():
             if mode not in study.modes:
                 yield f"{place}.alone_in names {mode!r}; modes are {_list(study.modes)}."
-        if row.for_some and not options.initialisations:
-            yield f"{place}.initialisations is empty: name those for which {row.defect}."
+        if row.for_some and options.initialisations is None:
+            yield f"{place}.initialisations is null: name those for which {row.defect}."
         for setting in options.settings:
             if setting not in row.settings:
                 yield f"{place}.settings has {setting!r}; it takes {_list(row.settings) or 'no settings'}."
