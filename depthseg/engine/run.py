@@ -50,6 +50,7 @@ from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
 from .unreadable import UNREADABLE_FILE, SkippingDataset, read_unreadable
+from .wrapping import Wrapping, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,7 @@ def train(
     val_set: SampleDataset | None = None,
     model: nn.Module | None = None,
     processor: Any = None,
+    wrapping: Wrapping | None = None,
 ) -> RunResult:
     """Train a network and write its run directory; under a launcher every process calls this.
 
@@ -98,6 +100,7 @@ def train(
         model: Model to train, in place of the one that `config.model` describes, of which only the options of the
             loss are read then; needs `processor`.
         processor: Image processor of `model`.
+        wrapping: What is put around the parts of the run; its weights cannot be published then.
 
     Raises:
         FileExistsError: The output directory holds a run, and neither `run.resume` nor `run.overwrite` is set.
@@ -109,7 +112,7 @@ def train(
     """
     config.validate()
     with ExitStack() as held:
-        return _train(config, train_set, val_set, model, processor, held)
+        return _train(config, train_set, val_set, model, processor, wrapping, held)
 
 
 def _train(
@@ -118,6 +121,7 @@ def _train(
     val_set: SampleDataset | None,
     model: nn.Module | None,
     processor: Any,
+    wrapping: Wrapping | None,
     held: ExitStack,
 ) -> RunResult:
     """As `train`; what a run holds of the system while it trains goes to `held`."""
@@ -153,12 +157,11 @@ def _train(
     encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
     record_losses(config, model, run_dir, accelerator)
     training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
-    plan = replace(
-        plan, first_step=training.progress.step, last_step=config.schedule.steps, rank=accelerator.process_index
-    )
-    stream = StreamDataset(
-        train_set, build_transform(config, processor), config.run.seed, config.data.augmented_copies
-    )
+    first_step, steps = training.progress.step, config.schedule.steps
+    plan = replace(plan, first_step=first_step, last_step=steps, rank=accelerator.process_index)
+    transform = build_transform(config, processor)
+    stream = StreamDataset(train_set, transform, config.run.seed, config.data.augmented_copies)
+    stream, training = wrapped(wrapping, stream, training, processor)
     training.source = _batch_source(stream, plan, first)
     batches = _open_batches(config, accelerator, model, processor, scorer, stream, plan)
     held.callback(batches.close)

@@ -13,6 +13,7 @@ from .. import __version__
 from ..choices import did_you_mean
 from ..engine.atomic import atomic_path
 from ..engine.predict import label_space_of, load_model
+from ..engine.wrapping import WRAPPED, wrapped_by
 from .check import check_sizes, compare, milliseconds, random_input, trace_size
 from .formats import FORMATS, Format, Run, check_packages, described, trace
 from .network import LARGEST_UINT8, ExportedNetwork
@@ -231,10 +232,15 @@ def describe(network: ExportedNetwork, processor: Any, size: tuple[int, int] | N
     return metadata
 
 
-def made_from(model_path: str | Path, revision: str | None) -> dict[str, str | None]:
-    """The exported checkpoint, if it is one of the Hub; the path of a folder is of one machine alone."""
-    is_folder = Path(model_path).is_dir()
-    return {"made_from": None if is_folder else str(model_path), "revision": None if is_folder else revision}
+def made_from(model_path: str | Path, revision: str | None) -> dict[str, Any]:
+    """The exported checkpoint, if it is one of the Hub; the path of a folder is of one machine alone.
+
+    With `wrapped` if a folder holds weights that were trained with known faults, see `depthseg.engine.wrapping`.
+    """
+    if not Path(model_path).is_dir():
+        return {"made_from": str(model_path), "revision": revision}
+    faults = wrapped_by(Path(model_path).resolve().parent)
+    return {"made_from": None, "revision": None} | ({WRAPPED: faults} if faults else {})
 
 
 def measure(

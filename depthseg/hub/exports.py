@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..engine.tasks import TASKS
+from ..engine.wrapping import WRAPPED
 from ..export.check import random_input
 from ..export.formats import FORMATS, Format, check_packages, first_line
 from .forms import Form
-from .record import Lineage, published_lineage
+from .record import Lineage, published_lineage, refuse_faults
 
 SUFFIXES = {kind.suffix: name for name, kind in FORMATS.items()}
 
@@ -41,7 +42,8 @@ def read_export(path: Path) -> Form:
     """Read a file that `depthseg export` wrote.
 
     Raises:
-        ValueError: Another file, a damaged one, or one of an earlier release, which does not say where it comes from.
+        ValueError: Another file, a damaged one, or one of an earlier release, which does not say where it comes from;
+            weights that were trained with known faults.
         FileNotFoundError: A checkpoint that it comes from does not exist.
         ImportError: A package that reads it is missing.
     """
@@ -49,6 +51,7 @@ def read_export(path: Path) -> Form:
     check_packages(name)
     kind = FORMATS[name]
     about = _metadata(path, kind)
+    refuse_faults(about.get(WRAPPED, ()), path)
     lineage = _lineage(about)
     task = TASKS["depth" if about["returns"] == ["depth"] else "segmentation"]
 

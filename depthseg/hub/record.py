@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ..engine.motion import MOTION_FILE
 from ..engine.options import RunConfig
 from ..engine.records import METRICS_FILE, RUN_RECORD, read_lines
 from ..engine.tasks import WITHOUT_TRUTH, task_of
+from ..engine.wrapping import wrapped_by
 from .licences import Licence, Source, licence_of_data, licence_of_weights, parse_licence
 
 LINEAGE_FILE = "training/lineage.json"
@@ -248,7 +250,9 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
     Raises:
         FileNotFoundError: The checkpoint that initialised the run does not exist.
         ConnectionError: The Hub, which has that checkpoint, does not respond.
+        ValueError: The run, or one before it, was trained with known faults.
     """
+    refuse_faults(wrapped_by(run_dir), run_dir)
     before, start = _before(config, run_dir)
     name, path = source_of(config.data)
     own = name is None or name not in DATASETS or DATASETS[name].licence == OWN_LICENCE
@@ -264,6 +268,16 @@ def trace(config: RunConfig, run_dir: Path) -> Lineage:
         seed=config.run.seed,
     )
     return Lineage((*before.stages, stage), before.ancestors)
+
+
+def refuse_faults(faults: Sequence[str], path: Path) -> None:
+    """Raise a ValueError if weights were trained with known faults, see `depthseg.engine.wrapping`."""
+    if faults:
+        raise ValueError(
+            f"The weights of {path} were trained with known faults, to measure what these cost ({', '.join(faults)}), "
+            "or from weights that were. They are not published. Train without them: depthseg pretrain, then depthseg "
+            "finetune."
+        )
 
 
 def _supervision(config: RunConfig) -> str:

@@ -32,6 +32,8 @@ from ..reading import (
     typed,
     written,
 )
+from .defects.options import DefectOptions
+from .defects.switches import broken_rules as switch_rules
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +199,8 @@ class StudyOptions:
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
         pilot: Spread of a difference in a pilot, from which `--dry-run` tells what the study can detect.
+        defects: Defects of the released code of Lao et al. whose price is measured, each alone and all together, see
+            `depthseg.study.defects.switches`.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -217,6 +221,7 @@ class StudyOptions:
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
     pilot: PilotOptions = field(default_factory=PilotOptions)
+    defects: dict[str, DefectOptions | None] = field(default_factory=dict)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -308,7 +313,9 @@ def _completed(study: StudyOptions) -> StudyOptions:
         if gone["initialisations"].isdisjoint((claim.better, claim.than))
         and not any(getattr(claim, name) in gone[part] for name, part in SETTING.items())
     ]
-    kept = {part: _without_null(getattr(study, part)) for part in PARTS}
+    kept = {part: _without_null(getattr(study, part)) for part in (*PARTS, "defects")}
+    removed = gone["initialisations"] | gone["modes"]
+    kept["defects"] = {name: options.without(removed) for name, options in kept["defects"].items()}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
@@ -336,6 +343,7 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
     for name, benchmark in study.benchmarks.items():
         if not (benchmark.num_labelled and benchmark.folds):
             yield f"benchmarks.{name} requires num_labelled and folds."
+    yield from switch_rules(study)
     if study.measures:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
 from ..engine.run import train
+from .defects.matrix import switches_of
 from .matrix import Trial, shard_of
 from .options import StudyOptions
 from .runner import trials_in_order
@@ -103,11 +104,11 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
 
 def stage_of(trial: Trial) -> str:
     """The stage of a trial; trials of one stage have the same cost."""
-    labels = trial.labels
+    labels, switches = trial.labels, ", with switches" * bool(switches_of(trial.labels))
     if trial.kind == "pretrain":
-        return f"pre-training, {labels['initialisation']}, {labels['architecture']}"
+        return f"pre-training, {labels['initialisation']}, {labels['architecture']}{switches}"
     role = "learning-rate selection" if labels["role"] == "rate" else "fine-tuning"
-    return f"{role}, {labels['mode']}, {labels['architecture']}"
+    return f"{role}, {labels['mode']}, {labels['architecture']}{switches}"
 
 
 def measure_cost(config: RunConfig) -> Cost:

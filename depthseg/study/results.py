@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.stamp import check_same_stamps
+from .defects.matrix import switches_of
 from .options import read_stored_study
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
@@ -227,7 +228,7 @@ def load_results(out: str | Path) -> StudyResults:
     out = Path(out)
     study, records, unused, plan = read_study(out), [], [], out / PLAN_FILE
     planned = json.loads(plan.read_text(encoding="utf-8"))["keys"] if plan.is_file() else None
-    for record in read_records(trials_folder(out)):
+    for record in without_switches(read_records(trials_folder(out))):
         reason = _reason_against(record, study, planned)
         if reason is None:
             records.append(record)
@@ -246,6 +247,11 @@ def _check_stamps(records: Sequence[TrialRecord]) -> None:
             by_benchmark.setdefault(place, {})[str(record.path)] = record["scores"].get("stamp")
     for stamps in by_benchmark.values():
         check_same_stamps(stamps)
+
+
+def without_switches(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records of trials without switches; `depthseg.study.defects.prices` reads the others."""
+    return [record for record in records if not switches_of(record.content)]
 
 
 def is_rate(record: TrialRecord) -> bool:

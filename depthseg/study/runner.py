@@ -12,6 +12,7 @@ from ..engine.records import write_json
 from ..engine.stopping import Stopped, StopRequest
 from ..metrics.stamp import check_same_stamps
 from ..reading import write_yaml
+from .defects.matrix import defect_trials
 from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_of
 from .options import StudyOptions
 from .statistics import select_rate
@@ -80,7 +81,8 @@ def save_study(study: StudyOptions, out: Path) -> None:
 def trials_in_order(study: StudyOptions, out: Path) -> Iterator[Trial]:
     """Every trial, after those it depends on, by pre-training seed: an interrupted study is a smaller study.
 
-    Learning rates are chosen when the runs of their selection are finished; until then the fixed rate is used.
+    Learning rates are chosen when the runs of their selection are finished; until then the fixed rate is used. Trials
+    with switches come last.
     """
     pretraining = pretraining_trials(study)
     pretrained = keys_of(pretraining)
@@ -91,6 +93,7 @@ def trials_in_order(study: StudyOptions, out: Path) -> Iterator[Trial]:
             yield from choosing
             main = main_trials(study, pretrained, chosen_rates(choosing, out))
         yield from (trial for trial in main if trial.labels["pretrain_seed"] == seed)
+    yield from defect_trials(study, pretraining, main)
 
 
 def keys_of(trials: list[Trial]) -> dict[tuple[str, str, int], str]:

@@ -29,6 +29,8 @@ from ..engine.records import METRICS_FILE, read_lines, write_json
 from ..engine.run import RunResult, train
 from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
 from ..metrics.blocks import blocks_of
+from .defects.matrix import switches_of
+from .defects.runs import as_trained, reported, run_arguments
 from .options import FULL_SCALE
 from .stored import RUNS, read_record, record_path, weights_path
 
@@ -59,7 +61,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     path = record_path(out, trial.key)
     start = time.perf_counter()
     run_dir = out / RUNS / trial.key
-    result = train(located(trial, out))
+    result = train(located(trial, out), **run_arguments(trial))
     record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
@@ -86,7 +88,7 @@ def repeat_pretraining(trial: Trial, out: Path) -> None:
         trial: The pre-training; the weights that it is initialised from exist.
         out: Directory of the study.
     """
-    now = train(located(trial, out)).scores
+    now = train(located(trial, out), **run_arguments(trial)).scores
     then = read_record(record_path(out, trial.key))["scores"]
     differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
     if differing:
@@ -107,6 +109,7 @@ def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) ->
     _, test_set = build_datasets(trial.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
     model, processor = load_model(result.model_dir, device="cpu" if trial.config.run.cpu else None)
+    test_set = as_trained(trial, test_set, model, processor)
     meters = {"segmentation": class_meter(model, test_set)}
     predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
@@ -116,12 +119,13 @@ def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) ->
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
         )
-    # Runs at the fixed rate are used for their scores only.
-    names = study.measures if trial.labels["role"] == "main" else ()
+    # Runs at the fixed rate and those with switches are used for their scores only.
+    names = study.measures if trial.labels["role"] == "main" and not switches_of(trial.labels) else ()
     measures = measure_model(model, processor, test_set, names, predictions) if names else {}
     return {
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),
+        **reported(study, trial, model, processor),
         "baselines": baseline_scores(json.dumps(asdict(trial.config.data))),
     }
 

@@ -13,6 +13,7 @@ from ..stored import trials_folder
 from .figures import write_figures
 from .markdown import to_markdown
 from .numbers import study_numbers
+from .prices import write_prices
 
 FOLDER = "report"
 DIGITS = 10
@@ -26,7 +27,8 @@ def write_report(out: str | Path) -> Path:
 
     Args:
         out: Output directory of the study. The folder `report/` contains `report.md`, `figures/` with PNG and PDF, and
-            `results.json` with every number; `depthseg.study.report.html` makes a page of it.
+            `results.json` with every number; `depthseg.study.report.html` makes a page of it. A study with defects
+            also has `price_of_defects.md` and its numbers.
 
     Returns:
         The Markdown file.
@@ -48,6 +50,8 @@ def write_report(out: str | Path) -> Path:
     texts = write_figures(numbers, folder / "figures")
     with atomic_path(report) as temporary:
         temporary.write_text(to_markdown(numbers, texts), encoding="utf-8")
+    if results.study.get("defects"):
+        logger.info("%s lists what each defect is worth", write_prices(Path(out), folder))
     return report
 
 
