@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
+OWN = "own"
+"""The study whose options `depthseg.study.own` shortens, fits to the data and cuts to a number of hours."""
+
 EXAMPLE = "seeds.finetune=6"
 """An override for messages."""
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.config import compose_config
-from ..engine.robustness import ImageCounts
 
 if TYPE_CHECKING:
     from ..engine.options import RunConfig
+    from ..engine.robustness import ImageCounts
 
 TRIALS = "trials"
 OLD_TRIALS = "cells"
@@ -66,6 +66,8 @@ class TrialRecord:
 
     def counts(self, measure: str) -> dict[str, ImageCounts]:
         """The confusion matrices that a measure kept, by group; empty where it kept none."""
+        from ..engine.robustness import ImageCounts  # imports torch, which takes seconds
+
         arrays = self._read(lambda name: name.startswith(f"{measure}/"))
         groups = [name for name in arrays if not name.endswith("/names")]
         return {
