@@ -109,29 +109,36 @@ def load_own(scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOpt
             "study own compares initialisations on your data: give data.root=FOLDER, your images with labels, and "
             "data.video=FILM, a video file or a folder of frames of the same camera, which need no labels."
         )
-    return load_study(OWN, scale, [*_fitted(study), *given])
+    options = data_options(study)
+    study = load_study(OWN, scale, [*given, *options])
+    # What is given has precedence; the options of the data contain what is given.
+    return load_study(OWN, scale, [*_fitted(study), *given, *options])
+
+
+def data_options(study: StudyOptions) -> list[str]:
+    """The options of a folder, divided so that no test image is a neighbour of a labelled one."""
+    data = study.finetune["data"]
+    if data["name"] != "folder":
+        return []
+    options = {"split_by": "sequences", "val_fraction": VAL_FRACTION} | data["options"]
+    return [f"finetune.data.options={json.dumps(options)}"]
 
 
 def _fitted(study: StudyOptions) -> list[str]:
-    """Options that follow from the data: the split, the size of the images, the numbers of labels, and the camera."""
-    found = []
-    if study.finetune["data"]["name"] == "folder":
-        options = {"split_by": "sequences", "val_fraction": VAL_FRACTION} | study.finetune["data"]["options"]
-        found = [f"finetune.data.options={json.dumps(options)}"]
-        study = replace(study, finetune=study.finetune | {"data": study.finetune["data"] | {"options": options}})
-    pool, test_set = build_datasets(compose_config([("finetune", study.finetune)]).data)
-    first = study.initialisations[FILM].pretrain
-    film, _ = build_datasets(compose_config([("pretrain", study.pretrain), ("the film", first)]).data)
-    size = network_size(*pool[0].image.shape[:2])
-    numbers = numbers_of_labels(len(pool))
+    """Options that follow from the data: the size of the images, the numbers of labels, and the camera of the film."""
+    network = ("architectures", next(iter(study.architectures.values())))
+    stage = [("pretrain", study.pretrain), (f"initialisations.{FILM}", study.initialisations[FILM].pretrain)]
+    pool, test_set = build_datasets(compose_config([("finetune", study.finetune), network]).data)
+    film, _ = build_datasets(compose_config([*stage, network]).data)
     logger.info(
         "%d images to draw labelled ones from, %d test images, %d frames of film", len(pool), len(test_set), len(film)
     )
-    found += [f"{stage}.data.size={list(size)}" for stage in ("pretrain", "finetune")]
-    found.append(f"benchmarks.{BENCHMARK}.num_labelled={numbers}")
-    if film[0].intrinsics is not None:
-        found.append("pretrain.pretext.intrinsics=given")
-    return found
+    size = list(network_size(*pool[0].image.shape[:2]))
+    return [
+        *(f"{stage}.data.size={size}" for stage in ("pretrain", "finetune")),
+        f"benchmarks.{BENCHMARK}.num_labelled={numbers_of_labels(len(pool))}",
+        *(["pretrain.pretext.intrinsics=given"] if film[0].intrinsics is not None else []),
+    ]
 
 
 def network_size(height: int, width: int) -> tuple[int, int]:
