@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         _check(options)
         study = load_study(options.name, options.scale, [] if options.name == OWN else options.overrides)
         from ..study.plan import plan_study, plan_text
+        from ..study.power import count_test_blocks, power_text
         from ..study.report import write_report
         from ..study.runner import run_study
 
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
         study, rows = _planned(options, study, out)
         if options.dry_run:
             print(plan_text(rows or plan_study(study, out, options.shard)))
+            if power := power_text(study, count_test_blocks(study, out)):
+                print(f"\n{power}")
             return
         if not options.report:
             run_study(study, out, options.shard)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..metrics.blocks import BlockCounts, draw_blocks
-from .intervals import TINY, Uncertainty, measure, pooled_variance_of_difference, pooled_variance_of_mean
+from .intervals import (
+    TINY,
+    Level,
+    Uncertainty,
+    measure,
+    measure_draws,
+    pooled_variance_of_difference,
+    pooled_variance_of_mean,
+    variance_between_pretrainings,
+)
 from .statistics import InitialisationResults, draw_seeds, plural, weighted_scores
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ LEAST_PRETRAINING_SEEDS = 2
 LEAST_RUNS = 6
 """With fewer runs a spread is given, but no interval and no p-value."""
 LEAST_POOLED = 3
-"""Number of initialisations from which the variance over seeds is pooled."""
+"""Number of initialisations from which the variance over seeds is pooled; with draws, of pre-trained ones."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class Summary:
         interval: 95 % confidence interval; None if `reason` is given.
         spread: Lowest and highest run.
         variance_shares: Fraction of the variance due to `pretraining`, `finetuning` (both seeds; with several
-            pre-training seeds `pretraining` includes both) and `blocks`; empty without interval.
+            pre-training seeds `pretraining` includes both) or `draws` (then `pretraining` is what pre-trainings add),
+            and `blocks`; empty without interval.
         conditional_on: Sources of variation, assumptions and conditions of the interval.
         reason: Why there is no interval; None if there is one.
     """
@@ -54,7 +64,7 @@ class Comparison:
         interval: 95 % confidence interval; None if `reason` is given.
         interval_alone: The interval from the seeds of these two initialisations only, without `pooled`.
         p_value: Two-sided, against no difference; below 0.05 exactly if the interval excludes 0. Not adjusted for
-            multiple comparisons, see `depthseg.study.statistics.holm`. None without interval.
+            multiple comparisons, see `depthseg.study.statistics`. None without interval.
         probability_a_beats_b: Fraction of bootstrap differences above 0; None without interval.
         spread: Lowest and highest difference: of runs with the same seeds if `paired`, else of any two runs.
         paired: Whether runs were compared seed by seed.
@@ -87,14 +97,14 @@ def summarise(
     """
     scores = _run_scores(init.counts)
     mean = scores.mean()
-    pooled = _poolable(pooled)
+    pooled = _poolable(pooled, [init])
     uncertainty, reason = _uncertainty([init], pooled=pooled)
     return Summary(
         mean_iou=100 * float(mean),
         interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
         spread=(100 * float(scores.min()), 100 * float(scores.max())),
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([init], False, len(pooled), conditions),
+        conditional_on=_conditional_on([init], False, pooled, conditions),
         reason=reason,
     )
 
@@ -121,20 +131,21 @@ def compare(
         draws: Bootstrap draws, always with the same seed.
         paired_seeds: Whether seeds at the same position of both initialisations are equal (common random numbers), so
             that shared effects cancel. Different numbers of seeds are treated as independent; `paired` of the result
-            is then False.
+            is then False. Draws of the labelled images are always paired, also if one of the two has no pre-training.
         pooled: Initialisations, including `a` and `b`, that all have runs of the same seeds and whose scores are
             assumed to have the same variance over seeds. With at least three this variance is pooled, which gives
-            usable intervals from few seeds; the common effect of a seed on all cancels.
+            usable intervals from few seeds; the common effect of a seed on all cancels. With draws, only the variance
+            over pre-trainings is pooled, from at least three pre-trained ones.
         conditions: Further conditions of the interval, such as "one training set of 16 images".
 
     Raises:
-        ValueError: The images, their blocks or the classes differ.
+        ValueError: The images, their blocks, the classes or the draws of the labelled images differ.
     """
     _check_same_images(a, b)
-    paired = paired_seeds and a.seeds == b.seeds
+    paired = bool(a.draws) or (paired_seeds and a.seeds == b.seeds)
     scores = [_run_scores(init.counts) for init in (a, b)]
     difference = scores[0].mean() - scores[1].mean()
-    pooled = _poolable(pooled)
+    pooled = _poolable(pooled, [a, b])
     uncertainty, reason = _uncertainty([a, b], paired, pooled)
     interval = interval_alone = p_value = probability = None
     if uncertainty is not None:
@@ -153,9 +164,32 @@ def compare(
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
-        conditional_on=_conditional_on([a, b], paired, len(pooled), conditions),
+        conditional_on=_conditional_on([a, b], paired, pooled, conditions),
         reason=reason,
     )
+
+
+def interval_over_draws(
+    values: Mapping[tuple[int, int], float], pretrained: bool
+) -> tuple[float, tuple[float, float] | None]:
+    """Mean over draws of a number that is not a score, such as steps, and its 95 % interval over draws.
+
+    Args:
+        values: Pre-training seed and draw -> the number, or the difference of two initialisations.
+        pretrained: Whether a pre-training of the study is involved.
+
+    Returns:
+        The mean, and the interval in the unit of the values; None if there are too few draws or pre-trainings.
+    """
+    numbers, seeds = np.array(list(values.values()), dtype=np.float64), np.array([seed for seed, _ in values])
+    mean = float(numbers.mean())
+    if len(numbers) < LEAST_RUNS or (pretrained and len(set(seeds)) < LEAST_PRETRAINING_SEEDS):
+        return mean, None
+    uncertainty = measure_draws(numbers[:, None], seeds if pretrained else None)
+    if uncertainty.standard_error < TINY:
+        return mean, None
+    half_width = uncertainty.half_width(CONFIDENCE)
+    return mean, (mean - half_width, mean + half_width)
 
 
 def _run_scores(counts: BlockCounts) -> np.ndarray:
@@ -171,7 +205,11 @@ def _uncertainty(
     if reason is not None:
         return None, reason
     first, *others = (init.counts.pseudo_values() for init in inits)
-    if pooled:
+    if inits[0].draws:
+        several = sum(init.pretraining == "seeds" for init in inits)
+        level = _level_of_pretrainings(several, pooled) if several and pooled else None
+        uncertainty = measure_draws((first - sum(others))[0], inits[0].pretrainings if several else None, level)
+    elif pooled:
         seeds = max(init.seeds[0] for init in pooled)
         by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
         scores = np.stack([_run_scores(init.counts).reshape(seeds, -1).mean(1) for init in pooled])
@@ -184,20 +222,36 @@ def _uncertainty(
     return uncertainty, None
 
 
-def _poolable(pooled: Sequence[InitialisationResults]) -> Sequence[InitialisationResults]:
-    """The initialisations whose variance over seeds is pooled, or none if they are too few."""
+def _level_of_pretrainings(several: int, pooled: Sequence[InitialisationResults]) -> Level:
+    """Variance over pre-trainings of the mean, or of the difference if `several` is 2, pooled over initialisations."""
+    scores = np.stack([_run_scores(init.counts)[0] for init in pooled])
+    pretrained = sum(init.pretraining == "seeds" for init in pooled)
+    level = variance_between_pretrainings(scores, pooled[0].pretrainings, pretrained)
+    return Level(several * level.variance, level.freedom)
+
+
+def _poolable(
+    pooled: Sequence[InitialisationResults], inits: Sequence[InitialisationResults]
+) -> Sequence[InitialisationResults]:
+    """The initialisations whose variance over seeds is pooled for some of them, or none if they are too few."""
+    if inits[0].draws:
+        several = sum(init.pretraining == "seeds" for init in pooled) >= LEAST_POOLED
+        seeds = len(set(inits[0].pretrainings))
+        concerned = any(init.pretraining == "seeds" for init in inits)
+        return pooled if several and concerned and 2 <= seeds < len(inits[0].draws) else ()
     several = any(init.seeds[0] >= LEAST_PRETRAINING_SEEDS for init in pooled)
     return pooled if several and len(pooled) >= LEAST_POOLED else ()
 
 
 def _too_few(init: InitialisationResults) -> str | None:
     outer, inner = init.seeds
-    if init.pretraining == "seeds" and outer < LEAST_PRETRAINING_SEEDS:
+    seeds, runs = len(set(init.pretrainings)) if init.draws else outer, outer * inner
+    if init.pretraining == "seeds" and seeds < LEAST_PRETRAINING_SEEDS:
         return (
-            f"No interval: {init.name} has {outer} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
+            f"No interval: {init.name} has {seeds} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
         )
-    if outer * inner < LEAST_RUNS:
-        return f"No interval: {init.name} has {plural(outer * inner, 'run')}, at least {LEAST_RUNS} are needed."
+    if runs < LEAST_RUNS:
+        return f"No interval: {init.name} has {plural(runs, 'run')}, at least {LEAST_RUNS} are needed."
     if init.num_blocks < 2:
         return "No interval: all test images are in one block, so the variance between blocks cannot be estimated."
     return None
@@ -235,6 +289,11 @@ def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> No
             f"{b.confusion.shape[2:]} (images, classes, classes), or different blocks. Evaluate both on the same "
             "images in the same order."
         )
+    if list(a.draws) != list(b.draws):
+        raise ValueError(
+            f"{a.name} and {b.name} have other draws of the labelled images, or other pre-training seeds for them; "
+            "compare them by the draws that both have."
+        )
     if not np.array_equal(a.confusion[0, 0].sum(-1), b.confusion[0, 0].sum(-1)):
         raise ValueError(
             f"{a.name} and {b.name} were not evaluated with the same labels: their images or the order of their "
@@ -243,10 +302,16 @@ def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> No
 
 
 def _conditional_on(
-    inits: Sequence[InitialisationResults], paired: bool, pooled: int, conditions: Sequence[str]
+    inits: Sequence[InitialisationResults],
+    paired: bool,
+    pooled: Sequence[InitialisationResults],
+    conditions: Sequence[str],
 ) -> str:
     who = [_describe_seeds(init) for init in inits]
-    if len(inits) == 1:
+    if inits[0].draws:
+        paired_by = ", the same for both and paired" if len(inits) > 1 else ""
+        seeds = f"{plural(len(inits[0].draws), 'draw')} of the labelled images{paired_by}, {'; '.join(_named(inits))}"
+    elif len(inits) == 1:
         seeds = who[0]
     elif who[0] == who[1]:
         seeds = f"{who[0]} for each initialisation, {'paired' if paired else 'not paired'}"
@@ -254,19 +319,38 @@ def _conditional_on(
         seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, who, strict=True))
     images = f"{plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
-    if pooled:
-        lines.append(f"assuming that the scores of all {pooled} initialisations have the same variance over seeds")
+    if pooled and inits[0].draws:
+        pretrained = sum(init.pretraining == "seeds" for init in pooled)
+        lines.append(
+            f"assuming that the scores of all {pretrained} pre-trained initialisations have the same variance over "
+            "pre-trainings"
+        )
+    elif pooled:
+        lines.append(
+            f"assuming that the scores of all {len(pooled)} initialisations have the same variance over seeds"
+        )
     if conditions:
         lines.append(f"conditional on {', '.join(conditions)}")
     return "; ".join(lines)
 
 
-def _describe_seeds(init: InitialisationResults) -> str:
-    outer, inner = init.seeds
-    origins = {
-        "seeds": plural(outer, "pre-training seed"),
+def _named(inits: Sequence[InitialisationResults]) -> list[str]:
+    """Origins of the weights, with names if they differ."""
+    origins = [_origin(init, len(set(init.pretrainings))) for init in inits]
+    if len(set(origins)) == 1:
+        return origins[:1] if len(inits) == 1 else [f"{origins[0]} for each initialisation"]
+    return [f"{init.name}: {origin}" for init, origin in zip(inits, origins, strict=True)]
+
+
+def _origin(init: InitialisationResults, seeds: int) -> str:
+    return {
+        "seeds": plural(seeds, "pre-training seed"),
         "checkpoint": "one given checkpoint",
         "none": "random initialisation",
-    }
+    }[init.pretraining]
+
+
+def _describe_seeds(init: InitialisationResults) -> str:
+    outer, inner = init.seeds
     each = " each" if outer > 1 else ""
-    return f"{origins[init.pretraining]}, {plural(inner, 'fine-tuning seed')}{each}"
+    return f"{_origin(init, outer)}, {plural(inner, 'fine-tuning seed')}{each}"

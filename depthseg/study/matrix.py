@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -14,12 +14,15 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
 from .options import StudyOptions
-from .stored import LABELS
+from .stored import LABELS, planned_runs
 
 KEY_LENGTH = 12
 
 SEEDS_APART = 1000
 """Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
+
+RATE_SEEDS_FROM = SEEDS_APART // 2
+"""First run seed of the fine-tunings that choose a rate."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def main_trials(
         rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
     """
     places = []
-    seeds = list(product(range(study.seeds.pretrain), range(study.seeds.finetune)))
+    seeds = planned_runs(**asdict(study.seeds))
     for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
         chosen = rates.get((architecture, init, mode), study.rates.fixed)
         roles = {"main": chosen} | ({} if chosen == study.rates.fixed else {"fixed": study.rates.fixed})
@@ -137,8 +140,10 @@ def _finetunings(
     found = []
     for init, *shared, num_labelled, role, lr, first, second in places:
         config, given = composed(*shared), study.initialisations[init]
+        # A draw is the same whichever pre-training it is from.
+        seed = second if study.seeds.draws else SEEDS_APART * first + second
         # Runs that choose a rate must be independent of the reported runs.
-        seed = SEEDS_APART * first + second + (SEEDS_APART // 2 if role == "rate" else 0)
+        seed += RATE_SEEDS_FROM if role == "rate" else 0
         config = replace(
             config,
             data=replace(config.data, subset_size=num_labelled, subset_seed=seed),

@@ -16,6 +16,7 @@ from ..reading import (
     Allowed,
     Change,
     Count,
+    NotNegative,
     Positive,
     PositiveCount,
     TypeReader,
@@ -44,6 +45,15 @@ EXAMPLE = "seeds.finetune=6"
 
 PARTS = ("initialisations", "architectures", "modes", "benchmarks")
 """Parts of a study that have at least one entry; an entry of a base may be null."""
+
+SETTING = {"architecture": "architectures", "mode": "modes", "benchmark": "benchmarks"}
+"""Parts of a setting beside the number of labelled images -> where a study has their entries."""
+
+MOST_PRIMARY = 5
+"""Number of comparisons that may be primary: with more, the adjustment costs more power than a study has."""
+
+MOST_DRAWS = 500
+"""Number of draws; later seeds are those of the runs that choose a rate."""
 
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
@@ -79,10 +89,14 @@ class SeedOptions:
         finetune: Fine-tunings of each pre-training. Initialisations without pre-training have the same total number of
             fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
             and is the same in all initialisations.
+        draws: Draws of which images are labelled, instead of `finetune`: every initialisation is fine-tuned once with
+            each of the same draws, draw d from pre-training d modulo `pretrain`. 0 = `finetune` seeds under each
+            pre-training, other ones under each.
     """
 
     pretrain: PositiveCount = 2
     finetune: PositiveCount = 3
+    draws: Count = 0
 
 
 @dataclass
@@ -129,12 +143,38 @@ class ClaimOptions:
         better: The initialisation.
         than: The other initialisation.
         mode: Mode of the finding; empty = all.
+        num_labelled: Number of labelled images of the finding; null = all numbers of the study.
+        architecture: Architecture of the finding; empty = all.
+        benchmark: Benchmark of the finding; empty = all.
+        primary: Whether the study was made to decide it. p-values are then adjusted over the primary claims, and all
+            other comparisons are exploratory. At most five comparisons may be primary.
+        expected: Difference in points that is expected, such as that of a pilot, for `--dry-run`; 0 = not known.
     """
 
     text: str = ""
     better: str = ""
     than: str = ""
     mode: str = ""
+    num_labelled: Count | None = None
+    architecture: str = ""
+    benchmark: str = ""
+    primary: bool = False
+    expected: NotNegative = 0.0
+
+
+@dataclass
+class PilotOptions:
+    """Spread of the difference of two initialisations in a pilot, for `--dry-run`; null = not measured.
+
+    Attributes:
+        sd_draws: Standard deviation over draws of the labelled images, paired, in points of mean IoU.
+        sd_pretrainings: Standard deviation over pre-trainings, beyond that of the draws, in points.
+        sd_blocks: Standard deviation over blocks of test images, in points.
+    """
+
+    sd_draws: NotNegative | None = None
+    sd_pretrainings: NotNegative | None = None
+    sd_blocks: NotNegative | None = None
 
 
 @dataclass
@@ -179,6 +219,7 @@ class StudyOptions:
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
+        pilot: Spread of a difference in a pilot, from which `--dry-run` tells what the study can detect.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -199,6 +240,7 @@ class StudyOptions:
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
+    pilot: PilotOptions = field(default_factory=PilotOptions)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -283,9 +325,13 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
 
 def _completed(study: StudyOptions) -> StudyOptions:
     """A study without what is null and the claims about that, and with the fold of benchmarks without folds."""
-    entries = chain(study.initialisations.items(), study.modes.items())
-    gone = {name for name, entry in entries if entry is None}
-    claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
+    gone = {part: {name for name, entry in getattr(study, part).items() if entry is None} for part in PARTS}
+    claims = [
+        claim
+        for claim in study.claims
+        if gone["initialisations"].isdisjoint((claim.better, claim.than))
+        and not any(getattr(claim, name) in gone[part] for name, part in SETTING.items())
+    ]
     kept = {part: _without_null(getattr(study, part)) for part in PARTS}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
@@ -303,6 +349,12 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         if not getattr(study, part):
             yield f"{part} is empty: give at least one entry."
     yield from _unknown_names(study)
+    yield from _claim_rules(study)
+    if study.seeds.draws and not study.seeds.pretrain <= study.seeds.draws <= MOST_DRAWS:
+        yield (
+            f"seeds.draws is {study.seeds.draws}: give at least seeds.pretrain ({study.seeds.pretrain}), so that "
+            f"every pre-training is used, and at most {MOST_DRAWS}; 0 = seeds.finetune seeds under each pre-training."
+        )
     for name, init in study.initialisations.items():
         yield from _initialisation_rules(name, init, study)
     for name, benchmark in study.benchmarks.items():
@@ -341,8 +393,42 @@ def _unknown_names(study: StudyOptions) -> Iterator[str]:
             known = ", ".join(study.initialisations)
             yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
     for claim in study.claims:
-        if claim.mode not in ("", *study.modes):
-            yield f"claims refers to the mode {claim.mode!r}; modes are {', '.join(study.modes)}."
+        for name, part in SETTING.items():
+            if (value := getattr(claim, name)) not in ("", *getattr(study, part)):
+                yield f"claims refers to the {name} {value!r}; {part} are {', '.join(getattr(study, part))}."
+
+
+def _claim_rules(study: StudyOptions) -> Iterator[str]:
+    numbers = {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
+    # A small scale may have other numbers; its claims are then not tested.
+    for count in (
+        {claim.num_labelled for claim in study.claims} - {None, *numbers} if study.scale == FULL_SCALE else ()
+    ):
+        yield f"claims refers to {count} labelled images; benchmarks have {', '.join(map(str, sorted(numbers)))}."
+    primary = [(claim, place) for claim in study.claims if claim.primary for place in places_of(claim, study)]
+    if len(primary) > MOST_PRIMARY:
+        counts = (f"{claim.better} against {claim.than}: {len(places_of(claim, study))}" for claim, _ in primary)
+        yield (
+            f"The primary claims are {len(primary)} comparisons ({'; '.join(dict.fromkeys(counts))}), at most "
+            f"{MOST_PRIMARY} are allowed: a claim counts once for each architecture, mode, benchmark and number of "
+            "labelled images. Narrow claims down by these, or leave out `primary` of some."
+        )
+
+
+def places_of(claim: ClaimOptions, study: StudyOptions) -> list[dict[str, Any]]:
+    """The settings of a study that a claim is about, each with the names of `SETTING` and `num_labelled`."""
+    places = [
+        {"architecture": architecture, "mode": mode, "benchmark": name, "num_labelled": count}
+        for architecture, mode in product(study.architectures, study.modes)
+        for name, benchmark in study.benchmarks.items()
+        for count in benchmark.num_labelled
+    ]
+    return [place for place in places if is_about(asdict(claim), place)]
+
+
+def is_about(claim: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Whether a claim, also a stored one, is about a setting."""
+    return all(claim.get(name) in (None, "", place[name]) for name in (*SETTING, "num_labelled"))
 
 
 def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ..metrics.stamp import check_same_stamps
 from .options import read_stored_study
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
-from .stored import Run, TrialRecord, check_fields, read_records, trials_folder
+from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
 
 STUDY_FIELDS = ("name", "initialisations", "modes", "architectures", "benchmarks", "seeds", "rates", "reference")
 
@@ -75,8 +75,12 @@ class StudyResults:
     @property
     def planned_runs(self) -> list[Run]:
         """Seeds of every initialisation in every setting."""
-        seeds = self.study["seeds"]
-        return list(itertools.product(range(seeds["pretrain"]), range(seeds["finetune"])))
+        return planned_runs(**self.study["seeds"])
+
+    @property
+    def has_draws(self) -> bool:
+        """Whether all initialisations are fine-tuned with the same draws of the labelled images."""
+        return bool(self.study["seeds"].get("draws"))
 
     def origin(self, init: str) -> str:
         """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""
@@ -106,10 +110,10 @@ class StudyResults:
         """The runs that all these initialisations have finished, with the same number under each pre-training seed.
 
         If some are missing, the largest such subset is used; of equal ones the one with more pre-training seeds. If
-        no initialisation has a pre-training, all common runs are used.
+        no initialisation has a pre-training, or the study has draws, all common runs are used.
         """
         common = set.intersection(*(set(self.runs(init, setting, role)) for init in inits))
-        if all(self.origin(init) != "seeds" for init in inits):
+        if self.has_draws or all(self.origin(init) != "seeds" for init in inits):
             return sorted(common)
         return _largest_rectangle(common)
 
@@ -137,11 +141,12 @@ class StudyResults:
         _check_same_names([finished[run] for run in runs])
         confusion = np.stack([np.concatenate([part.arrays["confusion"] for part in finished[run]]) for run in runs])
         origin = self.origin(init)
-        outer = len({run[0] for run in runs}) if origin == "seeds" else 1
+        outer = len({run[0] for run in runs}) if origin == "seeds" and not self.has_draws else 1
         shape = (outer, len(runs) // outer, *confusion.shape[1:])
         blocks = _blocks(finished[runs[0]])
         title = str(self.initialisations[init].get("title") or init)
-        return InitialisationResults(confusion.reshape(shape), blocks, origin, title)
+        draws = runs if self.has_draws else ()
+        return InitialisationResults(confusion.reshape(shape), blocks, origin, title, draws)
 
     def curves(self, init: str, setting: Setting, role: str = "main") -> list[list[Mapping[str, float]]]:
         """Curves of the used runs, one per record; a run that was evaluated only at its end has none."""

@@ -1,6 +1,7 @@
 """Scores of an initialisation over seeds, test images and steps, and what is chosen or adjusted by them.
 
-Three levels are random: pre-training seeds, the fine-tuning seeds under each of them, and blocks of test images.
+Three levels are random: pre-training seeds, the fine-tuning seeds under each of them or draws of the labelled images,
+which are the same for all initialisations, and blocks of test images.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class InitialisationResults:
         blocks: `(N,)` labels; images of one block (a sequence or segment of a video) are dependent.
         pretraining: One of `PRETRAINING`; P is 1 unless it is `seeds`.
         name: Used in messages.
+        draws: If the study has draws of the labelled images: pre-training seed and draw of each of the F runs; P is
+            then 1 in `confusion`. Empty = the fine-tuning seeds are nested.
 
     Raises:
         ValueError: Shapes do not match, a count is negative or not an integer, the ground truth of the runs differs, a
@@ -43,6 +46,7 @@ class InitialisationResults:
     blocks: np.ndarray
     pretraining: str = "seeds"
     name: str = "the initialisation"
+    draws: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "confusion", np.asarray(self.confusion))
@@ -54,6 +58,11 @@ class InitialisationResults:
     def seeds(self) -> tuple[int, int]:
         """Number of pre-training seeds, and of fine-tuning seeds under each."""
         return self.confusion.shape[:2]
+
+    @property
+    def pretrainings(self) -> np.ndarray:
+        """Pre-training seed of each draw, `(F,)`."""
+        return np.array([seed for seed, _ in self.draws])
 
     @property
     def num_blocks(self) -> int:
@@ -93,15 +102,42 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Source:
         Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
-    known = [(p, place) for place, p in enumerate(p_values) if p is not None]
-    if not all(0 <= p <= 1 for p, _ in known):
-        raise ValueError(f"p-values must be between 0 and 1; got {list(p_values)}.")
+    known = _known(p_values)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, (p, place) in enumerate(sorted(known)):
+    for rank, (p, place) in enumerate(known):
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[place] = largest
     return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
+    """The q-values of a family of comparisons: the false-discovery rate if this and all smaller ones are accepted.
+
+    Args:
+        p_values: As for `holm`.
+
+    Raises:
+        ValueError: A p-value is out of range.
+
+    Source:
+        Benjamini and Hochberg 1995, "Controlling the false discovery rate".
+    """
+    known = _known(p_values)
+    found: list[float | None] = [None] * len(p_values)
+    smallest = 1.0
+    for rank, (p, place) in reversed(list(enumerate(known, start=1))):
+        smallest = min(smallest, len(known) * p / rank)
+        found[place] = smallest
+    return found
+
+
+def _known(p_values: Sequence[float | None]) -> list[tuple[float, int]]:
+    """The p-values that there are with their places, the smallest first."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    if not all(0 <= p <= 1 for p, _ in known):
+        raise ValueError(f"p-values must be between 0 and 1; got {list(p_values)}.")
+    return known
 
 
 @dataclass(frozen=True)
@@ -242,6 +278,11 @@ def _check_shapes(init: InitialisationResults) -> None:
         raise ValueError(
             f"{init.name} has {shape[0]} pre-training seeds, but pretraining={init.pretraining!r} allows only one; "
             "give all its runs in shape (1, F, N, K, K)."
+        )
+    if init.draws and shape[:2] != (1, len(set(init.draws))):
+        raise ValueError(
+            f"{init.name} has runs of shape {shape[:2]} and {len(set(init.draws))} different draws; give one run for "
+            "each draw, in shape (1, draws, N, K, K)."
         )
 
 

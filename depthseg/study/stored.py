@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ RENAMED_FIELDS = {"arm": "initialisation", "budget": "num_labelled", "pretrain_k
 """Names of fields in records of earlier versions -> the present ones."""
 
 Run = tuple[int, int]
-"""Number of the pre-training seed and of the fine-tuning seed under it, also without pre-training."""
+"""Number of the pre-training seed and of the fine-tuning seed, also without pre-training. The fine-tuning seed is one
+under this pre-training seed, or the draw of the labelled images if the study has draws."""
 
 LABELS = {
     "pretrain": ("initialisation", "architecture", "pretrain_seed"),
@@ -37,6 +39,13 @@ LABELS = {
     ),
 }
 """Kind of a trial -> the names of its labels."""
+
+
+def planned_runs(pretrain: int, finetune: int, draws: int = 0) -> list[Run]:
+    """The runs of every initialisation in every setting; the arguments are the options `seeds` of a study."""
+    if draws:
+        return [(draw % pretrain, draw) for draw in range(draws)]
+    return list(product(range(pretrain), range(finetune)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -196,8 +196,8 @@ def test_the_gain_is_said_in_labels(swapped):
 @pytest.mark.parametrize(
     ("scores", "difference", "interval", "part"),
     [
-        ({16: 30.0, 32: 34.0}, 1.0, [-1.0, 3.0], "+1.0 points .*; the interval includes 0, so it cannot be said"),
-        ({16: 30.0, 32: 34.0}, -2.0, [-3.0, -1.0], "-2.0 points .*; it does not help, so it cannot be said"),
+        ({16: 30.0, 32: 34.0}, 1.0, [-1.0, 3.0], r"\+1.0 points .*; the interval includes 0, so it cannot be said"),
+        ({16: 30.0, 32: 34.0}, -2.0, [-3.0, -1.0], r"-2.0 points .*; it does not help, so it cannot be said"),
         ({16: 30.0}, 4.0, [2.0, 6.0], "cannot be said with one number of labels: give more --hours"),
         ({16: 30.0}, 4.0, None, r"\+4.0 points .*; how sure that is, .* cannot be said. No interval: too few."),
     ],

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..options import is_about
 from ..results import Setting
 from ..statistics import plural
 from .text import between, p_equals, signed
 
 LEVEL = 0.05
-"""A comparison with a Holm-adjusted p-value below this level is significant."""
+"""A comparison with a Holm-adjusted p-value below this level is significant; an exploratory one is a candidate if its
+q-value is below."""
+
+BEGINNINGS = {
+    "better": "Significantly better than {b}: ",
+    "worse": "Significantly worse than {b}: ",
+    "open": "No significant difference from {b}: ",
+    "untested": "No p-value for the difference from {b}: ",
+}
+EXPLORATORY_BEGINNINGS = {
+    "better": "Exploratory, better than {b}: ",
+    "worse": "Exploratory, worse than {b}: ",
+    "open": "Exploratory, no difference found from {b}: ",
+    "untested": "Exploratory, no p-value for the difference from {b}: ",
+}
+VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
+"""What a comparison says on a claim that its first initialisation is better."""
 
 Row = Mapping[str, Any]
 
@@ -27,7 +44,15 @@ def overview(numbers: Row) -> list[str]:
     rows = [*numbers["comparisons"], *numbers["comparisons_fixed"]]
     if not rows:
         return [*lines, "No two initialisations have a finished run with the same seeds yet: nothing is compared."]
-    if any(row["p_adjusted"] is not None for row in rows):
+    if numbers.get("primary"):
+        lines.append(
+            f"{plural(numbers['primary'], 'comparison')} {'was' if numbers['primary'] == 1 else 'were'} registered as "
+            f"primary before the study ran. Such a difference is significant if its p-value is below {LEVEL} after "
+            "Holm's adjustment for these. All other comparisons are exploratory: those with a q-value (Benjamini and "
+            f"Hochberg) below {LEVEL} are candidates for a further study, of which about 1 in {round(1 / LEVEL)} is "
+            "expected to be false. Intervals are not adjusted."
+        )
+    elif any(row["p_adjusted"] is not None for row in rows):
         tested = [row for row in numbers["comparisons"] if row["p_value"] is not None]
         lines.append(
             f"A difference is significant if its p-value is below {LEVEL} after Holm's adjustment for all "
@@ -47,9 +72,9 @@ def overview(numbers: Row) -> list[str]:
 
 def findings(numbers: Row) -> dict[str, list[str]]:
     """Sentences on the comparisons at the chosen rates, by setting."""
-    found = {}
+    found = {"Primary claims": list(_primary_sentences(numbers))} if numbers.get("primary") else {}
     for entry in numbers["settings"]:
-        if rows := rows_of(numbers["comparisons"], entry):
+        if rows := [row for row in rows_of(numbers["comparisons"], entry) if not row.get("primary")]:
             others = rows_of(numbers["comparisons_fixed"], entry)
             found[str(Setting(**entry))] = [*_sentences(rows, numbers), *_disagreements(rows, others, numbers)]
     return found
@@ -67,11 +92,17 @@ def titles_of(numbers: Row) -> dict[str, str]:
 
 def verdict(row: Row) -> str:
     """One of `better`, `worse`, `open` and `untested`, for a against b."""
-    if row["p_adjusted"] is None:
+    error = error_rate(row)
+    if error is None:
         return "untested"
-    if row["p_adjusted"] >= LEVEL:
+    if error >= LEVEL:
         return "open"
     return "better" if row["difference"] > 0 else "worse"
+
+
+def error_rate(row: Row) -> float | None:
+    """The adjusted p-value of a comparison, or the q-value of an exploratory one; None without."""
+    return row["p_adjusted"] if row.get("primary", True) else row["q_value"]
 
 
 def swapped(row: Row) -> Row:
@@ -85,19 +116,28 @@ def swapped(row: Row) -> Row:
 def claim_rows(claim: Row, numbers: Row) -> list[Row]:
     """The comparisons that test a claim, in the direction of the claim, setting by setting."""
     wanted = (claim["better"], claim["than"])
-    found = [row for row in numbers["comparisons"] if claim["mode"] in ("", row["mode"])]
+    found = [row for row in numbers["comparisons"] if is_about(claim, row)]
     found = [swapped(row) if (row["b"], row["a"]) == wanted else row for row in found]
     return [row for row in found if (row["a"], row["b"]) == wanted]
 
 
+def _primary_sentences(numbers: Row) -> Iterator[str]:
+    title = titles_of(numbers)
+    for claim in numbers["claims"]:
+        if claim.get("primary"):
+            rows = claim_rows(claim, numbers)
+            for row in rows:
+                setting = Setting(**{name: row[name] for name in numbers["settings"][0]})
+                pair = f"{title[row['a']]} against {title[row['b']]}"
+                result = f"{pair}, {setting}: {_evidence(row)}: {VERDICTS[verdict(row)]}."
+                yield " ".join(filter(None, (claim["text"] and f"“{claim['text']}”:", result, row["reason"])))
+            if not rows:
+                yield f"{title[claim['better']]} against {title[claim['than']]}: not tested, no run is finished."
+
+
 def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
     title = titles_of(numbers)
-    beginnings = {
-        "better": "Significantly better than {b}: ",
-        "worse": "Significantly worse than {b}: ",
-        "open": "No significant difference from {b}: ",
-        "untested": "No p-value for the difference from {b}: ",
-    }
+    beginnings = EXPLORATORY_BEGINNINGS if numbers.get("primary") else BEGINNINGS
     for b in dict.fromkeys(row["b"] for row in rows):
         for kind, beginning in beginnings.items():
             chosen = [row for row in rows if row["b"] == b and verdict(row) == kind]
@@ -111,10 +151,12 @@ def _sentences(rows: Sequence[Row], numbers: Row) -> Iterator[str]:
 
 def _evidence(row: Row) -> str:
     difference = f"{signed(row['difference'])} points"
-    if row["p_adjusted"] is None:
+    error = error_rate(row)
+    if error is None:
         low, high = row["spread"]
         return f"{difference}, {signed(low)} to {signed(high)} between runs"
-    return f"{difference}, 95 % interval {between(row['interval'])}, adjusted {p_equals(row['p_adjusted'])}"
+    how = f"adjusted {p_equals(error)}" if row.get("primary", True) else p_equals(error, "q")
+    return f"{difference}, 95 % interval {between(row['interval'])}, {how}"
 
 
 def _disagreements(rows: Sequence[Row], others: Sequence[Row], numbers: Row) -> Iterator[str]:

@@ -34,6 +34,15 @@ HOW_TO_READ_COMPARISONS = (
 )
 
 
+HOW_TO_READ_DRAWS = (
+    "Differences are taken draw by draw: both initialisations have the same labelled images and seeds. 95 % interval: "
+    "over draws, pre-trainings and blocks of test images; if at least three initialisations are pre-trained, the "
+    "variance over pre-trainings is that of all of them. Interval from these two: only their pre-trainings are used. "
+    "P(first better): the fraction of bootstrap differences above 0, with the differences scaled to the 95 % "
+    "interval. Intervals and P(first better) are not adjusted for the number of comparisons."
+)
+
+
 def to_markdown(numbers: Row, texts: Mapping[str, FigureText]) -> str:
     """The whole report; figures are in `figures/`.
 
@@ -79,8 +88,9 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     yield "Findings", [*map(escape, overview(numbers)), *drawn("hero"), *statements, *claims]
     yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.origin_table(numbers))]
     yield "Scores", [*shown(*made.score_tables(numbers), before=HOW_TO_READ_SCORES)]
-    yield "Comparisons", [*shown(*made.comparison_tables(numbers), before=HOW_TO_READ_COMPARISONS)]
-    yield "Learning curves", [*drawn("curves")]
+    how_to_read = HOW_TO_READ_DRAWS if "draws" in numbers else HOW_TO_READ_COMPARISONS
+    yield "Comparisons", [*shown(*made.comparison_tables(numbers), before=how_to_read)]
+    yield "Learning curves", [*drawn("curves"), *shown(made.convergence_table(numbers))]
     at_fixed_rate = (made.fixed_rate_table(numbers), *made.comparison_tables(numbers, "comparisons_fixed"))
     yield "Learning rates", [*drawn("rates"), *shown(made.rate_table(numbers), *at_fixed_rate)]
     yield "Classes", [*shown(made.class_table(numbers))]
@@ -88,6 +98,7 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
         table = made.measure_table(numbers, name, groups)
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
     yield "Robustness", [*shown(*robustness_tables(numbers))]
+    yield "Where the cost goes", [*shown(made.value_table(numbers), made.spent_table(numbers))]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]
     yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]
     unused = _list("Records that are not used", numbers["unused"])

@@ -7,13 +7,15 @@ Scores are in points (0 to 100), rates and steps in their own units. `records` a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from ..comparison import compare, summarise
+from ..options import is_about
 from ..results import Setting, StudyResults
-from ..statistics import InitialisationResults, holm, summarise_curves
+from ..statistics import InitialisationResults, benjamini_hochberg, holm, summarise_curves
 from ..stored import Run, TrialRecord, trials_folder
+from . import effort
 from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
 from .robustness import robustness
 
@@ -66,6 +68,25 @@ def study_numbers(results: StudyResults) -> Row:
         "cost": cost(results),
         "folder": trials_folder(results.out).name,
         "labels": {record["key"]: record_label(results, record) for record in results.records},
+        **_numbers_of_primary_claims(results),
+        **_numbers_of_draws(results, places),
+    }
+
+
+def _numbers_of_primary_claims(results: StudyResults) -> Row:
+    registered = primary_comparisons(results)
+    return {"primary": len(registered)} if registered else {}
+
+
+def _numbers_of_draws(results: StudyResults, places: Sequence[tuple[str, Setting]]) -> Row:
+    if not results.has_draws:
+        return {}
+    parts = dict.fromkeys((init, setting.architecture, setting.mode) for init, setting in places)
+    return {
+        "draws": len(results.planned_runs),
+        "convergence": _found(effort.convergence(results, *place) for place in places),
+        "spent": _found(effort.spent(results, *part) for part in parts),
+        "label_values": _found(effort.label_value(results, *place) for place in places),
     }
 
 
@@ -99,12 +120,38 @@ def initialisation_row(results: StudyResults, init: str, setting: Setting, role:
 
 
 def comparisons(results: StudyResults, role: str) -> list[Row]:
-    """Every pair in every setting; p-values are adjusted over all of them."""
+    """Every pair in every setting.
+
+    p-values are adjusted over all of them, or, if the study has primary claims, over these at the chosen rates; all
+    others are exploratory and have q-values.
+    """
     places = [(a, b, setting) for setting in results.settings for a, b in pairs(results)]
     rows = _found(_comparison_row(results, *place, role) for place in places)
-    for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-        row["p_adjusted"] = adjusted
+    registered = primary_comparisons(results)
+    if not registered:
+        return [row | {"p_adjusted": p} for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True)]
+    for row in rows:
+        place = Setting(**{part.name: row[part.name] for part in fields(Setting)})
+        row["primary"] = role == "main" and (place, frozenset((row["a"], row["b"]))) in registered
+    primary, others = ([row for row in rows if row["primary"] is kind] for kind in (True, False))
+    # A primary comparison without p-value counts as well: an unfinished study must not adjust for fewer.
+    ones = [1.0] * (len(registered) - sum(row["p_value"] is not None for row in primary))
+    adjusted = holm([*(row["p_value"] for row in primary), *ones])
+    for row, p in zip(primary, adjusted[: len(primary)], strict=True):
+        row |= {"p_adjusted": p, "q_value": None}
+    for row, q in zip(others, benjamini_hochberg([row["p_value"] for row in others]), strict=True):
+        row |= {"p_adjusted": None, "q_value": q}
     return rows
+
+
+def primary_comparisons(results: StudyResults) -> set[tuple[Setting, frozenset[str]]]:
+    """Setting and pair of the comparisons that the study was made to decide."""
+    return {
+        (setting, frozenset((claim["better"], claim["than"])))
+        for claim in results.study.get("claims") or []
+        for setting in results.settings
+        if claim.get("primary") and is_about(claim, asdict(setting))
+    }
 
 
 def pairs(results: StudyResults) -> list[tuple[str, str]]:
@@ -137,7 +184,7 @@ def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, rol
 def _pooled(results: StudyResults, runs: Sequence[Run], setting: Setting, role: str) -> list[InitialisationResults]:
     """All that have finished these runs; none if the pre-training seeds differ in their fine-tuning seeds."""
     outer, inner = ({run[place] for run in runs} for place in (0, 1))
-    if len(runs) != len(outer) * len(inner):
+    if not results.has_draws and len(runs) != len(outer) * len(inner):
         return []
     inits = [init for init in results.initialisations if set(runs) <= set(results.runs(init, setting, role))]
     return [results.initialisation_results(init, setting, role, runs) for init in inits]
@@ -145,9 +192,9 @@ def _pooled(results: StudyResults, runs: Sequence[Run], setting: Setting, role: 
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
     chosen = role == "main" and results.study["rates"]["grid"]
+    seed = "draw" if results.has_draws else "fine-tuning seed"
     return [
-        f"{setting.num_labelled} labelled images (a new sample for each fine-tuning seed, the same for all "
-        "initialisations)",
+        f"{setting.num_labelled} labelled images (a new sample for each {seed}, the same for all initialisations)",
         "the chosen learning rates" if chosen else "one fixed learning rate for all initialisations",
         "these data, this network and this number of steps",
     ]

@@ -12,15 +12,15 @@ from typing import Any
 
 from ...engine.analysis import MEASURES, Measure
 from ..results import Setting
-from .findings import claim_rows, rows_of, titles_of, verdict
-from .text import NOTHING, between, duration, number, p_value, rates, signed, whole
+from ..statistics import plural
+from .findings import LEVEL, VERDICTS, claim_rows, rows_of, titles_of, verdict
+from .text import NOTHING, between, duration, labels, number, p_value, rates, signed, time, whole
 
 Row = Mapping[str, Any]
 
 PLACE = {"architecture": "Architecture", "mode": "Mode", "benchmark": "Benchmark", "num_labelled": "Labels"}
 """Parts of a setting and the titles of their columns."""
 
-VERDICTS = {"better": "supported", "worse": "contradicted", "open": "undecided", "untested": "not tested"}
 ORIGINS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
 
 DECODER_NOTES = (
@@ -101,6 +101,10 @@ CLAIM_COLUMNS = (
     Column("Adjusted p", "p_adjusted", p_value),
 )
 
+KIND_COLUMN = Column("Kind", "primary", {True: "primary", False: "exploratory"}.get, words=True)
+Q_COLUMN = Column("q", "q_value", p_value)
+"""Columns of comparisons if the study has primary claims."""
+
 TASK_COLUMNS = (
     Column("Task", "task", str, words=True),
     Column("Data and supervision", "source", str, words=True),
@@ -127,6 +131,26 @@ COST_COLUMNS = (
     Column("Pre-training time", ("pretrain", "seconds"), duration),
     Column("Fine-tuning trials", ("finetune", "trials"), whole),
     Column("Fine-tuning time", ("finetune", "seconds"), duration),
+)
+
+CONVERGENCE_COLUMNS = (
+    Column("Steps to 95 %", "steps_to_95", whole),
+    Column("95 % interval", "interval", partial(between, digits=0)),
+    Column("Lowest to highest draw", "spread", partial(between, digits=0)),
+    Column("Minus reference", "difference", whole),
+    Column("95 % interval", "interval_of_difference", partial(between, digits=0)),
+)
+
+SPENT_COLUMNS = (
+    Column("Pre-trainings before it", "before", time),
+    Column("Its pre-training", "pretraining", time),
+    Column("A fine-tuning", "finetuning", time),
+    Column("Together", "total", time),
+)
+
+VALUE_COLUMNS = (
+    Column("Labels of the reference with the same score", "value", labels),
+    Column("95 % interval", "interval", lambda ends: " to ".join(map(labels, ends)) if ends else "none"),
 )
 
 MISSING_COLUMNS = (
@@ -165,7 +189,11 @@ def claim_table(numbers: Row) -> Table:
     """Published findings and the result of this study."""
     return Table(
         caption(numbers, "Published findings, tested in this study"),
-        (Column("Finding", "text", str, words=True), *place_columns(numbers, named=False), *CLAIM_COLUMNS),
+        (
+            Column("Finding", "text", str, words=True),
+            *place_columns(numbers, named=False),
+            *with_kinds(numbers, CLAIM_COLUMNS),
+        ),
         [
             row | {"text": claim["text"], "verdict": verdict(row)}
             for claim in numbers["claims"]
@@ -176,8 +204,21 @@ def claim_table(numbers: Row) -> Table:
             "direction of the finding. Contradicted: it is significant in the opposite direction. Undecided: it is "
             "not significant, which does not refute the finding. Not tested: too few runs for a p-value. The notes "
             "below the comparisons describe the intervals and their conditions.",
+            *(
+                [f"For exploratory findings, significant means a q-value below {LEVEL}."]
+                if "primary" in numbers
+                else ()
+            ),
         ),
     )
+
+
+def with_kinds(numbers: Row, columns: Sequence[Column]) -> list[Column]:
+    """Columns of comparisons, with those of primary and exploratory ones if the study has primary claims."""
+    if "primary" not in numbers:
+        return list(columns)
+    place = [column.key for column in columns].index("p_adjusted") + 1
+    return [KIND_COLUMN, *columns[:place], Q_COLUMN, *columns[place:]]
 
 
 def origin_table(numbers: Row) -> Table:
@@ -216,9 +257,16 @@ def score_tables(numbers: Row) -> Iterator[Table]:
 def comparison_tables(numbers: Row, rows: str = "comparisons") -> Iterator[Table]:
     """Comparisons at the chosen rates or at the fixed rate (`comparisons_fixed`), a table for each setting."""
     pair = title_column(numbers, "First", "a"), title_column(numbers, "Second", "b")
-    columns = (*pair, *COMPARISON_COLUMNS, runs_column(numbers, "Runs per initialisation"))
+    columns = (*pair, *with_kinds(numbers, COMPARISON_COLUMNS), runs_column(numbers, "Runs per initialisation"))
     tested = sum(row["p_value"] is not None for row in numbers[rows])
     family = [f"Adjusted p: Holm's adjustment for the {tested} p-values of all settings."] if tested else []
+    if "primary" in numbers:
+        explored = sum(row["q_value"] is not None for row in numbers[rows])
+        family = [
+            f"Adjusted p: Holm's adjustment for the {plural(numbers['primary'], 'primary comparison')}. q: false-"
+            f"discovery rate (Benjamini and Hochberg) among the {plural(explored, 'exploratory comparison')} of all "
+            "settings."
+        ]
     for setting in numbers["settings"]:
         found = rows_of(numbers[rows], setting)
         text = f"{Setting(**setting)}: difference of mean IoU in points, first initialisation minus second."
@@ -354,6 +402,48 @@ def cost_table(numbers: Row) -> Table:
     """Trials and time by initialisation."""
     text = "Finished trials and their time; fine-tuning includes the runs of the learning-rate selection."
     return Table(text, (title_column(numbers), *COST_COLUMNS), numbers["cost"]["initialisations"])
+
+
+def convergence_table(numbers: Row) -> Table:
+    """Steps to 95 % of the final score of each initialisation, and against the reference, of studies with draws."""
+    reference = titles_of(numbers)[numbers["reference"]]
+    return Table(
+        caption(numbers, "Steps to 95 % of the final score of a run, mean over draws"),
+        (*place_columns(numbers), *CONVERGENCE_COLUMNS),
+        numbers.get("convergence", ()),
+        (
+            f"Minus reference: paired over the draws with {reference}. Intervals: over draws and pre-trainings, on "
+            "these test images, not adjusted; none with fewer than 6 draws or a single pre-training.",
+        ),
+    )
+
+
+def spent_table(numbers: Row) -> Table:
+    """Time of one model of each initialisation, of studies with draws."""
+    text = "Time for one model, mean over trials, without the selection of rates"
+    return Table(
+        caption(numbers, text, ("architecture", "mode")),
+        (*place_columns(numbers, ("architecture", "mode")), *SPENT_COLUMNS),
+        numbers.get("spent", ()),
+        ("A given checkpoint counts nothing here: its pre-training took place elsewhere.",),
+    )
+
+
+def value_table(numbers: Row) -> Table:
+    """How many labels each initialisation is worth, of studies with draws."""
+    title, rows = titles_of(numbers), numbers.get("label_values", ())
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    return Table(
+        caption(numbers, "Number of labels with which the reference has the same score"),
+        (*place_columns(numbers), *VALUE_COLUMNS),
+        rows,
+        (
+            f"Reference: {title[numbers['reference']]}. Its mean scores over the number of labels are made monotone "
+            "and interpolated in the logarithm of that number. Intervals: draws and blocks of test images resampled, "
+            "the same for both; the given pre-trainings.",
+            *reasons,
+        ),
+    )
 
 
 def missing_table(numbers: Row) -> Table:

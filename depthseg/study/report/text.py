@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 NOTHING = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -40,9 +41,9 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_equals(p: float) -> str:
-    """A p-value within a sentence."""
-    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+def p_equals(p: float, name: str = "p") -> str:
+    """A p-value or q-value within a sentence."""
+    return f"{name} {p_value(p)}" if p < 0.001 else f"{name} = {p_value(p)}"
 
 
 def duration(seconds: float) -> str:
@@ -51,3 +52,13 @@ def duration(seconds: float) -> str:
     if total >= 3600:
         return f"{total // 3600} h {total % 3600 // 60} min"
     return f"{total // 60} min {total % 60} s" if total >= 60 else f"{seconds:.1f} s"
+
+
+def time(seconds: float | None) -> str:
+    """A duration, or a dash."""
+    return NOTHING if seconds is None else duration(seconds)
+
+
+def labels(value: Sequence[Any] | None) -> str:
+    """A number of labelled images, given as words before it and the number."""
+    return NOTHING if value is None else f"{value[0]}{value[1]:.0f}"

@@ -1,0 +1,119 @@
+"""The numbers of a report on effort, of studies with draws: steps, seconds and labels of each initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..comparison import interval_over_draws
+from ..label_value import value_in_labels
+from ..results import Setting, StudyResults
+from ..statistics import steps_to_95
+from ..stored import Run
+from .details import keys_of
+
+Row = dict[str, Any]
+
+
+def convergence(results: StudyResults, init: str, setting: Setting) -> Row | None:
+    """Steps to 95 % of the final score, with their spread over draws and paired with those of the reference.
+
+    None if the runs were evaluated only at their end.
+    """
+    reference = results.study["reference"]
+    steps = _steps(results, init, setting)
+    if not steps:
+        return None
+    mean, interval = interval_over_draws(steps, results.origin(init) == "seeds")
+    others = _steps(results, reference, setting) if init != reference else {}
+    both = {run: steps[run] - others[run] for run in steps if run in others}
+    pretrained = "seeds" in (results.origin(init), results.origin(reference))
+    difference, of_difference = interval_over_draws(both, pretrained) if both else (None, None)
+    return {
+        **asdict(setting),
+        "initialisation": init,
+        "steps_to_95": mean,
+        "interval": interval,
+        "spread": (min(steps.values()), max(steps.values())),
+        "difference": difference,
+        "interval_of_difference": of_difference,
+        "records": keys_of(record for run in steps for record in results.runs(init, setting)[run]),
+    }
+
+
+def _steps(results: StudyResults, init: str, setting: Setting) -> dict[Run, float]:
+    """Steps to 95 % of each run, mean over folds; without runs that have no curve, or no score at its end."""
+    found = {}
+    for run, records in results.runs(init, setting).items():
+        steps = [_steps_of(record["curve"]) for record in records]
+        if None not in steps:
+            found[run] = sum(steps) / len(steps)
+    return found
+
+
+def _steps_of(curve: Sequence[Mapping[str, float]]) -> float | None:
+    if len(curve) < 2:
+        return None
+    return steps_to_95([point["step"] for point in curve], [point["mean_iou"] for point in curve])
+
+
+def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row | None:
+    """Seconds of one pre-training, of those that it starts from, and of one fine-tuning; None without fine-tunings."""
+    settings = [one for one in results.settings if (one.architecture, one.mode) == (architecture, mode)]
+    finetunings = [parts for setting in settings for parts in results.runs(init, setting).values()]
+    if not finetunings:
+        return None
+    after = results.initialisations[init].get("after")
+    own, before = (
+        [r for r in results.pretraining(name) if r["architecture"] == architecture] for name in (init, after)
+    )
+    seconds = {
+        "pretraining": _mean([record["seconds"] for record in own]),
+        "before": _mean([record["seconds"] for record in before]),
+        "finetuning": _mean([sum(record["seconds"] for record in parts) for parts in finetunings]),
+    }
+    return {
+        "architecture": architecture,
+        "mode": mode,
+        "initialisation": init,
+        **seconds,
+        "total": sum(filter(None, seconds.values())),
+        "records": keys_of([*before, *own, *(record for parts in finetunings for record in parts)]),
+    }
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def label_value(results: StudyResults, init: str, setting: Setting) -> Row | None:
+    """How many labels of the reference an initialisation is worth; None for the reference and without common runs."""
+    reference = results.study["reference"]
+    counts = results.study["benchmarks"][setting.benchmark]["num_labelled"]
+    places = [(reference, replace(setting, num_labelled=count)) for count in counts]
+    places = [(init, setting), *(place for place in places if results.runs(*place))]
+    runs = sorted(set.intersection(*(set(results.runs(*place)) for place in places)))
+    if init == reference or not runs:
+        return None
+    own, *others = (results.initialisation_results(*place, runs=runs) for place in places)
+    curve = {place.num_labelled: found for (_, place), found in zip(places[1:], others, strict=True)}
+    value = value_in_labels(own, curve)
+    return {
+        **asdict(setting),
+        "initialisation": init,
+        "value": value.labels and _inside(value.labels, curve),
+        "interval": value.interval and [_inside(end, curve) for end in value.interval],
+        "reason": value.reason,
+        "draws": len(runs),
+        "records": keys_of(record for place in places for run in runs for record in results.runs(*place)[run]),
+    }
+
+
+def _inside(labels: float, curve: Mapping[int, Any]) -> tuple[str, float]:
+    """A number of labels, and words before it if it is beyond an end of the curve; JSON has no infinite numbers."""
+    if math.isinf(labels):
+        ends = [count for count in curve if count]
+        return ("more than ", max(ends)) if labels > 0 else ("fewer than ", min(ends))
+    return "", labels
