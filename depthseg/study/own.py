@@ -6,7 +6,6 @@ the hours given, and its result is said in a sentence.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -39,6 +38,7 @@ MOST_LABELLED = 16
 """The smallest number of labelled images is this, or a quarter of the images to draw from if they are few."""
 
 VAL_FRACTION = 0.3
+PLACE = ("architecture", "mode", "benchmark", "num_labelled")
 
 
 @dataclass(frozen=True)
@@ -279,27 +279,16 @@ def answer(numbers: Mapping[str, Any]) -> str:
     if interval[0] <= 0:
         worth = "the interval includes 0" if interval[1] >= 0 else "it does not help"
         return f"{said}; {worth}, so it cannot be said that it is worth any label."
-    known = {
-        entry["num_labelled"]: entry["mean_iou"]
-        for entry in numbers["main"]
-        if entry["initialisation"] == REFERENCE and entry["benchmark"] == row["benchmark"]
-    }
-    if len(known) < 2:
-        return f"{said}; how many labels that is worth cannot be said with one number of labels: give more --hours."
-    score = known[labels]
-    more = [_further_labels(known, score + points) for points in (gain, *interval)]
-    return f"{said}, as much as {more[0]} further labelled images give ({more[1]} to {more[2]})."
+    values = (entry for entry in numbers["label_values"] if entry["initialisation"] == FILM)
+    worth = next((value for value in values if all(value[name] == row[name] for name in PLACE)), None)
+    if worth is None or worth["value"] is None:
+        reason = "" if worth is None else f" {worth['reason']}"
+        return f"{said}; how many labels that is worth cannot be said.{reason}"
+    need = f"{said}; random weights need {_labels(worth['value'])} labelled images for that"
+    ends = worth["interval"] and f" ({_labels(worth['interval'][0])} to {_labels(worth['interval'][1])})"
+    return f"{need}{ends or ', of which the interval is not known'}."
 
 
-def _further_labels(known: Mapping[int, float], score: float) -> str:
-    """Labels beyond the smallest number with which random weights reach a score.
-
-    Read off the line through the scores over the logarithm of the number of labels, where it first reaches the score.
-    """
-    numbers = sorted(known)
-    for low, high in itertools.pairwise(numbers):
-        if known[low] <= score <= known[high]:
-            rise = known[high] - known[low]
-            part = (score - known[low]) / rise if rise else 0.0
-            return str(round(low * (high / low) ** part) - numbers[0])
-    return f"more than {numbers[-1] - numbers[0]}"
+def _labels(value: Sequence[Any]) -> str:
+    beyond, count = value
+    return f"{beyond}{count:.0f}"

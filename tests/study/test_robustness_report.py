@@ -14,9 +14,9 @@ from depthseg.study.report.numbers import study_numbers
 from depthseg.study.report.robustness import robustness
 from depthseg.study.results import Setting, load_results
 
-RUNS = [(outer, inner) for outer in (0, 1) for inner in range(3)]
-EXTRA = {"none": 12, "hub": 5, "depth": 9}
-PLACE = {"resnet18", "full", "streets", 8}
+NESTED = [(outer, inner) for outer in (0, 1) for inner in range(3)]
+DRAWS = [(draw % 2, draw) for draw in range(6)]
+EXTRA = {"none": 8, "hub": 4, "depth": 6}
 
 
 def lost(init, run, image, strength):
@@ -31,12 +31,15 @@ def matrices(init, run, strength):
     return found
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    out = write_study(tmp_path_factory.mktemp("robust"))
+@pytest.fixture(scope="module", params=[NESTED, DRAWS], ids=["nested", "draws"])
+def study(request, tmp_path_factory):
+    """Directory and runs of a study whose seeds are nested, and of one with draws of the labelled images."""
+    out, runs = tmp_path_factory.mktemp("robust"), request.param
+    seeds = {"pretrain": 2, "finetune": 3} | ({"draws": 6} if runs == DRAWS else {})
+    write_study(out, seeds=seeds)
     names = np.array([f"test{image}" for image in range(4)])
     for init in EXTRA:
-        for run in RUNS:
+        for run in runs:
             path = out / "trials" / f"{write_finetuning(out, init, 'full', 8, run)}.json"
             record, arrays = json.loads(path.read_text()), dict(np.load(path.with_suffix(".npz")))
             conditions = {"clean": 0, "noise 1": 1, "noise 3": 3, "fog 1": 2}
@@ -47,7 +50,7 @@ def out(tmp_path_factory):
             film = {"robustness/drive": matrices(init, run, 1)[:2], "robustness/drive/names": np.array(["d_0", "e_0"])}
             path.write_text(json.dumps(record))
             np.savez(path.with_suffix(".npz"), **arrays, **film)
-    return out
+    return out, runs
 
 
 def score(init, run, strength, images=range(4)):
@@ -62,30 +65,33 @@ def loss(init, run, kind, images=range(4)):
     return score(init, run, 0, images) - np.mean([score(init, run, strength, images) for strength in strengths])
 
 
-def test_losses_are_those_of_the_counts(out):
+def test_losses_are_those_of_the_counts(study):
+    out, runs = study
     rows = {row["initialisation"]: row for row in robustness(load_results(out))["values"]}
     assert set(rows) == set(EXTRA)
     for init, row in rows.items():
-        assert {row["architecture"], row["mode"], row["benchmark"], row["num_labelled"]} == PLACE
-        assert row["clear"] == pytest.approx(100 * np.mean([score(init, run, 0) for run in RUNS]))
+        place = (row["architecture"], row["mode"], row["benchmark"], row["num_labelled"])
+        assert place == ("resnet18", "full", "streets", 8)
+        assert row["clear"] == pytest.approx(100 * np.mean([score(init, run, 0) for run in runs]))
         for kind in ("noise", "fog", "all corruptions"):
-            assert row["losses"][kind] == pytest.approx(100 * np.mean([loss(init, run, kind) for run in RUNS]))
+            assert row["losses"][kind] == pytest.approx(100 * np.mean([loss(init, run, kind) for run in runs]))
         assert row["kept"] == pytest.approx(100 * (1 - row["losses"]["all corruptions"] / row["clear"]))
-        assert row["films"] == {"drive": pytest.approx(100 * np.mean([score(init, run, 1, (0, 1)) for run in RUNS]))}
+        assert row["films"] == {"drive": pytest.approx(100 * np.mean([score(init, run, 1, (0, 1)) for run in runs]))}
         assert row["runs"] == len(row["records"]) == 6
 
 
-def test_the_interval_of_a_difference_is_that_of_runs_and_blocks(out):
+def test_the_interval_of_a_difference_is_that_of_runs_and_blocks(study):
+    out, runs = study
     (row,) = [
         row for row in robustness(load_results(out))["differences"] if (row["a"], row["condition"]) == ("hub", "noise")
     ]
-    difference = [loss("hub", run, "noise") - loss("none", run, "noise") for run in RUNS]
+    difference = [loss("hub", run, "noise") - loss("none", run, "noise") for run in runs]
     # Jackknife over the two blocks: 2 x whole - without one.
     halves = ([2, 3], [0, 1])
     values = np.array(
         [
             [2 * whole - (loss("hub", run, "noise", half) - loss("none", run, "noise", half)) for half in halves]
-            for run, whole in zip(RUNS, difference, strict=True)
+            for run, whole in zip(runs, difference, strict=True)
         ]
     )
     over_runs, over_blocks = values.mean(1).var(ddof=1) / 6, values.mean(0).var(ddof=1) / 2
@@ -105,7 +111,8 @@ def test_the_interval_of_a_difference_is_that_of_runs_and_blocks(out):
     assert len(set(BLOCKS)) == 2
 
 
-def test_the_report_shows_losses_and_films(out):
+def test_the_report_shows_losses_and_films(study):
+    out, runs = study
     text = to_markdown(study_numbers(load_results(out)), {})
     section = text.split("## Robustness")[1].split("\n## ")[0]
     assert "Loss, noise" in section and "mIoU, drive" in section and "all corruptions" in section

@@ -167,47 +167,50 @@ def test_a_plan_that_is_not_finished_is_resumed_whatever_the_hours(data, measure
     assert (tmp_path / STUDY_FILE).is_file()
 
 
-def numbers(scores, difference, interval, swapped=False):
+SETTING = {"architecture": "network", "mode": "full", "benchmark": "own"}
+
+
+def numbers(value, difference, interval, swapped=False):
+    """Numbers of a report: what a film gains with 16 labels, and `value` and its interval in labels."""
     pair = {"a": "none", "b": "film"} if swapped else {"a": "film", "b": "none"}
-    row = {"benchmark": "own", "num_labelled": 16, **pair, "runs": 9, "reason": "No interval: too few."}
+    row = {**SETTING, "num_labelled": 16, **pair, "runs": 9, "reason": "No interval: too few."}
     if swapped:
         difference, interval = -difference, interval and [-interval[1], -interval[0]]
-    main_rows = [
-        {"initialisation": "none", "benchmark": "own", "num_labelled": count, "mean_iou": score}
-        for count, score in scores.items()
-    ]
-    comparisons = [row | {"difference": difference, "interval": interval}]
-    comparisons += [row | {"num_labelled": 32, "difference": 99.0, "interval": [98.0, 100.0]}]
-    return {"comparisons": comparisons, "main": main_rows}
+    comparisons = [row | {"num_labelled": 32, "difference": 99.0, "interval": [98.0, 100.0]}]
+    comparisons += [row | {"difference": difference, "interval": interval}]
+    found = {"value": None, "interval": None, "reason": "Cannot be read off: one number."} | (value or {})
+    values = [{**SETTING, "initialisation": "film", "num_labelled": count, **found} for count in (16, 32)]
+    values[1] |= {"value": ["", 99], "interval": [["", 98], ["", 100]]}
+    return {"comparisons": comparisons, "label_values": values[::-1]}
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_gain_is_said_in_labels(swapped):
-    # From 30 at 16 labels to 34 at 32 and 36 at 64, straight over the logarithm.
-    curve = {16: 30.0, 32: 34.0, 64: 36.0}
-    assert own.answer(numbers(curve, 4.0, [2.0, 7.0], swapped)) == (
+    worth = {"value": ["", 32.4], "interval": [["", 22.6], ["more than ", 64]]}
+    said = (
         "With 16 labelled images, depth pre-training on your film changes the mean IoU by +4.0 points against random "
-        "weights (95 % interval +2.0 to +7.0, 9 runs each), as much as 16 further labelled images give (7 to more "
-        "than 48)."
+        "weights (95 % interval +2.0 to +7.0, 9 runs each); random weights need 32 labelled images for that"
     )
-    assert "as much as 29 further labelled images give (16 to 48)" in own.answer(numbers(curve, 5.0, [4.0, 6.0]))
+    assert own.answer(numbers(worth, 4.0, [2.0, 7.0], swapped)) == f"{said} (23 to more than 64)."
+    without = {"value": ["", 32.4], "interval": None}
+    assert own.answer(numbers(without, 4.0, [2.0, 7.0], swapped)) == f"{said}, of which the interval is not known."
 
 
 @pytest.mark.parametrize(
-    ("scores", "difference", "interval", "part"),
+    ("difference", "interval", "part"),
     [
-        ({16: 30.0, 32: 34.0}, 1.0, [-1.0, 3.0], r"\+1.0 points .*; the interval includes 0, so it cannot be said"),
-        ({16: 30.0, 32: 34.0}, -2.0, [-3.0, -1.0], r"-2.0 points .*; it does not help, so it cannot be said"),
-        ({16: 30.0}, 4.0, [2.0, 6.0], "cannot be said with one number of labels: give more --hours"),
-        ({16: 30.0}, 4.0, None, r"\+4.0 points .*; how sure that is, .* cannot be said. No interval: too few."),
+        (1.0, [-1.0, 3.0], r"\+1.0 points .*; the interval includes 0, so it cannot be said"),
+        (-2.0, [-3.0, -1.0], r"-2.0 points .*; it does not help, so it cannot be said"),
+        (4.0, [2.0, 6.0], r"; how many labels that is worth cannot be said. Cannot be read off: one number."),
+        (4.0, None, r"\+4.0 points .*; how sure that is, .* cannot be said. No interval: too few."),
     ],
 )
-def test_what_cannot_be_said_is_not(scores, difference, interval, part):
-    assert re.search(part, own.answer(numbers(scores, difference, interval)))
+def test_what_cannot_be_said_is_not(difference, interval, part):
+    assert re.search(part, own.answer(numbers(None, difference, interval)))
 
 
 def test_without_runs_nothing_is_said():
-    assert "too few runs are finished" in own.answer({"comparisons": [], "main": []})
+    assert "too few runs are finished" in own.answer({"comparisons": [], "label_values": []})
 
 
 @pytest.mark.heavy

@@ -12,7 +12,7 @@ import numpy as np
 from ...data.corruptions import CORRUPTIONS
 from ...engine.robustness import CLEAN, ImageCounts
 from ...metrics.blocks import BlockCounts, blocks_of, mean_iou
-from ..intervals import TINY, measure
+from ..intervals import TINY, Uncertainty, measure, measure_draws
 from ..results import Setting, StudyResults
 from ..stored import Run, TrialRecord
 from .details import keys_of
@@ -139,18 +139,12 @@ def _values(results: StudyResults, init: str, setting: Setting, values_of: Value
 def _differences(results: StudyResults, pair: tuple[str, str], setting: Setting, values_of: Values) -> Iterator[Row]:
     runs = _measured_runs(results, pair, setting)
     ours, theirs = ([values_of(init, setting, run) for run in runs] for init in pair)
-    nested = not results.study["seeds"].get("draws") and any(results.origin(init) == "seeds" for init in pair)
-    groups = len({outer for outer, _ in runs}) if nested else 1
     for name in [name for name in ours[0] if name != CLEAN] if runs else ():
         values = [(one[name], other[name]) for one, other in zip(ours, theirs, strict=True)]
         difference = float(np.mean([one.value - other.value for one, other in values]))
-        pseudo = np.stack([one.pseudo - other.pseudo for one, other in values])
+        uncertainty, reason = _uncertainty(results, pair, runs, np.stack([a.pseudo - b.pseudo for a, b in values]))
         interval = p = None
-        reason = FEW if len(runs) < LEAST_RUNS or pseudo.shape[1] < 2 or (nested and groups < 2) else None
-        if reason is None:
-            uncertainty = measure([pseudo.reshape(groups, -1, pseudo.shape[1])])
-            reason = SAME if uncertainty.standard_error < TINY else None
-        if reason is None:
+        if uncertainty is not None:
             half = uncertainty.half_width(CONFIDENCE)
             interval, p = (100 * (difference - half), 100 * (difference + half)), uncertainty.p_value(difference)
         yield {
@@ -159,6 +153,22 @@ def _differences(results: StudyResults, pair: tuple[str, str], setting: Setting,
             **{"interval": interval, "p_value": p, "reason": reason, "runs": len(runs)},
             "records": _records(results, pair, setting, runs),
         }
+
+
+def _uncertainty(
+    results: StudyResults, pair: tuple[str, str], runs: Sequence[Run], pseudo: np.ndarray
+) -> tuple[Uncertainty | None, str | None]:
+    """Of a mean over runs and blocks, from pseudo-values `(R, B)`; or the reason for its absence."""
+    pretrained = any(results.origin(init) == "seeds" for init in pair)
+    seeds = np.array([outer for outer, _ in runs])
+    several = len(np.unique(seeds)) if pretrained else 1
+    if len(runs) < LEAST_RUNS or pseudo.shape[1] < 2 or (pretrained and several < 2):
+        return None, FEW
+    if results.has_draws:
+        uncertainty = measure_draws(pseudo, seeds if pretrained else None)
+    else:
+        uncertainty = measure([pseudo.reshape(several, -1, pseudo.shape[1])])
+    return (None, SAME) if uncertainty.standard_error < TINY else (uncertainty, None)
 
 
 def _measured_runs(results: StudyResults, inits: Sequence[str], setting: Setting) -> list[Run]:
