@@ -15,8 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import PreTrainedConfig
+
 from ..engine.build import build_datasets
 from ..engine.config import compose_config
+from ..engine.download import check_available
 from .options import FULL_SCALE, OWN, StudyOptions, load_study, read_stored_study
 from .plan import PlanRow, plan_study, plan_text, stage_of
 from .runner import STUDY_FILE, trials_in_order
@@ -109,10 +112,28 @@ def load_own(scale: str = FULL_SCALE, overrides: Sequence[str] = ()) -> StudyOpt
             "study own compares initialisations on your data: give data.root=FOLDER, your images with labels, and "
             "data.video=FILM, a video file or a folder of frames of the same camera, which need no labels."
         )
+    _check_weights(study)
     options = data_options(study)
     study = load_study(OWN, scale, [*given, *options])
     # What is given has precedence; the options of the data contain what is given.
     return load_study(OWN, scale, [*_fitted(study), *given, *options])
+
+
+def _check_weights(study: StudyOptions) -> None:
+    """Refuse given weights of another encoder than that of random weights: a comparison would be of two networks."""
+    encoder = next(iter(study.architectures.values()))["model"]["encoder"]["model_type"]
+    for init in study.initialisations.values():
+        if init.checkpoint is None:
+            continue
+        check_available(init.checkpoint, init.revision)
+        config, _ = PreTrainedConfig.get_config_dict(init.checkpoint, revision=init.revision)
+        found = config.get("encoder_config", config).get("model_type")
+        if found != encoder:
+            raise ValueError(
+                f"{init.checkpoint} has the encoder {found}, and the network of the other initialisations has "
+                f"{encoder}: give all the same one, with architectures.mobilenet_v2.model.encoder={{model_type: "
+                f"{found}}}."
+            )
 
 
 def data_options(study: StudyOptions) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from depthseg.cli import main
 from depthseg.data import load_dataset
+from depthseg.models import DepthSegConfig
 from depthseg.study import own
 from depthseg.study.options import load_study
 from depthseg.study.plan import Cost, PlanRow, stage_of
@@ -56,7 +57,7 @@ def test_short_options_are_options_of_the_study():
     ]
 
 
-def test_the_plan_is_fitted_to_the_data(data):
+def test_the_plan_is_fitted_to_the_data(data, tmp_path):
     study = own.load_own(overrides=data)
     # 18 images to draw from: a quarter of them is 4. 48x96 is smaller than the networks see, so it stays.
     assert study.benchmarks["own"].num_labelled == [4, 8, 16]
@@ -68,13 +69,20 @@ def test_the_plan_is_fitted_to_the_data(data):
     assert {name.split("_")[0] for name in train.names} == {"long"} and len(train) == 18
     assert {name.split("_")[0] for name in val.names} == {"short"} and len(val) == 6
     assert study.pretrain["pretext"]["intrinsics"] == "one_camera"
+    weights = tmp_path / "weights"
+    DepthSegConfig(encoder_config={"model_type": "depthseg_mobilenet_v2"}, num_labels=2).save_pretrained(weights)
     given = ["data.size=[32,64]", "data.options={label_map: {7: ignore}}", "benchmarks.own.num_labelled=[2]"]
-    study = own.load_own(overrides=[*data, *given, "imagenet=weights"])
+    study = own.load_own(overrides=[*data, *given, f"imagenet={weights}"])
     assert study.pretrain["data"]["size"] == study.finetune["data"]["size"] == [32, 64]
     assert study.finetune["data"]["options"]["split_by"] == "sequences"
     assert study.finetune["data"]["options"]["label_map"] == {"7": "ignore"}
     assert study.benchmarks["own"].num_labelled == [2]
-    assert study.initialisations["imagenet"].checkpoint == "weights"
+    assert study.initialisations["imagenet"].checkpoint == str(weights)
+    DepthSegConfig(encoder_config={"model_type": "depthseg_resnet"}, num_labels=2).save_pretrained(weights)
+    with pytest.raises(ValueError, match="has the encoder depthseg_resnet, and the network of the other .*mobilenet"):
+        own.load_own(overrides=[*data, f"imagenet={weights}"])
+    with pytest.raises(ValueError, match="nowhere is no folder, and no Hub id either"):
+        own.load_own(overrides=[*data, f"imagenet={tmp_path / 'nowhere'}"])
 
 
 @pytest.mark.parametrize(
