@@ -14,6 +14,7 @@ from PIL import Image
 
 from depthseg.cli import main
 from depthseg.data import LABEL_SPACES, load_dataset
+from depthseg.data.corruptions import corrupt
 from depthseg.data.miniatures import write_miniature
 from depthseg.engine.config import load_config
 from depthseg.engine.one_pass import read_pass
@@ -127,6 +128,23 @@ def test_three_stamped_numbers_from_one_pass(segmenter, kitti, capsys):
     assert alone["protocol"] == "standard" and alone["stamp"] == scores["protocols"]["standard"]["stamp"]
     assert {name: alone[name] for name in scores["protocols"]["standard"]} == scores["protocols"]["standard"]
     assert alone["abs_rel"] == scores["abs_rel"]
+
+
+def test_corrupted_images_are_evaluated_as_if_they_were_saved_so(segmenter, kitti, tmp_path, capsys):
+    clear = printed(capsys, segmenter, kitti)
+    foggy = printed(capsys, segmenter, kitti, "--corruption", "fog:2")
+    saved_so = shutil.copytree(kitti, tmp_path / "data")
+    for sample in load_dataset("folder", kitti, "val"):
+        image = corrupt(sample.image, sample.name, "fog", 2)
+        Image.fromarray(image).save(saved_so / "images" / f"{sample.name}.png")
+    found = printed(capsys, segmenter, saved_so)
+    for name in ("mean_iou", "per_class_iou", "abs_rel"):
+        assert foggy[name] == found[name] != clear[name]
+    assert foggy["corruption"] == foggy["stamp"]["corruption"] == "fog:2" and "corruption" not in clear
+    assert foggy["stamp"]["digest"] != clear["stamp"]["digest"] == found["stamp"]["digest"]
+    assert evaluate(segmenter, kitti, "--corruption", "fog:2") in (0, None)
+    assert "folder, split val, fog:2: 2 images evaluated" in capsys.readouterr().out
+    assert "no corruption 'frog'. Did you mean 'fog'" in evaluate(segmenter, kitti, "--corruption", "frog:2")
 
 
 def test_the_table_of_a_terminal(segmenter, kitti, capsys):

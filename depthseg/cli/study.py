@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine.command import one_sentence_errors, show_progress
-from ..study.options import FULL_SCALE, PRESETS, load_study
+from ..study.options import FULL_SCALE, OWN, PRESETS, load_study
+
+if TYPE_CHECKING:
+    from ..study.options import StudyOptions
+    from ..study.plan import PlanRow
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", type=Path, help="default: runs/study_NAME, for another scale with its name")
     parser.add_argument("--scale", default=FULL_SCALE, help="full, or one of the study's scales, such as smoke")
     parser.add_argument("--shard", type=read_shard, default=(1, 1), metavar="I/N", help="run the I-th of N parts")
+    parser.add_argument("--hours", type=read_hours, metavar="H", help="own: cut the plan to so many hours")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="report what would run, and how long that takes")
     what.add_argument("--report", action="store_true", help="write the report of what is done, and run nothing")
@@ -36,12 +43,22 @@ def read_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def read_hours(text: str) -> float:
+    """Read a number of hours above 0."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours above 0; write --hours 2 or --hours 0.5.")
+    return hours
+
+
 def run(options: argparse.Namespace) -> None:
     """Plan a study, or run what is missing and write the report."""
     with one_sentence_errors():
-        if options.dry_run and options.html:
-            raise ValueError("--dry-run writes no report; leave out --html.")
-        study = load_study(options.name, options.scale, options.overrides)
+        _check(options)
+        study = load_study(options.name, options.scale, [] if options.name == OWN else options.overrides)
         from ..study.plan import plan_study, plan_text
         from ..study.power import count_test_blocks, power_text
         from ..study.report import write_report
@@ -52,8 +69,9 @@ def run(options: argparse.Namespace) -> None:
         show_progress()
         scale = "" if study.scale == FULL_SCALE else f"_{study.scale}"
         out = options.output_dir or Path("runs") / f"study_{study.name}{scale}"
+        study, rows = _planned(options, study, out)
         if options.dry_run:
-            print(plan_text(plan_study(study, out, options.shard)))
+            print(plan_text(rows or plan_study(study, out, options.shard)))
             if power := power_text(study, count_test_blocks(study, out)):
                 print(f"\n{power}")
             return
@@ -64,3 +82,33 @@ def run(options: argparse.Namespace) -> None:
         if not options.html and page.is_file():
             logger.warning("%s is of an earlier report; --html renders it again", page)
         print(page if options.html else report)
+        if options.name == OWN:
+            _answer(report)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.dry_run and options.html:
+        raise ValueError("--dry-run writes no report; leave out --html.")
+    if options.hours and options.name != OWN:
+        raise ValueError(f"--hours belongs to the study {OWN}, whose plan it cuts; leave it out.")
+    if options.hours and options.shard[1] > 1:
+        raise ValueError("--hours cuts the plan to what one machine does; leave out --shard.")
+
+
+def _planned(options: argparse.Namespace, study: StudyOptions, out: Path) -> tuple[StudyOptions, list[PlanRow] | None]:
+    """The study `own` fitted to its data and cut to the hours, with its plan if known; any other study as it is."""
+    if options.name != OWN or options.report:
+        return study, None
+    from ..study import own
+
+    study, rows = own.load_own(options.scale, options.overrides), None
+    if options.hours:
+        study, rows = own.within(study, out, options.hours)
+    logger.info("the plan: %s", own.describe(study))
+    return study, rows
+
+
+def _answer(report: Path) -> None:
+    from ..study.own import answer
+
+    print(answer(json.loads(report.with_name("results.json").read_text(encoding="utf-8"))))

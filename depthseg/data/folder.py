@@ -42,7 +42,7 @@ from .images import (
 )
 from .layout import misplaced_images, misplaced_maps
 from .sample import Sample
-from .sequences import looks_like_sequence
+from .sequences import divide_by_sequence, looks_like_sequence
 from .subsets import evenly_spaced, shuffled_names
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,9 @@ class FolderDataset:
         truth: What the splits but `all` must have: `labels` or `depth`.
         val_fraction: Share of `val` where there are no lists, 0 <= f < 1; 0 = everything is `train`.
         seed: Seed of a random division.
-        split_by: How to divide: `random`, `blocks` (the end, in the order of names), or `auto` = `blocks` where names
-            and images look like frames of a sequence (see `looks_like_sequence`), else `random`.
+        split_by: How to divide: `random`, `blocks` (the end, in the order of names), `auto` = `blocks` where names and
+            images look like frames of a sequence (see `looks_like_sequence`), else `random`; or `sequences` = whole
+            sequences where names tell several, see `divide_by_sequence`.
         depth_scale: Units of 16-bit depth files per metre.
         focal_times_baseline: Focal length in pixels of these images x distance of the two cameras in metres, such as
             473.6 for Cityscapes: depth is this / disparity, from disparity/. None = depth is read from depth/.
@@ -111,7 +112,7 @@ class FolderDataset:
 
     splits = ("train", "val", "test", "all")
     truths = ("labels", "depth")
-    divisions = ("auto", "random", "blocks")
+    divisions = ("auto", "random", "blocks", "sequences")
 
     def __init__(
         self,
@@ -407,6 +408,10 @@ def divide_images(
     count = round(val_fraction * len(order))
     if val_fraction > 0 and len(order) > 1:
         count = min(max(count, 1), len(order) - 1)
+    if split_by == "sequences" and count:
+        if (divided := divide_by_sequence(images, order, count)) is not None:
+            return divided[split == "val"], None
+        split_by = "random"
     is_sequence = split_by == "auto" and count > 0 and looks_like_sequence(tuple(images[name] for name in order))
     if split_by == "random" or (split_by == "auto" and not is_sequence):
         order = shuffled_names(order, seed)

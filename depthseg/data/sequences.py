@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,41 @@ def looks_like_sequence(paths: tuple[Path, ...]) -> bool:
     apart = len(pairs) // 3
     far = [_difference(one[0], other[0]) for n, one in enumerate(pairs) for other in pairs[n + apart :]]
     return bool(near < _NEAR * np.median(far))
+
+
+def divide_by_sequence(
+    images: Mapping[str, Path], order: Sequence[str], count: int
+) -> tuple[list[str], list[str]] | None:
+    """Divide images so that no frame of `train` is a neighbour of one of `val`.
+
+    Where most images are of sequences, by their names without the last number, and there are several, whole sequences
+    are `val`: the smallest ones, as many as bring their images nearest to `count`. Of a single sequence its end is
+    `val`, and a twentieth of its images before that, at least one, is in neither.
+
+    Args:
+        images: Files by name.
+        order: The names in natural order.
+        count: Images of `val` asked for, at least 1 and fewer than all.
+
+    Returns:
+        Names of `train` and of `val` in natural order; None for single photographs: names that tell no sequences, or a
+        single one whose images do not look like frames.
+    """
+    sequences: dict[str, list[str]] = {}
+    for name in order:
+        sequences.setdefault(_sequence_of(images[name]), []).append(name)
+    if sum(len(names) for names in sequences.values() if len(names) > 1) < len(order) / 2:
+        return None
+    if len(sequences) > 1:
+        smallest = sorted(sequences.values(), key=len)
+        sizes = list(itertools.accumulate(map(len, smallest)))[:-1]
+        taken = min(range(len(sizes)), key=lambda place: abs(sizes[place] - count)) + 1
+        val = {name for names in smallest[:taken] for name in names}
+        return [name for name in order if name not in val], [name for name in order if name in val]
+    gap = max(1, len(order) // 20)
+    if not looks_like_sequence(tuple(images[name] for name in order)) or len(order) <= count + gap:
+        return None
+    return list(order[: len(order) - count - gap]), list(order[len(order) - count :])
 
 
 def _sequence_of(path: Path) -> str | None:

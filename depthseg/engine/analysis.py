@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from ..choices import did_you_mean
+from ..metrics.blocks import mean_iou
 from ..metrics.boundaries import BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
 from .evaluation import evaluate_images, evaluation_mode
 from .grad_cam import cam_boundary_alignment
+from .robustness import ImageCounts, corrupted_counts
 
 if TYPE_CHECKING:
     from ..data import SampleDataset
@@ -45,15 +47,16 @@ class Measure:
         unit: Unit of its numbers in reports.
         factor: From its values to that unit.
         digits: Digits after the decimal point.
-        compute: Takes model, image processor and data set; None = it is read off predicted label maps, all of which
-            cost one prediction an image.
+        compute: Takes model, image processor and data set, and perhaps options by name. Confusion matrices by group
+            stand for their mean IoU. None = it is read off predicted label maps, all of which cost one prediction an
+            image.
     """
 
     title: str
     unit: str = "points"
     factor: float = 100.0
     digits: int = 1
-    compute: Callable[..., Value] | None = None
+    compute: Callable[..., Value | dict[str, ImageCounts]] | None = None
 
 
 MEASURES = {
@@ -67,6 +70,7 @@ MEASURES = {
     "code_length": Measure(
         *("Code length of the labels given the features", "bits per pixel, lower is better", 1, 3), measure_code_length
     ),
+    "robustness": Measure("Mean IoU on corrupted images", compute=corrupted_counts),
 }
 """Name -> measure. Of one class against a background those of predictions are of the class alone."""
 
@@ -77,6 +81,8 @@ def measure_model(
     dataset: SampleDataset,
     names: Sequence[str] = tuple(MEASURES),
     predictions: Iterable[np.ndarray] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    kept: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Value]:
     """Measure a segmenter on a data set, image by image at the labels' own size.
 
@@ -86,6 +92,9 @@ def measure_model(
         dataset: Samples; those without labels are passed over.
         names: Which of `MEASURES`.
         predictions: Predicted label maps, one per sample, where they are known already.
+        options: Those of measures, by name.
+        kept: Receives the matrices of measures that count: `MEASURE/GROUP` int64 `(N, K, K)`, and
+            `MEASURE/GROUP/names`.
 
     Returns:
         A number, or numbers by group, for each name; None where there was nothing to measure, such as depth edges
@@ -104,9 +113,11 @@ def measure_model(
         if predictions is None:
             predictions = (labels for labels, _ in evaluate_images(model, processor, dataset, {}))
         found |= _measure_predictions(predictions, dataset)
-    found |= {
-        name: MEASURES[name].compute(model, processor, dataset) for name in names if MEASURES[name].compute is not None
-    }
+    for name in names:
+        compute = MEASURES[name].compute
+        if compute is not None:
+            value = compute(model, processor, dataset, **(options or {}).get(name, {}))
+            found[name] = _mean_ious(name, value, kept) if _are_counts(value) else value
     return {name: found[name] for name in names}
 
 
@@ -193,6 +204,20 @@ def labels_of_cells(
     rows, columns = (np.minimum(place, size - 1) for place, size in zip(picked, labels.shape, strict=True))
     chosen = labels[np.ix_(rows, columns)].astype(np.int64)
     return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
+
+
+def _are_counts(value: Value | dict[str, ImageCounts]) -> bool:
+    return isinstance(value, dict) and any(isinstance(part, ImageCounts) for part in value.values())
+
+
+def _mean_ious(name: str, counts: Mapping[str, ImageCounts], kept: dict[str, np.ndarray] | None) -> Value:
+    """Mean IoU of all images of each group together; None where none of their pixels is labelled."""
+    for group, images in counts.items() if kept is not None else ():
+        kept |= {f"{name}/{group}": images.confusion, f"{name}/{group}/names": np.array(images.names)}
+    return {
+        group: float(mean_iou(images.confusion.sum(0))) if images.confusion.any() else None
+        for group, images in counts.items()
+    }
 
 
 def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDataset) -> dict[str, Value]:

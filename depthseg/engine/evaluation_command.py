@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ COLUMNS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_iou")
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `run_evaluation`."""
     from ..data import DATASETS
+    from ..data.corruptions import CORRUPTIONS
 
     parser.add_argument("--model", required=True, help="directory or Hub id of a depthseg model")
     parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
@@ -79,6 +81,11 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-depth", type=float, help="metres; default: the model's")
     parser.add_argument("--max-depth", type=float, help="metres; default: the model's")
+    parser.add_argument(
+        "--corruption",
+        metavar="KIND:STRENGTH",
+        help=f"corrupt the images first: {', '.join(CORRUPTIONS)}, at strength 1 to 3, such as fog:2",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON with all digits")
     parser.add_argument(
         "--output-dir", help="write scores.json and per_image.npz, the confusion matrix of every image, there"
@@ -96,13 +103,15 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments: Parsed options of `add_evaluation_options`.
 
     Returns:
-        `dataset`, `split`, number of `images`, and the scores, ready for JSON. Of a segmenter, the scores of one
-        protocol with its name as `protocol` and its `stamp`; of several, all of this by name under `protocols`.
+        `dataset`, `split`, number of `images`, their `corruption` if any, and the scores, ready for JSON. Of a
+        segmenter, the scores of one protocol with its name as `protocol` and its `stamp`; of several, all of this by
+        name under `protocols`.
 
     Raises:
         SystemExit: With a sentence where the user has to change something.
     """
     from ..data import load_dataset
+    from ..data.corruptions import CorruptedImages, read_corruption
 
     show_progress()
     with one_sentence_errors():
@@ -110,7 +119,10 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         for flag, what in (("boundary", "The boundary IoU"), ("calibration", "The calibration error")):
             if getattr(arguments, flag) and "standard" not in names:
                 raise ValueError(f"{what} belongs to the protocol standard: add it to --protocol.")
+        corruption = read_corruption(arguments.corruption) if arguments.corruption else None
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
+        if corruption:
+            dataset = CorruptedImages(dataset, *corruption)
         from .predict import load_model
 
         accelerator = _accelerator()
@@ -120,6 +132,7 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         _require_depth(arguments, model, dataset)
         _warn_of_range(dataset, processor)
         about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
+        about |= {"corruption": arguments.corruption} if corruption else {}
         scores = _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
         return about | scores | _baselines(arguments, scores, dataset)
 
@@ -156,6 +169,11 @@ def _scores(
         states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
         return json_scores(sum_up(meters, states, accelerator))
     rules = rules_of(names, model, dataset, how)
+    if arguments.corruption:
+        rules = {
+            name: replace(row, stamp=replace(row.stamp, corruption=arguments.corruption))
+            for name, row in rules.items()
+        }
     meter = rules["standard"].meter if arguments.boundary else None
     found = evaluate_protocols(
         *(model, processor, dataset, rules, accelerator),
@@ -322,7 +340,8 @@ def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
         return scores_text(scores)
     rest = dict(scores)
     data, split, images = (rest.pop(name) for name in ("dataset", "split", "images"))
-    head = f"{data}, split {split}: {images} image{'' if images == 1 else 's'} evaluated"
+    corrupted = f", {rest.pop('corruption')}" if "corruption" in rest else ""
+    head = f"{data}, split {split}{corrupted}: {images} image{'' if images == 1 else 's'} evaluated"
     protocols = rest.pop("protocols", {})
     name, stamp = rest.pop("protocol", None), rest.pop("stamp", None)
     lines = [head, *_table(protocols), *_score_lines(rest)]

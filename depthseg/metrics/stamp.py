@@ -39,6 +39,8 @@ class Stamp:
         logit_interpolation: Of the network's output, to the resolution of the comparison.
         label_interpolation: Of the labels; `none` at their own size.
         absent_classes: What becomes of the IoU of a class that an image or a data set does not show.
+        corruption: What was done to the images, such as `fog:2`, see `depthseg.data.corruptions`; None = nothing, and
+            the stamp is that of versions without this part.
     """
 
     label_space: str
@@ -53,15 +55,20 @@ class Stamp:
     logit_interpolation: str = "bilinear"
     label_interpolation: str = "none"
     absent_classes: str = ABSENT_EXCLUDED
+    corruption: str | None = None
 
     @property
     def digest(self) -> str:
         """12 hexadecimal digits; equal stamps have equal ones."""
-        return _hash(asdict(self))
+        return _hash(self._written())
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON, with its digest."""
-        return {"digest": self.digest} | json.loads(json.dumps(asdict(self)))
+        return {"digest": self.digest} | json.loads(json.dumps(self._written()))
+
+    def _written(self) -> dict[str, Any]:
+        parts = asdict(self)
+        return parts if self.corruption else {name: parts[name] for name in parts if name != "corruption"}
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> Stamp:
@@ -72,7 +79,7 @@ class Stamp:
         """
         parts = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
         digest = parts.pop("digest", None)
-        names = {part.name for part in fields(cls)}
+        names = {part.name for part in fields(cls)} - ({"corruption"} - set(parts))
         if wrong := names ^ set(parts):
             raise ValueError(f"The stamp of a score lacks or does not know {', '.join(sorted(wrong))}: {written}.")
         stamp = cls(**parts)
@@ -84,6 +91,7 @@ class Stamp:
         window = f"windows of {_size(self.window)} every {_size(self.stride)}" if self.window else "whole image"
         scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)}"
         ignored = "no id ignored" if self.ignore_id is None else f"id {self.ignore_id} ignored"
+        corrupted = [f"images corrupted by {self.corruption}"] if self.corruption else []
         return "; ".join(
             [
                 f"stamp {self.digest}: label space {self.label_space}",
@@ -94,6 +102,7 @@ class Stamp:
                 f"image {self.image_interpolation}, logits {self.logit_interpolation}, labels "
                 f"{self.label_interpolation}",
                 f"absent classes {self.absent_classes}",
+                *corrupted,
             ]
         )
 

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "presets"
 FULL_SCALE = "full"
+OWN = "own"
+"""The study whose options `depthseg.study.own` shortens, fits to the data and cuts to a number of hours."""
+
 EXAMPLE = "seeds.finetune=6"
 """An override for messages."""
 
@@ -177,6 +180,25 @@ class PilotOptions:
 
 
 @dataclass
+class RobustnessOptions:
+    """The images of the measure `robustness`: corrupted test images, and other films.
+
+    Attributes:
+        corruptions: Kinds of corruption: `noise`, `blur`, `fog`, `dusk`; see `depthseg.data.corruptions`.
+        strengths: Strengths of each, from 1 to 3.
+        every: One of so many test images is used, from the first on; 1 = all.
+        films: Sections of a run's options with other images to evaluate on, by name, such as
+            `{dusk: {data: {val_split: train, val_options: {sequences: ["0001TP"]}}}}`. They must be neither training
+            nor test images, so `finetune` has to leave them out.
+    """
+
+    corruptions: list[str] = field(default_factory=lambda: ["noise", "blur", "fog", "dusk"])
+    strengths: list[PositiveCount] = field(default_factory=lambda: [1, 2, 3])
+    every: PositiveCount = 5
+    films: dict[str, Sections] = field(default_factory=dict)
+
+
+@dataclass
 class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
@@ -195,6 +217,7 @@ class StudyOptions:
         block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
             resampled together in blocks of this many.
         measures: Further measures of every fine-tuned model, see `depthseg.engine.analysis`.
+        robustness: Images of the measure `robustness`.
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
@@ -217,6 +240,7 @@ class StudyOptions:
     rates: RateOptions = field(default_factory=RateOptions)
     block_length: PositiveCount = 1
     measures: list[str] = field(default_factory=list)
+    robustness: RobustnessOptions = field(default_factory=RobustnessOptions)
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
@@ -348,11 +372,25 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 
         require_measures(study.measures)
+        yield from _robustness_rules(study.robustness)
     if study.rates.grid and not study.rates.data:
         yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
             "such as {data: {val_split: val}}."
         )
+
+
+def _robustness_rules(options: RobustnessOptions) -> Iterator[str]:
+    from ..data.corruptions import check_corruption
+
+    for kind, strength in product(options.corruptions, options.strengths):
+        try:
+            check_corruption(kind, strength)
+        except ValueError as error:
+            yield f"robustness: {error}"
+    for film in options.films:
+        if film.partition(" ")[0] in ("clean", *options.corruptions):
+            yield f"robustness.films.{film} has the name of another condition; give it another name."
 
 
 def _unknown_names(study: StudyOptions) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -17,6 +17,7 @@ from ..engine.config import compose_config
 
 if TYPE_CHECKING:
     from ..engine.options import RunConfig
+    from ..engine.robustness import ImageCounts
 
 TRIALS = "trials"
 OLD_TRIALS = "cells"
@@ -70,10 +71,26 @@ class TrialRecord:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """`confusion` int64 `(N, K, K)`, `names` and `blocks` `(N,)`."""
+        return self._read(lambda name: name in ("confusion", "names", "blocks"))
+
+    def counts(self, measure: str) -> dict[str, ImageCounts]:
+        """The confusion matrices that a measure kept, by group; empty where it kept none."""
+        from ..engine.robustness import ImageCounts  # imports torch, which takes seconds
+
+        arrays = self._read(lambda name: name.startswith(f"{measure}/"))
+        groups = [name for name in arrays if not name.endswith("/names")]
+        return {
+            name.removeprefix(f"{measure}/"): ImageCounts(arrays[f"{name}/names"].tolist(), arrays[name])
+            for name in groups
+        }
+
+    def _read(self, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
         path = self.path.with_suffix(".npz")
         try:
             with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in ("confusion", "names", "blocks")}
+                if lacking := [name for name in ("confusion", "names", "blocks") if name not in file.files]:
+                    raise KeyError(f"{', '.join(lacking)} is missing")
+                return {name: file[name] for name in file.files if wanted(name)}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"The confusion matrices {path} cannot be read ({error}). Remove it and {self.path.name} and run the "

@@ -20,8 +20,8 @@ import transformers
 from ..data.subsets import few_shot_subset
 from ..engine.analysis import measure_model
 from ..engine.atomic import atomic_path
-from ..engine.build import build_datasets
-from ..engine.config import RunConfig
+from ..engine.build import build_datasets, source_of
+from ..engine.config import RunConfig, compose_config
 from ..engine.evaluation import class_meter, evaluate_images, json_scores
 from ..engine.options import DataOptions
 from ..engine.predict import load_model
@@ -35,6 +35,9 @@ from .options import FULL_SCALE
 from .stored import RUNS, read_record, record_path, weights_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..data import SampleDataset
     from .matrix import Trial
     from .options import StudyOptions
 
@@ -59,6 +62,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         Stopped: Training was asked to stop; a checkpoint was saved.
     """
     path = record_path(out, trial.key)
+    films = films_of(study, trial)  # before training: what is wrong with them is said at once
     start = time.perf_counter()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out), **run_arguments(trial))
@@ -66,7 +70,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
     if trial.kind == "finetune" and trial.labels["role"] != "rate":
-        record |= examine(study, trial, result, path)
+        record |= examine(study, trial, result, path, films)
     record |= {
         "config": trial.config.to_dict(),
         "seconds": round(time.perf_counter() - start, 1),
@@ -104,7 +108,44 @@ def located(trial: Trial, out: Path) -> RunConfig:
     return replace(config, model=replace(config.model, pretrained=str(weights_path(out, trial.parent))))
 
 
-def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) -> dict[str, Any]:
+def measures_of(study: StudyOptions, trial: Trial) -> Sequence[str]:
+    """The measures of a trial; runs at the fixed rate and those with switches are used for their scores only."""
+    return study.measures if trial.labels.get("role") == "main" and not switches_of(trial.labels) else ()
+
+
+def films_of(study: StudyOptions, trial: Trial) -> dict[str, SampleDataset]:
+    """Open the other films that a trial is evaluated on.
+
+    Raises:
+        ValueError: Some of their images are training or test images.
+        FileNotFoundError: Missing data.
+    """
+    if "robustness" not in measures_of(study, trial) or not study.robustness.films:
+        return {}
+    films, known = {}, trial.config.data
+    pool, test_set = build_datasets(replace(known, subset_size=0))
+    for name, sections in study.robustness.films.items():
+        data = compose_config([("finetune", trial.config.to_dict()), (f"robustness.films.{name}", sections)]).data
+        _, film = build_datasets(replace(data, subset_size=0), train_set=pool)
+        for what, split, images in (("training", known.train_split, pool), ("test", known.val_split, test_set)):
+            same = (source_of(data), data.val_split) == (source_of(known), split)
+            if shared := sorted(set(film.names) & set(images.names)) if same else []:
+                raise ValueError(
+                    f"robustness.films.{name} has {len(shared)} of the {what} images, such as {shared[0]!r}: leave "
+                    f"them out of the {what} images or of the film, for example by exclude_sequences in the options "
+                    "of the data."
+                )
+        films[name] = film
+    return films
+
+
+def examine(
+    study: StudyOptions,
+    trial: Trial,
+    result: RunResult,
+    path: Path,
+    films: Mapping[str, SampleDataset] | None = None,
+) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
     _, test_set = build_datasets(trial.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
@@ -112,16 +153,19 @@ def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) ->
     test_set = as_trained(trial, test_set, model, processor)
     meters = {"segmentation": class_meter(model, test_set)}
     predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
+    names, options, kept = measures_of(study, trial), {}, {}
+    if "robustness" in names:
+        chosen = {name: getattr(study.robustness, name) for name in ("corruptions", "strengths", "every")}
+        options["robustness"] = chosen | {"others": films}
+    measures = measure_model(model, processor, test_set, names, predictions, options, kept) if names else {}
     with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             confusion=torch.stack([image["segmentation"] for image in states]).numpy(),
             names=np.array(test_set.names),
             blocks=np.array(blocks_of(test_set.names, study.block_length)),
+            **kept,
         )
-    # Runs at the fixed rate and those with switches are used for their scores only.
-    names = study.measures if trial.labels["role"] == "main" and not switches_of(trial.labels) else ()
-    measures = measure_model(model, processor, test_set, names, predictions) if names else {}
     return {
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),

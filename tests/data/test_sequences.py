@@ -9,7 +9,7 @@ from PIL import Image
 
 from depthseg.data import FolderDataset
 from depthseg.data.check import check_dataset
-from depthseg.data.sequences import looks_like_sequence
+from depthseg.data.sequences import divide_by_sequence, looks_like_sequence
 from depthseg.data.subsets import shuffled_names
 
 REAL = Path(os.environ.get("DEPTHSEG_DATA", "no data"))
@@ -149,3 +149,29 @@ def test_real_street_sequences_are_found_and_their_shuffled_frames_are_not(tmp_p
     for place, index in enumerate(np.random.default_rng(0).permutation(len(frames))):
         (tmp_path / f"{place:04}.png").symlink_to(frames[index])
     assert not looks_like_sequence(tuple(sorted(tmp_path.iterdir())))
+
+
+def test_whole_sequences_are_held_out_where_names_tell_several(tmp_path):
+    order = [f"{name}_{number:02}" for name, count in (("a", 20), ("b", 6), ("c", 4)) for number in range(count)]
+    images = {name: tmp_path / f"{name}.png" for name in order}
+    # c alone is 4 images, b and c 10: 10 is nearer to 9, 4 to 6.
+    for count, held_out in ((9, "bc"), (6, "c"), (1, "c"), (29, "bc")):
+        train, val = divide_by_sequence(images, order, count)
+        assert val == [name for name in order if name[0] in held_out] and train == [n for n in order if n not in val]
+    singles = {name: tmp_path / f"{name}.png" for name in ("cat", "dog", "house", "tree")}
+    assert divide_by_sequence(singles, list(singles), 1) is None
+
+
+def test_a_single_sequence_is_divided_with_a_gap(root):
+    train, val = (FolderDataset(root, split, split_by="sequences").names for split in ("train", "val"))
+    assert val == [f"frame_{number:04}" for number in range(24, 30)]
+    assert train == [f"frame_{number:04}" for number in range(23)]
+
+
+def test_photographs_of_one_name_are_divided_at_random(tmp_path):
+    (tmp_path / "labels").mkdir()
+    for path in save_images(tmp_path / "images", photographs(12)):
+        Image.new("L", (64, 48)).save(tmp_path / "labels" / path.name)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    found = [FolderDataset(tmp_path, "val", split_by=division).names for division in ("sequences", "random")]
+    assert found[0] == found[1]

@@ -25,6 +25,7 @@ CHANGED = {
     "logit_interpolation": "nearest",
     "label_interpolation": "nearest",
     "absent_classes": "count as 0",
+    "corruption": "fog:2",
 }
 
 
@@ -49,6 +50,11 @@ def test_stamps_survive_json():
         Stamp.from_dict(written | {"flip": False})
     with pytest.raises(ValueError, match="lacks or does not know colour, flip"):
         Stamp.from_dict({name: value for name, value in written.items() if name != "flip"} | {"colour": 1})
+
+
+def test_the_stamp_of_clear_images_is_that_of_versions_without_corruptions():
+    assert PLAIN.digest == "d472ec0bf460" and "corruption" not in PLAIN.to_dict()
+    assert Stamp.from_dict(PLAIN.to_dict()) == PLAIN
 
 
 def test_scores_without_a_stamp_are_compared_as_before():
@@ -79,3 +85,4 @@ def test_a_stamp_in_words():
         "absent classes excluded where neither labelled nor predicted"
     )
     assert "windows of 512x1024 every 256x512, scales 0.5, 1, with flip" in str(Stamp(**CHANGED))
+    assert str(Stamp(**CHANGED)).endswith("; images corrupted by fog:2")

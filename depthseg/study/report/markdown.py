@@ -11,6 +11,7 @@ from ..statistics import plural
 from . import tables as made
 from .figures import FigureText
 from .findings import findings, overview
+from .robustness import robustness_tables
 from .tables import Table, measure_groups, measure_of
 from .text import duration
 
@@ -96,6 +97,7 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         table = made.measure_table(numbers, name, groups)
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
+    yield "Robustness", [*shown(*robustness_tables(numbers))]
     yield "Where the cost goes", [*shown(made.value_table(numbers), made.spent_table(numbers))]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]
     yield "Cost", [*map(escape, _cost(numbers["cost"])), *shown(made.cost_table(numbers))]

@@ -17,6 +17,7 @@ from ..statistics import InitialisationResults, benjamini_hochberg, holm, summar
 from ..stored import Run, TrialRecord, trials_folder
 from . import effort
 from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
+from .robustness import robustness
 
 Row = dict[str, Any]
 
@@ -59,6 +60,7 @@ def study_numbers(results: StudyResults) -> Row:
         "rates": _found(rates(results, *place) for place in places if place[1] in first.values()),
         "per_class": _found(per_class(results, *place) for place in places),
         "measures": _found(measures(results, *place) for place in places),
+        "robustness": robustness(results),
         "curves": _found(curves(results, *place) for place in places),
         "origins": origins(results),
         "finetuning": finetuning(results),
