@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from ..reading import (
     Allowed,
     Change,
     Count,
+    NotNegative,
     Positive,
     PositiveCount,
     TypeReader,
@@ -57,7 +58,10 @@ class InitialisationOptions:
         checkpoint: Directory or Hub id of given weights.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
-        after: Initialisation whose pre-trained weights initialise this pre-training.
+        after: Initialisation whose weights, pre-trained or given, initialise this pre-training; without `pretrain`,
+            they initialise the fine-tunings.
+        finetune: Sections of its fine-tunings, on top of those of the mode, such as
+            `{model: {head_init: random}}` to transfer the encoder alone.
     """
 
     title: str = ""
@@ -65,6 +69,7 @@ class InitialisationOptions:
     revision: str | None = None
     pretrain: Sections | None = None
     after: str | None = None
+    finetune: Sections = field(default_factory=dict)
 
 
 @dataclass
@@ -76,10 +81,14 @@ class SeedOptions:
         finetune: Fine-tunings of each pre-training. Initialisations without pre-training have the same total number of
             fine-tunings as the others. A seed determines the labelled images, the new weights and the order of images,
             and is the same in all initialisations.
+        draws: Draws of which images are labelled, instead of `finetune`: every initialisation is fine-tuned once with
+            each of the same draws, draw d from pre-training d modulo `pretrain`. 0 = `finetune` seeds under each
+            pre-training, other ones under each.
     """
 
     pretrain: PositiveCount = 2
     finetune: PositiveCount = 3
+    draws: Count = 0
 
 
 @dataclass
@@ -87,7 +96,8 @@ class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every initialisation.
 
     Attributes:
-        fixed: A common rate at which all initialisations are compared as well.
+        fixed: A common rate at which all initialisations are compared as well; null = none, they are compared at the
+            rates chosen from `grid` alone.
         grid: Rates to choose from; empty = only the fixed one.
         seeds: Runs for each rate.
         num_labelled: Labelled images of these runs.
@@ -95,7 +105,7 @@ class RateOptions:
             override those of `finetune`, in place of those of a fold.
     """
 
-    fixed: Positive = 1e-3
+    fixed: Positive | None = 1e-3
     grid: list[Positive] = field(default_factory=list)
     seeds: PositiveCount = 1
     num_labelled: Count = 0
@@ -118,6 +128,25 @@ class BenchmarkOptions:
 
 
 @dataclass
+class CellOptions:
+    """A part of the matrix of a study that is run.
+
+    Attributes:
+        initialisations: Its initialisations; empty = all, as for every other attribute.
+        architectures: Its architectures.
+        modes: Its modes.
+        benchmarks: Its benchmarks.
+        num_labelled: Its numbers of labelled images, out of those of the benchmarks.
+    """
+
+    initialisations: list[str] = field(default_factory=list)
+    architectures: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=list)
+    num_labelled: list[Count] = field(default_factory=list)
+
+
+@dataclass
 class ClaimOptions:
     """A published finding that a study tests: one initialisation is better than another.
 
@@ -126,12 +155,38 @@ class ClaimOptions:
         better: The initialisation.
         than: The other initialisation.
         mode: Mode of the finding; empty = all.
+        num_labelled: Number of labelled images of the finding; null = all numbers of the study.
+        architecture: Architecture of the finding; empty = all.
+        benchmark: Benchmark of the finding; empty = all.
+        primary: Whether the study was made to decide it. p-values are then adjusted over the primary claims, and all
+            other comparisons are exploratory. At most five comparisons may be primary.
+        expected: Difference in points that is expected, such as that of a pilot, for `--dry-run`; 0 = not known.
     """
 
     text: str = ""
     better: str = ""
     than: str = ""
     mode: str = ""
+    num_labelled: Count | None = None
+    architecture: str = ""
+    benchmark: str = ""
+    primary: bool = False
+    expected: NotNegative = 0.0
+
+
+@dataclass
+class PilotOptions:
+    """Spread of the difference of two initialisations in a pilot, for `--dry-run`; null = not measured.
+
+    Attributes:
+        sd_draws: Standard deviation over draws of the labelled images, paired, in points of mean IoU.
+        sd_pretrainings: Standard deviation over pre-trainings, beyond that of the draws, in points.
+        sd_blocks: Standard deviation over blocks of test images, in points.
+    """
+
+    sd_draws: NotNegative | None = None
+    sd_pretrainings: NotNegative | None = None
+    sd_blocks: NotNegative | None = None
 
 
 @dataclass
@@ -139,7 +194,7 @@ class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
     In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
-    has none.
+    has none, and neither have its claims and cells.
 
     Attributes:
         name: Name of the output directory.
@@ -148,6 +203,8 @@ class StudyOptions:
         architectures: Sections of a run's options for both pre-training and fine-tuning, such as the encoder.
         modes: Sections for fine-tuning only, such as a frozen encoder.
         benchmarks: Training and test images.
+        cells: The combinations that are run, those of every entry together; empty = all. An initialisation in no cell
+            is pre-trained only for those after it.
         seeds: Repetitions.
         rates: Learning rates of fine-tuning.
         block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
@@ -156,6 +213,7 @@ class StudyOptions:
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
+        pilot: Spread of a difference in a pilot, from which `--dry-run` tells what the study can detect.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -168,6 +226,7 @@ class StudyOptions:
     architectures: dict[str, Sections | None] = field(default_factory=dict)
     modes: dict[str, Sections | None] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkOptions | None] = field(default_factory=dict)
+    cells: list[CellOptions] = field(default_factory=list)
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
     block_length: PositiveCount = 1
@@ -175,6 +234,7 @@ class StudyOptions:
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
+    pilot: PilotOptions = field(default_factory=PilotOptions)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -266,11 +326,50 @@ def _completed(study: StudyOptions) -> StudyOptions:
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
-    return replace(study, claims=claims, **kept)
+    cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
+    if study.cells and not cells:
+        raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
+    return replace(study, claims=claims, cells=cells, **kept)
+
+
+def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:
+    """A cell without entries that are null; None if a list of it names nothing else."""
+    left = {}
+    for part in PARTS:
+        entries, named = getattr(study, part), getattr(cell, part)
+        left[part] = [name for name in named if entries.get(name, named) is not None]
+        if named and not left[part]:
+            return None
+    return replace(cell, **left)
 
 
 def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def in_cells(cells: Sequence[Mapping[str, Sequence[Any]]], **place: Any) -> bool:
+    """Whether a study runs anything at a place of its matrix.
+
+    Args:
+        cells: The cells of the study as dictionaries.
+        place: Attributes of `CellOptions` and a value of each, such as `modes="frozen"`; any value of the others.
+    """
+    return not cells or any(
+        all(not cell[part] or name in cell[part] for part, name in place.items()) for cell in cells
+    )
+
+
+def weights_from(initialisations: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The initialisation whose pre-training or checkpoint gives the weights of fine-tunings: itself, or one before it.
+
+    Args:
+        initialisations: Those of the study as dictionaries.
+        name: One of them.
+    """
+    entry = initialisations[name]
+    before = entry.get("after")
+    own = entry.get("pretrain") is not None or before is None
+    return name if own else weights_from(initialisations, before)
 
 
 def broken_rules(study: StudyOptions) -> Iterator[str]:
@@ -288,6 +387,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 
         require_measures(study.measures)
+    if study.rates.fixed is None and not study.rates.grid:
+        yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
     if study.rates.grid and not study.rates.data:
         yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
@@ -302,6 +403,13 @@ def _unknown_names(study: StudyOptions) -> Iterator[str]:
         if init not in study.initialisations:
             known = ", ".join(study.initialisations)
             yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
+    for cell, part in product(study.cells, PARTS):
+        for name in getattr(cell, part):
+            if name not in getattr(study, part):
+                yield f"cells refers to {name!r}, which is none of {part}; they are {', '.join(getattr(study, part))}."
+    known = {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
+    for count in {count for cell in study.cells for count in cell.num_labelled} - known:
+        yield f"cells refers to num_labelled {count}, which no benchmark has; they have {sorted(known)}."
     for claim in study.claims:
         if claim.mode not in ("", *study.modes):
             yield f"claims refers to the mode {claim.mode!r}; modes are {', '.join(study.modes)}."
@@ -315,11 +423,17 @@ def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOp
         )
     if init.after is None:
         return
-    if init.pretrain is None:
-        yield f"initialisations.{name} has after but no pretrain; give both."
+    if init.checkpoint is not None:
+        yield f"initialisations.{name} has both checkpoint and after: give one of them."
     before = study.initialisations.get(init.after)
-    if before is None or before.pretrain is None or before.after is not None:
+    if before is None or (before.pretrain is None and before.checkpoint is None and before.after is None):
         yield (
-            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with its own pretrain and "
-            "without after."
+            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with pretrain, checkpoint "
+            "or after, because others have no weights to begin with."
         )
+    line, entry = [name], init
+    while entry is not None and entry.after not in (None, *line):
+        line.append(entry.after)
+        entry = study.initialisations.get(entry.after)
+    if entry is not None and entry.after == name:
+        yield f"initialisations.{name} comes after itself, by way of {init.after}."

@@ -143,7 +143,7 @@ def test_a_scale_changes_what_it_names(tmp_path):
         (
             TEXT,
             ["initialisations.deeper.after=none"],
-            "initialisations.deeper.after is 'none'; it must be an initialisation with its own pretrain",
+            "initialisations.deeper.after is 'none'; it must be an initialisation with pretrain, checkpoint or after",
         ),
         (
             TEXT,
