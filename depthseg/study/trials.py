@@ -63,7 +63,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
-    if trial.kind == "finetune" and trial.labels["role"] != "rate":
+    if is_examined(trial):
         record |= examine(study, trial, result, path)
     record |= {
         "config": trial.config.to_dict(),
@@ -102,6 +102,11 @@ def located(trial: Trial, out: Path) -> RunConfig:
     return replace(config, model=replace(config.model, pretrained=str(weights_path(out, trial.parent))))
 
 
+def is_examined(trial: Trial) -> bool:
+    """Whether a trial is reported, so that its model is examined after training."""
+    return trial.kind == "finetune" and trial.labels["role"] != "rate"
+
+
 def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
     _, test_set = build_datasets(trial.config.data)
@@ -122,17 +127,21 @@ def examine(study: StudyOptions, trial: Trial, result: RunResult, path: Path) ->
     return {
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),
-        "baselines": baseline_scores(json.dumps(asdict(trial.config.data))),
+        "baselines": baselines_of(trial.config.data),
     }
 
 
-@lru_cache(maxsize=256)
-def baseline_scores(data: str) -> dict[str, float]:
-    """Mean IoU of the baselines that use the training labels but not the test image.
+def baselines_of(data: DataOptions) -> dict[str, float]:
+    """Mean IoU of the baselines that use the training labels but not the test image, the same for all initialisations.
 
     Args:
-        data: The data options as JSON; they are the same for all initialisations.
+        data: The data options.
     """
+    return _baseline_scores(json.dumps(asdict(data)))
+
+
+@lru_cache(maxsize=256)
+def _baseline_scores(data: str) -> dict[str, float]:
     options = DataOptions(**json.loads(data))
     train_set, test_set = build_datasets(options)
     labelled = train_set if options.subset_size else few_shot_subset(train_set, len(train_set), 0)
