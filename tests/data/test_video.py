@@ -12,6 +12,7 @@ from PIL import Image
 
 from depthseg.data import VideoSequences, clips, load_dataset
 from depthseg.data.check import check_dataset
+from depthseg.data.doctor import examine_video
 from depthseg.data.images import read_image
 
 KITTI = Path(os.environ.get("DEPTHSEG_DATA", "")) / "kitti_clip"
@@ -101,6 +102,7 @@ def test_clips_may_be_chosen_and_have_the_calibration_nearest_to_them(tmp_path, 
     assert data.names == ["tuesday/000001", "monday/front/000001"]
     assert data[0].intrinsics is None and data[1].intrinsics[0].tolist() == [50, 0, 32]
     assert list(check_dataset("video", tmp_path, clips=["tuesday"]).splits) == ["tuesday"]
+    assert examine_video(tmp_path, clips=["monday"]).clips == 2
     with pytest.raises(FileNotFoundError, match="There is no video file or folder .*wednesday"):
         VideoSequences(tmp_path, clips=["wednesday"])
 
