@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import resource
 import sys
@@ -32,8 +31,8 @@ from .trials import baselines_of, examine, is_examined
 
 logger = logging.getLogger(__name__)
 
-STEPS, EVALUATE_EVERY = 12, 4
-"""Measured steps per stage, and steps from one measured evaluation to the next."""
+STEPS, EVALUATE_AT = 12, 6
+"""Measured steps per stage, and the step that an evaluation follows where a run has more than the one at its end."""
 
 READ = 500
 """Most images of each split that are read beforehand; the time for more is estimated from these."""
@@ -45,8 +44,8 @@ class Cost:
 
     Attributes:
         step: Seconds per optimiser step.
-        evaluation: Seconds per evaluation.
-        rest: Seconds for everything else: set-up, and what is measured after training.
+        evaluation: Seconds per evaluation before the last step.
+        rest: Seconds for everything else: set-up, the evaluation after the last step, and what is measured then.
         reading: Seconds to read all images once, before the first trial. If they were never read before, they are
             decoded; what was decoded is kept, see `data.cache`.
         memory: Peak memory of the process, GiB.
@@ -61,8 +60,7 @@ class Cost:
     def seconds(self, config: RunConfig) -> float:
         """Estimated time of a run."""
         steps, every = config.schedule.steps, config.run.eval_every
-        # After the last step there is always one.
-        evaluations = math.ceil(steps / every) if every else 1
+        evaluations = (steps - 1) // every if every else 0
         return self.step * steps + self.evaluation * evaluations + self.rest
 
 
@@ -142,7 +140,7 @@ def _measure(study: StudyOptions, trial: Trial) -> Cost:
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
         run = replace(config.run, output_dir=folder, overwrite=True, resume=False, checkpoint_every=0, trackers=[])
-        run = replace(run, eval_every=EVALUATE_EVERY)
+        run = replace(run, eval_every=EVALUATE_AT if config.run.eval_every else 0)
         schedule = replace(config.schedule, steps=STEPS, warmup_steps=0)
         start = time.perf_counter()
         result = train(replace(config, run=run, schedule=schedule))
@@ -151,11 +149,11 @@ def _measure(study: StudyOptions, trial: Trial) -> Cost:
         whole = time.perf_counter() - start
     hook.remove()
     gaps = [after - before for before, after in pairwise(ends)]
-    evaluated = gaps[EVALUATE_EVERY - 1 :: EVALUATE_EVERY]
+    evaluated = gaps.pop(EVALUATE_AT - 1)
     # The first step allocates memory, so time is measured from the end of the second.
-    step = fmean(gap for index, gap in enumerate(gaps) if index and (index + 1) % EVALUATE_EVERY)
-    evaluation = max(0.0, fmean(evaluated) - step)
-    rest = max(0.0, whole - STEPS * step - STEPS // EVALUATE_EVERY * evaluation)
+    step = fmean(gaps[1:])
+    evaluation = max(0.0, evaluated - step) if config.run.eval_every else 0.0
+    rest = max(0.0, whole - STEPS * step - evaluation)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

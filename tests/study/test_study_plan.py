@@ -39,8 +39,8 @@ def test_trials_are_counted_and_their_time_added_up(costs, tmp_path, caplog):
         "learning-rate selection, frozen, eighth": 6,
         "fine-tuning, frozen, eighth": 12,
     }
-    # Two steps, and with eval_every=1 two evaluations; the images are read once.
-    assert rows["fine-tuning, frozen, eighth"].seconds == pytest.approx(7.0 + 12 * (2 * 0.5 + 2 * 2.0 + 3.0))
+    # Two steps, and with eval_every=1 two evaluations, one of which is in the rest; the images are read once.
+    assert rows["fine-tuning, frozen, eighth"].seconds == pytest.approx(7.0 + 12 * (2 * 0.5 + 2.0 + 3.0))
     assert not (tmp_path / "out").exists()
 
 
@@ -55,8 +55,8 @@ def test_what_is_done_takes_no_time_and_is_not_measured(costs, tmp_path):
     assert [trial.config.task for trial in costs] == ["segmentation", "segmentation"]
 
 
-@pytest.mark.parametrize(("steps", "every", "evaluations"), [(600, 50, 12), (600, 0, 1), (10, 4, 3), (3, 5, 1)])
-def test_every_evaluation_of_a_run_counts_and_there_is_one_at_its_end(steps, every, evaluations):
+@pytest.mark.parametrize(("steps", "every", "evaluations"), [(600, 50, 11), (600, 0, 0), (10, 4, 2), (3, 5, 0)])
+def test_every_evaluation_before_the_last_step_counts(steps, every, evaluations):
     config = RunConfig(schedule=ScheduleOptions(steps=steps), run=RunOptions(eval_every=every))
     cost = Cost(step=0.25, evaluation=4.0, rest=1.0, reading=100.0, memory=0.0)
     assert cost.seconds(config) == pytest.approx(0.25 * steps + 4.0 * evaluations + 1.0)
@@ -92,7 +92,7 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
         for step in range(1, config.schedule.steps + 1):
             spend(8.0 if step == 1 else 0.5)
             optimizer.step()
-            if step % config.run.eval_every == 0:
+            if step == config.schedule.steps or (config.run.eval_every and step % config.run.eval_every == 0):
                 spend(2.0)
         return "the result"
 
@@ -102,13 +102,13 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(plan_module, "examine", lambda *what: examined.append(what[:3]) or spend(3.0))
     monkeypatch.setattr(plan_module, "baselines_of", lambda data: spend(100.0))
     monkeypatch.setattr(plan_module, "READ", 10)
-    study = tiny_study(tmp_path)
+    study = tiny_study(tmp_path, "pretrain.run.eval_every=0")
     pretraining, *_, reported = trials_in_order(study, tmp_path / "out")
-    # 4 s, and what the first step took longer; only a reported model is examined.
-    for trial, rest in ((pretraining, 4.0 + 7.5), (reported, 4.0 + 7.5 + 3.0)):
+    # 4 s, what the first step took longer, and the last evaluation; only a reported model is examined.
+    for trial, evaluation, rest in ((pretraining, 0.0, 4.0 + 7.5 + 2.0), (reported, 2.0, 4.0 + 7.5 + 2.0 + 3.0)):
         cost = plan_module._measure(study, trial)
         found = (cost.step, cost.evaluation, cost.rest, cost.reading)
-        assert found == pytest.approx((0.5, 2.0, rest, 1.0 + 2 * 20 * 0.25)) and cost.memory > 0
+        assert found == pytest.approx((0.5, evaluation, rest, 1.0 + 2 * 20 * 0.25)) and cost.memory > 0
     assert examined == [(study, reported, "the result")]
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).step()
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from depthseg.cli import main
-
 REPOSITORY = Path(__file__).parents[2]
+COMMAND, ENVIRONMENT = Path(sys.executable).with_name("depthseg"), os.environ | {"PYTHONPATH": str(REPOSITORY)}
 MOMENTS = (3, 5, 2, 5, 4, 3, 4, 3, 5, 2)
 """Trials that are begun before each kill; of the 39 trials, the last 16 are those that are reported."""
 
@@ -29,9 +28,8 @@ pytestmark = pytest.mark.heavy
 def launch(name, out, world, log, *overrides):
     """Begin or continue a study; what it says goes to the end of a file."""
     options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", *overrides]
-    command = [Path(sys.executable).with_name("depthseg"), "study", name, "--scale", "smoke", "--output-dir", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([*command, *options], cwd=world, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    command = [COMMAND, "study", name, "--scale", "smoke", "--output-dir", str(out)]
+    return subprocess.Popen([*command, *options], cwd=world, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
 
 
 def finish(process, log, limit):
@@ -109,7 +107,8 @@ def test_the_camvid_study(tmp_path):
 def test_the_study_of_real_images(tmp_path):
     data = link_data(tmp_path, "camvid", "kitti_clip", "kitti_drive")
     given = tmp_path / "imagenet"
-    assert main(["convert", str(data / "weights" / "mobilenet_v2-b0353104.pth"), "--output-dir", str(given)]) is None
+    weights = data / "weights" / "mobilenet_v2-b0353104.pth"
+    subprocess.run([COMMAND, "convert", weights, "--output-dir", given], env=ENVIRONMENT, check=True)
     with (tmp_path / "log.txt").open("a") as log:
         override = f"initialisations.imagenet.checkpoint={given}"
         finish(launch("camvid_real", tmp_path / "out", tmp_path, log, override), log, LIMIT)
