@@ -387,6 +387,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
         from ..engine.analysis import require_measures  # imports torch, which takes seconds
 
         require_measures(study.measures)
+    if study.cells:
+        yield from _unpaired(study)
     if study.rates.fixed is None and not study.rates.grid:
         yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
     if study.rates.grid and not study.rates.data:
@@ -413,6 +415,23 @@ def _unknown_names(study: StudyOptions) -> Iterator[str]:
     for claim in study.claims:
         if claim.mode not in ("", *study.modes):
             yield f"claims refers to the mode {claim.mode!r}; modes are {', '.join(study.modes)}."
+
+
+def _unpaired(study: StudyOptions) -> Iterator[str]:
+    """A sentence for each pair that is compared, but never run in one setting."""
+    pairs = [("comparisons", *pair, "") for pair in study.comparisons]
+    pairs += [("claims", claim.better, claim.than, claim.mode) for claim in study.claims]
+    cells = [vars(cell) for cell in study.cells]
+    benchmarks = [(name, count) for name, entry in study.benchmarks.items() for count in entry.num_labelled]
+    for option, first, second, only in pairs:
+        for architecture, mode, (name, count) in product(study.architectures, study.modes, benchmarks):
+            place = {"architectures": architecture, "modes": mode, "benchmarks": name, "num_labelled": count}
+            both = all(in_cells(cells, initialisations=init, **place) for init in (first, second))
+            if both and only in ("", mode):
+                break
+        else:
+            where = f" in the mode {only!r}" if only else ""
+            yield f"{option} compares {first!r} with {second!r}, but no setting{where} is run with both; see cells."
 
 
 def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:

@@ -153,6 +153,17 @@ def test_without_a_fixed_rate_initialisations_are_compared_at_the_chosen_ones_al
             r"cells refers to num_labelled 4, which no benchmark has; they have \[2, 3\]",
         ),
         (["cells=[{mode: [frozen]}]"], "Did you mean"),
+        (
+            ["cells=[{initialisations: [none]}, {initialisations: [depth]}]", "comparisons=[[depth, deeper]]"],
+            "comparisons compares 'depth' with 'deeper', but no setting is run with both",
+        ),
+        (
+            [
+                "cells=[{num_labelled: [2], initialisations: [none]}, {num_labelled: [3], initialisations: [depth]}]",
+                "claims=[{better: depth, than: none, mode: frozen}]",
+            ],
+            "claims compares 'depth' with 'none', but no setting in the mode 'frozen' is run with both",
+        ),
         ([*GIVEN, "initialisations.given.after=depth"], "given has both checkpoint and after"),
         (["initialisations.depth.after=deeper"], "initialisations.depth comes after itself, by way of deeper"),
         (["initialisations.depth.after=depth"], "initialisations.depth comes after itself"),
