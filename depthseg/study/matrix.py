@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -15,12 +15,15 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
 from .options import InitialisationOptions, StudyOptions, in_cells, weights_from
-from .stored import LABELS
+from .stored import LABELS, planned_runs
 
 KEY_LENGTH = 12
 
 SEEDS_APART = 1000
 """Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
+
+RATE_SEEDS_FROM = SEEDS_APART // 2
+"""First run seed of the fine-tunings that choose a rate."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,8 @@ def main_trials(
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
         rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
     """
-    draws = study.seeds.draws
-    seeds = [(draw % study.seeds.pretrain, draw) for draw in range(draws)]
-    seeds = seeds or list(product(range(study.seeds.pretrain), range(study.seeds.finetune)))
     fixed, places = study.rates.fixed, []
+    seeds = planned_runs(**asdict(study.seeds))
     for architecture, init, mode in _tuned(study):
         chosen = rates.get((architecture, init, mode), fixed or study.rates.grid[0])
         roles = {"main": chosen} | ({} if fixed in (None, chosen) else {"fixed": fixed})
@@ -193,10 +194,10 @@ def _finetunings(
     for init, *shared, num_labelled, role, lr, first, second in places:
         source = _source(study, init)
         config = composed(init if study.initialisations[init].finetune else None, *shared)
+        # A draw is the same whichever pre-training it is from.
+        seed = second if study.seeds.draws else SEEDS_APART * first + second
         # Runs that choose a rate must be independent of the reported runs.
-        seed = SEEDS_APART * first + second + (SEEDS_APART // 2 if role == "rate" else 0)
-        if study.seeds.draws and role != "rate":
-            seed = second
+        seed += RATE_SEEDS_FROM if role == "rate" else 0
         config = replace(
             config,
             data=replace(config.data, subset_size=num_labelled, subset_seed=seed),

@@ -16,7 +16,7 @@ from ..metrics.stamp import check_same_stamps
 from .options import in_cells, read_stored_study, weights_from
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
-from .stored import Run, TrialRecord, check_fields, read_records, trials_folder
+from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
 
 STUDY_FIELDS = ("name", "initialisations", "modes", "architectures", "benchmarks", "seeds", "rates", "reference")
 
@@ -75,8 +75,7 @@ class StudyResults:
     @property
     def planned_runs(self) -> list[Run]:
         """Seeds of every initialisation in every setting."""
-        seeds = self.study["seeds"]
-        return list(itertools.product(range(seeds["pretrain"]), range(seeds["finetune"])))
+        return planned_runs(**self.study["seeds"])
 
     def origin(self, init: str) -> str:
         """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""

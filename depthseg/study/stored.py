@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,13 @@ LABELS = {
     ),
 }
 """Kind of a trial -> the names of its labels."""
+
+
+def planned_runs(pretrain: int, finetune: int, draws: int = 0) -> list[Run]:
+    """The runs of every initialisation in every setting; the arguments are the options `seeds` of a study."""
+    if draws:
+        return [(draw % pretrain, draw) for draw in range(draws)]
+    return list(product(range(pretrain), range(finetune)))
 
 
 @dataclass(frozen=True, eq=False)
