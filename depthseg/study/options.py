@@ -194,7 +194,7 @@ class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
     In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
-    has none, and neither have its claims and cells.
+    has none, and neither have its comparisons, claims and cells.
 
     Attributes:
         name: Name of the output directory.
@@ -258,7 +258,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """Read a study.
 
     A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
-    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its claims.
+    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons and
+    claims and from the cells.
 
     Args:
         name: A study of depthseg, or the path of a YAML file.
@@ -322,6 +323,7 @@ def _completed(study: StudyOptions) -> StudyOptions:
     entries = chain(study.initialisations.items(), study.modes.items())
     gone = {name for name, entry in entries if entry is None}
     claims = [claim for claim in study.claims if gone.isdisjoint((claim.better, claim.than, claim.mode))]
+    comparisons = [pair for pair in study.comparisons if gone.isdisjoint(pair)]
     kept = {part: _without_null(getattr(study, part)) for part in PARTS}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
@@ -329,7 +331,7 @@ def _completed(study: StudyOptions) -> StudyOptions:
     cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
     if study.cells and not cells:
         raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
-    return replace(study, claims=claims, cells=cells, **kept)
+    return replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
 
 
 def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:

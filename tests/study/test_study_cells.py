@@ -93,7 +93,9 @@ def test_what_no_cell_has_is_not_missing(tmp_path):
 
 
 def test_what_is_null_leaves_the_cells(tmp_path):
-    study = tiny_study(tmp_path, "initialisations.deeper=null", "architectures.other=null", text=MORE)
+    gone = ["initialisations.deeper=null", "architectures.other=null", "comparisons=[[deeper, none]]"]
+    study = tiny_study(tmp_path, *gone, text=MORE)
+    assert study.comparisons == []
     assert [cell.initialisations for cell in study.cells] == [["none"], ["none"]]
     assert [cell.architectures for cell in study.cells] == [["eighth"], ["eighth"]]
     with pytest.raises(ValueError, match="cells names only entries that are null"):
