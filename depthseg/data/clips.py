@@ -152,22 +152,25 @@ class FrameCache:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-def find_clips(root: str | Path, leave_out: Sequence[Path] = ()) -> list[Clip]:
+def find_clips(root: str | Path, leave_out: Sequence[Path] = (), only: Sequence[str] | None = None) -> list[Clip]:
     """All clips of a path in natural order.
 
     Args:
         root: A video file, a folder of frames, or a folder with clips, at any depth. A folder that holds images is a
             clip; what lies below it is not looked at.
         leave_out: Folders that hold no clips, such as depth maps.
+        only: Files or folders below `root` to look in; None = all.
 
     Raises:
         FileNotFoundError: There is no such path, or nothing in it.
         ValueError: A video file cannot be read.
     """
     root = Path(root)
-    if not root.exists():
-        raise FileNotFoundError(f"There is no video file or folder {root}.")
-    paths = list(_clip_paths(root, [path.resolve() for path in leave_out]))
+    places = [root] if only is None else [root / name for name in only]
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(f"There is no video file or folder {place}.")
+    paths = [path for place in places for path in _clip_paths(place, [folder.resolve() for folder in leave_out])]
     if not paths:
         raise FileNotFoundError(
             f"{root} holds neither frames ({', '.join(IMAGE_SUFFIXES)}) nor video files "

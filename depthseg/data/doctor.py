@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,7 @@ def examine_video(
     stride: int = 1,
     calibration: str | Path | None = None,
     depth: str | Path | None = None,
+    clips: Sequence[str] | None = None,
     pairs: int = 60,
 ) -> VideoReport:
     """Measure how a camera moves through a video.
@@ -116,6 +117,7 @@ def examine_video(
         stride: Frames between the two images of a pair.
         calibration: File of the camera; None = `calib.txt` if there is one, else the focal length is guessed.
         depth: Folder of depth files, so that images in it are not taken for frames.
+        clips: Files and folders of clips below `root`; None = all.
         pairs: At most so many pairs are examined, evenly spread; exposure jumps elsewhere are not seen.
 
     Raises:
@@ -126,7 +128,8 @@ def examine_video(
     if pairs < 1:
         raise ValueError(f"pairs={pairs} is out of range; examine 1 pair or more.")
     # Each sample is the later image of its pair.
-    open_video = partial(VideoSequences, root, "all", frames=(-1,), calibration=calibration, depth=depth)
+    options = {"calibration": calibration, "depth": depth, "clips": clips}
+    open_video = partial(VideoSequences, root, "all", frames=(-1,), **options)
     video = open_video(stride=stride)
     chosen = evenly_spaced(len(video), pairs)
     motions = [_measure(video, index) for index in chosen]

@@ -59,6 +59,7 @@ class VideoSequences:
         depth_format: What whole numbers in depth files mean, as in `FolderDataset`.
         value_range: Pixel values `[low, high]` of black and white in frames of more than 8 bits, for training; None =
             found in the frames, see `find_value_range`.
+        clips: Files and folders of clips below `root`, such as `[monday, tuesday/front]`; None = all that are found.
 
     Attributes:
         names: Names of the samples.
@@ -88,6 +89,7 @@ class VideoSequences:
         depth_scale: float = KITTI_DEPTH_SCALE,
         value_range: Sequence[float] | None = None,
         depth_format: str = "scaled",
+        clips: Sequence[str] | None = None,
     ) -> None:
         _check_options(size, depth_scale)
         check_depth_format(depth_format)
@@ -100,7 +102,7 @@ class VideoSequences:
         self._depth_scale = depth_scale
         self._depth_format = depth_format
         self.label_space: LabelSpace | None = None
-        self.clips = find_clips(root, [self._depth_folder] if self._depth_folder else [])
+        self.clips = find_clips(root, [self._depth_folder] if self._depth_folder else [], clips)
         self._cache = FrameCache(self.clips, self._size)
         self._depth_files = [self._list_depth(clip) for clip in self.clips]
         self._places = self._find_places(split, val_fraction)

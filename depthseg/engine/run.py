@@ -271,7 +271,7 @@ def log_video_report(config: RunConfig) -> None:
     if name != "video":
         return
     options = {**config.data.options, **config.data.train_options}
-    chosen = {key: options[key] for key in ("stride", "calibration", "depth") if key in options}
+    chosen = {key: options[key] for key in ("stride", "calibration", "depth", "clips") if key in options}
     try:
         logger.info("%s", examine_video(root, **chosen))
     except ImportError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
@@ -13,7 +14,7 @@ from typing import Any
 from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
-from .options import StudyOptions
+from .options import InitialisationOptions, StudyOptions, in_cells, weights_from
 from .stored import LABELS, planned_runs
 
 KEY_LENGTH = 12
@@ -55,29 +56,65 @@ def make_trial(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: 
 
 
 def pretraining_trials(study: StudyOptions) -> list[Trial]:
-    """Every pre-training, after the pre-training that it depends on."""
-    order = sorted(study.initialisations, key=lambda name: study.initialisations[name].after is not None)
+    """Every pre-training that a fine-tuning or another pre-training depends on, after those that it depends on."""
+    sources = {name: _before(study, name) for name in study.initialisations}
+    order = sorted(sources, key=lambda name: len(sources[name]))
     trials: dict[tuple[str, str, int], Trial] = {}
     for architecture in study.architectures:
+        needed = _needed(study, architecture)
         for name in order:
             init = study.initialisations[name]
-            for seed in range(study.seeds.pretrain) if init.pretrain is not None else ():
-                before = trials[architecture, init.after, seed].key if init.after else None
-                trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, before)
+            for seed in range(study.seeds.pretrain) if init.pretrain is not None and name in needed else ():
+                trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
     return list(trials.values())
 
 
-def _pretraining(study: StudyOptions, init: str, architecture: str, seed: int, before: str | None) -> Trial:
+def _before(study: StudyOptions, name: str) -> list[str]:
+    """The initialisations that this one comes after, the nearest first."""
+    after = study.initialisations[name].after
+    return [] if after is None else [after, *_before(study, after)]
+
+
+def _needed(study: StudyOptions, architecture: str) -> set[str]:
+    """The initialisations that are fine-tuned with an architecture, and those that they come after."""
+    run = [name for name in study.initialisations if _runs(study, initialisations=name, architectures=architecture)]
+    return {source for name in run for source in (name, *_before(study, name))}
+
+
+def _runs(study: StudyOptions, **place: Any) -> bool:
+    return in_cells([vars(cell) for cell in study.cells], **place)
+
+
+def _source(study: StudyOptions, name: str) -> str:
+    """See `weights_from`."""
+    return weights_from({name: vars(init) for name, init in study.initialisations.items()}, name)
+
+
+def _pretraining(
+    study: StudyOptions, init: str, architecture: str, seed: int, before: Mapping[tuple[str, str, int], Trial]
+) -> Trial:
+    options = study.initialisations[init]
+    source = None if options.after is None else _source(study, options.after)
     config = compose_config(
         [
             ("pretrain", study.pretrain),
             (f"architectures.{architecture}", study.architectures[architecture]),
-            (f"initialisations.{init}.pretrain", study.initialisations[init].pretrain),
+            (f"initialisations.{init}.pretrain", options.pretrain),
             ("the seed", {"run": {"seed": seed, "resume": True}}),
         ]
     )
+    if source is not None:
+        config = _with_checkpoint(config, study.initialisations[source])
     labels = {"initialisation": init, "architecture": architecture, "pretrain_seed": seed}
-    return make_trial("pretrain", labels, config, before)
+    parent = before.get((architecture, source, seed))
+    return make_trial("pretrain", labels, config, None if parent is None else parent.key)
+
+
+def _with_checkpoint(config: RunConfig, init: InitialisationOptions) -> RunConfig:
+    """The options of a run that begins with the given weights of an initialisation, if it has any."""
+    if init.checkpoint is None:
+        return config
+    return replace(config, model=replace(config.model, pretrained=init.checkpoint, revision=init.revision))
 
 
 def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str]) -> list[Trial]:
@@ -90,9 +127,8 @@ def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], s
     rates = study.rates
     places = [
         (init, architecture, mode, None, None, rates.num_labelled, "rate", rate, 0, seed)
-        for architecture, init, mode, rate, seed in product(
-            study.architectures, study.initialisations, study.modes, rates.grid, range(rates.seeds)
-        )
+        for architecture, init, mode in _tuned(study)
+        for rate, seed in product(rates.grid, range(rates.seeds))
     ]
     return _finetunings(study, pretrained, places)
 
@@ -109,15 +145,29 @@ def main_trials(
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
         rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
     """
-    places = []
+    fixed, places = study.rates.fixed, []
     seeds = planned_runs(**asdict(study.seeds))
-    for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
-        chosen = rates.get((architecture, init, mode), study.rates.fixed)
-        roles = {"main": chosen} | ({} if chosen == study.rates.fixed else {"fixed": study.rates.fixed})
+    for architecture, init, mode in _tuned(study):
+        chosen = rates.get((architecture, init, mode), fixed or study.rates.grid[0])
+        roles = {"main": chosen} | ({} if fixed in (None, chosen) else {"fixed": fixed})
         for (role, rate), (name, benchmark) in product(roles.items(), study.benchmarks.items()):
-            for num_labelled, fold, run in product(benchmark.num_labelled, benchmark.folds, seeds):
+            counts = _num_labelled(study, architecture, init, mode, name)
+            for num_labelled, fold, run in product(counts, benchmark.folds, seeds):
                 places.append((init, architecture, mode, name, fold, num_labelled, role, rate, *run))
     return _finetunings(study, pretrained, places)
+
+
+def _tuned(study: StudyOptions) -> Iterator[tuple[str, str, str]]:
+    """Architecture, initialisation and mode of all fine-tunings."""
+    for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
+        if _runs(study, architectures=architecture, initialisations=init, modes=mode):
+            yield architecture, init, mode
+
+
+def _num_labelled(study: StudyOptions, architecture: str, init: str, mode: str, benchmark: str) -> list[int]:
+    """The numbers of labelled images of a benchmark that are run."""
+    place = {"architectures": architecture, "initialisations": init, "modes": mode, "benchmarks": benchmark}
+    return [count for count in study.benchmarks[benchmark].num_labelled if _runs(study, **place, num_labelled=count)]
 
 
 def _finetunings(
@@ -126,20 +176,24 @@ def _finetunings(
     """The fine-tunings at these positions of the matrix, each given by its labels."""
 
     @cache  # composing is slow
-    def composed(architecture: str, mode: str, benchmark: str | None, fold: str | None) -> RunConfig:
+    def composed(
+        changes: str | None, architecture: str, mode: str, benchmark: str | None, fold: str | None
+    ) -> RunConfig:
         images = study.rates.data if benchmark is None else study.benchmarks[benchmark].folds[fold]
         return compose_config(
             [
                 ("finetune", study.finetune),
                 (f"architectures.{architecture}", study.architectures[architecture]),
                 (f"modes.{mode}", study.modes[mode]),
+                (f"initialisations.{changes}.finetune", study.initialisations[changes].finetune if changes else {}),
                 (f"the images of {fold or 'rates.data'}", images),
             ]
         )
 
     found = []
     for init, *shared, num_labelled, role, lr, first, second in places:
-        config, given = composed(*shared), study.initialisations[init]
+        source = _source(study, init)
+        config = composed(init if study.initialisations[init].finetune else None, *shared)
         # A draw is the same whichever pre-training it is from.
         seed = second if study.seeds.draws else SEEDS_APART * first + second
         # Runs that choose a rate must be independent of the reported runs.
@@ -150,12 +204,10 @@ def _finetunings(
             optim=replace(config.optim, lr=lr),
             run=replace(config.run, seed=seed, resume=True),
         )
-        if given.checkpoint is not None:
-            model = replace(config.model, pretrained=given.checkpoint, revision=given.revision)
-            config = replace(config, model=model)
+        config = _with_checkpoint(config, study.initialisations[source])
         config.validate()
         labels = dict(zip(LABELS["finetune"], (init, *shared, num_labelled, role, lr, first, second), strict=True))
-        found.append(make_trial("finetune", labels, config, pretrained.get((shared[0], init, first))))
+        found.append(make_trial("finetune", labels, config, pretrained.get((shared[0], source, first))))
     return found
 
 
@@ -177,18 +229,26 @@ def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]
         raise ValueError(f"--shard {index}/{count} does not exist; write 1/{count} to {count}/{count}.")
     groups: dict[tuple[str, str], list[str]] = {}
     for architecture in study.architectures:
-        for name, init in study.initialisations.items():
-            groups.setdefault((architecture, init.after or name), []).append(name)
+        for name in _needed(study, architecture):
+            line = (name, *_before(study, name))
+            pretrained = [source for source in line if study.initialisations[source].pretrain is not None]
+            groups.setdefault((architecture, [name, *pretrained][-1]), []).append(name)
+    costs = {place: _cost(study, place[0], inits) for place, inits in groups.items()}
     loads = [0.0] * count
     mine: set[tuple[str, str]] = set()
-    for (architecture, _), inits in sorted(groups.items(), key=lambda item: (-_load(study, item[1]), item[0])):
+    for place, cost in sorted(costs.items(), key=lambda item: (-item[1], item[0])):
         lightest = loads.index(min(loads))
-        loads[lightest] += _load(study, inits)
+        loads[lightest] += cost
         if lightest == index - 1:
-            mine |= {(architecture, init) for init in inits}
+            mine |= {(place[0], init) for init in groups[place]}
     return mine
 
 
-def _load(study: StudyOptions, inits: list[str]) -> float:
-    """Cost of a group, in pre-trainings; fine-tuning of an initialisation counts as one, too."""
-    return sum(1.0 + (study.initialisations[init].pretrain is not None) for init in inits)
+def _cost(study: StudyOptions, architecture: str, inits: list[str]) -> float:
+    """Cost of a group, in pre-trainings; the fine-tuning of an initialisation counts as one on average."""
+    tuned = Counter()
+    for *place, mode in _tuned(study):
+        tuned[tuple(place)] += sum(len(_num_labelled(study, *place, mode, name)) for name in study.benchmarks)
+    mean = tuned.total() / len(tuned)
+    own = sum(tuned[architecture, init] for init in inits) / mean
+    return own + sum(study.initialisations[init].pretrain is not None for init in inits)

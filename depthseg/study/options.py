@@ -72,7 +72,10 @@ class InitialisationOptions:
         checkpoint: Directory or Hub id of given weights.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
-        after: Initialisation whose pre-trained weights initialise this pre-training.
+        after: Initialisation whose weights, pre-trained or given, initialise this pre-training; without `pretrain`,
+            they initialise the fine-tunings.
+        finetune: Sections of its fine-tunings, on top of those of the mode, such as
+            `{model: {head_init: random}}` to transfer the encoder alone.
     """
 
     title: str = ""
@@ -80,6 +83,7 @@ class InitialisationOptions:
     revision: str | None = None
     pretrain: Sections | None = None
     after: str | None = None
+    finetune: Sections = field(default_factory=dict)
 
 
 @dataclass
@@ -106,7 +110,8 @@ class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every initialisation.
 
     Attributes:
-        fixed: A common rate at which all initialisations are compared as well.
+        fixed: A common rate at which all initialisations are compared as well; null = none, they are compared at the
+            rates chosen from `grid` alone.
         grid: Rates to choose from; empty = only the fixed one.
         seeds: Runs for each rate.
         num_labelled: Labelled images of these runs.
@@ -114,7 +119,7 @@ class RateOptions:
             override those of `finetune`, in place of those of a fold.
     """
 
-    fixed: Positive = 1e-3
+    fixed: Positive | None = 1e-3
     grid: list[Positive] = field(default_factory=list)
     seeds: PositiveCount = 1
     num_labelled: Count = 0
@@ -134,6 +139,25 @@ class BenchmarkOptions:
 
     num_labelled: list[Count] = field(default_factory=list)
     folds: dict[str, Sections | None] | None = None
+
+
+@dataclass
+class CellOptions:
+    """A part of the matrix of a study that is run.
+
+    Attributes:
+        initialisations: Its initialisations; empty = all, as for every other attribute.
+        architectures: Its architectures.
+        modes: Its modes.
+        benchmarks: Its benchmarks.
+        num_labelled: Its numbers of labelled images, out of those of the benchmarks.
+    """
+
+    initialisations: list[str] = field(default_factory=list)
+    architectures: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=list)
+    num_labelled: list[Count] = field(default_factory=list)
 
 
 @dataclass
@@ -203,7 +227,7 @@ class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
     In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
-    has none.
+    has none, and neither have its comparisons, claims and cells.
 
     Attributes:
         name: Name of the output directory.
@@ -212,6 +236,8 @@ class StudyOptions:
         architectures: Sections of a run's options for both pre-training and fine-tuning, such as the encoder.
         modes: Sections for fine-tuning only, such as a frozen encoder.
         benchmarks: Training and test images.
+        cells: The combinations that are run, those of every entry together; empty = all. An initialisation in no cell
+            is pre-trained only for those after it.
         seeds: Repetitions.
         rates: Learning rates of fine-tuning.
         block_length: Consecutive test images of a sequence (names that are equal up to the last underscore) are
@@ -236,6 +262,7 @@ class StudyOptions:
     architectures: dict[str, Sections | None] = field(default_factory=dict)
     modes: dict[str, Sections | None] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkOptions | None] = field(default_factory=dict)
+    cells: list[CellOptions] = field(default_factory=list)
     seeds: SeedOptions = field(default_factory=SeedOptions)
     rates: RateOptions = field(default_factory=RateOptions)
     block_length: PositiveCount = 1
@@ -269,7 +296,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """Read a study.
 
     A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
-    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its claims.
+    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons and
+    claims and from the cells.
 
     Args:
         name: A study of depthseg, or the path of a YAML file.
@@ -337,17 +365,57 @@ def _completed(study: StudyOptions) -> StudyOptions:
         if gone["initialisations"].isdisjoint((claim.better, claim.than))
         and not any(getattr(claim, name) in gone[part] for name, part in SETTING.items())
     ]
+    comparisons = [pair for pair in study.comparisons if gone["initialisations"].isdisjoint(pair)]
     kept = {part: _without_null(getattr(study, part)) for part in (*PARTS, "defects")}
     removed = gone["initialisations"] | gone["modes"]
     kept["defects"] = {name: options.without(removed) for name, options in kept["defects"].items()}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
-    return replace(study, claims=claims, **kept)
+    cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
+    if study.cells and not cells:
+        raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
+    return replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+
+
+def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:
+    """A cell without entries that are null; None if a list of it names nothing else."""
+    left = {}
+    for part in PARTS:
+        entries, named = getattr(study, part), getattr(cell, part)
+        left[part] = [name for name in named if entries.get(name, named) is not None]
+        if named and not left[part]:
+            return None
+    return replace(cell, **left)
 
 
 def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def in_cells(cells: Sequence[Mapping[str, Sequence[Any]]], **place: Any) -> bool:
+    """Whether a study runs anything at a place of its matrix.
+
+    Args:
+        cells: The cells of the study as dictionaries.
+        place: Attributes of `CellOptions` and a value of each, such as `modes="frozen"`; any value of the others.
+    """
+    return not cells or any(
+        all(not cell[part] or name in cell[part] for part, name in place.items()) for cell in cells
+    )
+
+
+def weights_from(initialisations: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The initialisation whose pre-training or checkpoint gives the weights of fine-tunings: itself, or one before it.
+
+    Args:
+        initialisations: Those of the study as dictionaries.
+        name: One of them.
+    """
+    entry = initialisations[name]
+    before = entry.get("after")
+    own = entry.get("pretrain") is not None or before is None
+    return name if own else weights_from(initialisations, before)
 
 
 def broken_rules(study: StudyOptions) -> Iterator[str]:
@@ -373,6 +441,10 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
 
         require_measures(study.measures)
         yield from _robustness_rules(study.robustness)
+    if study.cells:
+        yield from _unpaired(study)
+    if study.rates.fixed is None and not study.rates.grid:
+        yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
     if study.rates.grid and not study.rates.data:
         yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
@@ -400,6 +472,13 @@ def _unknown_names(study: StudyOptions) -> Iterator[str]:
         if init not in study.initialisations:
             known = ", ".join(study.initialisations)
             yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
+    for cell, part in product(study.cells, PARTS):
+        for name in getattr(cell, part):
+            if name not in getattr(study, part):
+                yield f"cells refers to {name!r}, which is none of {part}; they are {', '.join(getattr(study, part))}."
+    known = {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
+    for count in {count for cell in study.cells for count in cell.num_labelled} - known:
+        yield f"cells refers to num_labelled {count}, which no benchmark has; they have {sorted(known)}."
     for claim in study.claims:
         for name, part in SETTING.items():
             if (value := getattr(claim, name)) not in ("", *getattr(study, part)):
@@ -439,6 +518,23 @@ def is_about(claim: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
     return all(claim.get(name) in (None, "", place[name]) for name in (*SETTING, "num_labelled"))
 
 
+def _unpaired(study: StudyOptions) -> Iterator[str]:
+    """A sentence for each pair that is compared, but never run in one setting."""
+    pairs = [("comparisons", *pair, "") for pair in study.comparisons]
+    pairs += [("claims", claim.better, claim.than, claim.mode) for claim in study.claims]
+    cells = [vars(cell) for cell in study.cells]
+    benchmarks = [(name, count) for name, entry in study.benchmarks.items() for count in entry.num_labelled]
+    for option, first, second, only in pairs:
+        for architecture, mode, (name, count) in product(study.architectures, study.modes, benchmarks):
+            place = {"architectures": architecture, "modes": mode, "benchmarks": name, "num_labelled": count}
+            both = all(in_cells(cells, initialisations=init, **place) for init in (first, second))
+            if both and only in ("", mode):
+                break
+        else:
+            where = f" in the mode {only!r}" if only else ""
+            yield f"{option} compares {first!r} with {second!r}, but no setting{where} is run with both; see cells."
+
+
 def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:
     if init.checkpoint is not None and init.pretrain is not None:
         yield (
@@ -447,11 +543,17 @@ def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOp
         )
     if init.after is None:
         return
-    if init.pretrain is None:
-        yield f"initialisations.{name} has after but no pretrain; give both."
+    if init.checkpoint is not None:
+        yield f"initialisations.{name} has both checkpoint and after: give one of them."
     before = study.initialisations.get(init.after)
-    if before is None or before.pretrain is None or before.after is not None:
+    if before is None or (before.pretrain is None and before.checkpoint is None and before.after is None):
         yield (
-            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with its own pretrain and "
-            "without after."
+            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with pretrain, checkpoint "
+            "or after, because others have no weights to begin with."
         )
+    line, entry = [name], init
+    while entry is not None and entry.after not in (None, *line):
+        line.append(entry.after)
+        entry = study.initialisations.get(entry.after)
+    if entry is not None and entry.after == name:
+        yield f"initialisations.{name} comes after itself, by way of {init.after}."

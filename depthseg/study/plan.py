@@ -11,24 +11,32 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.utils import logging as transformers_logging
 
+from ..data.subsets import evenly_spaced
 from ..engine.build import build_datasets
 from ..engine.config import RunConfig
+from ..engine.decoded_cache import decoded_cache
 from ..engine.run import train
 from .defects.matrix import switches_of
 from .matrix import Trial, shard_of
 from .options import StudyOptions
 from .runner import trials_in_order
 from .stored import record_path, require_present_keys
+from .trials import baselines_of, examine, is_examined
 
 logger = logging.getLogger(__name__)
 
-STEPS = 8
-"""Measured steps per stage."""
+STEPS, EVALUATE_AT = 12, 6
+"""Measured steps per stage, and the step that an evaluation follows where a run has more than the one at its end."""
+
+READ = 500
+"""Most images of each split that are read beforehand; the time for more is estimated from these."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +45,24 @@ class Cost:
 
     Attributes:
         step: Seconds per optimiser step.
-        rest: Seconds for set-up, one evaluation and the figures.
+        evaluation: Seconds per evaluation before the last step.
+        rest: Seconds for everything else: set-up, the evaluation after the last step, and what is measured then.
+        reading: Seconds to read all images once, before the first trial. If they were never read before, they are
+            decoded; what was decoded is kept, see `data.cache`.
         memory: Peak memory of the process, GiB.
     """
 
     step: float
+    evaluation: float
     rest: float
+    reading: float
     memory: float
 
     def seconds(self, config: RunConfig) -> float:
-        """Estimated time of a run; every evaluation is assumed to take as long as the set-up."""
-        evaluations = config.schedule.steps // config.run.eval_every if config.run.eval_every else 1
-        return self.step * config.schedule.steps + self.rest * max(1, evaluations)
+        """Estimated time of a run."""
+        steps, every = config.schedule.steps, config.run.eval_every
+        evaluations = (steps - 1) // every if every else 0
+        return self.step * steps + self.evaluation * evaluations + self.rest
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class PlanRow:
         trials: Number of trials.
         done: Number of trials with a record.
         cost: Time and memory of one trial.
-        seconds: Estimated time of the remaining trials.
+        seconds: Estimated time of the remaining trials, with that of reading their images once.
     """
 
     what: str
@@ -93,11 +107,11 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
     rows = []
     for what, trials in stages.items():
         left = [trial for trial in trials if not record_path(out, trial.key).is_file()]
-        cost = Cost(0.0, 0.0, 0.0)
+        cost = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
         if left:
             logger.info("measuring %d steps of one of %d remaining trials: %s", STEPS, len(left), what)
-            cost = measure_cost(left[0].config)
-        seconds = sum(cost.seconds(trial.config) for trial in left)
+            cost = measure_cost(study, left[0])
+        seconds = cost.reading + sum(cost.seconds(trial.config) for trial in left)
         rows.append(PlanRow(what, len(trials), len(trials) - len(left), cost, seconds))
     return rows
 
@@ -111,31 +125,55 @@ def stage_of(trial: Trial) -> str:
     return f"{role}, {labels['mode']}, {labels['architecture']}{switches}"
 
 
-def measure_cost(config: RunConfig) -> Cost:
+def measure_cost(study: StudyOptions, trial: Trial) -> Cost:
     """Train for a few steps in a separate process, so that its memory is measured separately."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, config).result()
+        return pool.submit(_measure, study, trial).result()
 
 
-def _measure(config: RunConfig) -> Cost:
+def _measure(study: StudyOptions, trial: Trial) -> Cost:
     transformers_logging.disable_progress_bar()
-    build_datasets(config.data)  # rendering happens once, not in every run
-    ends = []
+    config, ends = trial.config, []
+    reading = _read_images(config)
+    if is_examined(trial):
+        baselines_of(config.data)  # once for all initialisations
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
-        run = replace(config.run, output_dir=folder, overwrite=True, resume=False, eval_every=0, checkpoint_every=0)
+        run = replace(config.run, output_dir=folder, overwrite=True, resume=False, checkpoint_every=0, trackers=[])
+        run = replace(run, eval_every=EVALUATE_AT if config.run.eval_every else 0)
         schedule = replace(config.schedule, steps=STEPS, warmup_steps=0)
         start = time.perf_counter()
-        train(replace(config, run=replace(run, trackers=[]), schedule=schedule))
+        result = train(replace(config, run=run, schedule=schedule))
+        if is_examined(trial):
+            examine(study, trial, result, Path(folder, "trial.json"))
         whole = time.perf_counter() - start
     hook.remove()
+    gaps = [after - before for before, after in pairwise(ends)]
+    evaluated = gaps.pop(EVALUATE_AT - 1)
     # The first step allocates memory, so time is measured from the end of the second.
-    step = (ends[-1] - ends[1]) / (STEPS - 2)
+    step = fmean(gaps[1:])
+    evaluation = max(0.0, evaluated - step) if config.run.eval_every else 0.0
+    rest = max(0.0, whole - STEPS * step - evaluation)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return Cost(step, max(0.0, whole - STEPS * step), memory)
+    return Cost(step, evaluation, rest, reading, memory)
+
+
+def _read_images(config: RunConfig) -> float:
+    """Read the images of a run as training does, and return the seconds that all of them take."""
+    with decoded_cache(config.data):
+        start = time.perf_counter()
+        datasets = build_datasets(config.data)  # renders what is rendered
+        seconds = time.perf_counter() - start
+        for dataset in datasets:
+            chosen = evenly_spaced(len(dataset), READ)
+            start = time.perf_counter()
+            for index in chosen:
+                dataset[index]
+            seconds += (time.perf_counter() - start) * len(dataset) / max(1, len(chosen))
+    return seconds
 
 
 def plan_text(rows: Sequence[PlanRow]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..metrics.stamp import check_same_stamps
 from .defects.matrix import switches_of
-from .options import read_stored_study
+from .options import in_cells, read_stored_study, weights_from
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
 from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
@@ -85,7 +85,7 @@ class StudyResults:
 
     def origin(self, init: str) -> str:
         """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""
-        entry = self.initialisations[init]
+        entry = self.initialisations[weights_from(self.initialisations, init)]
         return "seeds" if entry.get("pretrain") else "checkpoint" if entry.get("checkpoint") else "none"
 
     def runs(self, init: str, setting: Setting, role: str = "main") -> dict[Run, list[TrialRecord]]:
@@ -161,7 +161,13 @@ class StudyResults:
     def missing(self, init: str, setting: Setting, role: str = "main") -> list[Run]:
         """Planned runs that are not finished; for `fixed` only those whose main run is finished at another rate."""
         planned = self.planned_runs
+        place = {"initialisations": init, "architectures": setting.architecture, "modes": setting.mode}
+        place |= {"benchmarks": setting.benchmark, "num_labelled": setting.num_labelled}
+        if not in_cells(self.study.get("cells", ()), **place):
+            return []
         if role == "fixed":
+            if self.study["rates"].get("fixed") is None:
+                return []
             planned = [run for run in planned if run in self.runs(init, setting)]
         finished = self.runs(init, setting, role)
         return [run for run in planned if run not in finished]

@@ -58,7 +58,8 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
                 sentence = f"Stopped after trial {trial.key}, which is finished; the same command resumes."
                 logger.warning("%s", sentence)
                 raise Stopped(sentence)
-    write_json(out / PLAN_FILE, {"keys": list(trials)})
+    # Other shards have chosen rates in the meantime.
+    write_json(out / PLAN_FILE, {"keys": [trial.key for trial in trials_in_order(study, out)]})
 
 
 def _ensure_weights(trials: Mapping[str, Trial], trial: Trial, out: Path) -> None:

@@ -69,7 +69,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record |= {"scores": result.scores, "curve": curve}
-    if trial.kind == "finetune" and trial.labels["role"] != "rate":
+    if is_examined(trial):
         record |= examine(study, trial, result, path, films)
     record |= {
         "config": trial.config.to_dict(),
@@ -106,6 +106,11 @@ def located(trial: Trial, out: Path) -> RunConfig:
     if trial.parent is None:
         return config
     return replace(config, model=replace(config.model, pretrained=str(weights_path(out, trial.parent))))
+
+
+def is_examined(trial: Trial) -> bool:
+    """Whether a trial is reported, so that its model is examined after training."""
+    return trial.kind == "finetune" and trial.labels["role"] != "rate"
 
 
 def measures_of(study: StudyOptions, trial: Trial) -> Sequence[str]:
@@ -170,17 +175,21 @@ def examine(
         "measures": json_scores(measures),
         "classes": list(test_set.label_space.classes),
         **reported(study, trial, model, processor),
-        "baselines": baseline_scores(json.dumps(asdict(trial.config.data))),
+        "baselines": baselines_of(trial.config.data),
     }
 
 
-@lru_cache(maxsize=256)
-def baseline_scores(data: str) -> dict[str, float]:
-    """Mean IoU of the baselines that use the training labels but not the test image.
+def baselines_of(data: DataOptions) -> dict[str, float]:
+    """Mean IoU of the baselines that use the training labels but not the test image, the same for all initialisations.
 
     Args:
-        data: The data options as JSON; they are the same for all initialisations.
+        data: The data options.
     """
+    return _baseline_scores(json.dumps(asdict(data)))
+
+
+@lru_cache(maxsize=256)
+def _baseline_scores(data: str) -> dict[str, float]:
     options = DataOptions(**json.loads(data))
     train_set, test_set = build_datasets(options)
     labelled = train_set if options.subset_size else few_shot_subset(train_set, len(train_set), 0)

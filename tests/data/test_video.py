@@ -11,6 +11,8 @@ from data.video_files import noisy_frames, write_frames, write_video
 from PIL import Image
 
 from depthseg.data import VideoSequences, clips, load_dataset
+from depthseg.data.check import check_dataset
+from depthseg.data.doctor import examine_video
 from depthseg.data.images import read_image
 
 KITTI = Path(os.environ.get("DEPTHSEG_DATA", "")) / "kitti_clip"
@@ -90,6 +92,19 @@ def test_clips_lie_side_by_side_and_neighbours_stay_in_them(tmp_path, frames):
     assert data.names == ["c/000001", "c/000002", "c/000003", "town/b9/f1", "town/b10/000001", "town/b10/000002"]
     assert np.array_equal(data[3].frames[1], frames[6])
     assert data.frame_rate is None and data.poses is None
+
+
+def test_clips_may_be_chosen_and_have_the_calibration_nearest_to_them(tmp_path, frames):
+    for name in ("monday/front", "monday/rear", "tuesday", "labels"):
+        write_frames(tmp_path / name, frames[:3])
+    (tmp_path / "monday" / "calib.txt").write_text("50 0 32 0 50 24 0 0 1")
+    data = VideoSequences(tmp_path, clips=["tuesday", "monday/front"])
+    assert data.names == ["tuesday/000001", "monday/front/000001"]
+    assert data[0].intrinsics is None and data[1].intrinsics[0].tolist() == [50, 0, 32]
+    assert list(check_dataset("video", tmp_path, clips=["tuesday"]).splits) == ["tuesday"]
+    assert examine_video(tmp_path, clips=["monday"]).clips == 2
+    with pytest.raises(FileNotFoundError, match="There is no video file or folder .*wednesday"):
+        VideoSequences(tmp_path, clips=["wednesday"])
 
 
 def test_frames_are_in_natural_order(tmp_path, frames):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from study.tiny_study import TEXT, tiny_study
 from depthseg.engine.config import load_config
 from depthseg.engine.options import OptimOptions, RunConfig
 from depthseg.study.matrix import main_trials, make_trial, pretraining_trials, rate_trials, shard_of
-from depthseg.study.options import PRESETS, is_about, load_study, places_of
+from depthseg.study.options import PRESETS, CellOptions, is_about, load_study, places_of
 from depthseg.study.runner import keys_of, save_study, trials_in_order
 from depthseg.study.stored import LABELS, config_of, read_records
 
@@ -159,7 +160,7 @@ def test_a_scale_changes_what_it_names(tmp_path):
         (
             TEXT,
             ["initialisations.deeper.after=none"],
-            "initialisations.deeper.after is 'none'; it must be an initialisation with its own pretrain",
+            "initialisations.deeper.after is 'none'; it must be an initialisation with pretrain, checkpoint or after",
         ),
         (
             TEXT,
@@ -328,16 +329,79 @@ def test_a_base_that_does_not_work(tmp_path, text, error, words):
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_studies_of_the_package_have_trials_at_every_scale(name):
     """Their first pre-training and their runs at one seed: all of them would take long to put together."""
+    one = ["seeds.pretrain=1", "seeds.finetune=1", "seeds.draws=0", "rates.grid=[]", "rates.fixed=0.001"]
     for scale in ("full", *load_study(name).scales):
-        study = load_study(name, scale, ["seeds.pretrain=1", "seeds.finetune=1", "rates.grid=[]"])
+        study = load_study(name, scale, one)
         pretrained = pretraining_trials(study)
         assert {trial.labels["initialisation"] for trial in pretrained} == {
             init for init, options in study.initialisations.items() if options.pretrain is not None
         }
-        places = sum(len(b.num_labelled) * len(b.folds) for b in study.benchmarks.values())
-        assert (
-            len(main_trials(study, keys_of(pretrained), {})) == len(study.initialisations) * len(study.modes) * places
-        )
+        folds = {
+            (benchmark, count): len(options.folds)
+            for benchmark, options in study.benchmarks.items()
+            for count in options.num_labelled
+        }
+        parts, places = ("architectures", "initialisations", "modes"), set()
+        for cell in study.cells or [CellOptions()]:
+            parts = (
+                getattr(cell, part) or getattr(study, part) for part in ("architectures", "initialisations", "modes")
+            )
+            places |= set(product(*parts, [place for place in folds if place[1] in (cell.num_labelled or place)]))
+        runs = main_trials(study, keys_of(pretrained), {})
+        assert len(runs) == sum(folds[place[-1]] for place in places)
+
+
+PRIMARY = [
+    ("film", "none", "full"),
+    ("film_imagenet", "imagenet", "full"),
+    ("film", "none", "frozen"),
+    ("film_imagenet", "imagenet", "frozen"),
+    ("film", "inpainting", "full"),
+]
+
+
+def test_the_study_of_real_images_runs_what_its_claims_and_comparisons_need_in_equal_numbers():
+    study = load_study("camvid_real")
+    primary = [claim for claim in study.claims if claim.primary]
+    assert [(claim.better, claim.than, claim.mode) for claim in primary] == PRIMARY
+    assert {(claim.architecture, claim.num_labelled) for claim in primary} == {("mobilenet_v2", 16)}
+    pretraining = pretraining_trials(study)
+    parents = {trial.key: trial for trial in pretraining}
+    trials = main_trials(study, keys_of(pretraining), {})
+    runs = {}
+    for trial in trials:
+        labels, config = trial.labels, trial.config
+        place = labels["architecture"], labels["mode"], labels["num_labelled"]
+        runs.setdefault((*place, labels["initialisation"]), []).append(config.run.seed)
+        assert config.run.seed == config.data.subset_seed and config.data.subset_size == labels["num_labelled"]
+        assert (config.schedule.steps, config.run.eval_every, config.data.val_split) == (600, 50, "val")
+        assert config.data.train_options == {"exclude_sequences": ["0016E5"]}
+        if trial.parent:
+            assert parents[trial.parent].config.run.seed == config.run.seed % 3
+    assert {tuple(seeds) for seeds in runs.values()} == {tuple(range(9))}
+    whole = {place[-1] for place in runs if place[:-1] == ("mobilenet_v2", "full", 16)}
+    assert {init for pair in study.comparisons for init in pair} <= whole
+    for better, than, mode in PRIMARY:
+        assert {("mobilenet_v2", mode, 16, better), ("mobilenet_v2", mode, 16, than)} <= runs.keys()
+
+
+def test_initialisations_of_the_study_of_real_images_that_saw_the_test_images_say_so():
+    """The val split without labels is the film; its frames are the images that are evaluated."""
+    study = load_study("camvid_real")
+    assert 'marked "transductive"' in study.summary
+    seen = {}
+    for trial in pretraining_trials(study):
+        seen[trial.key] = trial.config.data.video == "data/camvid/val" or seen.get(trial.parent, False)
+    marked = {name for name, init in study.initialisations.items() if "(transductive)" in init.title}
+    found = {}
+    for trial in main_trials(study, keys_of(pretraining_trials(study)), {}):
+        found[trial.labels["initialisation"]] = seen.get(trial.parent, False)
+    assert marked == {name for name, transductive in found.items() if transductive}
+    for trial in trials_of(study):
+        if trial.labels.get("role") == "rate":
+            assert trial.config.data.val_split == "train"
+            for options in (trial.config.data.train_options, trial.config.data.val_options):
+                assert options == {"exclude_sequences": ["0016E5"]}
 
 
 def test_folds_of_the_camvid_study_are_tested_on_sequences_that_were_not_trained_on():

@@ -21,6 +21,7 @@ from depthseg.engine.evaluation import json_scores
 from depthseg.engine.predict import load_model
 from depthseg.metrics.blocks import mean_iou
 from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
+from depthseg.study import runner as runner_module
 from depthseg.study import trials as trials_module
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, run_study, trials_in_order
 
@@ -193,6 +194,26 @@ def test_one_pretraining_seed_comes_after_another(tmp_path):
     study = tiny_study(tmp_path, "seeds.pretrain=2")
     seeds = [trial.labels["pretrain_seed"] for trial in trials_in_order(study, tmp_path)]
     assert seeds == sorted(seeds) and set(seeds) == {0, 1}
+
+
+def test_the_plan_of_the_last_shard_has_the_rates_that_others_chose(tmp_path, monkeypatch):
+    study, out, begun = tiny_study(tmp_path, text=WITHOUT_THIRD), tmp_path / "out", []
+    (out / "trials").mkdir(parents=True)
+
+    def record(study, trial, out):
+        """Finish a trial at once, the higher rate being the better one; the other shard runs in the middle of this."""
+        content = {"kind": trial.kind, "key": trial.key, **trial.labels, "parent_key": trial.parent, "seconds": 1.0}
+        content |= {"config": {}, "curve": [], "scores": {"mean_iou": trial.labels.get("lr", 0.0)}}
+        (out / "trials" / f"{trial.key}.json").write_text(json.dumps(content))
+        if trial.labels.get("role") == "main" and not begun:
+            begun.append(trial.key)
+            run_study(study, out, (2, 2))
+
+    monkeypatch.setattr(runner_module, "run_trial", record)
+    monkeypatch.setattr(runner_module, "repeat_pretraining", lambda trial, out: None)
+    run_study(study, out, (1, 2))
+    keys = json.loads((out / PLAN_FILE).read_text())["keys"]
+    assert set(keys) == {found["key"] for found in records(out)} and len(keys) == 1 + 4 + 2 * 2 * 4
 
 
 def test_a_damaged_record_is_named(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+COMMAND, ENVIRONMENT = Path(sys.executable).with_name("depthseg"), os.environ | {"PYTHONPATH": str(REPOSITORY)}
 MOMENTS = (3, 5, 2, 5, 4, 3, 4, 3, 5, 2)
 """Trials that are begun before each kill; of the 39 trials, the last 16 are those that are reported."""
 
@@ -27,9 +28,8 @@ pytestmark = pytest.mark.heavy
 def launch(name, out, world, log, *overrides):
     """Begin or continue a study; what it says goes to the end of a file."""
     options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", *overrides]
-    command = [Path(sys.executable).with_name("depthseg"), "study", name, "--scale", "smoke", "--output-dir", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([*command, *options], cwd=world, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    command = [COMMAND, "study", name, "--scale", "smoke", "--output-dir", str(out)]
+    return subprocess.Popen([*command, *options], cwd=world, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
 
 
 def finish(process, log, limit):
@@ -86,13 +86,37 @@ def test_the_world_study_survives_ten_kills_without_repeating_a_finished_trial(t
         assert len(keys) <= len(begun(log)) <= len(keys) + len(MOMENTS)
 
 
-def test_the_camvid_study(tmp_path):
+def link_data(folder, *names):
+    """Link real data into `data/` of a folder."""
     data = os.environ.get("DEPTHSEG_DATA")
     if not data:
-        pytest.skip("DEPTHSEG_DATA is not set: the folder with camvid/ and kitti_clip/")
-    (tmp_path / "data").mkdir()
-    for name in ("camvid", "kitti_clip"):
-        (tmp_path / "data" / name).symlink_to(Path(data) / name)
+        pytest.skip(f"DEPTHSEG_DATA is not set: the folder with {', '.join(f'{name}/' for name in names)}")
+    (folder / "data").mkdir()
+    for name in names:
+        (folder / "data" / name).symlink_to(Path(data) / name)
+    return Path(data)
+
+
+def test_the_camvid_study(tmp_path):
+    link_data(tmp_path, "camvid", "kitti_clip")
     with (tmp_path / "log.txt").open("a") as log:
         finish(launch("camvid", tmp_path / "out", tmp_path, log), log, LIMIT)
         check_report(tmp_path / "out", "camvid")
+
+
+def test_the_study_of_real_images(tmp_path):
+    data = link_data(tmp_path, "camvid", "kitti_clip", "kitti_drive")
+    given = tmp_path / "imagenet"
+    weights = data / "weights" / "mobilenet_v2-b0353104.pth"
+    subprocess.run([COMMAND, "convert", weights, "--output-dir", given], env=ENVIRONMENT, check=True)
+    with (tmp_path / "log.txt").open("a") as log:
+        override = f"initialisations.imagenet.checkpoint={given}"
+        finish(launch("camvid_real", tmp_path / "out", tmp_path, log, override), log, LIMIT)
+        check_report(tmp_path / "out", "camvid_real")
+    lineage = {}
+    for path in (tmp_path / "out" / "trials").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["kind"] == "pretrain":
+            lineage[record["initialisation"]] = record["config"]["model"]["pretrained"]
+    begun_with = {name for name, pretrained in lineage.items() if pretrained == str(given)}
+    assert begun_with == {name for name in lineage if name.endswith("_imagenet")} and len(begun_with) == 5

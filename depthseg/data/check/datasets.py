@@ -47,7 +47,7 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
         root: Folder of the data; for `video` also a video file, for `nyuv2` also its .mat file, for `hub` also an id
             or a pattern of files.
         **options: Those of the data set; for `folder`: those of `FolderDataset` but `truth` and `value_range`; for
-            `video`: `depth`, `depth_scale` and `depth_format` as in `VideoSequences`.
+            `video`: `clips`, `depth`, `depth_scale` and `depth_format` as in `VideoSequences`.
 
     Raises:
         ValueError: This data set cannot be checked, or has no such option.
@@ -281,6 +281,7 @@ def _check_video(
     depth: str | None = None,
     depth_scale: float = KITTI_DEPTH_SCALE,
     depth_format: str = "scaled",
+    clips: Sequence[str] | None = None,
 ) -> None:
     report.what = "frames"
     inside = report.root / depth if depth else None
@@ -291,7 +292,7 @@ def _check_video(
         depth_scale=depth_scale if depth_format == "scaled" else None,
     )
     try:
-        clips = find_clips(report.root, [depth_folder] if depth_folder else [])
+        clips = find_clips(report.root, [depth_folder] if depth_folder else [], clips)
     except (ValueError, OSError, ImportError) as error:
         report.problem(str(error))
         return
