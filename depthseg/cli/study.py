@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         if options.html:  # a package that is missing is said before the runs
             from ..study.report.html import write_page
         show_progress()
-        scale = "" if study.scale == FULL_SCALE else f"_{study.scale}"
+        scale = "" if study.is_full else f"_{study.scale}"
         out = options.output_dir or Path("runs") / f"study_{study.name}{scale}"
         study, rows = _planned(options, study, out)
         if options.dry_run:

@@ -14,16 +14,18 @@ from typing import Any
 from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
-from .options import InitialisationOptions, StudyOptions, in_cells, weights_from
+from .options import InitialisationOptions, StudyOptions
+from .places import before, in_cells, needed, weights_from
+from .rules import MOST_DRAWS
 from .stored import LABELS, planned_runs
 
 KEY_LENGTH = 12
 
-SEEDS_APART = 1000
-"""Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
-
-RATE_SEEDS_FROM = SEEDS_APART // 2
+RATE_SEEDS_FROM = MOST_DRAWS
 """First run seed of the fine-tunings that choose a rate."""
+
+SEEDS_APART = 2 * RATE_SEEDS_FROM
+"""Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -57,44 +59,35 @@ def make_trial(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: 
 
 def pretraining_trials(study: StudyOptions) -> list[Trial]:
     """Every pre-training that a fine-tuning or another pre-training depends on, after those that it depends on."""
-    sources = {name: _before(study, name) for name in study.initialisations}
-    order = sorted(sources, key=lambda name: len(sources[name]))
+    entries = _entries(study)
+    order = sorted(entries, key=lambda name: len(before(entries, name)))
     trials: dict[tuple[str, str, int], Trial] = {}
     for architecture in study.architectures:
-        needed = _needed(study, architecture)
+        wanted = _needed(study, architecture)
         for name in order:
             init = study.initialisations[name]
-            for seed in range(study.seeds.pretrain) if init.pretrain is not None and name in needed else ():
+            for seed in range(study.seeds.pretrain) if init.pretrain is not None and name in wanted else ():
                 trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
     return list(trials.values())
 
 
-def _before(study: StudyOptions, name: str) -> list[str]:
-    """The initialisations that this one comes after, the nearest first."""
-    after = study.initialisations[name].after
-    return [] if after is None else [after, *_before(study, after)]
+def _entries(study: StudyOptions) -> dict[str, dict[str, Any]]:
+    return {name: vars(init) for name, init in study.initialisations.items()}
 
 
 def _needed(study: StudyOptions, architecture: str) -> set[str]:
-    """The initialisations that are fine-tuned with an architecture, and those that they come after."""
-    run = [name for name in study.initialisations if _runs(study, initialisations=name, architectures=architecture)]
-    return {source for name in run for source in (name, *_before(study, name))}
+    return needed(_entries(study), [vars(cell) for cell in study.cells], architecture=architecture)
 
 
 def _runs(study: StudyOptions, **place: Any) -> bool:
     return in_cells([vars(cell) for cell in study.cells], **place)
 
 
-def _source(study: StudyOptions, name: str) -> str:
-    """See `weights_from`."""
-    return weights_from({name: vars(init) for name, init in study.initialisations.items()}, name)
-
-
 def _pretraining(
-    study: StudyOptions, init: str, architecture: str, seed: int, before: Mapping[tuple[str, str, int], Trial]
+    study: StudyOptions, init: str, architecture: str, seed: int, earlier: Mapping[tuple[str, str, int], Trial]
 ) -> Trial:
     options = study.initialisations[init]
-    source = None if options.after is None else _source(study, options.after)
+    source = None if options.after is None else weights_from(_entries(study), options.after)
     config = compose_config(
         [
             ("pretrain", study.pretrain),
@@ -106,7 +99,7 @@ def _pretraining(
     if source is not None:
         config = _with_checkpoint(config, study.initialisations[source])
     labels = {"initialisation": init, "architecture": architecture, "pretrain_seed": seed}
-    parent = before.get((architecture, source, seed))
+    parent = earlier.get((architecture, source, seed))
     return make_trial("pretrain", labels, config, None if parent is None else parent.key)
 
 
@@ -160,13 +153,13 @@ def main_trials(
 def _tuned(study: StudyOptions) -> Iterator[tuple[str, str, str]]:
     """Architecture, initialisation and mode of all fine-tunings."""
     for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
-        if _runs(study, architectures=architecture, initialisations=init, modes=mode):
+        if _runs(study, architecture=architecture, initialisation=init, mode=mode):
             yield architecture, init, mode
 
 
 def _num_labelled(study: StudyOptions, architecture: str, init: str, mode: str, benchmark: str) -> list[int]:
     """The numbers of labelled images of a benchmark that are run."""
-    place = {"architectures": architecture, "initialisations": init, "modes": mode, "benchmarks": benchmark}
+    place = {"architecture": architecture, "initialisation": init, "mode": mode, "benchmark": benchmark}
     return [count for count in study.benchmarks[benchmark].num_labelled if _runs(study, **place, num_labelled=count)]
 
 
@@ -192,7 +185,7 @@ def _finetunings(
 
     found = []
     for init, *shared, num_labelled, role, lr, first, second in places:
-        source = _source(study, init)
+        source = weights_from(_entries(study), init)
         config = composed(init if study.initialisations[init].finetune else None, *shared)
         # A draw is the same whichever pre-training it is from.
         seed = second if study.seeds.draws else SEEDS_APART * first + second
@@ -230,7 +223,7 @@ def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]
     groups: dict[tuple[str, str], list[str]] = {}
     for architecture in study.architectures:
         for name in _needed(study, architecture):
-            line = (name, *_before(study, name))
+            line = (name, *before(_entries(study), name))
             pretrained = [source for source in line if study.initialisations[source].pretrain is not None]
             groups.setdefault((architecture, [name, *pretrained][-1]), []).append(name)
     costs = {place: _cost(study, place[0], inits) for place, inits in groups.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +33,8 @@ from ..reading import (
     written,
 )
 from .defects.options import DefectOptions
-from .defects.switches import broken_rules as switch_rules
+from .places import SETTING
+from .rules import PARTS, broken_rules
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +45,6 @@ OWN = "own"
 
 EXAMPLE = "seeds.finetune=6"
 """An override for messages."""
-
-PARTS = ("initialisations", "architectures", "modes", "benchmarks")
-"""Parts of a study that have at least one entry; an entry of a base may be null."""
-
-SETTING = {"architecture": "architectures", "mode": "modes", "benchmark": "benchmarks"}
-"""Parts of a setting beside the number of labelled images -> where a study has their entries."""
-
-MOST_PRIMARY = 5
-"""Number of comparisons that may be primary: with more, the adjustment costs more power than a study has."""
-
-MOST_DRAWS = 500
-"""Number of draws; later seeds are those of the runs that choose a rate."""
 
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
@@ -278,6 +267,11 @@ class StudyOptions:
     scale: str = FULL_SCALE
     scales: dict[str, Annotated[dict[str, Any], StudyOptions]] = field(default_factory=dict)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no scale is applied."""
+        return self.scale == FULL_SCALE
+
     def to_dict(self) -> dict[str, Any]:
         """The options as plain dictionaries, lists and numbers."""
         return asdict(self)
@@ -391,169 +385,3 @@ def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:
 
 def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry is not None}
-
-
-def in_cells(cells: Sequence[Mapping[str, Sequence[Any]]], **place: Any) -> bool:
-    """Whether a study runs anything at a place of its matrix.
-
-    Args:
-        cells: The cells of the study as dictionaries.
-        place: Attributes of `CellOptions` and a value of each, such as `modes="frozen"`; any value of the others.
-    """
-    return not cells or any(
-        all(not cell[part] or name in cell[part] for part, name in place.items()) for cell in cells
-    )
-
-
-def weights_from(initialisations: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """The initialisation whose pre-training or checkpoint gives the weights of fine-tunings: itself, or one before it.
-
-    Args:
-        initialisations: Those of the study as dictionaries.
-        name: One of them.
-    """
-    entry = initialisations[name]
-    before = entry.get("after")
-    own = entry.get("pretrain") is not None or before is None
-    return name if own else weights_from(initialisations, before)
-
-
-def broken_rules(study: StudyOptions) -> Iterator[str]:
-    """The sentence of every rule between options that a study breaks."""
-    for part in ("name", *PARTS, "finetune"):
-        if not getattr(study, part):
-            yield f"{part} is empty: give at least one entry."
-    yield from _unknown_names(study)
-    yield from _claim_rules(study)
-    if study.seeds.draws and not study.seeds.pretrain <= study.seeds.draws <= MOST_DRAWS:
-        yield (
-            f"seeds.draws is {study.seeds.draws}: give at least seeds.pretrain ({study.seeds.pretrain}), so that "
-            f"every pre-training is used, and at most {MOST_DRAWS}; 0 = seeds.finetune seeds under each pre-training."
-        )
-    for name, init in study.initialisations.items():
-        yield from _initialisation_rules(name, init, study)
-    for name, benchmark in study.benchmarks.items():
-        if not (benchmark.num_labelled and benchmark.folds):
-            yield f"benchmarks.{name} requires num_labelled and folds."
-    yield from switch_rules(study)
-    if study.measures:
-        from ..engine.analysis import require_measures  # imports torch, which takes seconds
-
-        require_measures(study.measures)
-        yield from _robustness_rules(study.robustness)
-    if study.cells:
-        yield from _unpaired(study)
-    if study.rates.fixed is None and not study.rates.grid:
-        yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
-    if study.rates.grid and not study.rates.data:
-        yield (
-            "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
-            "such as {data: {val_split: val}}."
-        )
-
-
-def _robustness_rules(options: RobustnessOptions) -> Iterator[str]:
-    from ..data.corruptions import check_corruption
-
-    for kind, strength in product(options.corruptions, options.strengths):
-        try:
-            check_corruption(kind, strength)
-        except ValueError as error:
-            yield f"robustness: {error}"
-    for film in options.films:
-        if film.partition(" ")[0] in ("clean", *options.corruptions):
-            yield f"robustness.films.{film} has the name of another condition; give it another name."
-
-
-def _unknown_names(study: StudyOptions) -> Iterator[str]:
-    compared = [("comparisons", init) for pair in study.comparisons for init in pair]
-    claimed = [("claims", init) for claim in study.claims for init in (claim.better, claim.than)]
-    for option, init in [("reference", study.reference), *compared, *claimed]:
-        if init not in study.initialisations:
-            known = ", ".join(study.initialisations)
-            yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
-    for cell, part in product(study.cells, PARTS):
-        for name in getattr(cell, part):
-            if name not in getattr(study, part):
-                yield f"cells refers to {name!r}, which is none of {part}; they are {', '.join(getattr(study, part))}."
-    known = {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
-    for count in {count for cell in study.cells for count in cell.num_labelled} - known:
-        yield f"cells refers to num_labelled {count}, which no benchmark has; they have {sorted(known)}."
-    for claim in study.claims:
-        for name, part in SETTING.items():
-            if (value := getattr(claim, name)) not in ("", *getattr(study, part)):
-                yield f"claims refers to the {name} {value!r}; {part} are {', '.join(getattr(study, part))}."
-
-
-def _claim_rules(study: StudyOptions) -> Iterator[str]:
-    numbers = {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
-    # A small scale may have other numbers; its claims are then not tested.
-    for count in (
-        {claim.num_labelled for claim in study.claims} - {None, *numbers} if study.scale == FULL_SCALE else ()
-    ):
-        yield f"claims refers to {count} labelled images; benchmarks have {', '.join(map(str, sorted(numbers)))}."
-    primary = [(claim, place) for claim in study.claims if claim.primary for place in places_of(claim, study)]
-    if len(primary) > MOST_PRIMARY:
-        counts = (f"{claim.better} against {claim.than}: {len(places_of(claim, study))}" for claim, _ in primary)
-        yield (
-            f"The primary claims are {len(primary)} comparisons ({'; '.join(dict.fromkeys(counts))}), at most "
-            f"{MOST_PRIMARY} are allowed: a claim counts once for each architecture, mode, benchmark and number of "
-            "labelled images. Narrow claims down by these, or leave out `primary` of some."
-        )
-
-
-def places_of(claim: ClaimOptions, study: StudyOptions) -> list[dict[str, Any]]:
-    """The settings of a study that a claim is about, each with the names of `SETTING` and `num_labelled`."""
-    places = [
-        {"architecture": architecture, "mode": mode, "benchmark": name, "num_labelled": count}
-        for architecture, mode in product(study.architectures, study.modes)
-        for name, benchmark in study.benchmarks.items()
-        for count in benchmark.num_labelled
-    ]
-    return [place for place in places if is_about(asdict(claim), place)]
-
-
-def is_about(claim: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Whether a claim, also a stored one, is about a setting."""
-    return all(claim.get(name) in (None, "", place[name]) for name in (*SETTING, "num_labelled"))
-
-
-def _unpaired(study: StudyOptions) -> Iterator[str]:
-    """A sentence for each pair that is compared, but never run in one setting."""
-    pairs = [("comparisons", *pair, "") for pair in study.comparisons]
-    pairs += [("claims", claim.better, claim.than, claim.mode) for claim in study.claims]
-    cells = [vars(cell) for cell in study.cells]
-    benchmarks = [(name, count) for name, entry in study.benchmarks.items() for count in entry.num_labelled]
-    for option, first, second, only in pairs:
-        for architecture, mode, (name, count) in product(study.architectures, study.modes, benchmarks):
-            place = {"architectures": architecture, "modes": mode, "benchmarks": name, "num_labelled": count}
-            both = all(in_cells(cells, initialisations=init, **place) for init in (first, second))
-            if both and only in ("", mode):
-                break
-        else:
-            where = f" in the mode {only!r}" if only else ""
-            yield f"{option} compares {first!r} with {second!r}, but no setting{where} is run with both; see cells."
-
-
-def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:
-    if init.checkpoint is not None and init.pretrain is not None:
-        yield (
-            f"initialisations.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
-            "model.pretrained within pretrain."
-        )
-    if init.after is None:
-        return
-    if init.checkpoint is not None:
-        yield f"initialisations.{name} has both checkpoint and after: give one of them."
-    before = study.initialisations.get(init.after)
-    if before is None or (before.pretrain is None and before.checkpoint is None and before.after is None):
-        yield (
-            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with pretrain, checkpoint "
-            "or after, because others have no weights to begin with."
-        )
-    line, entry = [name], init
-    while entry is not None and entry.after not in (None, *line):
-        line.append(entry.after)
-        entry = study.initialisations.get(entry.after)
-    if entry is not None and entry.after == name:
-        yield f"initialisations.{name} comes after itself, by way of {init.after}."

@@ -8,7 +8,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,11 +24,12 @@ from ..engine.config import RunConfig
 from ..engine.decoded_cache import decoded_cache
 from ..engine.run import train
 from .defects.matrix import switches_of
+from .defects.runs import run_arguments
 from .matrix import Trial, shard_of
 from .options import StudyOptions
 from .runner import trials_in_order
 from .stored import record_path, require_present_keys
-from .trials import baselines_of, examine, is_examined
+from .trials import baselines_of, examine, films_of, is_examined
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ class PlanRow:
     seconds: float
 
 
-def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> list[PlanRow]:
+def plan_study(
+    study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1), costs: Mapping[str, Cost] | None = None
+) -> list[PlanRow]:
     """Count the trials of a shard and estimate their time and memory from a few steps of each stage.
 
     Nothing is written to the output directory of the study.
@@ -93,6 +96,7 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
         study: The study.
         out: Its output directory; trials with a record there are done.
         shard: Number of the shard, from 1, and of all.
+        costs: Known costs of the stages; None = they are measured.
 
     Raises:
         ValueError: There is no such shard, or the directory has records of an earlier version.
@@ -103,12 +107,15 @@ def plan_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) 
     for trial in trials_in_order(study, out):
         if (trial.labels["architecture"], trial.labels["initialisation"]) in mine:
             stages.setdefault(stage_of(trial), []).append(trial)
-    logger.info("%s has %d trials in %d stages", study.name, sum(map(len, stages.values())), len(stages))
+    if costs is None:
+        logger.info("%s has %d trials in %d stages", study.name, sum(map(len, stages.values())), len(stages))
     rows = []
     for what, trials in stages.items():
         left = [trial for trial in trials if not record_path(out, trial.key).is_file()]
         cost = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
-        if left:
+        if left and costs is not None:
+            cost = costs[what]
+        elif left:
             logger.info("measuring %d steps of one of %d remaining trials: %s", STEPS, len(left), what)
             cost = measure_cost(study, left[0])
         seconds = cost.reading + sum(cost.seconds(trial.config) for trial in left)
@@ -144,9 +151,9 @@ def _measure(study: StudyOptions, trial: Trial) -> Cost:
         run = replace(run, eval_every=EVALUATE_AT if config.run.eval_every else 0)
         schedule = replace(config.schedule, steps=STEPS, warmup_steps=0)
         start = time.perf_counter()
-        result = train(replace(config, run=run, schedule=schedule))
+        result = train(replace(config, run=run, schedule=schedule), **run_arguments(trial))
         if is_examined(trial):
-            examine(study, trial, result, Path(folder, "trial.json"))
+            examine(study, trial, result, Path(folder, "trial.json"), films_of(study, trial))
         whole = time.perf_counter() - start
     hook.remove()
     gaps = [after - before for before, after in pairwise(ends)]

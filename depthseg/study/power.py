@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -14,7 +15,8 @@ from ..engine.build import build_datasets
 from ..metrics.blocks import blocks_of
 from .comparison import LEAST_POOLED, LEAST_PRETRAINING_SEEDS, LEAST_RUNS
 from .intervals import Level, Uncertainty
-from .options import PilotOptions, StudyOptions, places_of
+from .options import ClaimOptions, PilotOptions, StudyOptions
+from .places import in_cells, origin_of, places_of
 from .runner import trials_in_order
 from .statistics import plural
 from .stored import planned_runs, read_record, record_path
@@ -121,7 +123,7 @@ def _estimate(variance: float, freedom: int, generator: np.random.Generator) -> 
 
 def count_test_blocks(study: StudyOptions, out: Path) -> dict[str, int]:
     """Blocks of the test images of each benchmark with a primary claim, from a record or from the data."""
-    wanted = {place["benchmark"] for claim in study.claims if claim.primary for place in places_of(claim, study)}
+    wanted = {place["benchmark"] for claim in study.claims if claim.primary for place in places_of(vars(claim), study)}
     trials = trials_in_order(study, out) if wanted else ()
     folds = {(t.labels["benchmark"], t.labels["fold"]): t for t in trials if t.labels.get("benchmark") in wanted}
     blocks = dict.fromkeys(wanted, 0)
@@ -142,34 +144,38 @@ def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
         study: The study.
         blocks: Benchmark -> blocks of its test images, see `count_test_blocks`.
     """
-    claims = [(claim, place) for claim in study.claims if claim.primary for place in places_of(claim, study)]
+    claims = [(claim, place) for claim in study.claims if claim.primary for place in places_of(vars(claim), study)]
     if not claims:
         return ""
     lines = [f"Smallest difference that is found with {POWER:.0%} probability, in points of mean IoU:"]
     for claim, place in claims:
         where = ", ".join([*map(str, list(place.values())[:-1]), plural(place["num_labelled"], "label")])
-        text = _claim_text(study, (claim.better, claim.than), blocks[place["benchmark"]], len(claims), claim.expected)
+        text = _claim_text(study, claim, place, blocks[place["benchmark"]], len(claims))
         lines.append(f"- {claim.better} against {claim.than} ({where}): {text}")
     return "\n".join([*lines, "", _spread_text(study.pilot)])
 
 
-def _claim_text(study: StudyOptions, pair: tuple[str, str], blocks: int, claims: int, expected: float) -> str:
-    pretrained = sum(study.initialisations[init].pretrain is not None for init in pair)
-    reason = _out_of_reach(study, pretrained, blocks)
+def _claim_text(study: StudyOptions, claim: ClaimOptions, place: Mapping[str, Any], blocks: int, claims: int) -> str:
+    initialisations = {name: vars(init) for name, init in study.initialisations.items()}
+    cells = [vars(cell) for cell in study.cells]
+    pretrained = {name for name in initialisations if origin_of(initialisations, name) == "seeds"}
+    of_pair = len(pretrained & {claim.better, claim.than})
+    reason = _out_of_reach(study, of_pair, blocks)
     if reason:
         return f"out of reach: {reason}"
     if study.pilot.sd_draws is None:
         return "not known: give pilot.sd_draws, the paired spread over draws of a pilot."
-    several = sum(init.pretrain is not None for init in study.initialisations.values())
-    pooled = (len(study.initialisations), several) if several >= LEAST_POOLED else None
-    design = Design(study.seeds.draws, study.seeds.pretrain, blocks, pretrained, pooled)
+    run = [name for name in initialisations if in_cells(cells, initialisation=name, **place)]
+    several = len(pretrained.intersection(run))
+    pooled = (len(run), several) if several >= LEAST_POOLED else None
+    design = Design(study.seeds.draws, study.seeds.pretrain, blocks, of_pair, pooled)
     alone, first = (smallest_difference(design, study.pilot, LEVEL / count) for count in (1, claims))
     found = f"{alone:.1f}" + (f", or {first:.1f} as the first of {claims} claims by Holm's adjustment" * (claims > 1))
-    if not expected:
+    if not claim.expected:
         return f"{found}."
-    if expected >= first:
-        return f"{found}; {expected:.1f} is expected, which is within reach."
-    return f"{found}; {expected:.1f} is expected, which is out of reach."
+    if claim.expected >= first:
+        return f"{found}; {claim.expected:.1f} is expected, which is within reach."
+    return f"{found}; {claim.expected:.1f} is expected, which is out of reach."
 
 
 def _out_of_reach(study: StudyOptions, pretrained: int, blocks: int) -> str | None:

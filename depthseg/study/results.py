@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from ..metrics.stamp import check_same_stamps
 from .defects.matrix import switches_of
-from .options import in_cells, read_stored_study, weights_from
+from .options import read_stored_study
+from .places import in_cells, origin_of
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
 from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
@@ -63,6 +64,11 @@ class StudyResults:
         return self.study["initialisations"]
 
     @property
+    def cells(self) -> Sequence[Mapping[str, Any]]:
+        """The cells that are run; empty = all. An earlier version had none."""
+        return self.study.get("cells") or ()
+
+    @property
     def settings(self) -> list[Setting]:
         """Architecture x mode x benchmark x number of labelled images, in the order of `study.yaml`."""
         study = self.study
@@ -85,8 +91,7 @@ class StudyResults:
 
     def origin(self, init: str) -> str:
         """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""
-        entry = self.initialisations[weights_from(self.initialisations, init)]
-        return "seeds" if entry.get("pretrain") else "checkpoint" if entry.get("checkpoint") else "none"
+        return origin_of(self.initialisations, init)
 
     def runs(self, init: str, setting: Setting, role: str = "main") -> dict[Run, list[TrialRecord]]:
         """Finished runs, each with the records of all folds in order; a run that lacks a fold is not finished.
@@ -161,9 +166,7 @@ class StudyResults:
     def missing(self, init: str, setting: Setting, role: str = "main") -> list[Run]:
         """Planned runs that are not finished; for `fixed` only those whose main run is finished at another rate."""
         planned = self.planned_runs
-        place = {"initialisations": init, "architectures": setting.architecture, "modes": setting.mode}
-        place |= {"benchmarks": setting.benchmark, "num_labelled": setting.num_labelled}
-        if not in_cells(self.study.get("cells", ()), **place):
+        if not in_cells(self.cells, initialisation=init, **asdict(setting)):
             return []
         if role == "fixed":
             if self.study["rates"].get("fixed") is None:

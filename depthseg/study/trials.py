@@ -31,7 +31,6 @@ from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation
 from ..metrics.blocks import blocks_of
 from .defects.matrix import switches_of
 from .defects.runs import as_trained, reported, run_arguments
-from .options import FULL_SCALE
 from .stored import RUNS, read_record, record_path, weights_path
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "hardware": hardware(),
         "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
-        "command": f"depthseg study {study.name}" + ("" if study.scale == FULL_SCALE else f" --scale {study.scale}"),
+        "command": f"depthseg study {study.name}" + ("" if study.is_full else f" --scale {study.scale}"),
     }
     write_json(path, record)
     shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)

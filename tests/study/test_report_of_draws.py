@@ -182,7 +182,7 @@ def test_the_smallest_difference_is_compared_with_the_expected_one(tmp_path):
 
 def test_a_dry_run_tells_it_with_the_blocks_of_the_test_images(tmp_path, monkeypatch, capsys):
     tiny_study(tmp_path)
-    monkeypatch.setattr("depthseg.study.plan.measure_cost", lambda config: Cost(0.1, 1.0, 1.0))
+    monkeypatch.setattr("depthseg.study.plan.measure_cost", lambda study, trial: Cost(0.1, 1.0, 1.0, 1.0, 1.0))
     overrides = [PRIMARY, "seeds.draws=6", "seeds.pretrain=2", "pilot.sd_draws=2.4", "block_length=1"]
     with pytest.raises(SystemExit) as end:
         main(["study", str(tmp_path / "tiny.yaml"), *overrides, "--dry-run", "--output-dir", str(tmp_path / "out")])

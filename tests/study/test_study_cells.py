@@ -164,7 +164,7 @@ def test_without_a_fixed_rate_initialisations_are_compared_at_the_chosen_ones_al
                 "cells=[{num_labelled: [2], initialisations: [none]}, {num_labelled: [3], initialisations: [depth]}]",
                 "claims=[{better: depth, than: none, mode: frozen}]",
             ],
-            "claims compares 'depth' with 'none', but no setting in the mode 'frozen' is run with both",
+            "claims compares 'depth' with 'none', but no setting of mode 'frozen' is run with both",
         ),
         ([*GIVEN, "initialisations.given.after=depth"], "given has both checkpoint and after"),
         (["initialisations.depth.after=deeper"], "initialisations.depth comes after itself, by way of deeper"),

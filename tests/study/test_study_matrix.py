@@ -12,7 +12,8 @@ from study.tiny_study import TEXT, tiny_study
 from depthseg.engine.config import load_config
 from depthseg.engine.options import OptimOptions, RunConfig
 from depthseg.study.matrix import main_trials, make_trial, pretraining_trials, rate_trials, shard_of
-from depthseg.study.options import PRESETS, CellOptions, is_about, load_study, places_of
+from depthseg.study.options import PRESETS, CellOptions, load_study
+from depthseg.study.places import is_about, places_of
 from depthseg.study.runner import keys_of, save_study, trials_in_order
 from depthseg.study.stored import LABELS, config_of, read_records
 
@@ -246,15 +247,15 @@ def test_claims_are_narrowed_down_to_their_settings_and_dropped_with_what_they_a
     claims = "claims=[{better: depth, than: none, num_labelled: 3, primary: true}, {better: deeper, than: depth}]"
     study = tiny_study(tmp_path, claims)
     place = {"architecture": "eighth", "mode": "frozen", "benchmark": "world"}
-    assert places_of(study.claims[0], study) == [place | {"num_labelled": 3}]
-    assert places_of(study.claims[1], study) == [place | {"num_labelled": 2}, place | {"num_labelled": 3}]
+    assert places_of(vars(study.claims[0]), study) == [place | {"num_labelled": 3}]
+    assert places_of(vars(study.claims[1]), study) == [place | {"num_labelled": 2}, place | {"num_labelled": 3}]
     assert is_about({"mode": "", "num_labelled": 0}, place | {"num_labelled": 0})
     assert not is_about({"mode": "", "num_labelled": 0}, place | {"num_labelled": 8})
     assert len(tiny_study(tmp_path, claims, "initialisations.deeper=null").claims) == 1
     # a smaller scale has no 3 labels: its claim is not tested, and that is no mistake
     (tmp_path / "small").mkdir()
     small = tiny_study(tmp_path / "small", claims, scale="smaller")
-    assert len(small.claims) == 2 and places_of(small.claims[0], small) == []
+    assert len(small.claims) == 2 and places_of(vars(small.claims[0]), small) == []
 
 
 def test_the_options_of_runs_inside_a_study_are_read_as_their_types(tmp_path):
@@ -402,6 +403,14 @@ def test_initialisations_of_the_study_of_real_images_that_saw_the_test_images_sa
             assert trial.config.data.val_split == "train"
             for options in (trial.config.data.train_options, trial.config.data.val_options):
                 assert options == {"exclude_sequences": ["0016E5"]}
+
+
+def test_the_study_of_defects_on_real_images_has_the_pretrainings_of_the_other_one():
+    there, here = (
+        {trial.key: trial for trial in pretraining_trials(load_study(name))}
+        for name in ("camvid_real", "defects_camvid")
+    )
+    assert len(here) == 3 and here == {key: there[key] for key in here}
 
 
 def test_folds_of_the_camvid_study_are_tested_on_sequences_that_were_not_trained_on():

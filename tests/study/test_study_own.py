@@ -15,7 +15,7 @@ from depthseg.data import load_dataset
 from depthseg.models import DepthSegConfig
 from depthseg.study import own
 from depthseg.study.options import load_study
-from depthseg.study.plan import Cost, PlanRow, stage_of
+from depthseg.study.plan import Cost, stage_of
 from depthseg.study.runner import STUDY_FILE, save_study, trials_in_order
 from depthseg.study.stored import record_path
 
@@ -107,31 +107,30 @@ def test_what_is_lacking_is_said(data):
             main(["study", *words])
 
 
-STEP = 0.1
+STEP, READING = 0.1, 7.0
 REST = {"pretrain": 30.0, "finetune": 5.0}
 
 
 def seconds(labels, draws, pretrainings, pretraining_steps, steps):
-    """A plan of two initialisations by hand; a fine-tuning is evaluated twice."""
+    """A plan of two initialisations by hand; the images of each of the two stages are read once."""
     pretraining = pretrainings * (STEP * pretraining_steps + REST["pretrain"])
-    return pretraining + 2 * labels * draws * (STEP * steps + 2 * REST["finetune"])
+    return 2 * READING + pretraining + 2 * labels * draws * (STEP * steps + REST["finetune"])
 
 
-PLANS = [(3, 9, 3, 3000, 600), (3, 9, 3, 1500, 300), (2, 9, 3, 1500, 300), (1, 9, 3, 1500, 300)]
-PLANS += [(1, 6, 3, 1500, 300), (1, 6, 3, 750, 150), (1, 6, 2, 750, 150)]
+PLANS = [(3, 9, 9, 3000, 600), (3, 9, 9, 1500, 300), (3, 9, 6, 1500, 300), (3, 9, 3, 1500, 300)]
+PLANS += [(2, 9, 3, 1500, 300), (1, 9, 3, 1500, 300), (1, 6, 3, 1500, 300), (1, 6, 3, 750, 150), (1, 6, 2, 750, 150)]
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Times of every stage as if they were measured; a list of the measurements."""
+    """Times of every stage as if they were measured; a list of the measured stages."""
     calls = []
 
-    def plan_study(study, out, shard=(1, 1)):
-        calls.append(study)
-        stages = {stage_of(trial): trial for trial in trials_in_order(study, out)}
-        return [PlanRow(what, 1, 0, Cost(STEP, REST[trial.kind], 1.0), 0.0) for what, trial in stages.items()]
+    def measure(study, trial):
+        calls.append(stage_of(trial))
+        return Cost(STEP, 1.0, REST[trial.kind], READING, 1.0)
 
-    monkeypatch.setattr(own, "plan_study", plan_study)
+    monkeypatch.setattr("depthseg.study.plan.measure_cost", measure)
     return calls
 
 
@@ -142,7 +141,7 @@ def test_the_largest_plan_that_fits_is_taken(place, data, measured, tmp_path):
     found = len(cut.benchmarks["own"].num_labelled), cut.seeds.draws, cut.seeds.pretrain
     assert (*found, cut.pretrain["schedule"]["steps"], cut.finetune["schedule"]["steps"]) == plan
     assert sum(row.seconds for row in rows) == pytest.approx(seconds(*plan))
-    assert [row.trials for row in rows] == [plan[2], 2 * plan[0] * plan[1]] and len(measured) == 1
+    assert [row.trials for row in rows] == [plan[2], 2 * plan[0] * plan[1]] and len(measured) == 2
 
 
 def test_plans_become_smaller_one_by_one():
@@ -162,7 +161,7 @@ def test_too_few_hours_are_said_with_those_that_suffice(data, measured, tmp_path
 
 def test_a_plan_that_is_not_finished_is_resumed_whatever_the_hours(data, measured, tmp_path):
     study = own.load_own(overrides=data)
-    begun, _ = own.within(study, tmp_path, 1.001 * seconds(*PLANS[3]) / 3600)
+    begun, _ = own.within(study, tmp_path, 1.001 * seconds(*PLANS[5]) / 3600)
     save_study(begun, tmp_path)
     measured.clear()
     assert own.within(study, tmp_path, 0.01) == (begun, None) and measured == []
@@ -171,7 +170,7 @@ def test_a_plan_that_is_not_finished_is_resumed_whatever_the_hours(data, measure
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
     more, rows = own.within(study, tmp_path, 1000)
-    assert len(more.benchmarks["own"].num_labelled) == 3 and len(measured) == 1 and rows
+    assert len(more.benchmarks["own"].num_labelled) == 3 and len(measured) == 2 and rows
     assert (tmp_path / STUDY_FILE).is_file()
 
 

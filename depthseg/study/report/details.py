@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..places import weights_from
 from ..results import Setting, StudyResults
 from ..statistics import select_rate
 from ..stored import TrialRecord, config_of
@@ -101,7 +102,8 @@ def origins(results: StudyResults) -> list[Row]:
     found = []
     for init, entry in results.initialisations.items():
         row: Row = {"initialisation": init, "origin": results.origin(init), "after": entry.get("after"), "records": []}
-        for record in results.pretraining(init)[:1]:
+        head_init = entry.get("finetune", {}).get("model", {}).get("head_init")
+        for record in results.pretraining(weights_from(results.initialisations, init))[:1]:
             config = config_of(record)
             row |= {
                 "task": config.task,
@@ -110,7 +112,7 @@ def origins(results: StudyResults) -> list[Row]:
                 "samples": config.data.train_options.get("count"),
                 "steps": config.schedule.steps,
                 "batch_size": config.optim.batch_size,
-                "decoder": config.task in TRANSFER_A_DECODER,
+                "decoder": config.task in TRANSFER_A_DECODER and head_init != "random",
                 "records": [record["key"]],
             }
         found.append(row)

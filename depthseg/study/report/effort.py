@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from ..comparison import interval_over_draws
 from ..label_value import value_in_labels
+from ..places import before, weights_from
 from ..results import Setting, StudyResults
 from ..statistics import steps_to_95
 from ..stored import Run
@@ -65,13 +67,15 @@ def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row
     finetunings = [parts for setting in settings for parts in results.runs(init, setting).values()]
     if not finetunings:
         return None
-    after = results.initialisations[init].get("after")
-    own, before = (
-        [r for r in results.pretraining(name) if r["architecture"] == architecture] for name in (init, after)
+    source = weights_from(results.initialisations, init)
+    own, *earlier = (
+        [record for record in results.pretraining(name) if record["architecture"] == architecture]
+        for name in (source, *before(results.initialisations, source))
     )
+    means = [mean for found in earlier if (mean := _mean([record["seconds"] for record in found])) is not None]
     seconds = {
         "pretraining": _mean([record["seconds"] for record in own]),
-        "before": _mean([record["seconds"] for record in before]),
+        "before": sum(means) if means else None,
         "finetuning": _mean([sum(record["seconds"] for record in parts) for parts in finetunings]),
     }
     return {
@@ -80,7 +84,7 @@ def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row
         "initialisation": init,
         **seconds,
         "total": sum(filter(None, seconds.values())),
-        "records": keys_of([*before, *own, *(record for parts in finetunings for record in parts)]),
+        "records": keys_of([*chain(*earlier), *own, *(record for parts in finetunings for record in parts)]),
     }
 
 

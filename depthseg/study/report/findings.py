@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..options import is_about
+from ..places import is_about
 from ..results import Setting
 from ..statistics import plural
 from .text import between, p_equals, signed

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from ..comparison import compare, summarise
-from ..options import is_about
+from ..places import is_about, needed
 from ..results import Setting, StudyResults
 from ..statistics import InitialisationResults, benjamini_hochberg, holm, summarise_curves
 from ..stored import Run, TrialRecord, trials_folder
@@ -150,7 +150,7 @@ def primary_comparisons(results: StudyResults) -> set[tuple[Setting, frozenset[s
         (setting, frozenset((claim["better"], claim["than"])))
         for claim in results.study.get("claims") or []
         for setting in results.settings
-        if claim.get("primary") and is_about(claim, asdict(setting))
+        if claim.get("primary") and is_about(claim, asdict(setting), results.cells)
     }
 
 
@@ -214,10 +214,16 @@ def _baselines(results: StudyResults, setting: Setting) -> Row | None:
 
 
 def _missing(results: StudyResults) -> Iterator[Row]:
-    for init in results.initialisations:
-        done = {record["pretrain_seed"] for record in results.pretraining(init)}
-        runs = [str(seed) for seed in range(results.study["seeds"]["pretrain"]) if seed not in done]
-        if runs and results.origin(init) == "seeds":
+    for init, entry in results.initialisations.items():
+        done = {(record["architecture"], record["pretrain_seed"]) for record in results.pretraining(init)}
+        wanted = [
+            architecture
+            for architecture in results.study["architectures"]
+            if init in needed(results.initialisations, results.cells, architecture=architecture)
+        ]
+        seeds = range(results.study["seeds"]["pretrain"])
+        runs = [str(seed) for seed in seeds if any((architecture, seed) not in done for architecture in wanted)]
+        if runs and entry.get("pretrain") is not None:
             yield {"initialisation": init, "role": "pretraining", "runs": runs}
     for setting in results.settings:
         for init in results.initialisations:

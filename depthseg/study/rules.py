@@ -1,0 +1,155 @@
+"""The rules between the options of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import TYPE_CHECKING
+
+from .defects.switches import broken_rules as switch_rules
+from .places import SETTING, places_of
+
+if TYPE_CHECKING:
+    from .options import InitialisationOptions, RobustnessOptions, StudyOptions
+
+PARTS = ("initialisations", "architectures", "modes", "benchmarks")
+"""Parts of a study that have at least one entry; an entry of a base may be null."""
+
+MOST_PRIMARY = 5
+"""Number of comparisons that may be primary: with more, the adjustment costs more power than a study has."""
+
+MOST_DRAWS = 500
+"""Number of draws; later seeds are those of the runs that choose a rate."""
+
+
+def broken_rules(study: StudyOptions) -> Iterator[str]:
+    """The sentence of every rule between options that a study breaks."""
+    for part in ("name", *PARTS, "finetune"):
+        if not getattr(study, part):
+            yield f"{part} is empty: give at least one entry."
+    yield from _unknown_names(study)
+    yield from _claim_rules(study)
+    yield from _unpaired(study)
+    for name, init in study.initialisations.items():
+        yield from _initialisation_rules(name, init, study)
+    for name, benchmark in study.benchmarks.items():
+        if not (benchmark.num_labelled and benchmark.folds):
+            yield f"benchmarks.{name} requires num_labelled and folds."
+    yield from _repetition_rules(study)
+    yield from switch_rules(study)
+    if study.measures:
+        from ..engine.analysis import require_measures  # imports torch, which takes seconds
+
+        require_measures(study.measures)
+        yield from _robustness_rules(study.robustness)
+
+
+def _repetition_rules(study: StudyOptions) -> Iterator[str]:
+    seeds, rates = study.seeds, study.rates
+    if seeds.draws and not seeds.pretrain <= seeds.draws <= MOST_DRAWS:
+        yield (
+            f"seeds.draws is {seeds.draws}: give at least seeds.pretrain ({seeds.pretrain}), so that every "
+            f"pre-training is used, and at most {MOST_DRAWS}; 0 = seeds.finetune seeds under each pre-training."
+        )
+    if rates.fixed is None and not rates.grid:
+        yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
+    if rates.grid and not rates.data:
+        yield (
+            "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
+            "such as {data: {val_split: val}}."
+        )
+
+
+def _robustness_rules(options: RobustnessOptions) -> Iterator[str]:
+    from ..data.corruptions import check_corruption
+
+    for kind, strength in product(options.corruptions, options.strengths):
+        try:
+            check_corruption(kind, strength)
+        except ValueError as error:
+            yield f"robustness: {error}"
+    for film in options.films:
+        if film.partition(" ")[0] in ("clean", *options.corruptions):
+            yield f"robustness.films.{film} has the name of another condition; give it another name."
+
+
+def _unknown_names(study: StudyOptions) -> Iterator[str]:
+    compared = [("comparisons", init) for pair in study.comparisons for init in pair]
+    claimed = [("claims", init) for claim in study.claims for init in (claim.better, claim.than)]
+    for option, init in [("reference", study.reference), *compared, *claimed]:
+        if init not in study.initialisations:
+            known = ", ".join(study.initialisations)
+            yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
+    for cell, part in product(study.cells, PARTS):
+        for name in getattr(cell, part):
+            if name not in getattr(study, part):
+                yield f"cells refers to {name!r}, which is none of {part}; they are {', '.join(getattr(study, part))}."
+    known = _numbers(study)
+    for count in {count for cell in study.cells for count in cell.num_labelled} - known:
+        yield f"cells refers to num_labelled {count}, which no benchmark has; they have {sorted(known)}."
+    for claim in study.claims:
+        for name, part in SETTING.items():
+            if (value := getattr(claim, name)) not in ("", *getattr(study, part)):
+                yield f"claims refers to the {name} {value!r}; {part} are {', '.join(getattr(study, part))}."
+
+
+def _numbers(study: StudyOptions) -> set[int]:
+    return {count for benchmark in study.benchmarks.values() for count in benchmark.num_labelled}
+
+
+def _claim_rules(study: StudyOptions) -> Iterator[str]:
+    numbers = _numbers(study)
+    for count in {claim.num_labelled for claim in study.claims} - {None, *numbers}:
+        # A small scale may have other numbers; its claims are then not tested.
+        if study.is_full:
+            yield f"claims refers to {count} labelled images; benchmarks have {', '.join(map(str, sorted(numbers)))}."
+    counts = {f"{claim.better} against {claim.than}": 0 for claim in study.claims if claim.primary}
+    for claim in study.claims:
+        if claim.primary:
+            counts[f"{claim.better} against {claim.than}"] += len(places_of(vars(claim), study))
+    if (total := sum(counts.values())) > MOST_PRIMARY:
+        each = "; ".join(f"{pair}: {count}" for pair, count in counts.items())
+        yield (
+            f"The primary claims are {total} comparisons ({each}), at most {MOST_PRIMARY} are allowed: a claim counts "
+            "once for each architecture, mode, benchmark and number of labelled images. Narrow claims down by these, "
+            "or leave out `primary` of some."
+        )
+
+
+def _unpaired(study: StudyOptions) -> Iterator[str]:
+    """A sentence for each pair that is compared, but not run in one setting because of the cells."""
+    pairs = [("comparisons", {"better": first, "than": second}) for first, second in study.comparisons]
+    pairs += [("claims", vars(claim)) for claim in study.claims]
+    for option, pair in pairs if study.cells else ():
+        narrowed = {part: value for part in (*SETTING, "num_labelled") if (value := pair.get(part)) not in (None, "")}
+        counted = narrowed.get("num_labelled") in (None, *_numbers(study))
+        if counted and not places_of(pair, study):
+            where = "".join(f" of {part} {value!r}" for part, value in narrowed.items())
+            yield (
+                f"{option} compares {pair['better']!r} with {pair['than']!r}, but no setting{where} is run with both; "
+                "see cells."
+            )
+
+
+def _initialisation_rules(name: str, init: InitialisationOptions, study: StudyOptions) -> Iterator[str]:
+    if init.checkpoint is not None and init.pretrain is not None:
+        yield (
+            f"initialisations.{name} has both checkpoint and pretrain: give one of them, or give the checkpoint as "
+            "model.pretrained within pretrain."
+        )
+    if init.after is None:
+        return
+    if init.checkpoint is not None:
+        yield f"initialisations.{name} has both checkpoint and after: give one of them."
+    before = study.initialisations.get(init.after)
+    if before is None or (before.pretrain is None and before.checkpoint is None and before.after is None):
+        yield (
+            f"initialisations.{name}.after is {init.after!r}; it must be an initialisation with pretrain, checkpoint "
+            "or after, because others have no weights to begin with."
+        )
+    line, entry = [name], init
+    while entry is not None and entry.after not in (None, *line):
+        line.append(entry.after)
+        entry = study.initialisations.get(entry.after)
+    if entry is not None and entry.after == name:
+        yield f"initialisations.{name} comes after itself, by way of {init.after}."
