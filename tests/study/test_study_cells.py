@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 from study.tiny_study import TEXT, tiny_study
 
+from depthseg.study import power
 from depthseg.study.matrix import main_trials, pretraining_trials, rate_trials, shard_of
+from depthseg.study.places import places_of
+from depthseg.study.report.details import origins
+from depthseg.study.report.effort import spent
+from depthseg.study.report.numbers import primary_comparisons, study_numbers
 from depthseg.study.results import Setting, StudyResults
 from depthseg.study.runner import keys_of, trials_in_order
+from depthseg.study.stored import TrialRecord
 
 MORE = (
     TEXT.replace("modes:\n", "modes:\n  full: {{}}\n").replace(
@@ -23,6 +29,7 @@ cells:
   - {{initialisations: [none], architectures: [other], modes: [full], num_labelled: [3]}}
 """
 )
+PART = "initialisations.part={after: deeper, finetune: {model: {head_init: random}}}"
 GIVEN = ["initialisations.given={checkpoint: me/weights, revision: v1}"]
 
 
@@ -115,9 +122,7 @@ def test_weights_that_are_given_begin_a_pretraining(tmp_path):
 
 
 def test_initialisations_may_share_a_pretraining_and_transfer_other_parts_of_it(tmp_path):
-    part = "initialisations.part={title: encoder, after: deeper, finetune: {model: {head_init: random}}}"
-    same = "initialisations.same={after: given}"
-    study = tiny_study(tmp_path, *GIVEN, part, same)
+    study = tiny_study(tmp_path, *GIVEN, PART, "initialisations.same={after: given}")
     trials = trials_of(study)
     pretrained = {trial.labels["initialisation"]: trial.key for trial in trials if trial.kind == "pretrain"}
     assert set(pretrained) == {"depth", "deeper"}
@@ -133,6 +138,48 @@ def test_initialisations_may_share_a_pretraining_and_transfer_other_parts_of_it(
         **{"part": "seeds", "same": "checkpoint"},
     }
     assert {("eighth", "depth"), ("eighth", "deeper"), ("eighth", "part")} <= shard_of(study, 1, 3)
+
+
+def test_claims_count_where_both_initialisations_are_run(tmp_path):
+    study = tiny_study(tmp_path, "claims=[{better: deeper, than: none, primary: true}]", text=MORE)
+    # by hand from the cells: with 2 labels and the first network
+    expected = [("eighth", "full", "world", 2), ("eighth", "frozen", "world", 2)]
+    assert [tuple(place.values()) for place in places_of(vars(study.claims[0]), study)] == expected
+    found = primary_comparisons(StudyResults(tmp_path, study.to_dict(), []))
+    assert found == {(Setting(*place), frozenset(("deeper", "none"))) for place in expected}
+
+
+def test_power_is_that_of_the_initialisations_that_are_run_together(tmp_path, monkeypatch):
+    """An encoder alone has the spread of the pre-trainings that it is from."""
+    designs = []
+    monkeypatch.setattr(power, "smallest_difference", lambda design, *rest: designs.append(design) or 1.0)
+    cells = "cells=[{num_labelled: [2]}, {initialisations: [none, part], num_labelled: [3]}]"
+    claim = "claims=[{better: part, than: none, primary: true}]"
+    study = tiny_study(tmp_path, PART, cells, claim, "seeds={pretrain: 3, draws: 9}", "pilot.sd_draws=1")
+    power.power_text(study, {"world": 10})
+    assert [(design.pretrained, design.pooled) for design in designs[::2]] == [(1, (4, 3)), (1, None)]
+
+
+def test_an_initialisation_costs_every_pretraining_that_its_weights_are_from(tmp_path):
+    study, records = tiny_study(tmp_path, PART), []
+    for trial in trials_of(study):
+        init = trial.labels["initialisation"]
+        seconds = {"depth": 100.0, "deeper": 40.0}[init] if trial.kind == "pretrain" else 5.0
+        content = {"kind": trial.kind, "key": trial.key, **trial.labels, "config": trial.config.to_dict()}
+        records.append(TrialRecord(tmp_path / f"{trial.key}.json", content | {"scores": {}, "seconds": seconds}))
+    results = StudyResults(tmp_path, study.to_dict(), records)
+    row = spent(results, "part", "eighth", "frozen")
+    assert (row["pretraining"], row["before"], row["finetuning"], row["total"]) == (40, 100, 5, 145)
+    rows = {row["initialisation"]: row for row in origins(results)}
+    assert (rows["part"]["task"], rows["part"]["decoder"], rows["deeper"]["decoder"]) == ("depth", False, True)
+
+
+def test_only_pretrainings_of_its_own_are_missing(tmp_path):
+    cells = "cells=[{initialisations: [none, part]}]"
+    study = tiny_study(tmp_path, PART, "initialisations.alone={pretrain: {task: flow}}", cells, "comparisons=[]")
+    numbers = study_numbers(StudyResults(tmp_path, study.to_dict(), []))
+    missing = [row["initialisation"] for row in numbers["missing"] if row["role"] == "pretraining"]
+    assert missing == ["depth", "deeper"]
 
 
 def test_without_a_fixed_rate_initialisations_are_compared_at_the_chosen_ones_alone(tmp_path):

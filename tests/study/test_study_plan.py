@@ -72,7 +72,7 @@ def test_the_table_says_what_is_left():
 
 def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
     """A run of known times: 4 s to set up, a slow first step, 0.5 s for each other one, 2 s an evaluation."""
-    clock, examined = SimpleNamespace(now=0.0), []
+    clock, examined, wrapped = SimpleNamespace(now=0.0), [], []
 
     def spend(seconds):
         clock.now += seconds
@@ -86,7 +86,8 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
         def __getitem__(self, index):
             spend(0.25)
 
-    def run(config):
+    def run(config, wrapping):
+        wrapped.append(wrapping)
         spend(4.0)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         for step in range(1, config.schedule.steps + 1):
@@ -98,6 +99,7 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(plan_module, "train", run)
+    monkeypatch.setattr(plan_module, "run_arguments", lambda trial: {"wrapping": trial.key})
     monkeypatch.setattr(plan_module, "build_datasets", lambda data: spend(1.0) or (Images(), Images()))
     monkeypatch.setattr(plan_module, "examine", lambda *what: examined.append(what[:3]) or spend(3.0))
     monkeypatch.setattr(plan_module, "baselines_of", lambda data: spend(100.0))
@@ -109,7 +111,7 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
         cost = plan_module._measure(study, trial)
         found = (cost.step, cost.evaluation, cost.rest, cost.reading)
         assert found == pytest.approx((0.5, evaluation, rest, 1.0 + 2 * 20 * 0.25)) and cost.memory > 0
-    assert examined == [(study, reported, "the result")]
+    assert examined == [(study, reported, "the result")] and wrapped == [pretraining.key, reported.key]
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).step()
 
 
