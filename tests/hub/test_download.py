@@ -1,7 +1,7 @@
 """What somebody reads whose download does not work: one sentence, from the command and from Python."""
 
 import pytest
-from hub_server import run_client
+from hub_client import run_client
 
 pytestmark = pytest.mark.heavy
 

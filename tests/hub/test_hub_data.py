@@ -5,7 +5,7 @@ import re
 
 import pytest
 from data.hub_files import CLASSES, truth, write_all
-from hub_server import run_client
+from hub_client import run_client
 
 READ = """
 import hashlib

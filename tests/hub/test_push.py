@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from hub.tiny_runs import tiny_runs
-from hub_server import Fault, LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import Fault, LoopbackHub
 from huggingface_hub import ModelCard
 from rounding import assert_same_up_to_rounding
 

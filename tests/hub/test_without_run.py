@@ -10,7 +10,8 @@ import pytest
 import torch
 from convert.published_convnets import Monodepth2Decoder, Monodepth2Encoder, ResNet, randomise
 from export.exported_models import save_model
-from hub_server import ROOT, run_client
+from hub_client import run_client
+from hub_server import ROOT
 from huggingface_hub import ModelCard
 
 from depthseg.cli import main

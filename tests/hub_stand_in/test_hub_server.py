@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, Fault, LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import TOKEN, Fault, LoopbackHub
 
 LARGE = bytes(range(256)) * 400
 OID = hashlib.sha256(LARGE).hexdigest()

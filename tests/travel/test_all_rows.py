@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hub_server import LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import LoopbackHub
 from models.test_families_dpt import FAMILIES as DPT_FAMILIES
 from models.test_families_dpt import make_foreign
 from models.tiny_models import TINY_ENCODERS, TINY_HEADS

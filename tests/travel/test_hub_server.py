@@ -4,7 +4,8 @@ import hashlib
 import subprocess
 
 import pytest
-from hub_server import LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import LoopbackHub
 
 TEXT = "# A card\n"
 LARGE = bytes(range(256)) * 40

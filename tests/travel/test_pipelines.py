@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import LoopbackHub
 
 ENCODER = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.125}
 SENDER = """

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import ROOT, LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import ROOT, LoopbackHub
 from travel.arrivals import assert_same_prediction
 
 TASKS = ("flow", "reconstruction", "classification")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import ROOT, LoopbackHub, run_client
+from hub_client import run_client
+from hub_server import ROOT, LoopbackHub
 from rounding import assert_same_ids, assert_same_up_to_rounding
 from travel.arrivals import assert_same_prediction
 
