@@ -239,7 +239,7 @@ def test_a_test_image_is_predicted_once_for_counts_and_measures(tmp_path, monkey
         "forward",
         lambda self, *args, **options: calls.append(1) or forward(self, *args, **options),
     )
-    trial = SimpleNamespace(config=config, labels={"role": "main"})
+    trial = SimpleNamespace(config=config, kind="finetune", labels={"role": "main"})
     study = SimpleNamespace(block_length=2, measures=PREDICTION_MEASURES)
     result = SimpleNamespace(model_dir=tmp_path / "model")
     found = trials_module.examine(study, trial, result, tmp_path / "trial.json")
