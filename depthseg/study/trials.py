@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import shutil
 import time
@@ -62,7 +63,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     """
     path = record_path(out, trial.key)
     films = films_of(study, trial)  # before training: what is wrong with them is said at once
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out), **run_arguments(trial))
     record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
@@ -73,12 +74,18 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     record |= {
         "config": trial.config.to_dict(),
         "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": None if torch.cuda.is_available() else round(cpu_seconds() - cpu_start, 1),
         "hardware": hardware(),
         "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
         "command": f"depthseg study {study.name}" + ("" if study.is_full else f" --scale {study.scale}"),
     }
     write_json(path, record)
     shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its ended children, which other work on the machine does not change."""
+    return sum(os.times()[:4])
 
 
 def repeat_pretraining(trial: Trial, out: Path) -> None:

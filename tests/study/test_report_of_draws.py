@@ -116,6 +116,19 @@ def test_where_the_cost_goes(whole):
     assert "## Where the cost goes" in text
 
 
+def test_cpu_time_is_shown_where_every_record_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
+    write_study(tmp_path, seeds=SEEDS)
+    for path in (tmp_path / "trials").glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"cpu_seconds": content["seconds"] / 4}))
+    text = write_report(tmp_path).read_text()
+    rows = json.loads((tmp_path / "report" / "results.json").read_text())["spent"]
+    (depth,) = [row for row in rows if (row["initialisation"], row["mode"]) == ("depth", "full")]
+    assert (depth["clock"], depth["pretraining"], depth["finetuning"]) == ("cpu_seconds", 925, 15)
+    assert "CPU time, which other work on the machine does not change." in text
+
+
 def test_one_number_of_labels_says_why_nothing_can_be_read_off(tmp_path, monkeypatch):
     monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
     streets = {"streets": {"title": "", "num_labelled": [8], "folds": {"test": {}}}}
@@ -129,7 +142,7 @@ def test_folds_of_one_draw_are_one_run(tmp_path, monkeypatch):
     write_report(write_study(tmp_path, seeds=SEEDS, benchmarks=streets))
     numbers = json.loads((tmp_path / "report" / "results.json").read_text())
     assert only(numbers["main"], initialisation="hub", mode="full", num_labelled=8)["runs"] == DRAWS
-    assert {row["finetuning"] for row in numbers["spent"]} == {120}
+    assert {(row["finetuning"], row["clock"]) for row in numbers["spent"]} == {(120, "seconds")}
     row = only(numbers["convergence"], initialisation="hub", mode="full", num_labelled=8)
     assert row["steps_to_95"] == 95 and len(row["records"]) == 2 * DRAWS
 

@@ -23,6 +23,7 @@ from depthseg.metrics.blocks import mean_iou
 from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from depthseg.study import runner as runner_module
 from depthseg.study import trials as trials_module
+from depthseg.study.options import StudyOptions
 from depthseg.study.runner import PLAN_FILE, STUDY_FILE, run_study, trials_in_order
 
 PREDICTION_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.compute is None)
@@ -90,7 +91,7 @@ def test_records_hold_what_the_run_scored(done):
         assert list(stored["blocks"]) == ["test/0", "test/0", "test/1"]
         assert [point["step"] for point in record["curve"]] == [1, 2]
         assert 0 < record["baselines"]["majority_class"] < 1
-        assert record["seconds"] > 0
+        assert record["seconds"] > 0 and record["cpu_seconds"] > 0
         # Runs at the fixed rate are there for their score alone.
         assert bool(record["measures"].get("iou_by_depth")) == (record["role"] == "main")
         assert record["config"]["data"]["val_split"] == "test" and record["classes"][0] == "Sky"
@@ -240,7 +241,7 @@ def test_a_test_image_is_predicted_once_for_counts_and_measures(tmp_path, monkey
         lambda self, *args, **options: calls.append(1) or forward(self, *args, **options),
     )
     trial = SimpleNamespace(config=config, kind="finetune", labels={"role": "main"})
-    study = SimpleNamespace(block_length=2, measures=PREDICTION_MEASURES)
+    study = StudyOptions(block_length=2, measures=list(PREDICTION_MEASURES))
     result = SimpleNamespace(model_dir=tmp_path / "model")
     found = trials_module.examine(study, trial, result, tmp_path / "trial.json")
     assert len(calls) == 3 and tuple(found["measures"]) == PREDICTION_MEASURES

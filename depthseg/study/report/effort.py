@@ -62,7 +62,10 @@ def _steps_of(curve: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row | None:
-    """Seconds of one pre-training, of those that it starts from, and of one fine-tuning; None without fine-tunings."""
+    """Seconds of one pre-training, of those that it starts from, and of one fine-tuning; None without fine-tunings.
+
+    CPU seconds where all records have them and no accelerator did the work.
+    """
     settings = [one for one in results.settings if (one.architecture, one.mode) == (architecture, mode)]
     finetunings = [parts for setting in settings for parts in results.runs(init, setting).values()]
     if not finetunings:
@@ -72,11 +75,13 @@ def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row
         [record for record in results.pretraining(name) if record["architecture"] == architecture]
         for name in (source, *before(results.initialisations, source))
     )
-    means = [mean for found in earlier if (mean := _mean([record["seconds"] for record in found])) is not None]
+    records = [*chain(*earlier), *own, *chain(*finetunings)]
+    clock = "cpu_seconds" if all(record.content.get("cpu_seconds") for record in records) else "seconds"
+    means = [mean for found in earlier if (mean := _mean([record[clock] for record in found])) is not None]
     seconds = {
-        "pretraining": _mean([record["seconds"] for record in own]),
+        "pretraining": _mean([record[clock] for record in own]),
         "before": sum(means) if means else None,
-        "finetuning": _mean([sum(record["seconds"] for record in parts) for parts in finetunings]),
+        "finetuning": _mean([sum(record[clock] for record in parts) for parts in finetunings]),
     }
     return {
         "architecture": architecture,
@@ -84,7 +89,8 @@ def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row
         "initialisation": init,
         **seconds,
         "total": sum(filter(None, seconds.values())),
-        "records": keys_of([*chain(*earlier), *own, *(record for parts in finetunings for record in parts)]),
+        "clock": clock,
+        "records": keys_of(records),
     }
 
 

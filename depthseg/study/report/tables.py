@@ -420,12 +420,16 @@ def convergence_table(numbers: Row) -> Table:
 
 def spent_table(numbers: Row) -> Table:
     """Time of one model of each initialisation, of studies with draws."""
-    text = "Time for one model, mean over trials, without the selection of rates"
+    text, rows = "Time for one model, mean over trials, without the selection of rates", numbers.get("spent", ())
+    cpu = {row["clock"] for row in rows} == {"cpu_seconds"}
     return Table(
         caption(numbers, text, ("architecture", "mode")),
         (*place_columns(numbers, ("architecture", "mode")), *SPENT_COLUMNS),
-        numbers.get("spent", ()),
-        ("A given checkpoint counts nothing here: its pre-training took place elsewhere.",),
+        rows,
+        (
+            "A given checkpoint counts nothing here: its pre-training took place elsewhere.",
+            "CPU time, which other work on the machine does not change." if cpu else "Time on the clock.",
+        ),
     )
 
 
