@@ -23,7 +23,7 @@ def points(confusions):
 
 
 def leaving_out(path):
-    """Mean IoU of a run, and its pseudo-value for every block of test images: B x score - (B - 1) x score without it."""
+    """Mean IoU of a run, and the pseudo-values of its blocks: B x score - (B - 1) x score without the block."""
     stored = np.load(path)
     confusion, blocks = stored["confusion"], stored["blocks"]
     whole, labels = points(confusion), sorted(set(blocks))
