@@ -104,8 +104,18 @@ def test_the_camvid_study(tmp_path):
         check_report(tmp_path / "out", "camvid")
 
 
+def link_part_of_camvid(folder, data):
+    """Link a part, as each network is evaluated on the whole of it: a film of the val split and every fourth image."""
+    for split, chosen in (("train", slice(None, None, 4)), ("val", slice(26))):
+        for name in (split, f"{split}annot"):
+            (folder / name).mkdir(parents=True)
+            for path in sorted((data / "camvid" / name).iterdir())[chosen]:
+                (folder / name / path.name).symlink_to(path)
+
+
 def test_the_study_of_real_images(tmp_path):
-    data = link_data(tmp_path, "camvid", "kitti_clip", "kitti_drive")
+    data = link_data(tmp_path, "kitti_clip", "kitti_drive")
+    link_part_of_camvid(tmp_path / "data" / "camvid", data)
     given = tmp_path / "imagenet"
     weights = data / "weights" / "mobilenet_v2-b0353104.pth"
     subprocess.run([COMMAND, "convert", weights, "--output-dir", given], env=ENVIRONMENT, check=True)
