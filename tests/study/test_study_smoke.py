@@ -51,7 +51,8 @@ def check_report(out, name):
     keys = json.loads((out / "plan.json").read_text())["keys"]
     assert {path.stem for path in (out / "trials").glob("*.json")} == set(keys)
     report = (out / "report" / "report.md").read_text()
-    assert report.startswith(f"# {name}\n") and "Scale: smoke." in report
+    heading = name.replace("_", r"\_")
+    assert report.startswith(f"# {heading}\n") and "Scale: smoke." in report
     numbers = json.loads((out / "report" / "results.json").read_text())
     assert numbers["missing"] == []
     assert all(0 < row["mean_iou"] < 100 for row in numbers["main"])
