@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
 
 from ..engine.build import build_datasets
 from ..metrics.blocks import blocks_of
@@ -60,6 +59,8 @@ def smallest_difference(design: Design, pilot: PilotOptions, level: float = LEVE
         level: Of the test, in (0, 1).
         power: In (level, 1).
     """
+    from scipy import optimize, special
+
     error = standard_error(design, pilot)
     if error == 0:
         return 0.0
