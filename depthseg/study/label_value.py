@@ -8,7 +8,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, special
 
 from ..metrics.blocks import draw_blocks
 from .comparison import CONFIDENCE, LEAST_RUNS
@@ -54,6 +53,8 @@ def value_in_labels(
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", on expanded percentiles.
     """
+    from scipy import special
+
     name = next((found.name for found in reference.values()), "the reference")
     numbers = sorted(count for count in reference if count)
     if len(numbers) < 2:
@@ -81,6 +82,8 @@ def value_in_labels(
 
 def _read_off(score: float, numbers: Sequence[int], heights: Sequence[float]) -> float:
     """Number of labels at which a curve has a score; infinite outside of the curve."""
+    from scipy import optimize
+
     curve = optimize.isotonic_regression(heights).x
     if score < curve[0]:
         return -math.inf
