@@ -16,7 +16,7 @@ from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
 from .evaluation import evaluate_images, evaluation_mode
 from .grad_cam import cam_boundary_alignment
-from .robustness import ImageCounts, corrupted_counts
+from .robustness import ImageCounts, corrupted_counts, training_counts
 
 if TYPE_CHECKING:
     from ..data import SampleDataset
@@ -71,6 +71,7 @@ MEASURES = {
         *("Code length of the labels given the features", "bits per pixel, lower is better", 1, 3), measure_code_length
     ),
     "robustness": Measure("Mean IoU on corrupted images", compute=corrupted_counts),
+    "training_images": Measure("Mean IoU on the training images", compute=training_counts),
 }
 """Name -> measure. Of one class against a background those of predictions are of the class alone."""
 
