@@ -49,6 +49,8 @@ EXAMPLE = "seeds.finetune=6"
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
 
+Points = Annotated[float, Allowed("a number of points from 0 to 100", lambda points: 0 <= points <= 100)]
+
 Pair = Annotated[list[str], Allowed("a pair of initialisations such as [depth, none]", lambda pair: len(pair) == 2)]
 
 
@@ -232,11 +234,51 @@ class RobustnessOptions:
 
 
 @dataclass
+class PaperCellOptions:
+    """A number of a paper, and the cell of the matrix of the study that it is compared with.
+
+    An empty part of the cell is the only entry that the study has.
+
+    Attributes:
+        initialisation: Its initialisation.
+        architecture: Its architecture.
+        mode: Its mode.
+        benchmark: Its benchmark.
+        num_labelled: Its number of labelled images; 0 = all, null = the only one of the benchmark.
+        mean_iou: Mean IoU in points; null = not in the text.
+        pixel_accuracy: Pixel accuracy in points; null = not in the text.
+    """
+
+    initialisation: str = ""
+    architecture: str = ""
+    mode: str = ""
+    benchmark: str = ""
+    num_labelled: Count | None = None
+    mean_iou: Points | None = None
+    pixel_accuracy: Points | None = None
+
+
+@dataclass
+class PaperOptions:
+    """What a paper reports of the rows of a study; the report shows it beside the results.
+
+    Attributes:
+        source: The paper and the place in it.
+        not_in_text: What the paper does not say, so that the study decides it: a sentence for each.
+        cells: Its numbers.
+    """
+
+    source: str = ""
+    not_in_text: list[str] = field(default_factory=list)
+    cells: list[PaperCellOptions] = field(default_factory=list)
+
+
+@dataclass
 class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
     In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
-    has none, and neither have its comparisons, claims and cells.
+    has none, and neither have its comparisons, claims, cells and numbers of a paper.
 
     Attributes:
         name: Name of the output directory.
@@ -256,9 +298,13 @@ class StudyOptions:
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
+        paper: Numbers of a paper, shown beside those of the study.
         pilot: Spread of a difference in a pilot, from which `--dry-run` tells what the study can detect.
         defects: Defects of the released code of Lao et al. whose price is measured, each alone and all together, see
             `depthseg.study.defects.switches`.
+        miniatures: Folder -> data set (`depthseg datasets render --layout`) whose miniature is rendered there before
+            the study begins if the folder does not exist. For scales alone, and best in folders of their own, such as
+            `data/toy/kitti_raw`: a study at full scale refuses a miniature.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -280,8 +326,10 @@ class StudyOptions:
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
+    paper: PaperOptions = field(default_factory=PaperOptions)
     pilot: PilotOptions = field(default_factory=PilotOptions)
     defects: dict[str, DefectOptions | None] = field(default_factory=dict)
+    miniatures: dict[str, str] = field(default_factory=dict)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -312,8 +360,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """Read a study.
 
     A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
-    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons and
-    claims and from the cells.
+    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons,
+    claims and numbers of a paper and from the cells.
 
     Args:
         name: A study of depthseg, or the path of a YAML file.
@@ -373,7 +421,7 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
 
 
 def _completed(study: StudyOptions) -> StudyOptions:
-    """A study without what is null and the claims about that, and with the fold of benchmarks without folds."""
+    """A study without what is null and the claims about that, and with what is left out because there is one only."""
     gone = {part: {name for name, entry in getattr(study, part).items() if entry is None} for part in PARTS}
     claims = [
         claim
@@ -393,7 +441,26 @@ def _completed(study: StudyOptions) -> StudyOptions:
     kept["rates"] = replace(study.rates, given=given)
     if study.cells and not cells:
         raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
-    return replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+    study = replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+    numbers = [_with_only_ones(cell, study) for cell in study.paper.cells if not _names_any(cell, gone)]
+    return replace(study, paper=replace(study.paper, cells=numbers))
+
+
+def _names_any(cell: PaperCellOptions, gone: Mapping[str, set[str]]) -> bool:
+    return cell.initialisation in gone["initialisations"] or any(
+        getattr(cell, name) in gone[part] for name, part in SETTING.items()
+    )
+
+
+def _with_only_ones(cell: PaperCellOptions, study: StudyOptions) -> PaperCellOptions:
+    """A number of a paper whose empty parts are the only entries of the study; where there are several, empty."""
+    for name, part in SETTING.items():
+        if not getattr(cell, name) and len(entries := getattr(study, part)) == 1:
+            cell = replace(cell, **{name: next(iter(entries))})
+    benchmark = study.benchmarks.get(cell.benchmark)
+    if cell.num_labelled is None and benchmark is not None and len(benchmark.num_labelled) == 1:
+        return replace(cell, num_labelled=benchmark.num_labelled[0])
+    return cell
 
 
 def _without_gone(cell: Named, study: StudyOptions) -> Named | None:

@@ -26,6 +26,7 @@ from ..engine.run import train
 from .defects.matrix import switches_of
 from .defects.runs import run_arguments
 from .matrix import Trial, shard_of
+from .miniatures import prepare_data
 from .options import StudyOptions
 from .runner import trials_in_order
 from .stored import record_path, require_present_keys
@@ -102,6 +103,7 @@ def plan_study(
         ValueError: There is no such shard, or the directory has records of an earlier version.
     """
     require_present_keys(out)
+    prepare_data(study)
     mine = shard_of(study, *shard)
     stages: dict[str, list[Trial]] = {}
     for trial in trials_in_order(study, out):

@@ -29,6 +29,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
             yield f"{part} is empty: give at least one entry."
     yield from _unknown_names(study)
     yield from _claim_rules(study)
+    yield from _paper_rules(study)
+    yield from _miniature_rules(study)
     yield from _unpaired(study)
     for name, init in study.initialisations.items():
         yield from _initialisation_rules(name, init, study)
@@ -133,6 +135,27 @@ def _claim_rules(study: StudyOptions) -> Iterator[str]:
             "once for each architecture, mode, benchmark and number of labelled images. Narrow claims down by these, "
             "or leave out `primary` of some."
         )
+
+
+def _paper_rules(study: StudyOptions) -> Iterator[str]:
+    parts = {"initialisation": "initialisations", **SETTING}
+    for place, cell in enumerate(study.paper.cells):
+        for name, part in parts.items():
+            if (value := getattr(cell, name)) not in getattr(study, part):
+                found = f"is {value!r}" if value else "is empty"
+                yield f"paper.cells[{place}].{name} {found}; give one of {', '.join(getattr(study, part))}."
+        if cell.num_labelled is None:
+            yield f"paper.cells[{place}].num_labelled is null, but the benchmark has several; give one of them."
+
+
+def _miniature_rules(study: StudyOptions) -> Iterator[str]:
+    from ..data.miniatures import MINIATURES
+
+    if study.miniatures and study.is_full:
+        yield "miniatures is given at full scale, which is for real data; give it in an entry of scales."
+    for folder, name in study.miniatures.items():
+        if name not in MINIATURES:
+            yield f"miniatures.{folder} is {name!r}; there are miniatures of {', '.join(MINIATURES)}."
 
 
 def _unpaired(study: StudyOptions) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ..statistics import InitialisationResults, benjamini_hochberg, holm, summar
 from ..stored import Run, TrialRecord, trials_folder
 from . import effort
 from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
+from .paper import paper_numbers
 from .robustness import robustness
 
 Row = dict[str, Any]
@@ -68,6 +69,7 @@ def study_numbers(results: StudyResults) -> Row:
         "cost": cost(results),
         "folder": trials_folder(results.out).name,
         "labels": {record["key"]: record_label(results, record) for record in results.records},
+        **paper_numbers(results),
         **_numbers_of_primary_claims(results),
         **_numbers_of_draws(results, places),
     }
