@@ -15,7 +15,7 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
 from .options import InitialisationOptions, StudyOptions
-from .places import before, in_cells, needed, weights_from
+from .places import before, given_rate, in_cells, needed, weights_from
 from .rules import MOST_DRAWS
 from .stored import LABELS, planned_runs
 
@@ -121,6 +121,7 @@ def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], s
     places = [
         (init, architecture, mode, None, None, rates.num_labelled, "rate", rate, 0, seed)
         for architecture, init, mode in _tuned(study)
+        if _given_rate(study, architecture, init, mode) is None
         for rate, seed in product(rates.grid, range(rates.seeds))
     ]
     return _finetunings(study, pretrained, places)
@@ -136,13 +137,15 @@ def main_trials(
     Args:
         study: The study.
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
-        rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
+        rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones, and
+            no other where one is given.
     """
     fixed, places = study.rates.fixed, []
     seeds = planned_runs(**asdict(study.seeds))
     for architecture, init, mode in _tuned(study):
-        chosen = rates.get((architecture, init, mode), fixed or study.rates.grid[0])
-        roles = {"main": chosen} | ({} if fixed in (None, chosen) else {"fixed": fixed})
+        given = _given_rate(study, architecture, init, mode)
+        chosen = given or rates.get((architecture, init, mode)) or fixed or study.rates.grid[0]
+        roles = {"main": chosen} | ({} if given or fixed in (None, chosen) else {"fixed": fixed})
         for (role, rate), (name, benchmark) in product(roles.items(), study.benchmarks.items()):
             counts = _num_labelled(study, architecture, init, mode, name)
             for num_labelled, fold, run in product(counts, benchmark.folds, seeds):
@@ -155,6 +158,11 @@ def _tuned(study: StudyOptions) -> Iterator[tuple[str, str, str]]:
     for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
         if _runs(study, architecture=architecture, initialisation=init, mode=mode):
             yield architecture, init, mode
+
+
+def _given_rate(study: StudyOptions, architecture: str, init: str, mode: str) -> float | None:
+    rates = [vars(entry) for entry in study.rates.given]
+    return given_rate(rates, architecture=architecture, initialisation=init, mode=mode)
 
 
 def _num_labelled(study: StudyOptions, architecture: str, init: str, mode: str, benchmark: str) -> list[int]:

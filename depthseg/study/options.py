@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from ..choices import did_you_mean
 from ..engine.options import FORMER_NAMES, RunConfig
@@ -97,10 +97,29 @@ class SeedOptions:
 
 
 @dataclass
+class GivenRateOptions:
+    """A learning rate that a publication states for a part of the matrix of a study.
+
+    Attributes:
+        rate: The rate.
+        initialisations: Initialisations that are fine-tuned at it; empty = all, as for every other attribute.
+        architectures: Their architectures.
+        modes: Their modes.
+    """
+
+    rate: Positive | None = None
+    initialisations: list[str] = field(default_factory=list)
+    architectures: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+
+
+@dataclass
 class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every initialisation.
 
     Attributes:
+        given: Rates of parts of the matrix; the first entry that names a part counts. Nothing is chosen there, and
+            nothing is run at the common rate.
         fixed: A common rate at which all initialisations are compared as well; null = none, they are compared at the
             rates chosen from `grid` alone.
         grid: Rates to choose from; empty = only the fixed one.
@@ -110,6 +129,7 @@ class RateOptions:
             override those of `finetune`, in place of those of a fold.
     """
 
+    given: list[GivenRateOptions] = field(default_factory=list)
     fixed: Positive | None = 1e-3
     grid: list[Positive] = field(default_factory=list)
     seeds: PositiveCount = 1
@@ -325,6 +345,8 @@ class StudyOptions:
         return asdict(self)
 
 
+Named = TypeVar("Named", CellOptions, GivenRateOptions)
+
 FORMER = {
     RunConfig: FORMER_NAMES,
     StudyOptions: {"arms": "initialisations", "reference_arm": "reference"},
@@ -415,6 +437,8 @@ def _completed(study: StudyOptions) -> StudyOptions:
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
     cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
+    given = [entry for entry in (_without_gone(entry, study) for entry in study.rates.given) if entry is not None]
+    kept["rates"] = replace(study.rates, given=given)
     if study.cells and not cells:
         raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
     study = replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
@@ -439,10 +463,10 @@ def _with_only_ones(cell: PaperCellOptions, study: StudyOptions) -> PaperCellOpt
     return cell
 
 
-def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:
-    """A cell without entries that are null; None if a list of it names nothing else."""
+def _without_gone(cell: Named, study: StudyOptions) -> Named | None:
+    """A cell or given rate without entries that are null; None if a list of it names nothing else."""
     left = {}
-    for part in PARTS:
+    for part in (part for part in PARTS if hasattr(cell, part)):
         entries, named = getattr(study, part), getattr(cell, part)
         left[part] = [name for name in named if entries.get(name, named) is not None]
         if named and not left[part]:

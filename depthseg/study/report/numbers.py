@@ -193,11 +193,13 @@ def _pooled(results: StudyResults, runs: Sequence[Run], setting: Setting, role: 
 
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
-    chosen = role == "main" and results.study["rates"]["grid"]
+    given = any(results.given_rate(init, setting) for init in results.initialisations)
+    chosen = "the given learning rates" if given else "the chosen learning rates"
+    is_fixed = not given and (role == "fixed" or not results.study["rates"]["grid"])
     seed = "draw" if results.has_draws else "fine-tuning seed"
     return [
         f"{setting.num_labelled} labelled images (a new sample for each {seed}, the same for all initialisations)",
-        "the chosen learning rates" if chosen else "one fixed learning rate for all initialisations",
+        "one fixed learning rate for all initialisations" if is_fixed else chosen,
         "these data, this network and this number of steps",
     ]
 
