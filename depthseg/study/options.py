@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from ..choices import did_you_mean
 from ..engine.options import FORMER_NAMES, RunConfig
@@ -246,6 +246,7 @@ class PaperCellOptions:
         mode: Its mode.
         benchmark: Its benchmark.
         num_labelled: Its number of labelled images; 0 = all, null = the only one of the benchmark.
+        images: The evaluated images: those of the test, or the training images, see the measure `training_images`.
         mean_iou: Mean IoU in points; null = not in the text.
         pixel_accuracy: Pixel accuracy in points; null = not in the text.
     """
@@ -255,6 +256,7 @@ class PaperCellOptions:
     mode: str = ""
     benchmark: str = ""
     num_labelled: Count | None = None
+    images: Literal["test", "train"] = "test"
     mean_iou: Points | None = None
     pixel_accuracy: Points | None = None
 

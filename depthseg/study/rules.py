@@ -144,6 +144,8 @@ def _paper_rules(study: StudyOptions) -> Iterator[str]:
             if (value := getattr(cell, name)) not in getattr(study, part):
                 found = f"is {value!r}" if value else "is empty"
                 yield f"paper.cells[{place}].{name} {found}; give one of {', '.join(getattr(study, part))}."
+        if cell.images == "train" and "training_images" not in study.measures:
+            yield f"paper.cells[{place}].images is train: add training_images to measures."
         if cell.num_labelled is None:
             yield f"paper.cells[{place}].num_labelled is null, but the benchmark has several; give one of them."
 

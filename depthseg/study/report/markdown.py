@@ -99,6 +99,7 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         table = made.measure_table(numbers, name, groups)
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
+    yield "Grad-CAM", [block for name in texts if name.startswith("grad_cam") for block in drawn(name)]
     yield "Robustness", [*shown(*robustness_tables(numbers))]
     yield "Where the cost goes", [*shown(made.value_table(numbers), made.spent_table(numbers))]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]

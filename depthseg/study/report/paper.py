@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...engine.robustness import TRAINED_ON
 from ...metrics.blocks import mean_iou
 from ..options import FULL_SCALE
 from ..results import Setting, StudyResults
@@ -17,6 +18,7 @@ from .text import NOTHING, number
 
 Row = Mapping[str, Any]
 
+TEST = "test"
 MEASURED, TOY, NOT_RUN, NOT_IN_TEXT = "measured here", "toy only", "not run", "not in the text"
 
 MEANINGS = {
@@ -42,17 +44,29 @@ def _row(results: StudyResults, cell: Row) -> dict[str, Any]:
     setting = Setting(**{part.name: cell[part.name] for part in fields(Setting)})
     init = cell["initialisation"]
     runs = results.used_runs([init], setting)
-    found = results.initialisation_results(init, setting, runs=runs)
+    images = cell.get("images", TEST)
+    counts = _counts(results, init, setting, images)
     status = NOT_RUN
-    if found is not None:
+    if counts is not None:
         status = MEASURED if results.study["scale"] == FULL_SCALE else TOY
     row: dict[str, Any] = {**asdict(setting), "initialisation": init, "status": status, "runs": len(runs)}
-    row["records"] = keys_of(results.used_records([init], setting))
-    # One matrix of all test images for each run.
-    counts = None if found is None else found.confusion.sum(2).reshape(-1, *found.confusion.shape[3:])
+    row |= {"images": images, "records": keys_of(results.used_records([init], setting))}
     for name, of in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
         row[name] = _score(None if counts is None else 100 * of(counts), cell[name])
     return row
+
+
+def _counts(results: StudyResults, init: str, setting: Setting, images: str) -> np.ndarray | None:
+    """One matrix of all images for each used run, `(runs, K, K)`; None without a finished run that has one."""
+    runs = results.used_runs([init], setting)
+    if images == TEST:
+        found = results.initialisation_results(init, setting, runs=runs)
+        return None if found is None else found.confusion.sum(2).reshape(-1, *found.confusion.shape[3:])
+    finished = results.runs(init, setting)
+    found = [[record.counts("training_images").get(TRAINED_ON) for record in finished[run]] for run in runs]
+    if not found or any(counts is None for folds in found for counts in folds):
+        return None
+    return np.stack([sum(counts.confusion.sum(0) for counts in folds) for folds in found])
 
 
 def pixel_accuracy(confusion: np.ndarray) -> np.ndarray:
@@ -80,14 +94,15 @@ def paper_table(numbers: Row) -> Table:
         caption(numbers, "Scores in points beside those of the paper"),
         (
             *place_columns(numbers),
+            *([Column("Images", "images", str, words=True)] if any(row["images"] != TEST for row in rows) else ()),
             *(column for name in shown for column in _columns(name)),
             runs_column(numbers, "Runs"),
             Column("Status", "status", str, words=True),
         ),
         rows,
         (
-            "Here: mean over runs of the score on all test images, with the standard deviation over runs. Difference: "
-            "here minus paper.",
+            "Here: mean over runs of the score on all images, with the standard deviation over runs. Difference: here "
+            "minus paper.",
             *notes,
         ),
     )
