@@ -97,17 +97,18 @@ def _pretraining(
         ]
     )
     if source is not None:
-        config = _with_checkpoint(config, study.initialisations[source])
+        config = _with_checkpoint(config, study.initialisations[source], architecture)
     labels = {"initialisation": init, "architecture": architecture, "pretrain_seed": seed}
     parent = earlier.get((architecture, source, seed))
     return make_trial("pretrain", labels, config, None if parent is None else parent.key)
 
 
-def _with_checkpoint(config: RunConfig, init: InitialisationOptions) -> RunConfig:
+def _with_checkpoint(config: RunConfig, init: InitialisationOptions, architecture: str) -> RunConfig:
     """The options of a run that begins with the given weights of an initialisation, if it has any."""
     if init.checkpoint is None:
         return config
-    return replace(config, model=replace(config.model, pretrained=init.checkpoint, revision=init.revision))
+    given = init.checkpoint.replace("{architecture}", architecture)
+    return replace(config, model=replace(config.model, pretrained=given, revision=init.revision))
 
 
 def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str]) -> list[Trial]:
@@ -205,7 +206,7 @@ def _finetunings(
             optim=replace(config.optim, lr=lr),
             run=replace(config.run, seed=seed, resume=True),
         )
-        config = _with_checkpoint(config, study.initialisations[source])
+        config = _with_checkpoint(config, study.initialisations[source], shared[0])
         config.validate()
         labels = dict(zip(LABELS["finetune"], (init, *shared, num_labelled, role, lr, first, second), strict=True))
         found.append(make_trial("finetune", labels, config, pretrained.get((shared[0], source, first))))

@@ -60,7 +60,8 @@ class InitialisationOptions:
 
     Attributes:
         title: Its name in reports; empty = its key.
-        checkpoint: Directory or Hub id of given weights.
+        checkpoint: Directory or Hub id of given weights; `{architecture}` in it stands for the name of each, such as
+            in `data/{architecture}_imagenet`.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
         after: Initialisation whose weights, pre-trained or given, initialise this pre-training; without `pretrain`,

@@ -120,7 +120,7 @@ def _paper(paper: Row | None) -> list[str]:
     if paper is None:
         return []
     source = [f"Source: {escape(paper['source'])}."] if paper["source"] else []
-    return [*source, *_list("Not in the text, and therefore decided by this study", paper["not_in_text"])]
+    return [*source, *_list("Not in the text", paper["not_in_text"])]
 
 
 def _setup(finetuning: Sequence[Row]) -> list[str]:
