@@ -257,7 +257,9 @@ def toys(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
                 options = ["pretrain.run.cpu=true", "finetune.run.cpu=true", "--output-dir", name]
-                main(["study", name, "--scale", "toy", *options])
+                with pytest.raises(SystemExit) as end:
+                    main(["study", name, "--scale", "toy", *options])
+                assert not end.value.code
             done[name] = folder / name
         return done[name]
 
