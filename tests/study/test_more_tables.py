@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from depthseg.engine.build import build_model
 from depthseg.study.options import load_study
 from depthseg.study.runner import trials_in_order
 from depthseg.study.stored import read_record
+from depthseg.study.trials import located
 
 STUDIES = ("table5", "table6", "fig6", "fig8")
 
@@ -283,6 +285,25 @@ def test_each_cell_is_run_and_says_that_it_is_a_toy(name, toys):
             assert row["mean_iou"]["mean"] == pytest.approx(100 * record["measures"]["training_images"]["train"])
     report = (out / "report" / "report.md").read_text()
     assert "no statement about the paper" in report and "## Beside the paper" in report
+
+
+@pytest.mark.heavy
+def test_table_5_replaces_the_last_layer_of_depth_at_output_stride_16(toys):
+    space = LabelSpace("two", ("low", "high"), ((0, 0, 0), (255, 0, 0)))
+    images = SimpleNamespace(label_space=space)
+    statuses = {}
+    for trial in trials_of("table5", scale="toy"):
+        if trial.labels.get("mode") == "full" and trial.parent is not None:
+            config = located(trial, toys("table5"))
+            config = replace(config, data=replace(config.data, random_crop=False))  # the size of the processor
+            model, _ = build_model(config, images)
+            assert model.encoder.strides[-1] == 16
+            statuses[trial.labels["initialisation"]] = [(p.part, p.status) for p in model.transfer_report.parts][:3]
+    depth = [("encoder", "taken"), ("head", "taken"), ("classifier", "new")]
+    assert statuses == {
+        "imagenet": [("encoder", "taken"), ("head", "new"), ("classifier", "new")],
+        **{"depth": depth, "depth_cropped": depth},
+    }
 
 
 @pytest.mark.heavy
