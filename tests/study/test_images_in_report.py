@@ -12,6 +12,7 @@ from study.tiny_study import TEXT, tiny_study
 
 from depthseg.study.report import write_report
 from depthseg.study.report.numbers import study_numbers
+from depthseg.study.report.tables import class_tables
 from depthseg.study.results import load_results
 
 SETTING = {"architecture": "resnet18", "mode": "full", "benchmark": "streets", "num_labelled": 8}
@@ -102,3 +103,28 @@ def test_records_without_images_are_told(tmp_path, caplog, monkeypatch):
     caplog.clear()
     write_report(write_study(tmp_path / "other"))
     assert "Grad-CAM" not in caplog.text
+
+
+def test_each_set_of_classes_has_a_table_and_many_classes_are_rows():
+    few, many = ["road", "car"], [f"thing {number}" for number in range(30)]
+    benchmarks = {"streets": few, "rooms": many}
+    numbers = {
+        "settings": [SETTING | {"benchmark": name} for name in benchmarks],
+        "initialisations": {init: {"title": init.capitalize()} for init in ("none", "depth")},
+        "per_class": [
+            SETTING
+            | {"benchmark": name, "initialisation": init, "records": []}
+            | {"iou": {part: None if part == "car" else place + factor for place, part in enumerate(classes)}}
+            for name, classes in benchmarks.items()
+            for init, factor in (("none", 0.0), ("depth", 0.5))
+        ],
+    }
+    streets, rooms = class_tables(numbers)
+    assert [column.title for column in streets.columns] == ["Benchmark", "Initialisation", "road", "car"]
+    assert [[column.text(row) for column in streets.columns] for row in streets.rows] == [
+        ["streets", "None", "0.0", "\N{EN DASH}"],
+        ["streets", "Depth", "0.5", "\N{EN DASH}"],
+    ]
+    assert [column.title for column in rooms.columns] == ["Class", "rooms, None", "rooms, Depth"]
+    assert len(rooms.rows) == 30
+    assert [column.text(rooms.rows[7]) for column in rooms.columns] == ["thing 7", "7.0", "7.5"]

@@ -91,6 +91,15 @@ def test_one_run_has_no_standard_deviation_and_a_missing_one_is_counted(tmp_path
     assert row["mean_iou"]["mean"] == pytest.approx(100 * pooled_iou("none", 8, (0, 0)))
 
 
+def test_cells_are_told_apart_by_what_the_study_has_one_of(tmp_path, without_figures):
+    streets = {"streets": {"title": "", "num_labelled": [8], "folds": {"test": {}}}}
+    write_study(tmp_path, benchmarks=streets, modes={"full": {}}, paper=PAPER | {"cells": [CELLS[0], CELLS[3]]})
+    table = paper_table(study_numbers(load_results(tmp_path)))
+    assert [column.title for column in table.columns[:2]] == ["Labels", "Initialisation"]
+    assert [table.columns[0].text(row) for row in table.rows] == ["8", "16"]
+    assert table.caption == "Scores in points beside those of the paper (resnet18, full, streets)."
+
+
 def test_a_study_without_numbers_of_a_paper_has_no_such_section(tmp_path, without_figures):
     numbers, text = report_of(tmp_path)
     assert "paper" not in numbers and "Beside the paper" not in text and "paper" not in study_yaml()

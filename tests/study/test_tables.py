@@ -220,7 +220,10 @@ def test_other_pretrainings_begin_and_train_as_the_released_scripts_do():
     assert (inpainting.pretext.hole_share, inpainting.pretext.hole_size) == ([0.001, 0.01], 7)
     assert (inpainting.optim.lr, inpainting.pretext.scale_weights) == (1e-4, "fine")
     for init in ("coco", "dino", "moco_v2"):
-        assert {c.model.pretrained for c in tuned("table4", initialisation=init)} == {f"data/resnet50_{init}"}
+        found = tuned("table4", initialisation=init)
+        assert {c.model.pretrained for c in found} == {f"data/resnet50_{init}"}
+        # The encoder of COCO is dilated to a stride of 8.
+        assert {c.model.encoder["output_stride"] for c in found} == {32}
 
 
 def test_the_sizes_of_figure_5_are_crossed():

@@ -95,7 +95,7 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     yield "Learning curves", [*drawn("curves"), *shown(made.convergence_table(numbers))]
     at_fixed_rate = (made.fixed_rate_table(numbers), *made.comparison_tables(numbers, "comparisons_fixed"))
     yield "Learning rates", [*drawn("rates"), *shown(made.rate_table(numbers), *at_fixed_rate)]
-    yield "Classes", [*shown(made.class_table(numbers))]
+    yield "Classes", [*shown(*made.class_tables(numbers))]
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         table = made.measure_table(numbers, name, groups)
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]

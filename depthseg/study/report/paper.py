@@ -13,7 +13,7 @@ from ...metrics.blocks import mean_iou
 from ..options import FULL_SCALE
 from ..results import Setting, StudyResults
 from .details import keys_of
-from .tables import Column, Table, caption, place_columns, runs_column
+from .tables import PLACE, Column, Table, caption, place_columns, runs_column
 from .text import NOTHING, number
 
 Row = Mapping[str, Any]
@@ -89,11 +89,13 @@ def paper_table(numbers: Row) -> Table:
     """A row for each number of the paper."""
     rows: Sequence[Row] = numbers["paper"]["cells"] if "paper" in numbers else ()
     shown = [name for name in SCORES if any(row[name]["paper"] is not None for row in rows)] or list(SCORES)[:1]
+    # A cell may be of a number of labels that this study does not have.
+    places = {**numbers, "settings": [{part: row[part] for part in PLACE} for row in rows]}
     notes = [f"{status.capitalize()}: {text}" for status, text in MEANINGS.items() if _has(rows, status)]
     return Table(
-        caption(numbers, "Scores in points beside those of the paper"),
+        caption(places, "Scores in points beside those of the paper"),
         (
-            *place_columns(numbers),
+            *place_columns(places),
             *([Column("Images", "images", str, words=True)] if any(row["images"] != TEST for row in rows) else ()),
             *(column for name in shown for column in _columns(name)),
             runs_column(numbers, "Runs"),
