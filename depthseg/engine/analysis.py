@@ -14,9 +14,10 @@ from ..metrics.blocks import mean_iou
 from ..metrics.boundaries import BoundaryIou
 from ..metrics.code_length import code_length
 from ..metrics.groups import IouByDepth, RecallBySize
+from .cam_images import CamImages, cam_images
 from .evaluation import evaluate_images, evaluation_mode
 from .grad_cam import cam_boundary_alignment
-from .robustness import ImageCounts, corrupted_counts
+from .robustness import ImageCounts, corrupted_counts, training_counts
 
 if TYPE_CHECKING:
     from ..data import SampleDataset
@@ -56,7 +57,7 @@ class Measure:
     unit: str = "points"
     factor: float = 100.0
     digits: int = 1
-    compute: Callable[..., Value | dict[str, ImageCounts]] | None = None
+    compute: Callable[..., Value | dict[str, ImageCounts] | CamImages] | None = None
 
 
 MEASURES = {
@@ -67,10 +68,12 @@ MEASURES = {
     "cam_boundary_alignment": Measure(
         *("Alignment of Grad-CAM with class boundaries", "AUROC, 0.5 = no relation", 1, 3), cam_boundary_alignment
     ),
+    "grad_cam": Measure("Grad-CAM and predictions of some test images", compute=cam_images),
     "code_length": Measure(
         *("Code length of the labels given the features", "bits per pixel, lower is better", 1, 3), measure_code_length
     ),
     "robustness": Measure("Mean IoU on corrupted images", compute=corrupted_counts),
+    "training_images": Measure("Mean IoU on the training images", compute=training_counts),
 }
 """Name -> measure. Of one class against a background those of predictions are of the class alone."""
 
@@ -94,11 +97,11 @@ def measure_model(
         predictions: Predicted label maps, one per sample, where they are known already.
         options: Those of measures, by name.
         kept: Receives the matrices of measures that count: `MEASURE/GROUP` int64 `(N, K, K)`, and
-            `MEASURE/GROUP/names`.
+            `MEASURE/GROUP/names`; and the images of `grad_cam`, see `CamImages`.
 
     Returns:
         A number, or numbers by group, for each name; None where there was nothing to measure, such as depth edges
-        without any known depth. Ready for JSON.
+        without any known depth, and for images. Ready for JSON.
 
     Raises:
         ValueError: An unknown measure, a label space of another size than the model's, or no labelled sample.
@@ -117,6 +120,10 @@ def measure_model(
         compute = MEASURES[name].compute
         if compute is not None:
             value = compute(model, processor, dataset, **(options or {}).get(name, {}))
+            if isinstance(value, CamImages):
+                arrays, value = value.arrays(), None
+                if kept is not None:
+                    kept |= {f"{name}/{part}": array for part, array in arrays.items()}
             found[name] = _mean_ious(name, value, kept) if _are_counts(value) else value
     return {name: found[name] for name in names}
 

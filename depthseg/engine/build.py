@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CHOICES_OF_LAYERS = ("out_indices", "out_features")
+OUTPUT_STRIDE = "output_stride"
+
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
     """Name and root of the data set."""
@@ -214,19 +217,22 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
-        layers = _layers_to_read(options, values["model_type"])
-        return model_class.from_encoder_pretrained(options.pretrained, encoder_options=layers, **arguments)
+        chosen = _circumstances(options, values["model_type"], *CHOICES_OF_LAYERS, OUTPUT_STRIDE)
+        return model_class.from_encoder_pretrained(options.pretrained, encoder_options=chosen, **arguments)
+    encoder = values.get("encoder_config") or {}
+    if dilated := _circumstances(options, encoder.get("model_type"), OUTPUT_STRIDE):
+        arguments["encoder_config"] = encoder | dilated
     model = model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
     if config.task == "depth" and values.get("model_type") in DEPTH_FAMILIES and options.depth_loss is None:
         model.config.depth_loss = LOSS_OF_DEPTH.get(model.config.depth_type, model.config.depth_loss)
     return model
 
 
-def _layers_to_read(options: ModelOptions, model_type: str) -> dict[str, Any]:
-    """The choice of layers in the options of the encoder, which the weights of a bare encoder do not depend on."""
+def _circumstances(options: ModelOptions, model_type: str | None, *names: str) -> dict[str, Any]:
+    """What the options of an encoder say that the weights of a checkpoint with such an encoder do not depend on."""
     if options.encoder is None or options.encoder.get("model_type") != model_type:
         return {}
-    return {name: options.encoder[name] for name in ("out_indices", "out_features") if name in options.encoder}
+    return {name: options.encoder[name] for name in names if name in options.encoder}
 
 
 def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:

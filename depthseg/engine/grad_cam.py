@@ -12,6 +12,8 @@ from ..metrics.boundaries import BoundaryAlignment
 from .evaluation import evaluation_mode
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..data import SampleDataset
     from ..models import DepthSegForSemanticSegmentation
     from ..models.encoders_base_depthseg import EncoderFeatures
@@ -64,12 +66,28 @@ def cam_boundary_alignment(
         sample = dataset[index]
         if sample.labels is None:
             continue
-        pixel_values = processor(images=[sample.image], return_tensors="pt").to(model.device)["pixel_values"]
-        heat, features = _heat_and_features(model, pixel_values)
-        heat = features.to_input(heat[:, None])
-        heat = F.interpolate(heat, size=sample.labels.shape, mode="bilinear", align_corners=False)
-        meter.update(heat[0, 0].cpu().numpy(), sample.labels)
+        meter.update(heat_on_input(model, processor, sample.image, sample.labels.shape), sample.labels)
     return meter.compute()
+
+
+def heat_on_input(
+    model: DepthSegForSemanticSegmentation, processor: Any, image: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """The Grad-CAM of one image, resized bilinearly.
+
+    Args:
+        model: The segmenter.
+        processor: Its image processor.
+        image: As a sample holds it.
+        size: Height and width of the result.
+
+    Returns:
+        float32 of this size, at least 0; without the padding of the image.
+    """
+    pixel_values = processor(images=[image], return_tensors="pt").to(model.device)["pixel_values"]
+    heat, features = _heat_and_features(model, pixel_values)
+    heat = F.interpolate(features.to_input(heat[:, None]), size=size, mode="bilinear", align_corners=False)
+    return heat[0, 0].cpu().numpy()
 
 
 def _heat_and_features(model: DepthSegForSemanticSegmentation, pixel_values: Tensor) -> tuple[Tensor, EncoderFeatures]:

@@ -104,8 +104,9 @@ class ModelOptions:
             weights.
         revision: Commit, tag or branch of a Hub id.
         encoder: Encoder of a network with random weights, such as
-            `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own; of a bare encoder
-            with this `model_type`, `out_indices` still chooses the layers that the decoder reads.
+            `{model_type: depthseg_resnet, depth: 18, width_factor: 0.5}`. A checkpoint has its own; of one with this
+            `model_type`, `output_stride` still dilates the encoder, and of a bare encoder `out_indices` chooses the
+            layers that the decoder reads.
         head_type: Decoder, such as `monodepth2`, `dpt` or `linear`; null = the one of the checkpoint, or the model's
             default. `mask_queries` and `mask2former` wait for a GPU in every training step, because their queries are
             matched with segments on the CPU (Hungarian algorithm).

@@ -1,4 +1,4 @@
-"""How a segmenter holds up on images it was not trained for: corrupted ones, and those of other films."""
+"""A segmenter on other images than those of its test: corrupted ones, other films, and those it was trained on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from .predict import predict_maps
 if TYPE_CHECKING:
     from ..data import SampleDataset
     from ..models import DepthSegForSemanticSegmentation
+
+TRAINED_ON = "train"
+"""The group of training images."""
 
 CLEAN = "clean"
 """The condition that all others are compared with."""
@@ -72,7 +75,25 @@ def corrupted_counts(
     for kind in corruptions:
         conditions |= {condition(kind, strength): CorruptedImages(clear, kind, strength) for strength in strengths}
     conditions |= others or {}
-    return {name: _counts(model, processor, images) for name, images in conditions.items()}
+    return {name: image_counts(model, processor, images) for name, images in conditions.items()}
+
+
+def training_counts(
+    model: DepthSegForSemanticSegmentation,
+    processor: Any,
+    dataset: SampleDataset,
+    *,
+    images: SampleDataset | None = None,
+) -> dict[str, ImageCounts] | None:
+    """Evaluate a segmenter on its training images as on any others: whole, and without augmentation.
+
+    Args:
+        model: The segmenter; left in the mode (train or eval) it came in.
+        processor: Its image processor.
+        dataset: The test images, which are not used.
+        images: The training images; None = they are not known, and neither is the measure.
+    """
+    return None if images is None else {TRAINED_ON: image_counts(model, processor, images)}
 
 
 def condition(kind: str, strength: int) -> str:
@@ -80,7 +101,12 @@ def condition(kind: str, strength: int) -> str:
     return f"{kind} {strength}"
 
 
-def _counts(model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset) -> ImageCounts:
+def image_counts(model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset) -> ImageCounts:
+    """The confusion matrices of the labelled images of a data set.
+
+    Raises:
+        ValueError: None of them has labels, or the classes are others than the model's.
+    """
     meter, names, states = class_meter(model, dataset), [], []
     with evaluation_mode(model):
         for sample in shared_out(dataset):
@@ -88,5 +114,5 @@ def _counts(model: DepthSegForSemanticSegmentation, processor: Any, dataset: Sam
                 names.append(sample.name)
                 states.append(meter.state_of(predict_maps(model, processor, sample.image)[0], sample.labels))
     if not names:
-        raise ValueError("None of the images that would be corrupted has labels; take more (every=1).")
+        raise ValueError("None of the images to evaluate has labels; of a measure with `every`, take more (every=1).")
     return ImageCounts(names, torch.stack(states).numpy())

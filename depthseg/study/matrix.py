@@ -15,7 +15,7 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
 from .options import InitialisationOptions, StudyOptions
-from .places import before, in_cells, needed, weights_from
+from .places import before, given_rate, in_cells, needed, weights_from
 from .rules import MOST_DRAWS
 from .stored import LABELS, planned_runs
 
@@ -97,17 +97,18 @@ def _pretraining(
         ]
     )
     if source is not None:
-        config = _with_checkpoint(config, study.initialisations[source])
+        config = _with_checkpoint(config, study.initialisations[source], architecture)
     labels = {"initialisation": init, "architecture": architecture, "pretrain_seed": seed}
     parent = earlier.get((architecture, source, seed))
     return make_trial("pretrain", labels, config, None if parent is None else parent.key)
 
 
-def _with_checkpoint(config: RunConfig, init: InitialisationOptions) -> RunConfig:
+def _with_checkpoint(config: RunConfig, init: InitialisationOptions, architecture: str) -> RunConfig:
     """The options of a run that begins with the given weights of an initialisation, if it has any."""
     if init.checkpoint is None:
         return config
-    return replace(config, model=replace(config.model, pretrained=init.checkpoint, revision=init.revision))
+    given = init.checkpoint.replace("{architecture}", architecture)
+    return replace(config, model=replace(config.model, pretrained=given, revision=init.revision))
 
 
 def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str]) -> list[Trial]:
@@ -121,6 +122,7 @@ def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], s
     places = [
         (init, architecture, mode, None, None, rates.num_labelled, "rate", rate, 0, seed)
         for architecture, init, mode in _tuned(study)
+        if _given_rate(study, architecture, init, mode) is None
         for rate, seed in product(rates.grid, range(rates.seeds))
     ]
     return _finetunings(study, pretrained, places)
@@ -136,13 +138,15 @@ def main_trials(
     Args:
         study: The study.
         pretrained: Architecture, initialisation and seed -> key of the pre-training.
-        rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones.
+        rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones, and
+            no other where one is given.
     """
     fixed, places = study.rates.fixed, []
     seeds = planned_runs(**asdict(study.seeds))
     for architecture, init, mode in _tuned(study):
-        chosen = rates.get((architecture, init, mode), fixed or study.rates.grid[0])
-        roles = {"main": chosen} | ({} if fixed in (None, chosen) else {"fixed": fixed})
+        given = _given_rate(study, architecture, init, mode)
+        chosen = given or rates.get((architecture, init, mode)) or fixed or study.rates.grid[0]
+        roles = {"main": chosen} | ({} if given or fixed in (None, chosen) else {"fixed": fixed})
         for (role, rate), (name, benchmark) in product(roles.items(), study.benchmarks.items()):
             counts = _num_labelled(study, architecture, init, mode, name)
             for num_labelled, fold, run in product(counts, benchmark.folds, seeds):
@@ -155,6 +159,11 @@ def _tuned(study: StudyOptions) -> Iterator[tuple[str, str, str]]:
     for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
         if _runs(study, architecture=architecture, initialisation=init, mode=mode):
             yield architecture, init, mode
+
+
+def _given_rate(study: StudyOptions, architecture: str, init: str, mode: str) -> float | None:
+    rates = [vars(entry) for entry in study.rates.given]
+    return given_rate(rates, architecture=architecture, initialisation=init, mode=mode)
 
 
 def _num_labelled(study: StudyOptions, architecture: str, init: str, mode: str, benchmark: str) -> list[int]:
@@ -197,7 +206,7 @@ def _finetunings(
             optim=replace(config.optim, lr=lr),
             run=replace(config.run, seed=seed, resume=True),
         )
-        config = _with_checkpoint(config, study.initialisations[source])
+        config = _with_checkpoint(config, study.initialisations[source], shared[0])
         config.validate()
         labels = dict(zip(LABELS["finetune"], (init, *shared, num_labelled, role, lr, first, second), strict=True))
         found.append(make_trial("finetune", labels, config, pretrained.get((shared[0], source, first))))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from ..choices import did_you_mean
 from ..engine.options import FORMER_NAMES, RunConfig
@@ -49,6 +49,8 @@ EXAMPLE = "seeds.finetune=6"
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
 
+Points = Annotated[float, Allowed("a number of points from 0 to 100", lambda points: 0 <= points <= 100)]
+
 Pair = Annotated[list[str], Allowed("a pair of initialisations such as [depth, none]", lambda pair: len(pair) == 2)]
 
 
@@ -58,7 +60,8 @@ class InitialisationOptions:
 
     Attributes:
         title: Its name in reports; empty = its key.
-        checkpoint: Directory or Hub id of given weights.
+        checkpoint: Directory or Hub id of given weights; `{architecture}` in it stands for the name of each, such as
+            in `data/{architecture}_imagenet`.
         revision: Commit, tag or branch of a Hub id.
         pretrain: Sections of a run's options on top of the study's `pretrain`; null = no pre-training.
         after: Initialisation whose weights, pre-trained or given, initialise this pre-training; without `pretrain`,
@@ -95,10 +98,29 @@ class SeedOptions:
 
 
 @dataclass
+class GivenRateOptions:
+    """A learning rate that a publication states for a part of the matrix of a study.
+
+    Attributes:
+        rate: The rate.
+        initialisations: Initialisations that are fine-tuned at it; empty = all, as for every other attribute.
+        architectures: Their architectures.
+        modes: Their modes.
+    """
+
+    rate: Positive | None = None
+    initialisations: list[str] = field(default_factory=list)
+    architectures: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+
+
+@dataclass
 class RateOptions:
     """The learning rates of fine-tuning: the same grid and the same number of runs for every initialisation.
 
     Attributes:
+        given: Rates of parts of the matrix; the first entry that names a part counts. Nothing is chosen there, and
+            nothing is run at the common rate.
         fixed: A common rate at which all initialisations are compared as well; null = none, they are compared at the
             rates chosen from `grid` alone.
         grid: Rates to choose from; empty = only the fixed one.
@@ -108,6 +130,7 @@ class RateOptions:
             override those of `finetune`, in place of those of a fold.
     """
 
+    given: list[GivenRateOptions] = field(default_factory=list)
     fixed: Positive | None = 1e-3
     grid: list[Positive] = field(default_factory=list)
     seeds: PositiveCount = 1
@@ -212,11 +235,53 @@ class RobustnessOptions:
 
 
 @dataclass
+class PaperCellOptions:
+    """A number of a paper, and the cell of the matrix of the study that it is compared with.
+
+    An empty part of the cell is the only entry that the study has.
+
+    Attributes:
+        initialisation: Its initialisation.
+        architecture: Its architecture.
+        mode: Its mode.
+        benchmark: Its benchmark.
+        num_labelled: Its number of labelled images; 0 = all, null = the only one of the benchmark.
+        images: The evaluated images: those of the test, or the training images, see the measure `training_images`.
+        mean_iou: Mean IoU in points; null = not in the text.
+        pixel_accuracy: Pixel accuracy in points; null = not in the text.
+    """
+
+    initialisation: str = ""
+    architecture: str = ""
+    mode: str = ""
+    benchmark: str = ""
+    num_labelled: Count | None = None
+    images: Literal["test", "train"] = "test"
+    mean_iou: Points | None = None
+    pixel_accuracy: Points | None = None
+
+
+@dataclass
+class PaperOptions:
+    """What a paper reports of the rows of a study; the report shows it beside the results.
+
+    Attributes:
+        source: The paper and the place in it.
+        not_in_text: What the paper does not say, so that the study decides it: a sentence for each.
+        cells: Its numbers.
+    """
+
+    source: str = ""
+    not_in_text: list[str] = field(default_factory=list)
+    cells: list[PaperCellOptions] = field(default_factory=list)
+
+
+@dataclass
 class StudyOptions:
     """A study: initialisations x architectures x modes x benchmarks x numbers of labelled images x seeds.
 
     In a file, an initialisation, architecture, mode, benchmark or fold of its base may be null; a study that was read
-    has none, and neither have its comparisons, claims and cells.
+    has none, and neither have its comparisons, claims, cells and numbers of a paper.
 
     Attributes:
         name: Name of the output directory.
@@ -236,9 +301,13 @@ class StudyOptions:
         reference: The initialisation that all others are compared with.
         comparisons: Further pairs of initialisations.
         claims: Published findings and the pair of initialisations that tests each; these pairs are compared as well.
+        paper: Numbers of a paper, shown beside those of the study.
         pilot: Spread of a difference in a pilot, from which `--dry-run` tells what the study can detect.
         defects: Defects of the released code of Lao et al. whose price is measured, each alone and all together, see
             `depthseg.study.defects.switches`.
+        miniatures: Folder -> data set (`depthseg datasets render --layout`) whose miniature is rendered there before
+            the study begins if the folder does not exist. For scales alone, and best in folders of their own, such as
+            `data/toy/kitti_raw`: a study at full scale refuses a miniature.
         pretrain: Sections of all pre-trainings.
         finetune: Sections of all fine-tunings.
         scale: The entry of `scales` that is applied.
@@ -260,8 +329,10 @@ class StudyOptions:
     reference: str = ""
     comparisons: list[Pair] = field(default_factory=list)
     claims: list[ClaimOptions] = field(default_factory=list)
+    paper: PaperOptions = field(default_factory=PaperOptions)
     pilot: PilotOptions = field(default_factory=PilotOptions)
     defects: dict[str, DefectOptions | None] = field(default_factory=dict)
+    miniatures: dict[str, str] = field(default_factory=dict)
     pretrain: Sections = field(default_factory=dict)
     finetune: Sections = field(default_factory=dict)
     scale: str = FULL_SCALE
@@ -277,6 +348,8 @@ class StudyOptions:
         return asdict(self)
 
 
+Named = TypeVar("Named", CellOptions, GivenRateOptions)
+
 FORMER = {
     RunConfig: FORMER_NAMES,
     StudyOptions: {"arms": "initialisations", "reference_arm": "reference"},
@@ -290,8 +363,8 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     """Read a study.
 
     A file with `base: world` (a study of depthseg, or a path relative to the file) contains only additions and
-    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons and
-    claims and from the cells.
+    changes. An initialisation, architecture, mode, benchmark or fold that is null is removed, with its comparisons,
+    claims and numbers of a paper and from the cells.
 
     Args:
         name: A study of depthseg, or the path of a YAML file.
@@ -351,7 +424,7 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
 
 
 def _completed(study: StudyOptions) -> StudyOptions:
-    """A study without what is null and the claims about that, and with the fold of benchmarks without folds."""
+    """A study without what is null and the claims about that, and with what is left out because there is one only."""
     gone = {part: {name for name, entry in getattr(study, part).items() if entry is None} for part in PARTS}
     claims = [
         claim
@@ -367,15 +440,36 @@ def _completed(study: StudyOptions) -> StudyOptions:
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
     cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
+    given = [entry for entry in (_without_gone(entry, study) for entry in study.rates.given) if entry is not None]
+    kept["rates"] = replace(study.rates, given=given)
     if study.cells and not cells:
         raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
-    return replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+    study = replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+    numbers = [_with_only_ones(cell, study) for cell in study.paper.cells if not _names_any(cell, gone)]
+    return replace(study, paper=replace(study.paper, cells=numbers))
 
 
-def _without_gone(cell: CellOptions, study: StudyOptions) -> CellOptions | None:
-    """A cell without entries that are null; None if a list of it names nothing else."""
+def _names_any(cell: PaperCellOptions, gone: Mapping[str, set[str]]) -> bool:
+    return cell.initialisation in gone["initialisations"] or any(
+        getattr(cell, name) in gone[part] for name, part in SETTING.items()
+    )
+
+
+def _with_only_ones(cell: PaperCellOptions, study: StudyOptions) -> PaperCellOptions:
+    """A number of a paper whose empty parts are the only entries of the study; where there are several, empty."""
+    for name, part in SETTING.items():
+        if not getattr(cell, name) and len(entries := getattr(study, part)) == 1:
+            cell = replace(cell, **{name: next(iter(entries))})
+    benchmark = study.benchmarks.get(cell.benchmark)
+    if cell.num_labelled is None and benchmark is not None and len(benchmark.num_labelled) == 1:
+        return replace(cell, num_labelled=benchmark.num_labelled[0])
+    return cell
+
+
+def _without_gone(cell: Named, study: StudyOptions) -> Named | None:
+    """A cell or given rate without entries that are null; None if a list of it names nothing else."""
     left = {}
-    for part in PARTS:
+    for part in (part for part in PARTS if hasattr(cell, part)):
         entries, named = getattr(study, part), getattr(cell, part)
         left[part] = [name for name in named if entries.get(name, named) is not None]
         if named and not left[part]:

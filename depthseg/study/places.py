@@ -32,6 +32,16 @@ def in_cells(cells: Sequence[Mapping[str, Sequence[Any]]], **place: Any) -> bool
     )
 
 
+def given_rate(rates: Sequence[Mapping[str, Any]], **place: Any) -> float | None:
+    """The learning rate that a study gives for a place of its matrix, see `in_cells`; None = it gives none.
+
+    Args:
+        rates: The given rates of the study.
+        place: `initialisation`, `architecture` and `mode`.
+    """
+    return next((entry["rate"] for entry in rates if in_cells([entry], **place)), None)
+
+
 def places_of(claim: Mapping[str, Any], study: StudyOptions) -> list[dict[str, Any]]:
     """The settings that a claim is about and that are run with both of its initialisations, by the parts of each."""
     places = [

@@ -19,13 +19,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.utils import logging as transformers_logging
 
 from ..data.subsets import evenly_spaced
-from ..engine.build import build_datasets
+from ..engine.build import build_datasets, source_of
 from ..engine.config import RunConfig
 from ..engine.decoded_cache import decoded_cache
 from ..engine.run import train
 from .defects.matrix import switches_of
 from .defects.runs import run_arguments
 from .matrix import Trial, shard_of
+from .miniatures import prepare_data
 from .options import StudyOptions
 from .runner import trials_in_order
 from .stored import record_path, require_present_keys
@@ -102,11 +103,14 @@ def plan_study(
         ValueError: There is no such shard, or the directory has records of an earlier version.
     """
     require_present_keys(out)
+    prepare_data(study)
     mine = shard_of(study, *shard)
     stages: dict[str, list[Trial]] = {}
-    for trial in trials_in_order(study, out):
+    planned = list(trials_in_order(study, out))
+    images = {(source_of(trial.config.data), *trial.config.data.size) for trial in planned if trial.kind == "finetune"}
+    for trial in planned:
         if (trial.labels["architecture"], trial.labels["initialisation"]) in mine:
-            stages.setdefault(stage_of(trial), []).append(trial)
+            stages.setdefault(stage_of(trial, len(images) > 1), []).append(trial)
     if costs is None:
         logger.info("%s has %d trials in %d stages", study.name, sum(map(len, stages.values())), len(stages))
     rows = []
@@ -123,13 +127,19 @@ def plan_study(
     return rows
 
 
-def stage_of(trial: Trial) -> str:
-    """The stage of a trial; trials of one stage have the same cost."""
+def stage_of(trial: Trial, by_benchmark: bool = False) -> str:
+    """The stage of a trial; trials of one stage have the same cost.
+
+    Args:
+        trial: The trial.
+        by_benchmark: Whether benchmarks have other data sets or image sizes, so that each has a stage of its own.
+    """
     labels, switches = trial.labels, ", with switches" * bool(switches_of(trial.labels))
     if trial.kind == "pretrain":
         return f"pre-training, {labels['initialisation']}, {labels['architecture']}{switches}"
     role = "learning-rate selection" if labels["role"] == "rate" else "fine-tuning"
-    return f"{role}, {labels['mode']}, {labels['architecture']}{switches}"
+    benchmark = f", {labels['benchmark']}" if by_benchmark and labels["benchmark"] else ""
+    return f"{role}, {labels['mode']}, {labels['architecture']}{benchmark}{switches}"
 
 
 def measure_cost(study: StudyOptions, trial: Trial) -> Cost:

@@ -15,7 +15,7 @@ import numpy as np
 from ..metrics.stamp import check_same_stamps
 from .defects.matrix import switches_of
 from .options import read_stored_study
-from .places import in_cells, origin_of
+from .places import given_rate, in_cells, origin_of
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
 from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
@@ -169,11 +169,16 @@ class StudyResults:
         if not in_cells(self.cells, initialisation=init, **asdict(setting)):
             return []
         if role == "fixed":
-            if self.study["rates"].get("fixed") is None:
+            if self.study["rates"].get("fixed") is None or self.given_rate(init, setting):
                 return []
             planned = [run for run in planned if run in self.runs(init, setting)]
         finished = self.runs(init, setting, role)
         return [run for run in planned if run not in finished]
+
+    def given_rate(self, init: str, setting: Setting) -> float | None:
+        """The learning rate that the study gives for a cell; None = it is chosen, or the fixed one."""
+        rates = self.study["rates"].get("given") or ()
+        return given_rate(rates, initialisation=init, architecture=setting.architecture, mode=setting.mode)
 
     def pretraining(self, init: str) -> list[TrialRecord]:
         """Pre-training trials of an initialisation, by seed."""

@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from .defects.switches import broken_rules as switch_rules
-from .places import SETTING, places_of
+from .places import SETTING, given_rate, in_cells, places_of
 
 if TYPE_CHECKING:
     from .options import InitialisationOptions, RobustnessOptions, StudyOptions
@@ -29,6 +29,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
             yield f"{part} is empty: give at least one entry."
     yield from _unknown_names(study)
     yield from _claim_rules(study)
+    yield from _paper_rules(study)
+    yield from _miniature_rules(study)
     yield from _unpaired(study)
     for name, init in study.initialisations.items():
         yield from _initialisation_rules(name, init, study)
@@ -51,13 +53,29 @@ def _repetition_rules(study: StudyOptions) -> Iterator[str]:
             f"seeds.draws is {seeds.draws}: give at least seeds.pretrain ({seeds.pretrain}), so that every "
             f"pre-training is used, and at most {MOST_DRAWS}; 0 = seeds.finetune seeds under each pre-training."
         )
-    if rates.fixed is None and not rates.grid:
-        yield "rates has neither a fixed rate nor a grid to choose from; give at least one of them."
+    if rates.fixed is None and not rates.grid and (place := _without_rate(study)):
+        yield (
+            f"rates has neither a fixed rate nor a grid to choose from, and gives none for {place}; give at least one "
+            "of them."
+        )
+    for place, entry in enumerate(rates.given):
+        if entry.rate is None:
+            yield f"rates.given[{place}].rate is null; give a learning rate, or leave the entry out."
     if rates.grid and not rates.data:
         yield (
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
             "such as {data: {val_split: val}}."
         )
+
+
+def _without_rate(study: StudyOptions) -> str:
+    """An initialisation, architecture and mode that are run and whose rate is not given; empty if there are none."""
+    cells, rates = [vars(cell) for cell in study.cells], [vars(entry) for entry in study.rates.given]
+    for names in product(study.initialisations, study.architectures, study.modes):
+        place = dict(zip(("initialisation", "architecture", "mode"), names, strict=True))
+        if in_cells(cells, **place) and given_rate(rates, **place) is None:
+            return ", ".join(names)
+    return ""
 
 
 def _robustness_rules(options: RobustnessOptions) -> Iterator[str]:
@@ -80,10 +98,13 @@ def _unknown_names(study: StudyOptions) -> Iterator[str]:
         if init not in study.initialisations:
             known = ", ".join(study.initialisations)
             yield f"{option} refers to {init!r}, which is not an initialisation; initialisations are {known}."
-    for cell, part in product(study.cells, PARTS):
-        for name in getattr(cell, part):
+    parts = [("cells", cell, part) for cell, part in product(study.cells, PARTS)]
+    parts += [("rates.given", entry, part) for entry, part in product(study.rates.given, PARTS[:-1])]
+    for option, entry, part in parts:
+        for name in getattr(entry, part):
             if name not in getattr(study, part):
-                yield f"cells refers to {name!r}, which is none of {part}; they are {', '.join(getattr(study, part))}."
+                there = ", ".join(getattr(study, part))
+                yield f"{option} refers to {name!r}, which is none of {part}; they are {there}."
     known = _numbers(study)
     for count in {count for cell in study.cells for count in cell.num_labelled} - known:
         yield f"cells refers to num_labelled {count}, which no benchmark has; they have {sorted(known)}."
@@ -114,6 +135,29 @@ def _claim_rules(study: StudyOptions) -> Iterator[str]:
             "once for each architecture, mode, benchmark and number of labelled images. Narrow claims down by these, "
             "or leave out `primary` of some."
         )
+
+
+def _paper_rules(study: StudyOptions) -> Iterator[str]:
+    parts = {"initialisation": "initialisations", **SETTING}
+    for place, cell in enumerate(study.paper.cells):
+        for name, part in parts.items():
+            if (value := getattr(cell, name)) not in getattr(study, part):
+                found = f"is {value!r}" if value else "is empty"
+                yield f"paper.cells[{place}].{name} {found}; give one of {', '.join(getattr(study, part))}."
+        if cell.images == "train" and "training_images" not in study.measures:
+            yield f"paper.cells[{place}].images is train: add training_images to measures."
+        if cell.num_labelled is None:
+            yield f"paper.cells[{place}].num_labelled is null, but the benchmark has several; give one of them."
+
+
+def _miniature_rules(study: StudyOptions) -> Iterator[str]:
+    from ..data.miniatures import MINIATURES
+
+    if study.miniatures and study.is_full:
+        yield "miniatures is given at full scale, which is for real data; give it in an entry of scales."
+    for folder, name in study.miniatures.items():
+        if name not in MINIATURES:
+            yield f"miniatures.{folder} is {name!r}; there are miniatures of {', '.join(MINIATURES)}."
 
 
 def _unpaired(study: StudyOptions) -> Iterator[str]:

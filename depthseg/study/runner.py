@@ -14,6 +14,7 @@ from ..metrics.stamp import check_same_stamps
 from ..reading import write_yaml
 from .defects.matrix import defect_trials
 from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_of
+from .miniatures import prepare_data
 from .options import StudyOptions
 from .statistics import select_rate
 from .stored import read_record, record_path, require_present_keys, weights_path
@@ -41,6 +42,7 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
         ValueError: There is no such shard, or the directory has records of an earlier version.
     """
     require_present_keys(out)
+    prepare_data(study)
     mine = shard_of(study, *shard)
     save_study(study, out)
     trials: dict[str, Trial] = {}

@@ -84,6 +84,11 @@ class TrialRecord:
             for name in groups
         }
 
+    def images(self, measure: str) -> dict[str, np.ndarray]:
+        """The images that a measure kept, by what they show; empty where it kept none."""
+        arrays = self._read(lambda name: name.startswith(f"{measure}/"))
+        return {name.removeprefix(f"{measure}/"): array for name, array in arrays.items()}
+
     def _read(self, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
         path = self.path.with_suffix(".npz")
         try:

@@ -158,13 +158,13 @@ def examine(
     films: Mapping[str, SampleDataset] | None = None,
 ) -> dict[str, Any]:
     """Measures and baselines of a fine-tuned model; writes its confusion matrices next to `path`."""
-    _, test_set = build_datasets(trial.config.data)
+    train_set, test_set = build_datasets(trial.config.data)
     # Where it was trained and scored: another device rounds in another way, and single pixels change their class.
     model, processor = load_model(result.model_dir, device="cpu" if trial.config.run.cpu else None)
     test_set = as_trained(trial, test_set, model, processor)
     meters = {"segmentation": class_meter(model, test_set)}
     predictions, states = zip(*evaluate_images(model, processor, test_set, meters), strict=True)
-    names, options, kept = measures_of(study, trial), {}, {}
+    names, options, kept = measures_of(study, trial), {"training_images": {"images": train_set}}, {}
     if "robustness" in names:
         chosen = {name: getattr(study.robustness, name) for name in ("corruptions", "strengths", "every")}
         options["robustness"] = chosen | {"others": films}

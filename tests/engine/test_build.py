@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from depthseg import DepthSegForDepthEstimation, DepthSegImageProcessor
 from depthseg.cli import main
-from depthseg.data import Sample
-from depthseg.engine.build import model_config
+from depthseg.data import LabelSpace, Sample
+from depthseg.engine.build import build_model, model_config
 from depthseg.engine.config import load_config
 from depthseg.engine.options import TASK_NAMES, ModelOptions
 from depthseg.engine.run import build_transform
 from depthseg.engine.tasks import TASKS
 
+CLASSES = SimpleNamespace(label_space=LabelSpace("two", ("low", "high"), ((0, 0, 0), (255, 0, 0))))
 ENCODER = "model.encoder={model_type: depthseg_resnet, depth: 18, width_factor: 0.125}"
 REFUSED = [
     ("model.min_depth=0", "min_depth is 0.0 and max_depth is 100.0; they must satisfy 0 < min_depth < max_depth"),
@@ -67,3 +71,23 @@ def test_the_transform_erases_what_the_options_say():
     assert max(seen) == 2 * 4 * 4 and min(seen) >= 4
     depth = build_transform(load_config("pretrain_synthetic_supervised", options), None)
     assert depth(sample, np.random.default_rng(0)).holes is None
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_options_dilate_the_encoder_of_a_checkpoint(tmp_path, bare):
+    """Fine-tunings of one study then differ in their weights alone, whatever the encoder of a checkpoint was."""
+    depth = DepthSegForDepthEstimation(model_config(load_config(None, [ENCODER]).model))
+    if bare:
+        depth.save_encoder(tmp_path)
+    else:
+        depth.save_pretrained(tmp_path)
+    DepthSegImageProcessor().save_pretrained(tmp_path)
+    dilated = ENCODER.replace("depth: 18", "depth: 18, output_stride: 8")
+    given = [f"model.pretrained={tmp_path}", "model.head_type=deeplabv3", "model.head_config={channels: 8}"]
+    model, _ = build_model(load_config(None, [dilated, *given]), CLASSES)
+    assert model.encoder.strides == (2, 4, 8, 8, 8)
+    ours, theirs = (part.encoder.state_dict() for part in (model, depth))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    other = dilated.replace("depthseg_resnet", "depthseg_mobilenet_v2").replace(", depth: 18", "")
+    same = build_model(load_config(None, [other, *given]), CLASSES)[0]
+    assert same.encoder.strides == (2, 4, 8, 16, 32)

@@ -75,5 +75,15 @@ def test_images_without_labels_are_passed_over():
     found = corrupted_counts(Channels(), EchoProcessor(), data, corruptions=["fog"], strengths=[1], every=2)
     assert found["fog 1"].names == ["s2"]
     data.samples[2] = replace(data.samples[2], labels=None)
-    with pytest.raises(ValueError, match="None of the images that would be corrupted has labels"):
+    with pytest.raises(ValueError, match="None of the images to evaluate has labels"):
         corrupted_counts(Channels(), EchoProcessor(), data, corruptions=["fog"], strengths=[1], every=2)
+
+
+def test_training_images_are_evaluated_as_they_are():
+    trained_on, kept = photographs(4, seed=2), {}
+    options = {"training_images": {"images": trained_on}}
+    found = measure_model(Channels(), EchoProcessor(), photographs(), ["training_images"], None, options, kept)
+    assert found == {"training_images": {"train": 1.0}}
+    matrices = [counted(sample.image, sample.labels) for sample in trained_on.samples]
+    assert np.array_equal(kept["training_images/train"], matrices)
+    assert measure_model(Channels(), EchoProcessor(), photographs(), ["training_images"]) == {"training_images": None}

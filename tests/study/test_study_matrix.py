@@ -347,7 +347,8 @@ def test_studies_of_the_package_have_trials_at_every_scale(name):
             parts = (
                 getattr(cell, part) or getattr(study, part) for part in ("architectures", "initialisations", "modes")
             )
-            places |= set(product(*parts, [place for place in folds if place[1] in (cell.num_labelled or place)]))
+            named = [place for place in folds if place[0] in (cell.benchmarks or study.benchmarks)]
+            places |= set(product(*parts, [place for place in named if place[1] in (cell.num_labelled or place)]))
         runs = main_trials(study, keys_of(pretrained), {})
         assert len(runs) == sum(folds[place[-1]] for place in places)
 
@@ -477,8 +478,9 @@ def test_initialisations_of_the_world_study_are_the_recipes_in_training_configs(
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_smoke_studies_take_a_handful_of_steps_and_frames_in_every_initialisation(name):
-    for trial in trials_of(load_study(name, "smoke")):
+def test_the_smallest_scale_takes_a_handful_of_steps_and_frames_in_every_initialisation(name):
+    scale = "smoke" if "smoke" in load_study(name).scales else "toy"
+    for trial in trials_of(load_study(name, scale)):
         assert trial.config.schedule.steps <= 8
         frames = [trial.config.data.train_options.get("count", 0), trial.config.data.val_options.get("count", 0)]
         assert max(frames) <= 16

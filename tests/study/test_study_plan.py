@@ -44,6 +44,23 @@ def test_trials_are_counted_and_their_time_added_up(costs, tmp_path, caplog):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("images", "stages"),
+    [
+        (
+            "{val_split: test, size: [64, 128]}",
+            ["fine-tuning, frozen, eighth, other", "fine-tuning, frozen, eighth, world"],
+        ),
+        ("{val_split: test}", ["fine-tuning, frozen, eighth"]),
+    ],
+)
+def test_benchmarks_of_other_images_are_measured_by_themselves(costs, tmp_path, images, stages):
+    other = f"benchmarks.other={{num_labelled: [2], folds: {{test: {{data: {images}}}}}}}"
+    rows = plan_study(tiny_study(tmp_path, other), tmp_path / "out")
+    assert sorted(row.what for row in rows if row.what.startswith("fine-tuning")) == stages
+    assert "learning-rate selection, frozen, eighth" in [row.what for row in rows]
+
+
 def test_what_is_done_takes_no_time_and_is_not_measured(costs, tmp_path):
     study, out = tiny_study(tmp_path), tmp_path / "out"
     first, second, third, *_ = trials_in_order(study, out)

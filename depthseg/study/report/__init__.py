@@ -10,6 +10,7 @@ from ...engine.atomic import atomic_path
 from ...engine.records import write_json
 from ..results import load_results
 from ..stored import trials_folder
+from .cam import write_cam_figures
 from .figures import write_figures
 from .markdown import to_markdown
 from .numbers import study_numbers
@@ -47,7 +48,7 @@ def write_report(out: str | Path) -> Path:
     logger.info("writing report.md, results.json and figures of %d records to %s", len(results.records), folder)
     numbers = study_numbers(results)
     write_json(folder / "results.json", rounded(numbers))
-    texts = write_figures(numbers, folder / "figures")
+    texts = write_figures(numbers, folder / "figures") | write_cam_figures(results, folder / "figures")
     with atomic_path(report) as temporary:
         temporary.write_text(to_markdown(numbers, texts), encoding="utf-8")
     if results.study.get("defects"):

@@ -11,6 +11,7 @@ from ..statistics import plural
 from . import tables as made
 from .figures import FigureText
 from .findings import findings, overview
+from .paper import paper_table
 from .robustness import robustness_tables
 from .tables import Table, measure_groups, measure_of
 from .text import duration
@@ -86,6 +87,7 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     statements = [block for item in findings(numbers).items() for block in _list(*item)]
     claims = shown(made.claim_table(numbers))
     yield "Findings", [*map(escape, overview(numbers)), *drawn("hero"), *statements, *claims]
+    yield "Beside the paper", [*_paper(numbers.get("paper")), *shown(paper_table(numbers))]
     yield "Set-up", [*_setup(numbers["finetuning"]), *shown(made.origin_table(numbers))]
     yield "Scores", [*shown(*made.score_tables(numbers), before=HOW_TO_READ_SCORES)]
     how_to_read = HOW_TO_READ_DRAWS if "draws" in numbers else HOW_TO_READ_COMPARISONS
@@ -93,10 +95,11 @@ def _sections(numbers: Row, texts: Mapping[str, FigureText]) -> Iterator[tuple[s
     yield "Learning curves", [*drawn("curves"), *shown(made.convergence_table(numbers))]
     at_fixed_rate = (made.fixed_rate_table(numbers), *made.comparison_tables(numbers, "comparisons_fixed"))
     yield "Learning rates", [*drawn("rates"), *shown(made.rate_table(numbers), *at_fixed_rate)]
-    yield "Classes", [*shown(made.class_table(numbers))]
+    yield "Classes", [*shown(*made.class_tables(numbers))]
     for place, (name, groups) in enumerate(measure_groups(numbers).items()):
         table = made.measure_table(numbers, name, groups)
         yield measure_of(name).title, [*drawn(f"measure{place}"), *shown(table)]
+    yield "Grad-CAM", [block for name in texts if name.startswith("grad_cam") for block in drawn(name)]
     yield "Robustness", [*shown(*robustness_tables(numbers))]
     yield "Where the cost goes", [*shown(made.value_table(numbers), made.spent_table(numbers))]
     yield "Pre-training", [*shown(made.pretraining_table(numbers))]
@@ -111,6 +114,13 @@ def _list(heading: str, items: Sequence[str]) -> list[str]:
 
 def _points(items: Iterable[str]) -> str:
     return "\n".join(f"- {escape(item)}" for item in items)
+
+
+def _paper(paper: Row | None) -> list[str]:
+    if paper is None:
+        return []
+    source = [f"Source: {escape(paper['source'])}."] if paper["source"] else []
+    return [*source, *_list("Not in the text", paper["not_in_text"])]
 
 
 def _setup(finetuning: Sequence[Row]) -> list[str]:

@@ -17,6 +17,7 @@ from ..statistics import InitialisationResults, benjamini_hochberg, holm, summar
 from ..stored import Run, TrialRecord, trials_folder
 from . import effort
 from .details import cost, curves, finetuning, keys_of, measures, origins, per_class, pretraining, rates
+from .paper import paper_numbers
 from .robustness import robustness
 
 Row = dict[str, Any]
@@ -68,6 +69,7 @@ def study_numbers(results: StudyResults) -> Row:
         "cost": cost(results),
         "folder": trials_folder(results.out).name,
         "labels": {record["key"]: record_label(results, record) for record in results.records},
+        **paper_numbers(results),
         **_numbers_of_primary_claims(results),
         **_numbers_of_draws(results, places),
     }
@@ -191,11 +193,13 @@ def _pooled(results: StudyResults, runs: Sequence[Run], setting: Setting, role: 
 
 
 def _conditions(results: StudyResults, setting: Setting, role: str) -> list[str]:
-    chosen = role == "main" and results.study["rates"]["grid"]
+    given = any(results.given_rate(init, setting) for init in results.initialisations)
+    chosen = "the given learning rates" if given else "the chosen learning rates"
+    is_fixed = not given and (role == "fixed" or not results.study["rates"]["grid"])
     seed = "draw" if results.has_draws else "fine-tuning seed"
     return [
         f"{setting.num_labelled} labelled images (a new sample for each {seed}, the same for all initialisations)",
-        "the chosen learning rates" if chosen else "one fixed learning rate for all initialisations",
+        "one fixed learning rate for all initialisations" if is_fixed else chosen,
         "these data, this network and this number of steps",
     ]
 

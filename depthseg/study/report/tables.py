@@ -21,6 +21,8 @@ Row = Mapping[str, Any]
 PLACE = {"architecture": "Architecture", "mode": "Mode", "benchmark": "Benchmark", "num_labelled": "Labels"}
 """Parts of a setting and the titles of their columns."""
 
+MOST_CLASS_COLUMNS = 20
+
 ORIGINS = {"none": "random", "checkpoint": "a given checkpoint", "seeds": "not finished"}
 
 DECODER_NOTES = (
@@ -338,12 +340,22 @@ def fixed_rate_table(numbers: Row) -> Table:
     )
 
 
-def class_table(numbers: Row) -> Table:
-    """IoU of each class."""
-    rows = numbers["per_class"]
-    classes = dict.fromkeys(name for row in rows for name in row["iou"])
-    columns = (*place_columns(numbers), *(Column(name, ("iou", name)) for name in classes))
-    return Table(caption(numbers, "IoU of each class in points, mean over runs"), columns, rows)
+def class_tables(numbers: Row) -> list[Table]:
+    """IoU of each class, a table for each set of classes; many classes are rows, as no page is so wide."""
+    by_classes: dict[tuple[str, ...], list[Row]] = {}
+    for row in numbers["per_class"]:
+        by_classes.setdefault(tuple(row["iou"]), []).append(row)
+    text = caption(numbers, "IoU of each class in points, mean over runs")
+    places, tables = place_columns(numbers), []
+    for classes, rows in by_classes.items():
+        if len(classes) > MOST_CLASS_COLUMNS:
+            titles = [", ".join(column.text(row) for column in places) for row in rows]
+            columns = [Column(title, ("iou", place)) for place, title in enumerate(titles)]
+            rows = [{"class": name, "iou": dict(enumerate(row["iou"][name] for row in rows))} for name in classes]
+            tables.append(Table(text, (Column("Class", "class", str, words=True), *columns), rows))
+        else:
+            tables.append(Table(text, (*places, *(Column(name, ("iou", name)) for name in classes)), rows))
+    return tables
 
 
 def measure_of(name: str) -> Measure:

@@ -1,0 +1,55 @@
+"""The miniatures that a study at a small scale runs on, in place of real data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.file_lock import locked
+from ..data.miniatures import write_miniature
+from ..engine.atomic import atomic_folder
+
+if TYPE_CHECKING:
+    from .options import StudyOptions
+
+logger = logging.getLogger(__name__)
+
+SCENES = 6
+"""Scenes, or frames of a drive, of each split."""
+
+MARK = "MINIATURE.txt"
+"""File in the folder of a miniature that a study has rendered."""
+
+
+def prepare_data(study: StudyOptions) -> None:
+    """Render the miniatures of a scale that do not exist; a folder that exists is not touched.
+
+    Args:
+        study: The study.
+
+    Raises:
+        ValueError: The study is at full scale, and a miniature is in the place of real data.
+    """
+    for folder in map(Path, _folders(study)):
+        if study.is_full and (folder / MARK).is_file():
+            raise ValueError(
+                f"{folder} is a miniature that a small scale has rendered, and a study at full scale is for real "
+                "data: replace the folder."
+            )
+    for folder, name in ((Path(folder), name) for folder, name in study.miniatures.items()):
+        if folder.exists():
+            continue
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Shards begin at the same time.
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():
+                logger.info("%s does not exist: rendering a miniature of %s", folder, name)
+                with atomic_folder(folder) as partial:
+                    write_miniature(name, partial, SCENES)
+                    (partial / MARK).write_text(f"A miniature of {name} for small scales of studies: no real data.\n")
+
+
+def _folders(study: StudyOptions) -> list[str]:
+    """The folders of the miniatures of all scales that the study reads data from."""
+    return [folder for scale in study.scales.values() for folder in scale.get("miniatures") or {}]
