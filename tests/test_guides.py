@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-GUIDES = Path(__file__).parents[1] / "training" / "guides"
+from guide_scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("is_this_iou_right", GUIDES / "is_this_iou_right.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("is_this_iou_right")
 
 
 def test_the_page_has_the_numbers_of_its_script(script):

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from guide_scripts import load_script
 from study.test_defects_prices import OVERRIDES, WITH_DEFECTS, record_all
 from study.tiny_study import tiny_study
 
 from depthseg.study.defects.switches import SWITCHES
 
-GUIDES = Path(__file__).parents[2] / "training" / "guides"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("price_of_defects", GUIDES / "price_of_defects.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("price_of_defects")
 
 
 def test_the_page_is_up_to_date(script):

@@ -21,7 +21,7 @@ CELLS = [
     for init in ("none", "depth")
     for images in ("train", "test")
 ]
-PAPER = {"source": "Somebody 2024, table 5", "not_in_text": [], "cells": CELLS}
+PAPER = {"source": "Doe 2024, table 5", "not_in_text": [], "cells": CELLS}
 WRONG = {(outer, inner): 10 + 4 * outer + inner for outer in (0, 1) for inner in range(3)}
 HEAT = np.linspace(0, 255, 4 * 8).reshape(1, 4, 8).astype(np.uint8)
 

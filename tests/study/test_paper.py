@@ -25,10 +25,10 @@ CELLS = [
     {"initialisation": "hub", "mode": "full", "num_labelled": 16, "mean_iou": 33.33, "pixel_accuracy": 65.34},
 ]
 CELLS = [cell | {"architecture": "resnet18", "benchmark": "streets"} for cell in CELLS]
-PAPER = {"source": "Somebody 2024, table 1", "not_in_text": ["Which 16 images."], "cells": CELLS}
+PAPER = {"source": "Doe 2024, table 1", "not_in_text": ["Which 16 images."], "cells": CELLS}
 OWN = """
 paper:
-  source: Somebody
+  source: Doe
   cells:
     - {{initialisation: none, num_labelled: 2, mean_iou: 40}}
     - {{initialisation: depth, architecture: eighth, mode: frozen, benchmark: world, num_labelled: 3}}
@@ -70,7 +70,7 @@ def test_each_cell_has_our_number_that_of_the_paper_and_their_difference(tmp_pat
         next(row["mean_iou"] for row in numbers["main"] if (row["initialisation"], row["mode"]) == ("none", "full"))
     )
     section = text.partition("## Beside the paper")[2].partition("\n## ")[0]
-    assert "Source: Somebody 2024, table 1." in section and "- Which 16 images." in section
+    assert "Source: Doe 2024, table 1." in section and "- Which 16 images." in section
     lines = [line for line in section.splitlines() if line.startswith("| f")]
     assert "| 41.35 |" in lines[0] and "70.75" in lines[0] and "| measured here |" in lines[0]
     assert "not in the text" in lines[1] and "not run" in lines[3] and "0 of 6" in lines[3]

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison import LEAST_RUNS
+from ..comparison import interval_over_draws
 from ..matrix import Trial, main_trials, pretraining_trials
 from ..options import StudyOptions
 from ..stored import Run, TrialRecord
 from .matrix import switches_of
 from .scoring import PLAIN, scoring_name
 from .switches import ALL, ROWS, Switched, applicable, is_alone, settings_of
-
-CONFIDENCE = 0.95
 
 Place = tuple[str, str, str, int]
 """Architecture, mode, benchmark and number of labelled images."""
@@ -191,16 +189,11 @@ def estimate(values: Mapping[Run, float]) -> dict[str, Any]:
         `runs`; `mean` and `spread` (smallest and largest), None without runs; `interval`, 95 %, None with fewer than
         six runs or where all are equal.
     """
-    count, found = len(values), np.array([values[run] for run in sorted(values)])
-    if not count:
+    if not values:
         return {"runs": 0, "mean": None, "spread": None, "interval": None}
-    mean, interval = float(found.mean()), None
-    if count >= LEAST_RUNS and np.ptp(found) > 0:
-        from scipy import special
-
-        half = special.stdtrit(count - 1, (1 + CONFIDENCE) / 2) * found.std(ddof=1) / math.sqrt(count)
-        interval = [mean - float(half), mean + float(half)]
-    return {"runs": count, "mean": mean, "spread": [float(found.min()), float(found.max())], "interval": interval}
+    mean, interval = interval_over_draws(values, pretrained=False)
+    spread = [float(min(values.values())), float(max(values.values()))]
+    return {"runs": len(values), "mean": mean, "spread": spread, "interval": interval and list(interval)}
 
 
 def _order(cells: Mapping[str, Cell], name: str, bases: Mapping[str, Mapping[Run, float]]) -> dict[str, Any] | None:
