@@ -127,6 +127,12 @@ def test_cpu_time_is_shown_where_every_record_has_it(tmp_path, monkeypatch):
     (depth,) = [row for row in rows if (row["initialisation"], row["mode"]) == ("depth", "full")]
     assert (depth["clock"], depth["pretraining"], depth["finetuning"]) == ("cpu_seconds", 925, 15)
     assert "CPU time, which other work on the machine does not change." in text
+    one = tmp_path / "trials" / "depth-0.json"  # as of a version without
+    one.write_text(json.dumps({**json.loads(one.read_text()), "cpu_seconds": None}))
+    text = write_report(tmp_path).read_text()
+    rows = json.loads((tmp_path / "report" / "results.json").read_text())["spent"]
+    assert {(row["clock"], row["total"]) for row in rows if row["initialisation"] == "depth"} == {("seconds", 3760)}
+    assert "Time on the clock." in text
 
 
 def test_one_number_of_labels_says_why_nothing_can_be_read_off(tmp_path, monkeypatch):
