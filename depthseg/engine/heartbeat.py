@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 import time
+import traceback
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,11 @@ USUAL_TIMEOUT_ON_GPUS = 600.0
 SILENT_BEATS = 4
 """Beats that a process misses before it counts as silent."""
 
-_BACKENDS = ("gloo", "NCCL", "ProcessGroup", "Connection closed by peer", "Connection reset by peer")
+_BACKENDS = (
+    *("gloo", "NCCL", "ProcessGroup"),
+    *("Connection closed by peer", "Connection reset by peer", "Application timeout caused pair closure"),
+)
+_EXCHANGING = ("torch.distributed.", "torch.nn.parallel.distributed.")
 
 
 class Heartbeat:
@@ -81,7 +86,7 @@ class Heartbeat:
 
     def _said_of(self, error: BaseException) -> str:
         # Who has just ended is not silent yet, and a launcher ends this process soon: there is no time to look.
-        if "Timed out" in str(error):
+        if any(word in str(error) for word in ("Timed out", "timeout")):
             with contextlib.suppress(RuntimeError):  # the store ended with the process that kept it
                 return self._sentence(self._missing())
         return (
@@ -146,6 +151,13 @@ class Heartbeat:
 
 def _is_of_exchange(error: BaseException | None) -> bool:
     """Whether an error is one of the exchange between processes; some have no class of their own."""
-    return isinstance(error, DistError) or (
-        isinstance(error, RuntimeError) and any(name in str(error) for name in _BACKENDS)
+    if not isinstance(error, RuntimeError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    # Raised by the exchange itself; or by autograd, which exchanges gradients, and only the text tells.
+    return (
+        isinstance(error, DistError)
+        or f"{module}.".startswith(_EXCHANGING)
+        or any(name in str(error) for name in _BACKENDS)
     )

@@ -9,6 +9,7 @@ import torch
 from torch.distributed import DistNetworkError, HashStore
 
 from depthseg.engine.heartbeat import Heartbeat
+from depthseg.engine.run_fault import RunFault
 
 SECONDS = 1000.0
 
@@ -54,3 +55,36 @@ def test_only_who_is_missing_is_warned_of(beating, caplog, other_step):
 def test_where_the_store_is_gone_the_sentence_stays(beating, said):
     found = beating(_Lost())._said_of(RuntimeError(f"[gloo/transport/tcp/pair.cc:1] {said}"))
     assert found.startswith("Another process of the launch ended")
+
+
+def _raised(module, error):
+    """Raise an error as from a function of that module."""
+    names = {"__name__": module, "error": error}
+    exec("def fail():\n    raise error", names)
+    names["fail"]()
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "is_exchange"),
+    [
+        ("torch.nn.parallel.distributed", "anything at all", True),
+        ("torch.distributed.distributed_c10d", "anything at all", True),
+        ("torch.autograd.graph", "Application timeout caused pair closure", True),
+        ("torch.autograd.graph", "[gloo/transport/tcp/pair.cc:1] Timed out waiting 1000ms for recv", True),
+        ("torch.autograd.graph", "the shapes do not go together", False),
+    ],
+)
+def test_errors_of_the_exchange_are_told_from_others(beating, module, text, is_exchange):
+    store = HashStore()
+    ours, other = beating(store), beating(store, rank=1)
+    other._beat()
+    ours.at(2)
+    ours._thread = SimpleNamespace(join=lambda seconds: None)
+    with pytest.raises(RunFault if is_exchange else RuntimeError) as told:
+        try:
+            _raised(module, RuntimeError(text))
+        except RuntimeError as error:
+            ours.__exit__(RuntimeError, error, error.__traceback__)
+            raise
+    assert isinstance(told.value, RunFault) == is_exchange
+    assert ("process 1" in str(told.value)) == (is_exchange and "time" in text.lower())

@@ -62,12 +62,14 @@ def test_the_process_that_the_others_wait_for_is_named(number, tiny, tmp_path, r
     finally:
         with contextlib.suppress(ProcessLookupError):  # the launcher has ended it
             os.kill(second, signal.SIGKILL)
-    said = re.sub(r"in step \d+( for|;)", r"in step N\1", _said(log)).split(" The exchange ended with")[0]
-    if number == signal.SIGSTOP:
-        assert f"process 1 (process id {second} on" in said and "does not answer" in said
-        row("One of two processes stalls", said, "The checkpoints.")
-    else:
-        row("One of two processes is killed", said, "The checkpoints.")
+    if number == signal.SIGKILL:
+        assert f"Signal 9 (SIGKILL) received by PID {second}" in log.read_text()  # of the launcher
+    # The launcher ends the other process a tenth of a second after a death: busy machines are slower.
+    if number == signal.SIGSTOP or "RunFault" in log.read_text():
+        said = re.sub(r"in step \d+( for|;)", r"in step N\1", _said(log)).split(" The exchange ended with")[0]
+        if number == signal.SIGSTOP:
+            assert f"process 1 (process id {second} on" in said and "does not answer" in said
+        row(f"One of two processes {'stalls' if number == signal.SIGSTOP else 'is killed'}", said, "The checkpoints.")
     resumed = _start(tiny, run_dir, log, "run.resume=true")
     assert resumed.wait(240) == 0, log.read_text()
     whole = _start(tiny, tmp_path / "whole", log)
