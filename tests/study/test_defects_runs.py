@@ -178,7 +178,7 @@ def test_the_studies_of_the_package_measure_their_switches(name):
 def test_the_pretrainings_of_the_world_are_those_of_its_study():
     """So that their weights can be shared."""
     keys = [{trial.key for trial in pretraining_trials(load_study(name))} for name in ("defects", "world")]
-    assert len(keys[0]) == 6 and len(keys[0] & keys[1]) == 4  # the study `world` has two of three
+    assert len(keys[0]) == 6 and keys[0] <= keys[1]
 
 
 def test_a_few_switches_are_run_and_leave_no_weights(tmp_path):

@@ -147,7 +147,6 @@ def test_the_camvid_study_has_the_size_of_the_paper_by_overrides_alone():
 INITIALISATIONS_OF_RECIPES = {
     "classification": "classification",
     "depth_supervised": "supervised",
-    "depth_stereo": "stereo",
     "depth_mono": "mono",
     "flow": "flow",
     "inpainting": "inpainting",
