@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: CommandParser) -> None:
-    """Give a parser the commands `list`, `check`, `doctor`, `render` and `import`."""
+    """Give a parser the commands `list`, `check`, `doctor`, `choose`, `render` and `import`."""
     commands = parser.add_commands()
     listing = commands.add_parser("list", help="known data sets, their splits and licences")
     listing.set_defaults(run=list_datasets)
@@ -33,6 +33,14 @@ def add_options(parser: CommandParser) -> None:
     doctor.add_argument("--depth", metavar="FOLDER", help="depth files, not to be taken for frames")
     doctor.add_argument("--json", action="store_true", help="print JSON in place of a table")
     doctor.set_defaults(run=run_doctor)
+    choose = commands.add_parser("choose", help="which frames of a film or folder to label")
+    choose.add_argument("path", help="video file, folder of images or folder of clips")
+    choose.add_argument(
+        "--model", required=True, help="directory or Hub id of a model, by whose features they are compared"
+    )
+    choose.add_argument("--count", type=int, default=16, help="how many; default: %(default)s")
+    choose.add_argument("--out", metavar="DIR", help="write them as PNG files into this new folder")
+    choose.set_defaults(run=run_choose)
     render = commands.add_parser(
         "render", help="render the procedural world into a folder, or a miniature of an official layout"
     )
@@ -104,6 +112,14 @@ def run_doctor(options: argparse.Namespace) -> None:
             options.path, stride=options.stride, calibration=options.calibration, depth=options.depth
         )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+
+
+def run_choose(options: argparse.Namespace) -> None:
+    """Print the names of the frames to label, the most useful first."""
+    with one_sentence_errors():
+        from ..engine.choosing import choose_frames
+
+        print("\n".join(choose_frames(options.path, options.model, options.count, options.out)))
 
 
 def run_render(options: argparse.Namespace) -> None:
