@@ -113,7 +113,7 @@ def read() -> dict[str, dict[str, Any]]:
 def table() -> str:
     """Mean IoU in points over the number of labelled frames."""
     lines = [
-        "| labelled | random: mean ± s.d. | worst to best draw | evenly over time | coverage | draws that coverage beats |"
+        "| labelled | random: mean ± s.d. | worst to best draw | evenly over time | coverage | draws below coverage |"
     ]
     lines.append("|---|---|---|---|---|---|")
     for count in DRAWS:
