@@ -55,21 +55,24 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSample(Sample):
-    """A sample of a data set that has labels for every image."""
+    """A sample of a data set that has labels `(H, W)` for every image; all else as in `Sample`."""
 
     labels: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthSample(Sample):
-    """A sample of a data set that has depth for every image."""
+    """A sample of a data set that has depth `(H, W)` in metres for every image; all else as in `Sample`."""
 
     depth: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSample(Sample):
-    """A sample of a data set that knows the camera of every image; `frames` holds the neighbours asked for."""
+    """A sample of a data set that knows the camera of every image; `frames` holds the neighbours asked for.
+
+    Intrinsics are `(3, 3)`, in pixels of the image; all else is as in `Sample`.
+    """
 
     intrinsics: np.ndarray
 

@@ -39,7 +39,7 @@ class ConfusionMatrix(Meter):
 
     @property
     def state(self) -> torch.Tensor:
-        """Counts of all images so far; see `Meter`."""
+        """Counts of all images so far, int64 `(num_ids, num_ids)`; see `Meter`."""
         self._fetch()
         return self._state
 
@@ -51,7 +51,7 @@ class ConfusionMatrix(Meter):
         """Count one image or batch; quickest for ids of one byte.
 
         Args:
-            prediction: Integer ids of any shape, below `num_ids`.
+            prediction: Integer ids of any shape, such as `(H, W)`, below `num_ids`.
             labels: Integer ids of the same shape, below `num_ids`, or `ignore_index`.
 
         Raises:

@@ -145,6 +145,7 @@ HEADS: dict[str, HeadEntry] = {
         "https://huggingface.co/papers/2503.19108",
     ),
 }
+"""Every head by name; the configuration, the model, the tests and the documentation read this table."""
 
 
 def head_entry(head_type: str) -> HeadEntry:

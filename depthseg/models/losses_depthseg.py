@@ -32,7 +32,7 @@ LOSS_OF_DEPTH = {"relative_inverse": "ssi", "relative": "ssi", "metric": "silog"
 
 
 def valid_depth(labels: Tensor) -> Tensor:
-    """Return where depth labels, in metres, are known: finite and above 0, as a boolean tensor of the same shape."""
+    """Return where depth labels `(B, H, W)`, in metres, are known: finite and above 0; bool `(B, H, W)`."""
     return torch.isfinite(labels) & (labels > 0)
 
 

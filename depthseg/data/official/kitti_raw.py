@@ -148,7 +148,7 @@ class KittiRaw(OfficialLayout):
 
     @cached_property
     def poses(self) -> np.ndarray | None:
-        """Poses of the samples, camera to world; None where there are none."""
+        """Poses of the N samples, `(N, 4, 4)`, camera to world in metres; None where there are none."""
         keys = [self._keys[name] for name in self.names]
         from_camera = {key: self._rigs[key.date].camera_to_imu(self._drives.camera(key)) for key in keys}
         packets = {key: self._drives.packet(key.drive, key.number) for key in keys}

@@ -116,7 +116,7 @@ class SyntheticWorld:
         return "depth" in self.outputs
 
     def read(self, output: str, index: int) -> np.ndarray:
-        """A copy of one output of frame `index`, as `render` returns it."""
+        """A copy of one output of frame `index`, as `render` returns it, such as depth `(H, W)` in metres."""
         check_outputs([output], self.outputs)
         return self._cache.read(output, range(len(self))[index])
 

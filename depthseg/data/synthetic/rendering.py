@@ -30,6 +30,8 @@ OUTPUTS = (
     "pose",
     "baseline",
 )
+"""What `render` can return."""
+
 _CAMERA_OUTPUTS = {"intrinsics", "pose", "baseline"}
 _VISIBLE_DEPTH_TOLERANCE = 1e-6
 
