@@ -1,12 +1,12 @@
 """Every public name says what it is, its tensors say their shapes, and depths and focal lengths their units.
 
-The rule. Public is what is in `depthseg.__all__` or in the `__all__` of a folder of the package, and the public methods
-of these classes. Each has a docstring; that of a constant is the string after its assignment. Where the annotations of
-a function, a method or the fields of a class name a tensor or an array, its docstring (for a constructor and for fields
-that of the class) has a shape in backticks: `(B, C, H, W)`, `(3, 3)`, `()` for one number. Where a number, a tensor or
-an array is called depth, disparity, focal (length), baseline or intrinsics, or where a function of such a name returns
-one, the docstring has a unit: metres, pixels, levels (of nesting), or a sentence with "unit", "scale" or "inverse
-depth" where there is none.
+The rule. Public is what is in `depthseg.__all__` or in the `__all__` of a folder of the package, and the public
+methods of these classes. Each has a docstring; that of a constant is the string after its assignment. Where the
+annotations of a function, a method or the fields of a class name a tensor or an array, its docstring (for a
+constructor and for fields that of the class) has a shape in backticks: `(B, C, H, W)`, `(3, 3)`, `()` for one number.
+Where a number, a tensor or an array is called depth, disparity, focal (length), baseline or intrinsics, or where a
+function of such a name returns one, the docstring has a unit: metres, pixels, levels (of nesting), or a sentence with
+"unit", "scale" or "inverse depth" where there is none.
 """
 
 from __future__ import annotations

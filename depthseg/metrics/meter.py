@@ -12,8 +12,8 @@ class Meter:
     """Sums over the images of a data set, from which its scores follow.
 
     Attributes:
-        state: The sums, on the CPU, of a shape that depends on the metric, such as `(K, K)`. The state of a data set is
-            the sum of the states of its images, so parts of it, as of several processes, are evaluated separately and
+        state: The sums, on the CPU, of a shape that depends on the metric, such as `(K, K)`. The state of a data
+            set is the sum of the states of its images, so parts of it, as of several processes, are evaluated separately and
             their states added (or all-reduced by sum).
     """
 

@@ -150,7 +150,7 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
         return self.encoder(pixel_values.to(self.dtype))
 
     def read_depth(self, raw: Tensor) -> Tensor:
-        """Turn an activated predictor map, `(B, 1, h, w)` or any shape, into depth in the units of `config.depth_type`."""
+        """Turn an activated map, `(B, 1, h, w)` or any shape, into depth in the units of `config.depth_type`."""
         if self.config.depth_type == "disparity":
             nearest, farthest = 1 / self.config.min_depth, 1 / self.config.max_depth
             return 1 / (farthest + (nearest - farthest) * raw)

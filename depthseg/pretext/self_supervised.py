@@ -182,7 +182,7 @@ class SelfSupervisedObjective(nn.Module):
         return parts
 
     def compare(self, seen: Explanation, counts: Tensor) -> list[PhotometricOutput]:
-        """The photometric loss of all scales together or, with a pyramid, of each; `counts` is a `count_valid`, `(2,)`."""
+        """The photometric loss of all scales or, with a pyramid, of each; `counts` is that of `count_valid`, `(2,)`."""
         if not self.pyramid:
             num_valid = torch.cat([counts[:1].expand(len(seen.warped)), counts[1:]])
             return [
@@ -309,7 +309,7 @@ class SelfSupervisedObjective(nn.Module):
     def source_depths(
         self, batch: Mapping[str, Tensor], depth: Tensor, poses: list[Tensor], intrinsics: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each frame its depth at the target's pixels, depth from the target, where both are known: `(B, H, W)`."""
+        """For each frame its depth at the target's pixels, that from the target, where both are known: `(B, H, W)`."""
         found = []
         for number in range(len(self.source_frames)):
             features = self.model.encode(batch["source_pixel_values"][:, number])
