@@ -23,7 +23,9 @@ CACHE_BYTES = 256 * 2**20
 class Frames(Protocol):
     """Frames in the order of time."""
 
-    frame_rate: float | None
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second; None = unknown."""
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import __version__ as pillow_version
+
+if TYPE_CHECKING:
+    from .memory_file import MemoryFile
 
 READERS = 1
 """To be raised when a reader makes something else of a file; what was kept before is not read any more."""
@@ -56,7 +59,7 @@ def _keep_in_worker(keeper: Keeper | None, number: int) -> None:
     _keeper.set(keeper)
 
 
-def once(reader: Callable, path: str | Path, options: tuple, decode: Callable[[], Decoded]) -> Decoded:
+def once(reader: Callable, path: str | Path | MemoryFile, options: tuple, decode: Callable[[], Decoded]) -> Decoded:
     """What `decode` makes of a file, kept where there is a keeper.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ class VideoSample(Sample):
     intrinsics: np.ndarray
 
 
-def sample_of(**parts: object) -> Sample:
+def sample_of(**parts: Any) -> Sample:
     """The record that fits: of a sample with labels, else with depth, else with a camera.
 
     Args:
@@ -97,8 +97,13 @@ class SampleDataset(Protocol):
     their order, and `shuffle_buffer`, how many samples that follow one another are mixed.
     """
 
-    names: Sequence[str]
-    label_space: LabelSpace | None
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the samples, in their order."""
+
+    @property
+    def label_space(self) -> LabelSpace | None:
+        """The classes, if it has any."""
 
     def __len__(self) -> int:
         """Number of samples."""

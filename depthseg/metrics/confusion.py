@@ -28,6 +28,9 @@ class ConfusionMatrix(Meter):
             there, and reading the state fetches them.
     """
 
+    _state: torch.Tensor
+    _on_device: torch.Tensor | None
+
     def __init__(self, num_classes: int, ignore_index: int = 255, classes: Sequence[str] | None = None) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes} is out of range; it must be at least 1.")

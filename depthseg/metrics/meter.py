@@ -13,8 +13,8 @@ class Meter:
 
     Attributes:
         state: The sums, on the CPU, of a shape that depends on the metric, such as `(K, K)`. The state of a data
-            set is the sum of the states of its images, so parts of it, as of several processes, are evaluated separately and
-            their states added (or all-reduced by sum).
+            set is the sum of the states of its images, so parts of it, as of several processes, are evaluated
+            separately and their states added (or all-reduced by sum).
     """
 
     state: torch.Tensor

@@ -4,7 +4,7 @@ Annotations are not postponed in this file: `@strict` checks types, and skips th
 """
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -87,6 +87,9 @@ class DepthSegConfig(PreTrainedConfig):
     sub_configs = {"encoder_config": AutoConfig}
     # What transformers' Trainer does not gather as predictions: maps of coarser scales, and a loss.
     keys_to_ignore_at_inference = ["raw_maps", "flow_maps", "reconstruction_maps", "depth_loss"]
+
+    if TYPE_CHECKING:  # a field of the base class
+        id2label: dict[int, str] | None
 
     encoder_config: dict | PreTrainedConfig | None = None
     head_type: str = "monodepth2"
@@ -183,7 +186,8 @@ class DepthSegConfig(PreTrainedConfig):
         self._check_segmentation_loss()
         if (self.input_mean is None) != (self.input_std is None):
             raise ValueError("input_mean and input_std go together; set both or neither.")
-        if self.input_std is not None and (len(self.input_mean) != 3 or len(self.input_std) != 3):
+        mean, std = self.input_mean, self.input_std
+        if mean is not None and std is not None and (len(mean) != 3 or len(std) != 3):
             raise ValueError(
                 f"input_mean is {self.input_mean} and input_std is {self.input_std}; each needs 3 numbers, one for "
                 "each channel."

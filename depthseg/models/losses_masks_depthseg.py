@@ -221,7 +221,8 @@ def match(classes: Tensor, masks: Tensor, segments: Segments, weights: MaskLossW
     dice = 1 - (2 * probable @ truth.T + 1) / (probable.sum(1)[:, None] + truth.sum(1) + 1)
     cost = weights.mask_weight * cross_entropy + weights.dice_weight * dice
     cost = cost - weights.class_weight * classes.softmax(-1)[:, segments.classes]
-    return tuple(torch.as_tensor(indices, device=masks.device) for indices in assign(cost))
+    queries, targets = assign(cost)
+    return torch.as_tensor(queries, device=masks.device), torch.as_tensor(targets, device=masks.device)
 
 
 def assign(cost: Tensor) -> tuple:

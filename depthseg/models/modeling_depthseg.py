@@ -97,7 +97,8 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
-        self.encoder = encoder_entry(config.encoder_config.model_type).cls(config.encoder_config)
+        encoder_config: Any = config.encoder_config
+        self.encoder = encoder_entry(encoder_config.model_type).cls(encoder_config)
         self.transfer_report = None
 
     @property
@@ -192,7 +193,8 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
         """
         self.config.auto_map = auto_map()
         # transformers writes the model's dtype only; what it hands down on loading must already be in the file.
-        self.config.encoder_config.dtype = self.dtype
+        encoder_config: Any = self.config.encoder_config
+        encoder_config.dtype = self.dtype
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -284,6 +286,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         super().__init__(config)
         self.head = build_head_on(self.encoder, config)
         self.head.serve(depth=config.keep_depth, labels=True)
+        assert config.num_labels is not None, "a configuration has classes, two by default"
         self.classifier = self.head.make_classifier(config.num_labels)
         if config.keep_depth:
             self.depth_predictor = self.head.make_depth_predictor()

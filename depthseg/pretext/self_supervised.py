@@ -182,7 +182,7 @@ class SelfSupervisedObjective(nn.Module):
         return parts
 
     def compare(self, seen: Explanation, counts: Tensor) -> list[PhotometricOutput]:
-        """The photometric loss of all scales or, with a pyramid, of each; `counts` is that of `count_valid`, `(2,)`."""
+        """The photometric loss of all scales or, with a pyramid, of each; `counts` `(2,)` as in `count_valid`."""
         if not self.pyramid:
             num_valid = torch.cat([counts[:1].expand(len(seen.warped)), counts[1:]])
             return [

@@ -1,4 +1,4 @@
-"""The skill for coding agents: its commands parse here and run in `tests/test_wheel.py`; its facts are those of the code."""
+"""The skill for coding agents: its commands parse here and run in `tests/test_wheel.py`, its facts are the code's."""
 
 from __future__ import annotations
 

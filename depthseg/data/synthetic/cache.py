@@ -12,7 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +119,7 @@ def _claim(folder: Path, version: str) -> None:
         )
 
 
-def _write(path: Path, fill) -> None:
+def _write(path: Path, fill: Callable[[Any], object]) -> None:
     """Write a file under a temporary name and rename it: other processes see all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -169,4 +171,4 @@ def _render_shard(job: tuple[Path, _Make, int, list[str]]) -> None:
     frames = [make(first + k, names) for k in range(SHARD_FRAMES)]
     for name in names:
         stack = np.stack([frame[name] for frame in frames])
-        _write(_shard_path(folder, name, shard), lambda file, stack=stack: np.save(file, stack))
+        _write(_shard_path(folder, name, shard), partial(np.save, arr=stack))
