@@ -463,8 +463,8 @@ def _load(
         ) from None
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read, since a small "
-            "file can unfold to more than the memory holds. Resize it or cut it into tiles."
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read, since a "
+            "small file can unfold to more than the memory holds. Resize it or cut it into tiles."
         ) from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"{path} is truncated or damaged and cannot be decoded: {error}.") from error

@@ -13,7 +13,7 @@ from .confusion import ConfusionMatrix
 from .depth import DepthErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .meter import Meter
 
