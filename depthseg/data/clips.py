@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -100,7 +100,7 @@ class FrameCache:
         self._full_sizes: dict[int, tuple[int, int]] = {}
         self._bytes = 0
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave the frames behind: a worker process reads its own."""
         return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
 

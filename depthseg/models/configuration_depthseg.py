@@ -91,9 +91,10 @@ class DepthSegConfig(PreTrainedConfig):
     if TYPE_CHECKING:  # a field of the base class
         id2label: dict[int, str] | None
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    # `@strict` checks the keys of a `dict[str, Any]`, too; those are checked against the options of encoder and head.
+    encoder_config: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
     head_type: str = "monodepth2"
-    head_config: dict | None = None
+    head_config: dict | None = None  # type: ignore[type-arg]
     one_class: bool = False
     semantic_loss_ignore_index: int = 255
     depth_type: Literal["metric", "disparity", "relative", "relative_inverse"] = "disparity"
@@ -262,7 +263,7 @@ OWN_OPTIONS = tuple(
 )
 
 
-def build_encoder_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+def build_encoder_config(encoder_config: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
     """Return the encoder's configuration object.
 
     Args:

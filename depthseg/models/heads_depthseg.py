@@ -158,7 +158,7 @@ def head_entry(head_type: str) -> HeadEntry:
     return HEADS[head_type]
 
 
-def complete_head_config(head_type: str, options: dict | None) -> dict:
+def complete_head_config(head_type: str, options: dict[str, Any] | None) -> dict[str, Any]:
     """Check the options of a head and fill in its defaults.
 
     Args:
@@ -175,7 +175,11 @@ def complete_head_config(head_type: str, options: dict | None) -> dict:
 
 
 def build_head(
-    head_type: str, head_config: dict, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int
+    head_type: str,
+    head_config: dict[str, Any],
+    channels: list[int],
+    strides: tuple[float, ...],
+    num_prefix_tokens: int,
 ) -> DepthSegHead:
     """Build a head for an encoder's maps.
 

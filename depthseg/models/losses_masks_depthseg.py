@@ -11,6 +11,7 @@ Source: Cheng et al. 2022 (Mask2Former), https://huggingface.co/papers/2112.0152
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,7 +226,7 @@ def match(classes: Tensor, masks: Tensor, segments: Segments, weights: MaskLossW
     return torch.as_tensor(queries, device=masks.device), torch.as_tensor(targets, device=masks.device)
 
 
-def assign(cost: Tensor) -> tuple:
+def assign(cost: Tensor) -> tuple[Any, Any]:
     """Return the rows and columns of the assignment of least cost, as two arrays.
 
     Raises:

@@ -13,7 +13,7 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_the_seconds_of_each_room_are_printed(tmp_path, processes):
-    for room, seconds in (("slow", 1.6), ("slow/inner", 0.6), ("quick", 0.0)):
+    for room, seconds in (("slow", 0.9), ("slow/inner", 0.7), ("quick", 0.0)):
         (tmp_path / "tests" / room).mkdir(parents=True)
         text = f"import time\n\ndef test_it():\n    time.sleep({seconds})\n"
         (tmp_path / "tests" / room / f"test_{Path(room).name}.py").write_text(text)

@@ -41,14 +41,14 @@ def test_the_way_leads_from_installing_to_publishing():
 
 
 def test_options_in_the_text_exist():
-    words = re.findall(r"`\"?((?:data|model|optim|schedule|run)\.[\w.]+=[^`\"]+)\"?`", PAGE)
-    words += [word for words in re.findall(r"`((?:\w+\.[\w.]+=\S+ ?){2,})`", PAGE) for word in words.split()]
-    assert len(words) >= 6
-    for word in words:
-        load_config("folder_fewshot_resnet18", word.split() if " " in word and "{" not in word else [word])
+    spans = [shlex.split(span) for span in re.findall(r"`([^`\n']+)`", PAGE)]
+    options = [words for words in spans if words and all(re.fullmatch(r"[a-z]+\.[a-z_.]+=.+", word) for word in words)]
+    assert len(options) >= 6
+    for words in options:
+        load_config("folder_fewshot_resnet18", words)
     for name in re.findall(r"`((?:data|model|optim|schedule|run)\.\w+)`", PAGE):
         section, option = name.split(".")
-        assert hasattr(getattr(load_config(None, []), section), option), name
+        assert hasattr(getattr(load_config("folder_fewshot_resnet18", []), section), option), name
 
 
 def test_facts_are_those_of_the_project():

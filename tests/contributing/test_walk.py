@@ -107,6 +107,7 @@ for name in ("study.yaml", "mine.yaml"):
 """
 
 
+@pytest.mark.heavy
 def test_the_additions_are_known(copy):
     logits, data, option, trials, in_world = run(copy, "-c", USE).splitlines()
     assert (logits, data) == ("[1, 2, 8, 13] True", "2 [np.float32(3.0), np.float32(12.0)] stripe")

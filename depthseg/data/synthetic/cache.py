@@ -69,7 +69,7 @@ class ShardCache:
                 _render_all([(folder, make, shard, names) for shard, names in missing.items()], workers, lock)
         _claim(folder, version)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: a worker process opens its own instead of receiving every frame."""
         return {**self.__dict__, "_maps": {}}
 
@@ -132,7 +132,7 @@ def _write(path: Path, fill: Callable[[Any], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _render_all(jobs: list[tuple], workers: int | None, lock: int | None) -> None:
+def _render_all(jobs: list[tuple[Any, ...]], workers: int | None, lock: int | None) -> None:
     """Render shards, in worker processes where that is worth while and possible without importing the caller again."""
     workers = min(workers or min(os.cpu_count() or 1, 8), len(jobs))
     if not jobs:

@@ -84,7 +84,7 @@ class Builder:
     """Collects bodies and parts; `height` is how far above the road the current body stands."""
 
     draw: Draw
-    rows: list[tuple] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     motion: list[tuple[float, ...]] = field(default_factory=list)
     height: float = 0.0
 

@@ -47,7 +47,7 @@ class Rows(Protocol):
         """Names of all rows; the values of a column if one is given."""
 
 
-class RowNames(Sequence):
+class RowNames(Sequence[str]):
     """Names `SPLIT-000012` by the number of the row, made as they are asked for.
 
     Args:
