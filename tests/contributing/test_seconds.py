@@ -25,4 +25,4 @@ def test_the_seconds_of_each_room_are_printed(tmp_path, processes):
     (line,) = re.findall(r"seconds of each room =+\n(.*)\n", printed)
     seconds = {room: int(number) for room, number in (part.split() for part in line.split(", "))}
     assert set(seconds) == {"slow", "quick", "tests"} and "1 failed, 3 passed" in printed
-    assert 2 <= seconds["slow"] <= 4 and seconds["quick"] + seconds["tests"] <= 1
+    assert seconds["slow"] >= 2 and seconds["slow"] > seconds["quick"]
