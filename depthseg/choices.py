@@ -29,6 +29,7 @@ PROTOCOLS = ("standard", "paper-text", "paper-release")
 
 PoseNetworkName = Literal["separate", "shared", "posecnn"]
 POSE_NETWORKS = get_args(PoseNetworkName)
+"""Names of the networks that estimate the motion of the camera; `depthseg.pretext.build_pose_network` has them."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

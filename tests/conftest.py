@@ -1,6 +1,8 @@
 """Settings of every test process."""
 
 import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +16,16 @@ def own_caches(tmp_path_factory):
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     os.environ.setdefault("HF_HOME", os.path.join(home, "huggingface"))
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Seconds of each room, the first folder under tests/, summed over the processes that ran its tests."""
+    rooms = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                _, *folders = Path(report.nodeid.partition("::")[0]).parts[:-1] or ("",)
+                rooms[folders[0] if folders else "tests"] += report.duration
+    if rooms:
+        terminalreporter.section("seconds of each room")
+        terminalreporter.line(", ".join(f"{room} {seconds:.0f}" for room, seconds in rooms.most_common()))

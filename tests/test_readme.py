@@ -26,7 +26,8 @@ STUDIES = (ROOT / "training" / "studies" / "README.md").read_text()
 PAGES = [
     ROOT / name
     for name in ("README.md", "training/README.md", "training/studies/README.md", "model_cards/README.md")
-    + ("depthseg/models/README.md", "depthseg/data/README.md")
+    + ("depthseg/models/README.md", "depthseg/data/README.md", ".github/CONTRIBUTING.md")
+    + (".agents/skills/depthseg/SKILL.md",)
 ]
 RESULTS = ROOT / "training" / "results"
 TINY = ROOT / "model_cards" / "depthseg-tiny-world"

@@ -21,7 +21,7 @@ from depthseg.data.synthetic.rendering import render
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.name for path in (ROOT / "training" / "configs").glob("*.yaml"))
-PAGES = ("README.md", "training/README.md", "model_cards/README.md")
+PAGES = ("README.md", "training/README.md", "model_cards/README.md", ".agents/skills/depthseg/SKILL.md")
 # Small enough for a test; which network and which data stay those of the command.
 SHORT = ["schedule.steps=2", "schedule.warmup_steps=0", "run.eval_every=0", "optim.batch_size=2", "run.cpu=true"]
 SMALL = {

@@ -176,7 +176,7 @@ def _matrices(path: Path, text: str) -> list[np.ndarray]:
     if len(rows) == 3 and lengths in ({3}, {4}):
         return [np.array(rows)]
     if lengths in ({9}, {12}):
-        return [np.reshape(row, (3, -1)) for row in rows]
+        return [np.array(row).reshape(3, -1) for row in rows]
     raise ValueError(f"{path} is not a calibration that can be read; known forms are {_FORMS}.")
 
 

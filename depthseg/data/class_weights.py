@@ -23,6 +23,7 @@ def balanced_weights(dataset: SampleDataset) -> list[float]:
         ValueError: No pixel is labelled, or a label map holds an id without a class.
     """
     space = dataset.label_space
+    assert space is not None, "only data sets with classes have weights of classes"
     counts = np.zeros(len(space.classes), np.int64)
     for index in range(len(dataset)):
         sample = dataset[index]

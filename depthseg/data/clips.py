@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,9 @@ CACHE_BYTES = 256 * 2**20
 class Frames(Protocol):
     """Frames in the order of time."""
 
-    frame_rate: float | None
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second; None = unknown."""
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -98,7 +100,7 @@ class FrameCache:
         self._full_sizes: dict[int, tuple[int, int]] = {}
         self._bytes = 0
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave the frames behind: a worker process reads its own."""
         return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
 

@@ -69,7 +69,7 @@ def _line(line: str) -> tuple[str, Colour] | None:
     row = [part.strip() for part in next(csv.reader([line]))]
     numbers = row[1:4]
     if len(row) >= 4 and row[0] and all(part.isdecimal() for part in numbers):
-        return row[0], tuple(map(int, numbers))
+        return row[0], (int(numbers[0]), int(numbers[1]), int(numbers[2]))
     return None
 
 
@@ -102,8 +102,9 @@ def checked_colours(content: Any, where: str) -> ColourMap:
     owners: dict[Colour, str] = {}
     for name, given in content.items():
         several = isinstance(given, list | tuple) and given and not isinstance(given[0], int | float)
-        found = [_colour(one) for one in (given if several else [given])]
-        if None in found:
+        read = [_colour(one) for one in (given if several else [given])]
+        found = [colour for colour in read if colour is not None]
+        if len(found) < len(read):
             raise ValueError(
                 f"{where}: the colour of {name!r} is {given!r}, but a colour is three whole numbers from 0 to 255, "
                 "such as [128, 64, 128]."
@@ -118,7 +119,7 @@ def checked_colours(content: Any, where: str) -> ColourMap:
 def _colour(given: Any) -> Colour | None:
     if isinstance(given, str):
         match = _HEX.fullmatch(given)
-        return match and tuple(int(part, 16) for part in match.groups())
+        return (int(match[1], 16), int(match[2], 16), int(match[3], 16)) if match else None
     if not isinstance(given, list | tuple) or len(given) != 3:
         return None
     whole = all(isinstance(part, int) and 0 <= part <= 255 for part in given)

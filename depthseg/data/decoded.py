@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import __version__ as pillow_version
+
+if TYPE_CHECKING:
+    from .memory_file import MemoryFile
 
 READERS = 1
 """To be raised when a reader makes something else of a file; what was kept before is not read any more."""
@@ -24,7 +27,7 @@ Decoded = tuple[np.ndarray, int]
 class Keeper(Protocol):
     """Keeps what was decoded."""
 
-    def __call__(self, facts: tuple, decode: Callable[[], Decoded], hold: Callable[[], bool]) -> Decoded:
+    def __call__(self, facts: tuple[Any, ...], decode: Callable[[], Decoded], hold: Callable[[], bool]) -> Decoded:
         """What `decode` returns, from now or from before; the array is not to be written to.
 
         Args:
@@ -56,7 +59,12 @@ def _keep_in_worker(keeper: Keeper | None, number: int) -> None:
     _keeper.set(keeper)
 
 
-def once(reader: Callable, path: str | Path, options: tuple, decode: Callable[[], Decoded]) -> Decoded:
+def once(
+    reader: Callable[..., Any],
+    path: str | Path | MemoryFile,
+    options: tuple[Any, ...],
+    decode: Callable[[], Decoded],
+) -> Decoded:
     """What `decode` makes of a file, kept where there is a keeper.
 
     Args:

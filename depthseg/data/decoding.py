@@ -37,6 +37,11 @@ class VideoFrames:
         ValueError: The file is not a video, or does not say when its frames are shown.
     """
 
+    _container: av.container.InputContainer | None
+    _decoded: Iterator[Any] | None
+    _position: int | None
+    _pid: int | None
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
@@ -122,7 +127,7 @@ class VideoFrames:
         if self._pid not in (None, os.getpid()):
             self._forget()
 
-    def _decode_up_to(self, wanted: int) -> Iterator[av.VideoFrame]:
+    def _decode_up_to(self, wanted: int) -> Iterator[Any]:
         """Frames in order, the last of which has the time `wanted` if it can be decoded."""
         key = bisect.bisect_right(self._key_times, wanted) - 1
         start = int(self._key_times[max(key, 0)])
@@ -130,11 +135,13 @@ class VideoFrames:
         for begin in (start, None):
             if begin is None or self._position is None or not start <= self._position < wanted:
                 self._start_at(begin)
+            assert self._decoded is not None, "a decoder that has a position has begun"
             frame = next(self._decoded, None)
             if frame is not None and frame.pts <= wanted:
                 break
         while frame is not None and frame.pts < wanted:
             yield frame
+            assert self._decoded is not None, "nobody forgets a file while frames are taken from it"
             frame = next(self._decoded, None)
         if frame is not None and frame.pts == wanted and not frame.is_corrupt:
             yield frame
@@ -150,10 +157,7 @@ class VideoFrames:
         self._decoded = (frame for frame in container.decode(stream) if frame.pts is not None)
 
     def _forget(self) -> None:
-        self._container: av.container.InputContainer | None = None
-        self._decoded: Iterator[av.VideoFrame] | None = None
-        self._position: int | None = None
-        self._pid: int | None = None
+        self._container, self._decoded, self._position, self._pid = None, None, None, None
 
     def _remedy(self) -> str:
         return _REMEDY.format(name=self.path.name)

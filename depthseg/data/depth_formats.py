@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .memory_file import MemoryFile
 
 DEPTH_FORMATS = {
     "scaled": "of metres x depth_scale",
@@ -28,7 +32,7 @@ def check_depth_format(depth_format: str) -> None:
         raise ValueError(f"depth_format={depth_format!r} is not known; choose one of {', '.join(DEPTH_FORMATS)}.")
 
 
-def metres_of(path: str | Path, values: np.ndarray, scale: float, depth_format: str) -> np.ndarray:
+def metres_of(path: str | Path | MemoryFile, values: np.ndarray, scale: float, depth_format: str) -> np.ndarray:
     """Depth of the whole numbers of a file.
 
     Args:
@@ -48,7 +52,7 @@ def metres_of(path: str | Path, values: np.ndarray, scale: float, depth_format: 
     swapped = values.max() > KINECT_NONE and _swap_bytes(values).max() <= KINECT_NONE
     if depth_format == "kinect":
         return _kinect_metres(path, _swap_bytes(values) if swapped else values)
-    if swapped and Path(path).suffix.lower() == ".pgm":
+    if swapped and Path(str(path)).suffix.lower() == ".pgm":
         raise ValueError(
             f"{path} holds the raw numbers of a Kinect with the lowest byte first, against the rule of PGM, as the "
             "raw scenes of NYU Depth V2 do. Give the option depth_format=kinect."
@@ -60,7 +64,7 @@ def _swap_bytes(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint16).byteswap().astype(np.int32)
 
 
-def _kinect_metres(path: str | Path, numbers: np.ndarray) -> np.ndarray:
+def _kinect_metres(path: str | Path | MemoryFile, numbers: np.ndarray) -> np.ndarray:
     """Metres of raw numbers, with the parameters of the toolbox of NYU Depth V2 (Silberman et al. 2012)."""
     if numbers.max() > KINECT_NONE:
         raise ValueError(

@@ -101,6 +101,7 @@ def unit_sentence(found: DepthRange, whole: bool, scale: float) -> tuple[str | N
             f"The median depth is {median:.3g} m {as_read}, so the unit is probably another one. "
             + (others or "The files must hold metres; 16-bit files may have any unit with the option depth_scale.")
         ), True
+    assert found.high is not None, "maps with a median have a highest value"
     in_room = found.high * scale <= _MOST_MILLIMETRES and median >= _FAR_FOR_A_ROOM
     if whole and scale == KITTI_DEPTH_SCALE and found.known > _DENSE and (in_room or median > _FAR_FOR_A_DENSE_MAP):
         kind = "as a depth camera for rooms writes them in millimetres" if in_room else "far for maps this dense"

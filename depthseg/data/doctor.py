@@ -128,7 +128,7 @@ def examine_video(
     if pairs < 1:
         raise ValueError(f"pairs={pairs} is out of range; examine 1 pair or more.")
     # Each sample is the later image of its pair.
-    options = {"calibration": calibration, "depth": depth, "clips": clips}
+    options: dict[str, Any] = {"calibration": calibration, "depth": depth, "clips": clips}
     open_video = partial(VideoSequences, root, "all", frames=(-1,), **options)
     video = open_video(stride=stride)
     chosen = evenly_spaced(len(video), pairs)
@@ -203,6 +203,8 @@ def _advice(report: VideoReport) -> list[str]:
     rotation = report.most_rotation or 0.0
     longer = report.suggested_stride not in (None, report.stride)
     sentences = []
+    # Where most pairs can be followed, there are medians.
+    parallax, motion = report.parallax or 0.0, report.motion or 0.0
     if report.lost_share >= _MANY:
         sentences.append(
             f"In {report.lost_share:.0%} of the pairs too few points can be followed: the video is too fast, too dark "
@@ -215,15 +217,15 @@ def _advice(report: VideoReport) -> list[str]:
             "The camera does not move: depth cannot be trained on this video. Take one from a camera that travels, "
             "or cut the standing parts away."
         )
-    elif report.parallax < LEAST_PARALLAX and longer:
+    elif parallax < LEAST_PARALLAX and longer:
         sentences.append(f"There is little parallax from frame to frame: use stride {report.suggested_stride}.")
-    elif report.parallax < LEAST_PARALLAX:
+    elif parallax < LEAST_PARALLAX:
         sentences.append(
             "The camera rotates but hardly moves: without parallax depth cannot be trained on this video."
         )
-    elif report.motion > MOST_MOTION:
+    elif motion > MOST_MOTION:
         sentences.append(
-            f"The video is too fast: points move by {report.motion:.0%} of the width from frame to frame. Use a "
+            f"The video is too fast: points move by {motion:.0%} of the width from frame to frame. Use a "
             "shorter stride or a higher frame rate, or drive slower."
         )
     if rotation < LEAST_ROTATION and report.motion is not None and not report.calibrated:

@@ -425,7 +425,7 @@ def divide_images(
     return val if split == "val" else train, sentence or None
 
 
-def divide_in_order(items: Sequence, split: str, val_fraction: float) -> Sequence:
+def divide_in_order(items: Sequence[Any], split: str, val_fraction: float) -> Sequence[Any]:
     """The part of a recording that belongs to a split: `val` is its end, so that neighbours in time stay together.
 
     Args:

@@ -84,6 +84,7 @@ class FolderLabels:
         values = self.values(path)
         if self._encoding is not None:
             return self._encoding.decode(path, values)
+        assert self.space is not None, "who reads label maps knows that there are classes"
         check_ids(path, values, len(self.space.classes), self.space.ignore_index)
         return values.astype(np.uint8)
 

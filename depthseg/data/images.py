@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -174,7 +175,7 @@ def _decode_image(path: str | Path | MemoryFile, upright: bool) -> Decoded:
     return np.array(image.convert("RGB")), orientation
 
 
-def _read_channel(path: str | Path, image: Image.Image, channel: str) -> np.ndarray:
+def _read_channel(path: str | Path | MemoryFile, image: Image.Image, channel: str) -> np.ndarray:
     letter = CHANNELS[channel]
     if image.mode not in ("RGB", "RGBA") or letter not in image.mode:
         raise ValueError(
@@ -206,7 +207,7 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...] | None:
     image = _load(path)
     if image.mode != "P":
         return None
-    values = image.getpalette("RGB")
+    values = image.getpalette("RGB") or []
     return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
 
 
@@ -462,8 +463,8 @@ def _load(
         ) from None
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, the most that are read, since a small file "
-            "can unfold to more than the memory holds. Resize it or cut it into tiles."
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read, since a "
+            "small file can unfold to more than the memory holds. Resize it or cut it into tiles."
         ) from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"{path} is truncated or damaged and cannot be decoded: {error}.") from error
@@ -480,7 +481,7 @@ def _load(
     return loaded
 
 
-def _count_pages(image: Image.Image) -> int:
+def _count_pages(image: Any) -> int:
     """How many images a file holds, without smaller copies and masks; the first one is the current one after it."""
     if image.format == "MPO" or getattr(image, "n_frames", 1) == 1:  # a phone's JPEG with its preview
         return 1

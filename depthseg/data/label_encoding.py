@@ -62,10 +62,10 @@ class LabelEncoding:
             table = bytes(self.class_ids.get(value, IGNORED) for value in range(256))
             return np.frombuffer(bytearray(values).translate(table), np.uint8).reshape(values.shape)
         lowest = min(found)
-        table = np.full(max(found) - lowest + 1, IGNORED, np.uint8)
+        ids = np.full(max(found) - lowest + 1, IGNORED, np.uint8)
         for value in found:
-            table[value - lowest] = self.class_ids[value]
-        return table[values.astype(np.int64) - lowest]
+            ids[value - lowest] = self.class_ids[value]
+        return ids[values.astype(np.int64) - lowest]
 
     @property
     def allowed(self) -> str:

@@ -106,7 +106,7 @@ def misplaced_maps(root: Path, truth: str, names: Collection[str]) -> list[str]:
             )
         elif longer:
             example = longer[0]
-            option = suffix_option({path.stem: image_of(path.stem, names) for path in longer})
+            option = suffix_option({path.stem: image for path in longer if (image := image_of(path.stem, names))})
             away = "" if folder == root / truth else f", with the files in {root / truth}"
             sentences.append(
                 f"{folder} holds {_count(longer)} with names longer than those of the images "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-_LUMA = np.float32([0.299, 0.587, 0.114])
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # What brightness, contrast and saturation mix an image with, from its luma: black, its mean, its grey image.
 _MIXED_WITH = (lambda luma: np.zeros_like(luma), lambda luma: np.full_like(luma, luma.mean()), lambda luma: luma)
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -79,9 +79,9 @@ class Geometry:
         warped = values.resize((width, height), resampling, box=self.box)
         if self.inner == self.size:
             return np.asarray(warped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else warped)
-        warped = np.asarray(warped)
+        pixels = np.asarray(warped)
         missing = [(0, whole - part) for whole, part in zip(self.size, self.inner, strict=True)]
-        padded = np.pad(warped, missing + [(0, 0)] * (warped.ndim - 2), constant_values=padding)
+        padded = np.pad(pixels, missing + [(0, 0)] * (pixels.ndim - 2), constant_values=padding)
         return np.ascontiguousarray(padded[:, ::-1]) if self.mirrored else padded
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,26 +55,29 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSample(Sample):
-    """A sample of a data set that has labels for every image."""
+    """A sample of a data set that has labels `(H, W)` for every image; all else as in `Sample`."""
 
     labels: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthSample(Sample):
-    """A sample of a data set that has depth for every image."""
+    """A sample of a data set that has depth `(H, W)` in metres for every image; all else as in `Sample`."""
 
     depth: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSample(Sample):
-    """A sample of a data set that knows the camera of every image; `frames` holds the neighbours asked for."""
+    """A sample of a data set that knows the camera of every image; `frames` holds the neighbours asked for.
+
+    Intrinsics are `(3, 3)`, in pixels of the image; all else is as in `Sample`.
+    """
 
     intrinsics: np.ndarray
 
 
-def sample_of(**parts: object) -> Sample:
+def sample_of(**parts: Any) -> Sample:
     """The record that fits: of a sample with labels, else with depth, else with a camera.
 
     Args:
@@ -94,8 +97,13 @@ class SampleDataset(Protocol):
     their order, and `shuffle_buffer`, how many samples that follow one another are mixed.
     """
 
-    names: Sequence[str]
-    label_space: LabelSpace | None
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the samples, in their order."""
+
+    @property
+    def label_space(self) -> LabelSpace | None:
+        """The classes, if it has any."""
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -69,7 +69,7 @@ def divide_by_sequence(
         Names of `train` and of `val` in natural order; None for single photographs: names that tell no sequences, or a
         single one whose images do not look like frames.
     """
-    sequences: dict[str, list[str]] = {}
+    sequences: dict[str | None, list[str]] = {}
     for name in order:
         sequences.setdefault(_sequence_of(images[name]), []).append(name)
     if sum(len(names) for names in sequences.values() if len(names) > 1) < len(order) / 2:

@@ -103,7 +103,7 @@ class StereoPairs:
         path = self._root / ("calib.txt" if given is None else given)
         if given is None and not path.is_file():
             return None
-        return read_calibration(path if path.is_file() else Path(given))
+        return read_calibration(path if given is None or path.is_file() else Path(given))
 
     def __len__(self) -> int:
         """Number of pairs."""

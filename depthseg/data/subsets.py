@@ -92,7 +92,7 @@ class Subset:
         if name in ("categories", "stride", "frame_rate", "value_range"):
             return getattr(self._dataset, name)
         if name == "poses":
-            poses = self._dataset.poses
+            poses = getattr(self._dataset, name)
             return None if poses is None else poses[self._indices]
         if name in ("has_depth", "pixel_aspect"):
             ask = getattr(self._dataset, name)

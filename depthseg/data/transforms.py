@@ -76,7 +76,7 @@ class TrainTransform:
         hole_size: int = 7,
         to_rgb: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         self.hflip = hflip
         self.crop_scale = tuple(crop_scale)
         self.colour_jitter = colour_jitter
@@ -85,7 +85,7 @@ class TrainTransform:
         self.shortest_edges = tuple(shortest_edges)
         self.longest_edge = longest_edge
         self.max_class_share = max_class_share
-        self.hole_share = None if hole_share is None else tuple(hole_share)
+        self.hole_share = None if hole_share is None else (hole_share[0], hole_share[1])
         self.hole_size = hole_size
         self.to_rgb = to_rgb
 
@@ -160,7 +160,8 @@ class TrainTransform:
         if self.max_class_share < 1 and sample.labels is not None:
             again = rng.spawn(1)[0]  # so that the number of trials moves no other draw
             for _ in range(CROP_TRIALS):
-                if largest_class_share(geometry.map(sample.labels, IGNORED)) <= self.max_class_share:
+                labels = geometry.map(sample.labels, IGNORED)
+                if labels is None or largest_class_share(labels) <= self.max_class_share:
                     break
                 geometry = cut(sample, factor, again.random(2), mirrored)
         return geometry
@@ -181,7 +182,7 @@ class TrainTransform:
         """A patch of `size` of the image resized by a factor, at a place from 0 to 1 down and right."""
         size = sample.image.shape[:2]
         resized = tuple(max(round(factor * side), 1) for side in size)
-        inner = tuple(map(min, self.size, resized))
+        inner = min(self.size[0], resized[0]), min(self.size[1], resized[1])
         compared = sample.frames or sample.stereo is not None
         if inner != self.size and (compared or (self.scale_range == (1, 1) and not self.shortest_edges)):
             raise ValueError(
@@ -213,11 +214,11 @@ class TrainTransform:
             return None
         height, width = self.size
         count = int(rng.uniform(*self.hole_share) * height * width)
-        holes = np.zeros(height * width, bool)
+        holes: np.ndarray = np.zeros(height * width, bool)
         holes[rng.choice(height * width, count, replace=False)] = True
         holes = np.pad(holes.reshape(height, width), ((self.hole_size - 1) // 2, self.hole_size // 2))
         for axis in (0, 1):
-            holes = sliding_window_view(holes, self.hole_size, axis).any(-1)
+            holes = np.logical_or.reduce(sliding_window_view(holes, self.hole_size, axis), axis=-1)
         return holes
 
 

@@ -16,6 +16,7 @@ from .depth import DepthErrors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ..data.label_spaces import LabelSpace
     from ..data.sample import Sample, SampleDataset
 
 
@@ -34,7 +35,7 @@ class MajorityClass:
     """
 
     def __init__(self, dataset: SampleDataset) -> None:
-        counts = np.zeros(_num_ids(dataset), dtype=np.int64)
+        counts = np.zeros(len(_label_space(dataset).classes), dtype=np.int64)
         for _, labels, known in _labelled(dataset):
             counts += np.bincount(labels[known], minlength=len(counts))
         self.class_id = int(counts.argmax())
@@ -56,7 +57,7 @@ class PositionPrior:
     """
 
     def __init__(self, dataset: SampleDataset, grid: Sequence[int] = (90, 120)) -> None:
-        counts = np.zeros((_num_ids(dataset), *grid), dtype=np.int64)
+        counts = np.zeros((len(_label_space(dataset).classes), *grid), dtype=np.int64)
         for _, labels, _ in _labelled(dataset):
             small = resize_nearest(labels, grid)
             counts += small == np.arange(len(counts)).reshape(-1, 1, 1)
@@ -85,7 +86,7 @@ class ColourClassifier:
             raise ValueError(f"bins={bins} is out of range; it must be from 1 to 256.")
         self._bins = bins
         cells = bins**3
-        counts = np.zeros(_num_ids(dataset) * cells, dtype=np.int64)
+        counts = np.zeros(len(_label_space(dataset).classes) * cells, dtype=np.int64)
         for sample, labels, known in _labelled(dataset):
             pairs = labels[known].astype(np.int64) * cells + self._cell(sample.image)[known]
             counts += np.bincount(pairs, minlength=len(counts))
@@ -133,7 +134,7 @@ class ConstantDepth:
 
 def score_segmentation_baseline(baseline: Baseline, dataset: SampleDataset) -> dict[str, Any]:
     """`segmentation_scores` of a baseline on the labelled samples of a data set."""
-    space = dataset.label_space
+    space = _label_space(dataset)
     confusion = ConfusionMatrix(space.num_labels, space.ignore_index, space.evaluated_classes)
     for sample, labels, _ in _labelled(dataset):
         confusion.update(baseline.predict(sample), labels)
@@ -156,10 +157,10 @@ def score_depth_baseline(baseline: Baseline, dataset: SampleDataset, **protocol:
     return errors.compute()
 
 
-def _num_ids(dataset: SampleDataset) -> int:
+def _label_space(dataset: SampleDataset) -> LabelSpace:
     if dataset.label_space is None:
         raise ValueError("The data set has no label space; segmentation baselines require one.")
-    return len(dataset.label_space.classes)
+    return dataset.label_space
 
 
 def _labelled(dataset: SampleDataset) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
@@ -168,7 +169,7 @@ def _labelled(dataset: SampleDataset) -> Iterator[tuple[Sample, np.ndarray, np.n
     for index in range(len(dataset)):
         sample = dataset[index]
         if sample.labels is not None:
-            known = sample.labels != dataset.label_space.ignore_index
+            known = np.not_equal(sample.labels, _label_space(dataset).ignore_index)
             found = found or bool(known.any())
             yield sample, sample.labels, known
     if not found:

@@ -132,7 +132,8 @@ class BoundaryIou(Meter):
         self.state[0] += counts.state
         if depth is not None:
             by_kind = GroupedConfusion(EDGE_KINDS, self.num_ids + 1, self.ignore_index)
-            by_kind.update(*bands, edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index))
+            kinds = edge_kinds(labels, depth, distance, self.depth_ratio, self.ignore_index)
+            by_kind.update(bands[0], bands[1], kinds)
             self.state[1:] += by_kind.state
 
     def compute(self) -> dict[str, float | None]:

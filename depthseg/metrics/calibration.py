@@ -43,7 +43,7 @@ class CalibrationError(Meter):
         """Add an image or batch.
 
         Args:
-            prediction: Integer ids of any shape.
+            prediction: Integer ids of any shape, such as `(H, W)`.
             labels: Integer ids of the same shape; `ignore_index` = not evaluated.
             confidence: Probabilities of the predicted classes in [0, 1], of the same shape.
 

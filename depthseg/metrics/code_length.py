@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -125,8 +125,8 @@ def _pixels_of(
     if not any((ids != ignore_index).any() for ids in labels):
         raise ValueError("No pixel is labelled, so there is no code length.")
     every = sum(ids.numel() for ids in labels)
-    mean = sum(maps.double().sum((1, 2)) for maps in features) / every
-    variance = sum((maps.double() - mean[:, None, None]).square().sum((1, 2)) for maps in features) / every
+    mean: Any = sum(maps.double().sum((1, 2)) for maps in features) / every
+    variance: Any = sum((maps.double() - mean[:, None, None]).square().sum((1, 2)) for maps in features) / every
     # A constant channel carries no information, and stays 0.
     scale = torch.where(variance > 1e-12 * mean.square(), variance, math.inf).rsqrt()
     images = []

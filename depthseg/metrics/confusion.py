@@ -28,6 +28,9 @@ class ConfusionMatrix(Meter):
             there, and reading the state fetches them.
     """
 
+    _state: torch.Tensor
+    _on_device: torch.Tensor | None
+
     def __init__(self, num_classes: int, ignore_index: int = 255, classes: Sequence[str] | None = None) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes} is out of range; it must be at least 1.")
@@ -39,7 +42,7 @@ class ConfusionMatrix(Meter):
 
     @property
     def state(self) -> torch.Tensor:
-        """Counts of all images so far; see `Meter`."""
+        """Counts of all images so far, int64 `(num_ids, num_ids)`; see `Meter`."""
         self._fetch()
         return self._state
 
@@ -51,7 +54,7 @@ class ConfusionMatrix(Meter):
         """Count one image or batch; quickest for ids of one byte.
 
         Args:
-            prediction: Integer ids of any shape, below `num_ids`.
+            prediction: Integer ids of any shape, such as `(H, W)`, below `num_ids`.
             labels: Integer ids of the same shape, below `num_ids`, or `ignore_index`.
 
         Raises:

@@ -91,6 +91,7 @@ class DepthErrors(Meter):
         if truth is None:
             self.state[-1] += 1
             return
+        assert predicted is not None, "where depth is known, it is predicted"
         predicted, truth = _as_array(predicted), _as_array(truth)
         if predicted.shape != truth.shape or truth.ndim not in (2, 3):
             raise ValueError(

@@ -119,7 +119,8 @@ class RecallBySize(GroupedConfusion):
         self.edges = tuple(edges)
         super().__init__(_range_names([100 * edge for edge in edges], "%"), num_classes, ignore_index)
 
-    def update(self, prediction: np.ndarray, labels: np.ndarray) -> None:
+    # The groups follow from the labels.
+    def update(self, prediction: np.ndarray, labels: np.ndarray) -> None:  # type: ignore[override]
         """Count one image.
 
         Args:

@@ -13,7 +13,7 @@ from .confusion import ConfusionMatrix
 from .depth import DepthErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .meter import Meter
 
@@ -42,7 +42,7 @@ class _SummedMetric(evaluate.Metric):
         """Add one image: its predicted and its true map `(H, W)`."""
         self.add_batch(predictions=[prediction], references=[reference])
 
-    def add_batch(self, *, predictions: Iterable = None, references: Iterable = None) -> None:
+    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
         """Add images: predicted and true maps `(H, W)`, which may differ in size from image to image.
 
         Raises:

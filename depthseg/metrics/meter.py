@@ -12,8 +12,9 @@ class Meter:
     """Sums over the images of a data set, from which its scores follow.
 
     Attributes:
-        state: The sums, on the CPU. The state of a data set is the sum of the states of its images, so parts of it, as
-            of several processes, are evaluated separately and their states added (or all-reduced by sum).
+        state: The sums, on the CPU, of a shape that depends on the metric, such as `(K, K)`. The state of a data
+            set is the sum of the states of its images, so parts of it, as of several processes, are evaluated
+            separately and their states added (or all-reduced by sum).
     """
 
     state: torch.Tensor
@@ -27,7 +28,7 @@ class Meter:
         raise NotImplementedError
 
     def state_of(self, *image: Any) -> torch.Tensor:
-        """The state of one image alone; takes what `update` takes, and leaves the meter as it is."""
+        """The state of one image alone, such as `(K, K)`; takes what `update` takes, and leaves the meter as it is."""
         alone = copy.copy(self)
         alone.state = torch.zeros_like(self.state)
         alone.update(*image)

@@ -77,7 +77,9 @@ class Stamp:
         Raises:
             ValueError: A part is missing or unknown, or the digest is that of another stamp.
         """
-        parts = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
+        parts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+        }
         digest = parts.pop("digest", None)
         names = {part.name for part in fields(cls)} - ({"corruption"} - set(parts))
         if wrong := names ^ set(parts):
@@ -88,7 +90,11 @@ class Stamp:
         return stamp
 
     def __str__(self) -> str:
-        window = f"windows of {_size(self.window)} every {_size(self.stride)}" if self.window else "whole image"
+        window = (
+            f"windows of {_size(self.window)} every {_size(self.stride)}"
+            if self.window and self.stride
+            else "whole image"
+        )
         scales = f"scales {', '.join(f'{scale:g}' for scale in self.scales)}"
         ignored = "no id ignored" if self.ignore_id is None else f"id {self.ignore_id} ignored"
         corrupted = [f"images corrupted by {self.corruption}"] if self.corruption else []
@@ -141,11 +147,13 @@ def check_same_stamps(stamps: Mapping[str, Stamp | Mapping[str, Any] | None]) ->
         for name, stamp in stamps.items()
         if stamp is not None
     }
-    first, *others = known.items() or [(None, None)]
+    if not known:
+        return
+    (first_name, first), *others = known.items()
     for name, stamp in others:
-        if differing := differences(first[1], stamp):
+        if differing := differences(first, stamp):
             raise ValueError(
-                f"The scores of {first[0]} and {name} cannot be compared, because their stamps differ in "
+                f"The scores of {first_name} and {name} cannot be compared, because their stamps differ in "
                 f"{'; '.join(differing)}. Evaluate both with one protocol."
             )
 

@@ -3,6 +3,8 @@
 The files whose names end in `_depthseg` are saved with every model; this one is not.
 """
 
+from typing import Any
+
 import transformers
 from transformers import AutoConfig, AutoImageProcessor
 
@@ -67,6 +69,7 @@ AutoConfig.register(DepthSegConfig.model_type, DepthSegConfig)
 DepthSegConfig.register_for_auto_class()
 AutoImageProcessor.register(DepthSegConfig, slow_image_processor_class=DepthSegImageProcessor)
 DepthSegImageProcessor.register_for_auto_class("AutoImageProcessor")
+task_class: Any
 for task_class in TASK_CLASSES.values():
     if hasattr(transformers, task_class.auto_class):
         getattr(transformers, task_class.auto_class).register(DepthSegConfig, task_class)

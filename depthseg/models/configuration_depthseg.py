@@ -4,7 +4,7 @@ Annotations are not postponed in this file: `@strict` checks types, and skips th
 """
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -88,9 +88,13 @@ class DepthSegConfig(PreTrainedConfig):
     # What transformers' Trainer does not gather as predictions: maps of coarser scales, and a loss.
     keys_to_ignore_at_inference = ["raw_maps", "flow_maps", "reconstruction_maps", "depth_loss"]
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # a field of the base class
+        id2label: dict[int, str] | None
+
+    # `@strict` checks the keys of a `dict[str, Any]`, too; those are checked against the options of encoder and head.
+    encoder_config: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
     head_type: str = "monodepth2"
-    head_config: dict | None = None
+    head_config: dict | None = None  # type: ignore[type-arg]
     one_class: bool = False
     semantic_loss_ignore_index: int = 255
     depth_type: Literal["metric", "disparity", "relative", "relative_inverse"] = "disparity"
@@ -183,7 +187,8 @@ class DepthSegConfig(PreTrainedConfig):
         self._check_segmentation_loss()
         if (self.input_mean is None) != (self.input_std is None):
             raise ValueError("input_mean and input_std go together; set both or neither.")
-        if self.input_std is not None and (len(self.input_mean) != 3 or len(self.input_std) != 3):
+        mean, std = self.input_mean, self.input_std
+        if mean is not None and std is not None and (len(mean) != 3 or len(std) != 3):
             raise ValueError(
                 f"input_mean is {self.input_mean} and input_std is {self.input_std}; each needs 3 numbers, one for "
                 "each channel."
@@ -258,7 +263,7 @@ OWN_OPTIONS = tuple(
 )
 
 
-def build_encoder_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+def build_encoder_config(encoder_config: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
     """Return the encoder's configuration object.
 
     Args:

@@ -5,9 +5,11 @@ Shape letters: B batch, H and W image size, C channels, h and w map size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from math import isqrt, lcm
 from operator import mul
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +59,7 @@ class PyramidBackboneEncoder(DepthSegEncoder):
         return max(super().steady_side, 1 + int(max(self.strides)) * largest)
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], None]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], Sequence[Tensor | None] | None]:
         """Return one map per selected stage."""
         return list(backbone(pixel_values).feature_maps), None
 
@@ -85,7 +87,7 @@ class LCNetBackboneEncoder(PyramidBackboneEncoder):
     """PP-LCNet, whose BatchNorms are in the part that transformers runs twice with gradient checkpointing."""
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], None]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], Sequence[Tensor | None] | None]:
         """Return one map per selected stage."""
         if backbone.training and any(
             getattr(module, "gradient_checkpointing", False) for module in backbone.modules()
@@ -151,7 +153,7 @@ class ViTBackboneEncoder(PlainBackboneEncoder):
         super().complete_config(config)
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return one map per selected layer, each at the stride of the patches, and the CLS and register tokens."""
         tokens = backbone(pixel_values).feature_maps
         return unfold_tokens(tokens, pixel_values.shape[-2:], square_patch(backbone.config))
@@ -168,7 +170,7 @@ class RotaryViTBackboneEncoder(ViTBackboneEncoder):
         super().complete_config(config)
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return one map per selected layer, and the CLS and register tokens with the same norm as the map."""
         config = backbone.config
         output = backbone(pixel_values, output_hidden_states=True)

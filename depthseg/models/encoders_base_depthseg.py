@@ -6,6 +6,7 @@ Shape letters: B batch, H and W image size, C channels, N patches, P prefix (CLS
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .encoders_layers_depthseg import enclosing, number_layers, parents
@@ -56,7 +57,7 @@ class EncoderFeatures:
     """
 
     maps: list[Tensor]
-    prefix_tokens: list[Tensor | None] | None
+    prefix_tokens: Sequence[Tensor | None] | None
     strides: tuple[float, ...]
     input_size: tuple[int, int]
     padded_size: tuple[int, int]
@@ -64,7 +65,7 @@ class EncoderFeatures:
     def to(self, *args: Any, **kwargs: Any) -> EncoderFeatures:
         """Return the features on another device or in another type; arguments as of [`torch.Tensor.to`]."""
 
-        def moved(tensors: list[Tensor | None] | None) -> list[Tensor | None] | None:
+        def moved(tensors: Any) -> Any:
             """Move what there is."""
             return tensors and [None if tensor is None else tensor.to(*args, **kwargs) for tensor in tensors]
 
@@ -148,12 +149,12 @@ class DepthSegEncoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def build_backbone(self, config: PreTrainedConfig) -> nn.Module:
+    def build_backbone(self, config: Any) -> PreTrainedModel:
         """Return a new backbone with random weights."""
 
     @staticmethod
     @abstractmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor | None] | None]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], Sequence[Tensor | None] | None]:
         """Return the maps `(B, C_i, h_i, w_i)` and prefix tokens `(B, P, C_i)` of a padded image `(B, 3, H, W)`."""
 
     def last_stage(self) -> tuple[nn.Module, int]:
@@ -203,7 +204,9 @@ class DepthSegEncoder(nn.Module, ABC):
         except AttributeError as error:
             raise ValueError(f"The encoder has no parameter {parameter_name!r}.") from error
         owner = parents(parameter_name)[1].removeprefix("backbone").removeprefix(".")
-        return enclosing(owner, self.layer_numbers[0])  # an adapter is in the layer that it adapts
+        number = enclosing(owner, self.layer_numbers[0])  # an adapter is in the layer that it adapts
+        assert number is not None, "the backbone itself has a number"
+        return number
 
     def freeze(self) -> None:
         """Freeze parameters and norm statistics; a later `.train()` does not unfreeze them."""
@@ -224,7 +227,7 @@ class DepthSegEncoder(nn.Module, ABC):
         Returns:
             [`EncoderFeatures`]: the maps cover the padded image.
         """
-        input_size = height, width = tuple(pixel_values.shape[-2:])
+        input_size = height, width = pixel_values.shape[-2], pixel_values.shape[-1]
         if self.fixed_size is not None:
             maps, prefix_tokens = self.extract(self.backbone, self.resize(pixel_values))
             return EncoderFeatures(maps, prefix_tokens, self.strides, input_size, input_size)
@@ -250,6 +253,7 @@ class DepthSegEncoder(nn.Module, ABC):
         """Resize an image `(B, 3, H, W)` to the fixed size of the backbone, with one warning."""
         if tuple(pixel_values.shape[-2:]) == self.fixed_size:
             return pixel_values
+        assert self.fixed_size is not None, "only images for a fixed size are resized"
         height, width = self.fixed_size
         if not torch.compiler.is_compiling():  # a compiled graph has no place for a message
             logger.warning_once(
@@ -275,7 +279,7 @@ def unreached_parameters(module: nn.Module, output: Tensor) -> frozenset[str]:
     return frozenset(name for name, parameter in module.named_parameters() if id(parameter) not in reached)
 
 
-def unfold_tokens(tokens: list[Tensor], size: tuple[int, int], patch_size: int) -> tuple[list[Tensor], list[Tensor]]:
+def unfold_tokens(tokens: list[Tensor], size: Sequence[int], patch_size: int) -> tuple[list[Tensor], list[Tensor]]:
     """Split tokens `(B, P + N, C)` of an image of `size` into maps `(B, C, h, w)` and prefix tokens `(B, P, C)`."""
     height, width = size[0] // patch_size, size[1] // patch_size
     prefix = tokens[0].shape[1] - height * width

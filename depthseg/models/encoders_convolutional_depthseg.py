@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class ConvolutionalEncoder(DepthSegEncoder):
     """An encoder around a [`ConvolutionalBackbone`]; strided convolutions round up, so no padding is needed."""
 
     @staticmethod
-    def extract(backbone: ConvolutionalBackbone, pixel_values: Tensor) -> tuple[list[Tensor], None]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], None]:
         """Return the maps of the backbone; there are no prefix tokens."""
         return backbone(pixel_values), None
 

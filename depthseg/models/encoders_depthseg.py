@@ -96,6 +96,7 @@ ENCODERS: dict[str, EncoderEntry] = {
         "https://huggingface.co/papers/2111.06377",
     ),
 }
+"""Every encoder by the model type of its configuration; those of `AUTO_BACKBONES` are added below."""
 
 # The backbones of `AutoBackbone`: class, summary, number of the paper.
 AUTO_BACKBONES: dict[str, tuple[type[DepthSegEncoder], str, str]] = {

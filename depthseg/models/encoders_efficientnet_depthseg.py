@@ -110,7 +110,8 @@ class EfficientNetBlock(nn.Module):
         super().__init__()
         width = in_channels * expansion
         self.adds_input = stride == 1 and in_channels == out_channels
-        self.expand_conv = self.bn0 = None
+        self.expand_conv: nn.Module | None = None
+        self.bn0: nn.Module | None = None
         if expansion != 1:
             self.expand_conv = nn.Conv2d(in_channels, width, 1, bias=False)
             self.bn0 = norm(width)
@@ -121,7 +122,7 @@ class EfficientNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to `(B, out_channels, ceil(H / stride), ceil(W / stride))`."""
-        out = x if self.expand_conv is None else F.relu6(self.bn0(self.expand_conv(x)))
+        out = x if self.expand_conv is None or self.bn0 is None else F.relu6(self.bn0(self.expand_conv(x)))
         out = F.relu6(self.bn1(self.depthwise_conv(out)))
         out = self.bn2(self.project_conv(out))
         return x + out if self.adds_input else out
@@ -145,7 +146,8 @@ class DepthSegEfficientNetLite(ConvolutionalBackbone):
         super().__init__(config)
         self.conv_stem = SamePaddedConv2d(config.num_channels, STEM_CHANNELS, 3, 2, bias=False)
         self.bn0 = norm(STEM_CHANNELS)
-        channels, blocks = STEM_CHANNELS, []
+        channels = STEM_CHANNELS
+        blocks: list[nn.Module] = []
         # The number of blocks up to the end of each stride.
         self.stage_ends = []
         for expansion, width, count, stride, kernel_size in config.stages:

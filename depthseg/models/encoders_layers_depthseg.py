@@ -34,7 +34,7 @@ def number_layers(backbone: nn.Module, run: Callable[[], object]) -> tuple[dict[
     blocks = {network: find_blocks(backbone.get_submodule(network), network) for network in networks}
     top = 1 + max(len(names) for names in blocks.values())
     numbers = {name: number for names in blocks.values() for number, name in enumerate(names, start=1)}
-    reached = dict.fromkeys(networks, 0)
+    reached: dict[str | None, int] = {network: 0 for network in networks}
     layers: dict[str, int] = {}
 
     def enter(name: str) -> None:
@@ -111,7 +111,11 @@ def stages(network: nn.Module) -> list[str]:
         return sum(tensor.numel() for name in lists for tensor in network.get_submodule(name).parameters())
 
     lists = max(places.values(), key=weight)
-    return lists if len(lists) > 1 else [f"{lists[0]}.{i}" for i in range(len(network.get_submodule(lists[0])))]
+    return (
+        lists
+        if len(lists) > 1
+        else [f"{lists[0]}.{i}" for i in range(len(list(network.get_submodule(lists[0]).children())))]
+    )
 
 
 def holds_attention(module: nn.Module) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, ViTMAEModel, ViTModel
@@ -36,7 +38,7 @@ class ViTEncoder(DepthSegEncoder):
         return ViTModel(config, add_pooling_layer=False)
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return one map per selected layer, each at the stride of the patches, and the CLS tokens."""
         output = backbone(pixel_values, interpolate_pos_encoding=True, output_hidden_states=True)
         return unfold_layers(backbone, output.hidden_states, pixel_values)
@@ -59,7 +61,7 @@ class ViTMAEEncoder(ViTEncoder):
         return ViTMAEModel(config)
 
     @staticmethod
-    def extract(backbone: nn.Module, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def extract(backbone: Any, pixel_values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return one map per selected layer, each at the stride of the patches, and the CLS tokens."""
         batch, _, height, width = pixel_values.shape
         patch = backbone.config.patch_size
@@ -70,7 +72,7 @@ class ViTMAEEncoder(ViTEncoder):
 
 
 def unfold_layers(
-    backbone: nn.Module, hidden_states: tuple[Tensor, ...], pixel_values: Tensor
+    backbone: Any, hidden_states: tuple[Tensor, ...], pixel_values: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the maps and prefix tokens of the layers that the configuration selects."""
     tokens = [hidden_states[index] for index in backbone.config.out_indices]

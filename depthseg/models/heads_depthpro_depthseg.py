@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ class DepthProHead(DepthSegHead):
         # transformers orders maps from deep to shallow.
         pyramid = self.neck(list(reversed(features.maps)))
         stages = [*self.fusion_stage.intermediate, self.fusion_stage.final]
-        fused = None
+        fused: Any = None
         for stage, level in zip(stages, pyramid, strict=True):
             if fused is None:
                 fused = stage(level)

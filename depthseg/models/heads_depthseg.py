@@ -8,10 +8,9 @@ tasks have their decoder under another name; see [`PretextHead`].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from torch import nn
 
 from .heads_base_depthseg import DepthSegHead, complete_options
 from .heads_deeplabv3_depthseg import DeepLabV3Head, DeepLabV3HeadConfig
@@ -41,7 +40,7 @@ class HeadEntry:
         encoders (`tuple[str, ...]` or `None`): The supported encoders; `None` = any.
     """
 
-    cls: type[DepthSegHead]
+    cls: Callable[..., DepthSegHead]
     config_class: type
     kind: str
     tasks: tuple[str, ...]
@@ -145,6 +144,7 @@ HEADS: dict[str, HeadEntry] = {
         "https://huggingface.co/papers/2503.19108",
     ),
 }
+"""Every head by name; the configuration, the model, the tests and the documentation read this table."""
 
 
 def head_entry(head_type: str) -> HeadEntry:
@@ -158,7 +158,7 @@ def head_entry(head_type: str) -> HeadEntry:
     return HEADS[head_type]
 
 
-def complete_head_config(head_type: str, options: dict | None) -> dict:
+def complete_head_config(head_type: str, options: dict[str, Any] | None) -> dict[str, Any]:
     """Check the options of a head and fill in its defaults.
 
     Args:
@@ -175,8 +175,12 @@ def complete_head_config(head_type: str, options: dict | None) -> dict:
 
 
 def build_head(
-    head_type: str, head_config: dict, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int
-) -> nn.Module:
+    head_type: str,
+    head_config: dict[str, Any],
+    channels: list[int],
+    strides: tuple[float, ...],
+    num_prefix_tokens: int,
+) -> DepthSegHead:
     """Build a head for an encoder's maps.
 
     Args:
@@ -198,7 +202,7 @@ def build_head(
     return entry.cls(channels, strides, num_prefix_tokens, entry.config_class(**head_config))
 
 
-def build_head_on(encoder: Any, config: Any, num_images: int = 1) -> nn.Module:
+def build_head_on(encoder: Any, config: Any, num_images: int = 1) -> DepthSegHead:
     """Build the head of a configuration.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class FusionStage(nn.Module):
         # A private class: imported here, so that a rename in transformers breaks only this head.
         from transformers.models.dpt.modeling_dpt import DPTFeatureFusionLayer
 
-        self.layers = nn.ModuleList(DPTFeatureFusionLayer(config) for _ in range(NUM_MAPS))
+        self.layers: Any = nn.ModuleList(DPTFeatureFusionLayer(config) for _ in range(NUM_MAPS))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Fuse maps `(B, C, h_i, w_i)`, shallow to deep; four maps, the last `(B, C, 2 * h_0, 2 * w_0)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,9 +55,10 @@ class GLPNHead(DepthSegHead):
         self.config = config
         hidden = config.decoder_hidden_size
         # Deepest first, as in transformers.
-        self.stages = nn.ModuleList(GLPNDecoderStage(c, hidden) for c in reversed(channels))
+        stages: list[Any] = [GLPNDecoderStage(c, hidden) for c in reversed(channels)]
         # The deepest map has none to fuse with.
-        self.stages[0].fusion = None
+        stages[0].fusion = None
+        self.stages: Any = nn.ModuleList(stages)
         self.conv = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.fused_stride = strides[0] / 2
         self.serve(depth=True, labels=True)
@@ -74,7 +76,7 @@ class GLPNHead(DepthSegHead):
         """Fuse maps `(B, C_i, h_i, w_i)`, shallow to deep, into `(B, decoder_hidden_size, 2 * h_0, 2 * w_0)`."""
         height, width = maps[0].shape[-2:]
         targets = [tuple(level.shape[-2:]) for level in maps[-2::-1]] + [(2 * height, 2 * width)]
-        fused = None
+        fused: Any = None
         for stage, level, target in zip(self.stages, reversed(maps), targets, strict=True):
             level = stage.convolution(level)
             fused = level if fused is None else stage.fusion(level, fused)
@@ -102,6 +104,6 @@ class GLPNHead(DepthSegHead):
         return [] if self.refines else list(self.conv.parameters())
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize `(B, C, h, w)` bilinearly, as GLPN's decoder does."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,9 @@ class MaskQueriesHead(MaskHead):
         """See [`MaskHead`]; the masks and queries after the last layer alone."""
         maps = features.maps[self.maps_read]
         grid = maps[self.grid]
-        tokens = sum(resize_like(lateral(level), grid) for lateral, level in zip(self.laterals, maps, strict=True))
+        tokens: Any = sum(
+            resize_like(lateral(level), grid) for lateral, level in zip(self.laterals, maps, strict=True)
+        )
         queries = self.queries.weight.expand(grid.shape[0], -1, -1)
         x = torch.cat([queries, tokens.flatten(2).transpose(1, 2)], dim=1)
         for layer in self.layers:

@@ -115,5 +115,6 @@ class MaskHead(DepthSegHead):
         num_valid: Tensor | int | None,
     ) -> Tensor:
         """See [`DepthSegHead.compute_mask_loss`] and [`mask_loss`]."""
-        extent = tuple(size / padded for size, padded in zip(features.input_size, features.padded_size, strict=True))
+        (height, width), (padded_height, padded_width) = features.input_size, features.padded_size
+        extent = height / padded_height, width / padded_width
         return mask_loss(layers, labels, self.loss_weights, extent, ignore_index, num_valid)

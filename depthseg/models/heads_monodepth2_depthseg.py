@@ -101,7 +101,7 @@ class Monodepth2Head(DepthSegHead):
 
     def forward(self, features: EncoderFeatures) -> list[Tensor]:
         """See [`DepthSegHead.forward`]; map 0 has the size of the (padded) image, map i that of encoder map i - 1."""
-        decoded = []
+        decoded: list[Tensor] = []
         maps = self.pyramid(features.maps)
         x = maps[-1]
         for i in range(len(self.levels) - 1, -1, -1):

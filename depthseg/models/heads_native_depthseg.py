@@ -53,7 +53,7 @@ class NativeHeadConfig:
 class NativeHead:
     """Builds the head of a family; see [`NATIVE_HEADS`]."""
 
-    def __new__(
+    def __new__(  # type: ignore[misc]  # it returns a head of another class
         cls, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: NativeHeadConfig
     ) -> DepthSegHead:
         """Return the family's head for an encoder's maps."""

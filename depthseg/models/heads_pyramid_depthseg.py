@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 FACTORS = (4.0, 2.0, 1.0, 0.5)
@@ -59,6 +61,6 @@ class FeaturePyramid(nn.Module):
         return [level(source) for level, source in zip(self.levels, spread(maps[self.maps_read]), strict=True)]
 
 
-def spread(items: list) -> list:
+def spread(items: list[Any]) -> list[Any]:
     """Return a list of four items unchanged; repeat the items of a shorter one to get four."""
     return [items[level * len(items) // len(FACTORS)] for level in range(len(FACTORS))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +57,10 @@ class GridPooling(nn.AdaptiveAvgPool2d):
 
     def shares(self, side: int, like: Tensor) -> Tensor:
         """Return the share of each pixel of a side in the mean of each cell, `(k, side)`; cells may overlap."""
-        cell, pixel = (torch.arange(count, device=like.device) for count in (self.output_size, side))
-        first = (cell * side).div(self.output_size, rounding_mode="floor")[:, None]
-        end = ((cell + 1) * side + self.output_size - 1).div(self.output_size, rounding_mode="floor")[:, None]
+        cells: Any = self.output_size
+        cell, pixel = (torch.arange(count, device=like.device) for count in (cells, side))
+        first = (cell * side).div(cells, rounding_mode="floor")[:, None]
+        end = ((cell + 1) * side + cells - 1).div(cells, rounding_mode="floor")[:, None]
         inside = (pixel >= first) & (pixel < end)
         return inside.to(like.dtype) / (end - first).to(like.dtype)
 

@@ -83,6 +83,7 @@ class ZoeDepthHead(DPTHead):
     """
 
     activates_depth = True
+    config: ZoeDepthHeadConfig
 
     def __init__(
         self, channels: list[int], strides: tuple[float, ...], num_prefix_tokens: int, config: ZoeDepthHeadConfig

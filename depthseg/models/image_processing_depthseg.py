@@ -171,11 +171,11 @@ class DepthSegImageProcessor(BaseImageProcessor):
         images = [rgb_values(image, input_data_format) for image in list_of_images(images)]
         if not images:
             raise ValueError("There is no image in the batch; pass one or more.")
-        size = chosen.size if chosen.do_resize else None
-        size = None if size is None else (size["width"], size["height"])
+        sides = chosen.size if chosen.do_resize else None
+        size = None if sides is None else (sides["width"], sides["height"])
         axes = (0, 1, 2) if data_format == "channels_last" else (2, 0, 1)
         pixels = [np.ascontiguousarray(chosen._scale(image, size).transpose(axes)) for image in images]
-        data = {"pixel_values": pixels}
+        data: dict[str, Any] = {"pixel_values": pixels}
         if segmentation_maps is not None:
             maps = list_of_maps(segmentation_maps, len(images))
             if len(maps) != len(images):
@@ -227,9 +227,9 @@ class DepthSegImageProcessor(BaseImageProcessor):
         if size is not None:
             values = resize_values(values, size, self.resample)
         values = values.astype(np.float32)
-        pixels = values / 255 if factor == 1 / 255 else values * np.float32(factor)
+        pixels: np.ndarray = values / 255 if factor == 1 / 255 else values * np.float32(factor)
         if self.do_normalize:
-            pixels = (pixels - np.float32(self.image_mean)) / np.float32(self.image_std)
+            pixels = (pixels - np.array(self.image_mean, np.float32)) / np.array(self.image_std, np.float32)
         return pixels
 
     @staticmethod
@@ -263,7 +263,9 @@ class DepthSegImageProcessor(BaseImageProcessor):
         check_count(target_sizes, logits)
         if logits.shape[1] > 1:
             check_threshold(threshold, logits.shape[1])
-            return [ids_of_resized(scores, tuple(size)) for scores, size in zip(logits, target_sizes, strict=True)]
+            return [
+                ids_of_resized(scores, (size[0], size[1])) for scores, size in zip(logits, target_sizes, strict=True)
+            ]
         return [
             ids_of(F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False), threshold)[0]
             for scores, size in zip(logits, target_sizes, strict=True)
@@ -322,7 +324,7 @@ def foreign_settings(found: dict[str, Any], written_by: str, size: dict[str, int
             f"The preprocessor_config.json of a {written_by} does not divide pixels by 255, or normalises without "
             "image_mean and image_std; make a DepthSegImageProcessor that scales images as the model expects."
         )
-    settings = {name: found[name] for name in ("image_mean", "image_std", "resample") if name in found}
+    settings: dict[str, Any] = {name: found[name] for name in ("image_mean", "image_std", "resample") if name in found}
     settings["do_normalize"] = normalises
     if size is None and found.get("do_resize", True):
         settings["size"] = fixed_size(found.get("size"))

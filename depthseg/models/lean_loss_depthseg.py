@@ -269,7 +269,7 @@ def pixel_loss_and_gradient(
 
     Neither is in half precision: a sum over pixels can exceed float16.
     """
-    resize = Resize.of(logits, labels.shape[-2:])
+    resize = Resize.of(logits, (labels.shape[-2], labels.shape[-1]))
     loss = PixelLoss(class_weights.to(resize.columns.weights), label_smoothing, focusing, ignore_index)
     total, gradient = _outputs(logits, with_gradient)
     totals = [total.zero_()]
@@ -279,9 +279,9 @@ def pixel_loss_and_gradient(
         for tile in resize.tiles:
             total, tile_gradient = loss(resize.up(table, tile), ids[tile.place].flatten(), with_gradient)
             totals.append(total)
-            if with_gradient:
+            if table_gradient is not None and tile_gradient is not None:
                 resize.add_back(table_gradient, tile_gradient, tile)
-        if with_gradient:
+        if table_gradient is not None:
             gradient[index] = table_gradient.view(*resize.size, -1).permute(2, 0, 1)
     return torch.stack(totals).sum(), gradient
 

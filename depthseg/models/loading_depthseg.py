@@ -39,7 +39,9 @@ class TransferMixin:
             model that was built from a configuration.
     """
 
-    parts = ("encoder",)
+    parts: tuple[str, ...] = ("encoder",)
+    auto_class: str
+    config_class: Any
 
     @classmethod
     def parts_of(cls, config: Any) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ class TransferMixin:
         # Tensors with other shapes are accepted here and checked by part below.
         kwargs["ignore_mismatched_sizes"] = True
         with one_report():
-            model, info = super().from_pretrained(
+            model, info = super().from_pretrained(  # type: ignore[misc]  # of `PreTrainedModel`, the next class
                 pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
             )
         by_name = {part for part, (taken, _) in plan.items() if taken} - ({"head"} if transfer_head else set())
@@ -239,7 +241,7 @@ def make_report(
         parts.append(PartTransfer(part, status, why, *count_tensors(model.get_submodule(part))))
     source_parts = build_source_parts(model, source, source_class)
     if "pretext_head" in source_parts and plan.get("head", (False, ""))[0]:
-        source_parts = {"pretext_head.predictor": source_parts["pretext_head"].predictor}
+        source_parts = {"pretext_head.predictor": source_parts["pretext_head"].get_submodule("predictor")}
     for part, module in source_parts.items():
         taken, why = plan.get(part, (False, f"{type(model).__name__} has no such part"))
         if not taken:
@@ -262,7 +264,7 @@ def build_source_parts(model: PreTrainedModel, source: Any, source_class: type[T
         if "pretext_head" in names:
             return {"pretext_head": source_class.build_pretext_head(model.encoder, source)}
         head = build_head_on(model.encoder, source)
-        modules = {"head": head}
+        modules: dict[str, nn.Module] = {"head": head}
         if "depth_predictor" in names:
             modules["depth_predictor"] = head.make_depth_predictor()
         if "classifier" in names:

@@ -29,7 +29,7 @@ class ForeignMixin:
 
     @classmethod
     def from_depth_pretrained(
-        cls,
+        cls: Any,
         pretrained_model_name_or_path: Any,
         *,
         head_type: str | None = None,
@@ -85,7 +85,7 @@ class ForeignMixin:
 
     @classmethod
     def from_encoder_pretrained(
-        cls,
+        cls: Any,
         pretrained_model_name_or_path: Any,
         *,
         encoder_options: dict[str, Any] | None = None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ LOSS_OF_DEPTH = {"relative_inverse": "ssi", "relative": "ssi", "metric": "silog"
 
 
 def valid_depth(labels: Tensor) -> Tensor:
-    """Return where depth labels, in metres, are known: finite and above 0, as a boolean tensor of the same shape."""
+    """Return where depth labels `(B, H, W)`, in metres, are known: finite and above 0; bool `(B, H, W)`."""
     return torch.isfinite(labels) & (labels > 0)
 
 
@@ -145,7 +146,7 @@ def overlap_and_share(
         weights (`torch.Tensor` of shape `(R, T)`): Their weights in these sums.
     """
     taps = zip(rows.unbind(1), weights.unbind(1), strict=True)
-    scores = sum(logits.float().index_select(2, row) * weight[:, None] for row, weight in taps)
+    scores: Any = sum(logits.float().index_select(2, row) * weight[:, None] for row, weight in taps)
     if scores.shape[-1] != ids.shape[-1]:
         scores = F.interpolate(scores, size=ids.shape[-2:], mode="bilinear", align_corners=False)
     # Scores of a pixel that does not count may be infinite, and 0 times infinity is no number.

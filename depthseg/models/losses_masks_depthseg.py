@@ -11,6 +11,7 @@ Source: Cheng et al. 2022 (Mask2Former), https://huggingface.co/papers/2112.0152
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -221,10 +222,11 @@ def match(classes: Tensor, masks: Tensor, segments: Segments, weights: MaskLossW
     dice = 1 - (2 * probable @ truth.T + 1) / (probable.sum(1)[:, None] + truth.sum(1) + 1)
     cost = weights.mask_weight * cross_entropy + weights.dice_weight * dice
     cost = cost - weights.class_weight * classes.softmax(-1)[:, segments.classes]
-    return tuple(torch.as_tensor(indices, device=masks.device) for indices in assign(cost))
+    queries, targets = assign(cost)
+    return torch.as_tensor(queries, device=masks.device), torch.as_tensor(targets, device=masks.device)
 
 
-def assign(cost: Tensor) -> tuple:
+def assign(cost: Tensor) -> tuple[Any, Any]:
     """Return the rows and columns of the assignment of least cost, as two arrays.
 
     Raises:

@@ -51,8 +51,8 @@ class DepthSegSegmenterOutput(SemanticSegmenterOutput):
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Where labels were given.
         logits (`torch.Tensor` of shape `(B, K, h, w)`): At the head's resolution.
-        predicted_depth (`torch.Tensor` of shape `(B, H, W)`, *optional*): Where `config.keep_depth` holds; see
-            [`DepthSegDepthOutput`].
+        predicted_depth (`torch.Tensor` of shape `(B, H, W)`, *optional*): Where `config.keep_depth` holds; in the
+            unit of [`DepthSegDepthOutput`].
         depth_loss (`torch.Tensor` of shape `()`, *optional*): Where depth labels were given; not part of `loss`.
     """
 
@@ -97,7 +97,8 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
 
     def __init__(self, config: DepthSegConfig):
         super().__init__(config)
-        self.encoder = encoder_entry(config.encoder_config.model_type).cls(config.encoder_config)
+        encoder_config: Any = config.encoder_config
+        self.encoder = encoder_entry(encoder_config.model_type).cls(encoder_config)
         self.transfer_report = None
 
     @property
@@ -150,7 +151,7 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
         return self.encoder(pixel_values.to(self.dtype))
 
     def read_depth(self, raw: Tensor) -> Tensor:
-        """Turn an activated predictor map into depth, in the units of `config.depth_type`; any shape."""
+        """Turn an activated map, `(B, 1, h, w)` or any shape, into depth in the units of `config.depth_type`."""
         if self.config.depth_type == "disparity":
             nearest, farthest = 1 / self.config.min_depth, 1 / self.config.max_depth
             return 1 / (farthest + (nearest - farthest) * raw)
@@ -167,7 +168,17 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
     def compute_depth_loss(
         self, features: EncoderFeatures, raw_maps: tuple[Tensor, ...], labels: Tensor, num_valid: Tensor | int | None
     ) -> Tensor:
-        """Average `config.depth_loss` over the trained scales, each resized to the labels."""
+        """Average `config.depth_loss` over the trained scales, each resized to the labels.
+
+        Args:
+            features ([`EncoderFeatures`]): Of the images; give the size that the maps cover.
+            raw_maps (`tuple[torch.Tensor, ...]`): Activated predictor maps `(B, 1, h, w)`, finest first.
+            labels (`torch.Tensor` of shape `(B, H, W)`): Depth in metres, 0 or NaN = unknown.
+            num_valid (`torch.Tensor` of shape `()` or `int`, *optional*): Known pixels of the optimiser step.
+
+        Returns:
+            `torch.Tensor` of shape `()`: the loss.
+        """
         losses = []
         for raw in raw_maps:
             raw = F.interpolate(features.to_input(raw), size=labels.shape[-2:], mode="bilinear", align_corners=False)
@@ -182,7 +193,8 @@ class DepthSegPreTrainedModel(TransferMixin, ForeignMixin, PreTrainedModel):
         """
         self.config.auto_map = auto_map()
         # transformers writes the model's dtype only; what it hands down on loading must already be in the file.
-        self.config.encoder_config.dtype = self.dtype
+        encoder_config: Any = self.config.encoder_config
+        encoder_config.dtype = self.dtype
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -274,6 +286,7 @@ class DepthSegForSemanticSegmentation(DepthSegPreTrainedModel):
         super().__init__(config)
         self.head = build_head_on(self.encoder, config)
         self.head.serve(depth=config.keep_depth, labels=True)
+        assert config.num_labels is not None, "a configuration has classes, two by default"
         self.classifier = self.head.make_classifier(config.num_labels)
         if config.keep_depth:
             self.depth_predictor = self.head.make_depth_predictor()

@@ -233,6 +233,7 @@ class DepthSegForImageClassification(DepthSegPreTrainedModel):
     @classmethod
     def build_pretext_head(cls, encoder: DepthSegEncoder, config: DepthSegConfig) -> ImageClassifier:
         """From the deepest map to class logits."""
+        assert config.num_labels is not None, "a configuration has classes, two by default"
         return ImageClassifier(encoder, config.num_labels)
 
     def __init__(self, config: DepthSegConfig):

@@ -85,7 +85,7 @@ class TransferReport:
         return "\n".join(lines)
 
 
-def source_name(pretrained_model_name_or_path: str | os.PathLike) -> str:
+def source_name(pretrained_model_name_or_path: str | os.PathLike[str]) -> str:
     """Return a Hub id unchanged, and only the last two names of a folder, so that no private path is saved."""
     name = os.fspath(pretrained_model_name_or_path)
     if not os.path.isdir(name):

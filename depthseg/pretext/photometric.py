@@ -311,7 +311,7 @@ class PhotometricLoss(nn.Module):
     def least_error(
         self, target: TargetStatistics, warped: Sequence[Tensor], unwarped: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the minimum error of one scale, and where a warped source attains it."""
+        """Return the minimum error of one scale, `(B, 1, H, W)`, and where a warped source attains it."""
         errors = [photometric_error(image, target, self.ssim_weight) for image in warped]
         # `min` returns the first of equal errors, which is the unwarped one.
         least, winner = torch.stack(errors if unwarped is None else [unwarped, *errors]).min(0)

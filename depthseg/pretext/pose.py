@@ -220,7 +220,7 @@ class LearnedCamera(nn.Module):
         return self.with_focal(images.new_ones(len(images), dtype=torch.float32), tuple(images.shape[-2:]))
 
     def with_focal(self, share: Tensor, size: tuple[int, int]) -> Tensor:
-        """Intrinsics `(B, 3, 3)` for focal lengths `(B,)` in image widths."""
+        """Intrinsics `(B, 3, 3)` in pixels for focal lengths `(B,)` in image widths."""
         height, width = size
         focal = share * width
         zero, one = torch.zeros_like(focal), torch.ones_like(focal)

@@ -182,7 +182,7 @@ class SelfSupervisedObjective(nn.Module):
         return parts
 
     def compare(self, seen: Explanation, counts: Tensor) -> list[PhotometricOutput]:
-        """The photometric loss of all scales together or, with a pyramid, of each; `counts` as in `count_valid`."""
+        """The photometric loss of all scales or, with a pyramid, of each; `counts` `(2,)` as in `count_valid`."""
         if not self.pyramid:
             num_valid = torch.cat([counts[:1].expand(len(seen.warped)), counts[1:]])
             return [
@@ -218,7 +218,7 @@ class SelfSupervisedObjective(nn.Module):
         """Estimate depth and motion, and warp the sources; see `forward` for the batch.
 
         Args:
-            batch: One (micro-)batch.
+            batch: One (micro-)batch, with `image` `(B, 3, H, W)`.
             with_source_depths: Whether to predict the depth of the source frames as well.
         """
         features = self.model.encode(batch["pixel_values"])
@@ -248,7 +248,7 @@ class SelfSupervisedObjective(nn.Module):
         )
 
     def disparity_of(self, raw: Tensor, features: EncoderFeatures) -> Tensor:
-        """The disparity for the smoothness term, `(B, 1, h, w)`, without padding."""
+        """The disparity for the smoothness term, `(B, 1, h, w)`, without padding; inverse depth in any unit."""
         if features.input_size != features.padded_size:
             raw = features.to_input(raw)
         return raw if self.model.config.depth_type == "disparity" else 1 / self.model.read_depth(raw)
@@ -256,7 +256,7 @@ class SelfSupervisedObjective(nn.Module):
     def estimate_motion(
         self, batch: Mapping[str, Tensor], features: EncoderFeatures, depth: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Poses from target to source axes, `(B, 4, 4)` for each source, and intrinsics `(B, 3, 3)`."""
+        """Poses from target to source axes, `(B, 4, 4)` for each source, and intrinsics `(B, 3, 3)` in pixels."""
         poses, intrinsics = [], batch.get("intrinsics")
         if self.source_frames:
             count = len(self.source_frames)
@@ -309,7 +309,7 @@ class SelfSupervisedObjective(nn.Module):
     def source_depths(
         self, batch: Mapping[str, Tensor], depth: Tensor, poses: list[Tensor], intrinsics: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each frame: predicted depth at the target's pixels, depth from the target, where both are known."""
+        """For each frame its depth at the target's pixels, that from the target, where both are known: `(B, H, W)`."""
         found = []
         for number in range(len(self.source_frames)):
             features = self.model.encode(batch["source_pixel_values"][:, number])

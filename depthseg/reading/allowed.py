@@ -45,6 +45,13 @@ def at_least(least: int, zero: str = "") -> Allowed:
 
 
 Count = Annotated[int, at_least(0)]
+"""Whole numbers from 0 on."""
+
 PositiveCount = Annotated[int, at_least(1)]
+"""Whole numbers from 1 on."""
+
 Positive = Annotated[float, Allowed("a finite number above 0", lambda number: 0 < number < math.inf)]
+"""Finite numbers above 0."""
+
 NotNegative = Annotated[float, Allowed("a finite number of at least 0", lambda number: 0 <= number < math.inf)]
+"""Finite numbers from 0 on."""

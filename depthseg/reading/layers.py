@@ -79,7 +79,7 @@ def merged(below: Written, above: Written, hint: Any = Any, depth: float = EVERY
         below: The lower one.
         above: The upper one.
         hint: Their type.
-        depth: As of `Change`.
+        depth: Number of levels, as of `Change`.
     """
     kind, entry, *_ = declared(hint)
     is_free = not dataclasses.is_dataclass(kind) and (kind is not dict or entry is Any)

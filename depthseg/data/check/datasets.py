@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -105,11 +106,11 @@ def _check_folder(
         return
     subfolders = split_folders(root)
     labels = _labels_of(report, label_map, label_colours, label_channel, subfolders)
-    space = report.label_space = labels and labels.space
+    space = report.label_space = labels.space if labels else None
     scan = Scan(
         report,
         len(space.classes) if space else 0,
-        labels.read if space else None,
+        labels.read if labels and space else None,
         label_end=str(label_suffix),
         label_values=labels.values if labels else None,
         read_depth=lambda path: read_folder_depth(
@@ -177,7 +178,7 @@ def _report_misplaced(
 def _explain(report: DatasetReport, scan: Scan, space: LabelSpace | None) -> None:
     """Add the likely reason of ids and sizes that were refused."""
     common = 2 * scan.refused > scan.maps
-    reasons = (explain_ids(scan.ids, space) if common else None, explain_sizes(scan.other_sizes, scan.maps))
+    reasons = (explain_ids(scan.ids, space) if common and space else None, explain_sizes(scan.other_sizes, scan.maps))
     _report_places(report, [reason for reason in reasons if reason])
 
 
@@ -285,21 +286,21 @@ def _check_video(
 ) -> None:
     report.what = "frames"
     inside = report.root / depth if depth else None
-    depth_folder = inside if inside is None or inside.is_dir() else Path(depth)
+    depth_folder = Path(depth) if depth and inside and not inside.is_dir() else inside
     scan = Scan(
         report,
         read_depth=partial(read_depth, scale=depth_scale, depth_format=depth_format),
         depth_scale=depth_scale if depth_format == "scaled" else None,
     )
     try:
-        clips = find_clips(report.root, [depth_folder] if depth_folder else [], clips)
+        found_clips = find_clips(report.root, [depth_folder] if depth_folder else [], clips)
     except (ValueError, OSError, ImportError) as error:
         report.problem(str(error))
         return
     findings: list[Finding] = []
-    for clip in clips:
+    for clip in found_clips:
         if isinstance(clip.frames, ImageFrames):
-            folder = depth_folder and (depth_folder / clip.name if len(clips) > 1 else depth_folder)
+            folder = depth_folder and (depth_folder / clip.name if len(found_clips) > 1 else depth_folder)
             found = list(scan.run(clip.path, None, folder, IMAGE_SUFFIXES).values())
             readable = [finding for finding in found if finding.size]
             for finding in (finding for finding in readable if finding.size != readable[0].size):
@@ -309,12 +310,12 @@ def _check_video(
                 report.problem(sentence, finding.path, ("size", clip.path))
         else:
             found = [Finding(clip.path) for _ in range(len(clip.frames))]
-            scan.attempt(lambda clip=clip: [None for _ in clip.frames.up_to(len(clip.frames) - 1)], clip.path)
+            scan.attempt(partial(deque, clip.frames.up_to(len(clip.frames) - 1), maxlen=0), clip.path)
         report.splits[clip.name] = count(found)
         findings += found
-    if len(clips) > 1:
+    if len(found_clips) > 1:
         report.splits["all"] = count(findings)
-    for calibration in sorted({clip.nearest("calib.txt", report.root) or Path("calib.txt") for clip in clips}):
+    for calibration in sorted({clip.nearest("calib.txt", report.root) or Path("calib.txt") for clip in found_clips}):
         _check_calibration(report, calibration, "the focal length must be given or trained")
     report.note(f"`depthseg datasets doctor {report.root}` reports whether the camera moves enough to train depth on.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from .report import DatasetReport, SplitCount
 from .scan import Finding, count
 
 
+def _layout_of(entry: DatasetEntry) -> type[OfficialLayout]:
+    """The class that reads an official layout."""
+    return cast("type[OfficialLayout]", entry.load)
+
+
 def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -> None:
     """Read every sample of every split that is there.
 
@@ -25,17 +30,18 @@ def check_official(report: DatasetReport, entry: DatasetEntry, **options: Any) -
         entry: The row of the data set.
         **options: Its options.
     """
-    options = {"missing": "skip"} | entry.load.options_for(report.root) | options
+    layout = _layout_of(entry)
+    options = {"missing": "skip"} | layout.options_for(report.root) | options
     seen: dict[tuple[str, ...], Finding] = {}
     absent: dict[str, Path] = {}
-    for split in entry.load.checked_splits or entry.splits:
+    for split in layout.checked_splits or entry.splits:
         dataset = _open(report, entry, split, options, absent)
         if dataset is not None:
             report.splits[split] = _look_through(report, dataset, split, seen)
     if absent and not report.splits and not report.faults:
         expected = ", ".join(dict.fromkeys(map(str, absent.values())))
-        hint = next(filter(None, (entry.load.root_hint(report.root, split) for split in absent)), "")
-        archives = (entry.load.archive_of("image", folder) for folder in absent.values())
+        hint = next(filter(None, (layout.root_hint(report.root, split) for split in absent)), "")
+        archives = (layout.archive_of("image", folder) for folder in absent.values())
         if not hint and (archive := next(filter(None, archives), None)):
             hint = f" Unpack {archive} there, or correct the root."
         report.problem(f"{report.root} is not in the layout of {report.name}: none of {expected} exists.{hint}")
@@ -50,9 +56,9 @@ def _open(
 ) -> OfficialLayout | None:
     """A split, or None where it cannot be opened: `absent` takes its folder, if it is not there at all."""
     try:
-        return load_dataset(report.name, report.root, split, **options)
+        return cast("OfficialLayout", load_dataset(report.name, report.root, split, **options))
     except FileNotFoundError as error:
-        folders = entry.load.folders_of(report.root, split)
+        folders = _layout_of(entry).folders_of(report.root, split)
         if any(folder.exists() for folder in folders):
             _report_once(report, str(error))
         else:
@@ -81,7 +87,7 @@ def _look_through(
     keys = [(name, *map(str, dataset.files[name].values())) for name in dataset.names]
     for index, key in enumerate(keys):
         if key not in seen:
-            seen[key] = look(report, dataset, index, _paths(dataset, index), num_ids)
+            seen[key] = look(report, cast("SampleDataset", dataset), index, _paths(dataset, index), num_ids)
     return count([seen[key] for key in keys], num_ids)
 
 

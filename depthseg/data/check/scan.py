@@ -181,18 +181,19 @@ class Scan:
         label_path = self.attempt(lambda: labels.find(path.stem), path)
         if label_path and self.read_labels:
             finding.pixels = self._count_labels(label_path, path, image)
-        elif self.labels_required:
+        elif self.labels_required and label_folder:
             missing = label_folder / f"{path.stem}.png"
             self.report.problem(f"{path} has no label map: {missing} is missing.", path, "no label map")
         depth_path = self.attempt(lambda: depth.find(path.stem), path)
-        metres = self._read_map(depth_path, self.read_depth, path, image) if depth_path else None
-        if metres is not None:
+        metres = self._read_map(depth_path, self.read_depth, path, image) if depth_path and self.read_depth else None
+        if depth_path and metres is not None:
             finding.depth = examine_depth(self.report, depth_path, metres, self.depth_scale)
         if orientation != 1 and (label_path or depth_path):
             self.report.note(describe_orientation(path, orientation, self.upright), path, "EXIF orientation")
         return finding
 
     def _count_labels(self, path: Path, image_path: Path, image: np.ndarray | None) -> np.ndarray | None:
+        assert self.read_labels is not None, "label maps are counted where they are read"
         ids = self._read_map(path, self.read_labels, image_path, image)
         if ids is None:
             self.refused += 1

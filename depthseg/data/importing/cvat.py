@@ -30,7 +30,8 @@ def read_cvat(sources: Sequence[Path], line_width: float = 10, crowd: str = "cla
         return read_voc(sources)
     paths = files_of(sources, ".xml")
     splits = given_splits(paths)
-    result, skipped = Annotations([], []), Counter()
+    result = Annotations([], [])
+    skipped: Counter[str] = Counter()
     for path in paths:
         root = read_xml(path)
         if root.tag != "annotations" or root.find("track") is not None:
@@ -63,8 +64,8 @@ def _draw(shape: ElementTree.Element, line_width: float, height: int, width: int
     given = shape.attrib
     try:
         if shape.tag == "box":
-            corners = [float(given[name]) for name in ("xtl", "ytl", "xbr", "ybr")]
-            return fill_polygon(_turned_box(*corners, float(given.get("rotation", 0))), height, width)
+            left, top, right, bottom = (float(given[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+            return fill_polygon(_turned_box(left, top, right, bottom, float(given.get("rotation", 0))), height, width)
         if shape.tag == "ellipse":
             centre, radii = ([float(given[name]) for name in names] for names in (("cx", "cy"), ("rx", "ry")))
             return fill_ellipse(centre, radii, height, width, float(given.get("rotation", 0)))

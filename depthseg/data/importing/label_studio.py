@@ -39,7 +39,8 @@ def read_label_studio(sources: Sequence[Path], line_width: float = 0, crowd: str
     for path in files:
         if match := _PNG.fullmatch(path.stem):
             masks[int(match[1])].append((match[2], int(match[4]), match[3], path))
-    result, several, skipped = Annotations([], []), 0, Counter()
+    result, several = Annotations([], []), 0
+    skipped: Counter[str] = Counter()
     for path, task in tasks:
         finished = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
         several += len(finished) > 1
@@ -105,9 +106,11 @@ def _draw(value: Any, kind: str, task: int, height: int, width: int) -> np.ndarr
             return fill_polygon(polygon_points(value["points"]) * scale, height, width)
         origin, turn = np.array([value["x"], value["y"]]) * scale, value.get("rotation") or 0
         if kind == "ellipselabels":
-            return fill_ellipse(origin, np.array([value["radiusX"], value["radiusY"]]) * scale, height, width, turn)
+            radii = np.array([value["radiusX"], value["radiusY"]]) * scale
+            return fill_ellipse(origin.tolist(), radii.tolist(), height, width, turn)
         extent = np.array([value["width"], value["height"]]) * scale
-        return fill_polygon(box_points(*origin, *(origin + extent), turn), height, width)
+        (left, top), (right, bottom) = origin, origin + extent
+        return fill_polygon(box_points(left, top, right, bottom, turn), height, width)
     except ValueError as error:
         raise ValueError(f"task {task}: {error}") from error
 

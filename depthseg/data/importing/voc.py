@@ -75,7 +75,7 @@ def _read_colours(path: Path, colours: ColourMap) -> np.ndarray:
 
 def _splits(root: Path) -> dict[str, str]:
     """Split of each name; none where the lists are all of one."""
-    splits = {}
+    splits: dict[str, str] = {}
     lists = (root / "ImageSets" / "Segmentation").glob("*.txt")
     known = {split: path for path in sorted(lists) if (split := split_of_word(path.stem))}
     for split, path in known.items() if len(known) > 1 else ():

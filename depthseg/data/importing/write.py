@@ -22,7 +22,7 @@ from ..folder_files import SPLIT_NAMES
 from ..images import IMAGE_SUFFIXES
 from ..label_encoding import IGNORED, distinct
 from ..label_spaces import default_palette
-from .annotations import BACKGROUNDS, IGNORED_LABELS, AnnotatedImage, Annotations, Order, Region
+from .annotations import BACKGROUNDS, IGNORED_LABELS, AnnotatedImage, Annotations, Order
 from .files import ImageFinder
 
 Transfer = Literal["copy", "hardlink", "symlink"]
@@ -232,17 +232,18 @@ class FolderWriter:
         if self._order == "largest-first":
             drawn.sort(key=lambda pair: -np.count_nonzero(pair[1]))
         for region, covered in drawn:
-            labels[covered] = self._id_of(region)
+            labels[covered] = IGNORED if region.is_ignored else self._id_of(region.label)
             result.objects[_plain(region.label)] += 1
         return labels
 
-    def _id_of(self, region: Region) -> int:
-        label = _plain(region.label)
-        if region.is_ignored or label in self._ignored:
+    def _id_of(self, label: str) -> int:
+        label = _plain(label)
+        if label in self._ignored:
             return IGNORED
         return self._ids.get(label, IGNORED) if label == "background" else self._ids[label]
 
     def _translate(self, image: AnnotatedImage, result: ImportResult) -> np.ndarray:
+        assert image.mask is not None, "an image with a mask is translated"
         values = image.mask.read()
         found = distinct(values)
         table = np.full(found[-1] + 1, IGNORED, np.uint8)
@@ -254,13 +255,14 @@ class FolderWriter:
                     f"{', '.join(f'{known} {name}' for known, name in image.mask.labels.items())}."
                 )
             label = image.mask.labels[value]
-            table[value] = IGNORED if label is None else self._id_of(Region(label, None))
+            table[value] = IGNORED if label is None else self._id_of(label)
             if label is not None:
                 result.objects[_plain(label)] += 1
         return table[values]
 
     def _transfer(self, path: Path | None, data: bytes | None, target: Path) -> None:
         if path is None:
+            assert data is not None, "an image is a file or embedded"
             target.write_bytes(data)
         elif self._options.transfer == "symlink":
             target.symlink_to(path.resolve())
@@ -295,9 +297,9 @@ def _plain(label: str) -> str:
 def _look(path: Path | None, data: bytes | None) -> tuple[tuple[int, int], int, str]:
     """Size as stored, EXIF orientation and ending of an image file."""
     try:
-        with Image.open(path if path is not None else io.BytesIO(data)) as image:
+        with Image.open(path if path is not None else io.BytesIO(data or b"")) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
-            suffix = path.suffix if path is not None else f".{image.format.lower()}"
+            suffix = path.suffix if path is not None else f".{(image.format or '').lower()}"
             size = image.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path or 'the embedded image'} is not an image that can be read: {error}.") from error
@@ -310,7 +312,9 @@ def _names(images: Sequence[AnnotatedImage]) -> tuple[list[str], list[Fault]]:
     """A name for each image: its stem, or its whole path where stems are not unique; and what has none."""
     paths = [PurePosixPath(image.file.replace("\\", "/")) for image in images]
     counts = Counter(path.stem for path in paths)
-    names, faults, owners = [], [], {}
+    names: list[str] = []
+    faults: list[Fault] = []
+    owners: dict[str, AnnotatedImage] = {}
     for image, path in zip(images, paths, strict=True):
         folders = [part for part in path.parts[:-1] if part not in ("..", "/", ".") and ":" not in part]
         split = [image.split] if image.split and not folders else []

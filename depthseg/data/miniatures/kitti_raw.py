@@ -155,6 +155,7 @@ def _packet(pose: np.ndarray, rig: KittiRig) -> np.ndarray:
         rig: Of the date.
     """
     to_imu = rig.camera_to_imu(2)
+    assert to_imu is not None, "the rig of a miniature is complete"
     imu = to_imu @ pose @ np.linalg.inv(to_imu)
     scale = math.cos(math.radians(_LATITUDE)) * EARTH_RADIUS
     north = math.log(math.tan(math.radians(90 + _LATITUDE) / 2)) + imu[1, 3] / scale

@@ -29,7 +29,7 @@ def write_voc(out: Path, count: int, size: tuple[int, int]) -> None:
     import scipy.io
 
     base, sbd = out / "VOCdevkit" / "VOC2012", out / "benchmark_RELEASE" / "dataset"
-    names = {"train": [], "val": [], "sbd": []}
+    names: dict[str, list[str]] = {"train": [], "val": [], "sbd": []}
     for part, world in (("train", "train"), ("val", "val"), ("sbd", "test")):
         for index in range(count):
             name = f"{_YEARS[part]}_{index + 1:06d}"

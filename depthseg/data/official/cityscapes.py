@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,7 +160,7 @@ class Cityscapes(OfficialLayout):
         return cls.archives[what.split(" ")[0] if what.startswith("neighbour") else what].format(part=part)
 
     @classmethod
-    def _missing_fault(cls, parts: dict[str, Path], what: str) -> Fault:
+    def _missing_fault(cls, parts: Mapping[str, Path], what: str) -> Fault:
         fault = super()._missing_fault(parts, what)
         kind = fault.path.parents[2]
         apart = next(kind.parent.glob(f"*/{fault.path.relative_to(kind.parent)}"), None)
@@ -193,6 +193,7 @@ class Cityscapes(OfficialLayout):
         if camera is not None:
             found["intrinsics"] = camera.intrinsics
         if "right image" in files:
+            assert camera is not None, "a right image is read with its camera"
             found |= {"stereo": self._image("right image", files, image), "stereo_x": camera.baseline}
         if self._steps:
             found["frames"] = {step: self._image(f"neighbour {step:+d}", files, image) for step in self._steps}
@@ -202,10 +203,11 @@ class Cityscapes(OfficialLayout):
                 found["labels"] = read_cityscapes_labels(path, self._label_files)
                 check_same_size(files["image"], image, path, found["labels"])
         if "disparity" in files:
+            assert camera is not None, "disparity is read with its camera"
             found["depth"] = self._depth(files, image, camera)
         return sample_of(name=name, image=image, **found)
 
-    def _image(self, what: str, files: dict[str, Path], image: np.ndarray | None = None) -> np.ndarray:
+    def _image(self, what: str, files: Mapping[str, Path], image: np.ndarray | None = None) -> np.ndarray:
         """An image of a sample, of the same size as its own where that is given."""
         with advising(f"Unpack {self.archive_of(what, files[what])} again."):
             found = read_image(files[what])
@@ -221,7 +223,7 @@ class Cityscapes(OfficialLayout):
         camera.for_size(size)
         return camera
 
-    def _depth(self, files: dict[str, Path], image: np.ndarray, camera: Calibration) -> np.ndarray:
+    def _depth(self, files: Mapping[str, Path], image: np.ndarray, camera: Calibration) -> np.ndarray:
         path = files["disparity"]
         with advising(f"Unpack {self.archive_of('disparity', path)} again."):
             disparity = read_disparity(path, "cityscapes")

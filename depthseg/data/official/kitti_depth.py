@@ -107,7 +107,7 @@ class KittiDepth(OfficialLayout):
             faults = self._drives.missing_folders(keys, ())
             absent = {fault.path.name for fault in faults}
             self._keys = {self._drives.name(key): key for key in keys if key.drive not in absent}
-            files = {name: self._files_of(found, key) for name, key in self._keys.items()}
+            files = {name: dict(self._files_of(found, key)) for name, key in self._keys.items()}
         super().__init__(root, split, files, missing, faults)
         if split_file is not None or (self._keys and side != "both"):
             self.counts = {}

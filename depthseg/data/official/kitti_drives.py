@@ -138,7 +138,7 @@ class KittiDrives:
         """Files by their number; of two of one number that with the first ending."""
         if folder not in self._listings:
             names = os.listdir(folder) if folder.is_dir() else []
-            found = {}
+            found: dict[int, Path] = {}
             for suffix in reversed(suffixes):
                 numbered = [(name[: -len(suffix)], name) for name in names if name.lower().endswith(suffix)]
                 found |= {int(stem): folder / name for stem, name in numbered if stem.isdecimal()}

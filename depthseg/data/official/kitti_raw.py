@@ -148,15 +148,16 @@ class KittiRaw(OfficialLayout):
 
     @cached_property
     def poses(self) -> np.ndarray | None:
-        """Poses of the samples, camera to world; None where there are none."""
+        """Poses of the N samples, `(N, 4, 4)`, camera to world in metres; None where there are none."""
         keys = [self._keys[name] for name in self.names]
         from_camera = {key: self._rigs[key.date].camera_to_imu(self._drives.camera(key)) for key in keys}
         packets = {key: self._drives.packet(key.drive, key.number) for key in keys}
         first = {drive: self._drives.first_packet(drive) for drive in {key.drive for key in keys}}
         if None in packets.values() or any(pose is None for pose in from_camera.values()):
             return None
-        origins = {drive: read_oxts(path) for drive, path in first.items()}
-        return np.stack([imu_pose(read_oxts(packets[key]), origins[key.drive]) @ from_camera[key] for key in keys])
+        origins = {drive: read_oxts(path) for drive, path in first.items() if path is not None}
+        oxts = {key: read_oxts(path) for key, path in packets.items() if path is not None}
+        return np.stack([imu_pose(oxts[key], origins[key.drive]) @ from_camera[key] for key in keys])
 
     def __getitem__(self, index: int) -> VideoSample:
         """Image and intrinsics, with the neighbours, the other image and the depth that were asked for.

@@ -51,7 +51,7 @@ class OfficialLayout:
 
     splits: ClassVar[tuple[str, ...]] = ()
     checked_splits: ClassVar[tuple[str, ...]] = ()
-    counts: ClassVar[Mapping[str, int]] = {}
+    counts: Mapping[str, int] = {}
     archives: ClassVar[Mapping[str, str]] = {}
     label_space: LabelSpace | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -134,7 +134,8 @@ class NYUv2Raw(OfficialLayout):
         self._registered = registered
         self.check_place(root, split)
         folders = _divide(_scenes(Path(root), scenes, exclude_scenes), split, val_fraction)
-        files, num_alone = {}, 0
+        files: dict[str, Mapping[str, Path]] = {}
+        num_alone = 0
         for folder in folders:
             pairs, alone = _pairs_of(folder)
             files |= pairs

@@ -177,6 +177,7 @@ class NYUv2(OfficialLayout):
         ids = self._read("labels", number).T
         place = f"{self._path} (labels of image {number})"
         with advising(_DOWNLOAD):
+            assert self.label_space is not None, "this data set has classes"
             labels = ENCODINGS[self.label_space.name].decode(place, ids)
         depth = None if self._depth == "none" else self._metres(number)
         intrinsics = resize_intrinsics(RGB_INTRINSICS, FULL_SIZE, image.shape[:2])

@@ -188,7 +188,7 @@ def _trainaug_labels(base: Path, given: Path | None) -> dict[str, tuple[str, Pat
     def label_map(name: str) -> tuple[str, Path]:
         if name in own:
             return "label map", base / "SegmentationClass" / f"{name}.png"
-        return "SBD label map", pngs / f"{name}.png" if pngs.is_dir() else sbd / "cls" / f"{name}.mat"
+        return "SBD label map", pngs / f"{name}.png" if sbd is None or pngs.is_dir() else sbd / "cls" / f"{name}.mat"
 
     return {name: label_map(name) for name in trainaug_names(train, val, *lists)}
 

@@ -12,7 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +69,7 @@ class ShardCache:
                 _render_all([(folder, make, shard, names) for shard, names in missing.items()], workers, lock)
         _claim(folder, version)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: a worker process opens its own instead of receiving every frame."""
         return {**self.__dict__, "_maps": {}}
 
@@ -117,7 +119,7 @@ def _claim(folder: Path, version: str) -> None:
         )
 
 
-def _write(path: Path, fill) -> None:
+def _write(path: Path, fill: Callable[[Any], object]) -> None:
     """Write a file under a temporary name and rename it: other processes see all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -130,7 +132,7 @@ def _write(path: Path, fill) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _render_all(jobs: list[tuple], workers: int | None, lock: int | None) -> None:
+def _render_all(jobs: list[tuple[Any, ...]], workers: int | None, lock: int | None) -> None:
     """Render shards, in worker processes where that is worth while and possible without importing the caller again."""
     workers = min(workers or min(os.cpu_count() or 1, 8), len(jobs))
     if not jobs:
@@ -169,4 +171,4 @@ def _render_shard(job: tuple[Path, _Make, int, list[str]]) -> None:
     frames = [make(first + k, names) for k in range(SHARD_FRAMES)]
     for name in names:
         stack = np.stack([frame[name] for frame in frames])
-        _write(_shard_path(folder, name, shard), lambda file, stack=stack: np.save(file, stack))
+        _write(_shard_path(folder, name, shard), partial(np.save, arr=stack))

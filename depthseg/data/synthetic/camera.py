@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class Camera:
         return pixels, local[2]
 
 
-def advance(x, z, heading, speed, turn, time):
+def advance(x: Any, z: Any, heading: Any, speed: Any, turn: Any, time: float) -> tuple[Any, Any, Any]:
     """Position and heading after `time` frames of driving at `speed` while turning at `turn` per frame.
 
     Works on numbers and on arrays alike.

@@ -35,7 +35,7 @@ class SyntheticWorld:
         split: str = "train",
         *,
         count: int,
-        size: tuple[int, int],
+        size: Sequence[int],
         outputs: Sequence[str] = ("image", "depth", "labels"),
         frames: Sequence[int] = (),
         stereo: bool = False,
@@ -72,7 +72,7 @@ class SyntheticWorld:
         self.frames = _check_offsets(frames)
         self.stereo, self.flow = stereo, flow
         self.intrinsics = bool(intrinsics or stereo or flow or self.frames)
-        self.split, self.size, self.variant = split, tuple(size), variant
+        self.split, self.size, self.variant = split, (size[0], size[1]), variant
         self.outputs = tuple(dict.fromkeys(("image", *outputs, *self._views())))
         self.names = [f"{world.prefix}{split}_{index:05d}" for index in range(count)]
         self.label_space: LabelSpace | None = world.label_space
@@ -116,7 +116,7 @@ class SyntheticWorld:
         return "depth" in self.outputs
 
     def read(self, output: str, index: int) -> np.ndarray:
-        """A copy of one output of frame `index`, as `render` returns it."""
+        """A copy of one output of frame `index`, as `render` returns it, such as depth `(H, W)` in metres."""
         check_outputs([output], self.outputs)
         return self._cache.read(output, range(len(self))[index])
 

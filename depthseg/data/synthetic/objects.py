@@ -52,8 +52,8 @@ def building(b: Builder, width: float, depth: float) -> None:
     bay = draw.between((2.0, 4.5))
     shop = Material(draw.colour(**muted), draw.colour(), (bay, FAR, bay), (0.7, 1.0, 0.7), 0.3, 1.2, b.contrast())
     b.part(BOX, BUILDING, (0, 0, 0), (depth / 2 + 0.06, min(storey, height) - 0.4, width / 2 + 0.06), shop)
-    rows, fill = (FAR, 0.6, FAR), (1.0, 0.7, 1.0)
-    tiles = Material(draw.colour(**muted), draw.colour(**muted), rows, fill, 0.2, 1.2, b.contrast())
+    rows, whole = (FAR, 0.6, FAR), (1.0, 0.7, 1.0)
+    tiles = Material(draw.colour(**muted), draw.colour(**muted), rows, whole, 0.2, 1.2, b.contrast())
     if draw.chance(draw.world.gable_share):
         ridge = draw.between((1.2, 3.0))
         size = (depth / 2 + 0.3, ridge, width / 2 + 0.2)

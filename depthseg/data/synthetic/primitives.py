@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class Builder:
     """Collects bodies and parts; `height` is how far above the road the current body stands."""
 
     draw: Draw
-    rows: list[tuple] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     motion: list[tuple[float, ...]] = field(default_factory=list)
     height: float = 0.0
 
@@ -92,7 +93,17 @@ class Builder:
         self.motion.append((x, z, heading, speed, turn))
         self.height = height
 
-    def part(self, kind, label, at, size, material, taper=(0.0, 0.0), shear=(0.0, 0.0), shape=RECTANGLE) -> None:
+    def part(
+        self,
+        kind: int,
+        label: int,
+        at: tuple[float, float, float],
+        size: tuple[float, float, float],
+        material: Material,
+        taper: tuple[float, float] = (0.0, 0.0),
+        shear: tuple[float, float] = (0.0, 0.0),
+        shape: int = RECTANGLE,
+    ) -> None:
         """Add a part at `(x, height, z)` of the current body."""
         draw, look = self.draw, material
         phase = (0.5, 0.5, 0.5) if look.centred else (draw.unit(), 0.0, draw.unit())
@@ -137,7 +148,7 @@ _COLUMNS = (
 )
 
 
-def plate_level(shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def plate_level(shape: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """0 in the middle of a plate's outline, 1 on it; `x` and `y` (down) are shares of its half sizes."""
     if shape == DISC:
         return np.hypot(x, y)

@@ -30,6 +30,8 @@ OUTPUTS = (
     "pose",
     "baseline",
 )
+"""What `render` can return."""
+
 _CAMERA_OUTPUTS = {"intrinsics", "pose", "baseline"}
 _VISIBLE_DEPTH_TOLERANCE = 1e-6
 
@@ -205,7 +207,7 @@ def _check(seed: int, index: int, size: tuple[int, int], view: str, outputs: Seq
     check_outputs(outputs, OUTPUTS)
 
 
-def check_size(size: tuple[int, int]) -> None:
+def check_size(size: Sequence[int]) -> None:
     """Raise a ValueError unless `size` is (height, width) in whole numbers from 8 up."""
     pair = isinstance(size, Sequence) and len(size) == 2
     if not pair or any(not isinstance(n, (int, np.integer)) or n < 8 for n in size):

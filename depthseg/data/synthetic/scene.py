@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -137,7 +138,7 @@ def _ground_look(draw: Draw, road: Road) -> GroundLook:
         dash=(draw.between((3.0, 8.0)), draw.between((0.35, 0.7))),
         line_width=draw.between((0.12, 0.25)),
         lines=(draw.chance(0.8), draw.chance(0.6), draw.chance(0.3)),
-        zebra=road.crossing - road.crossing_half_width - 4.0 if zebra else None,
+        zebra=road.crossing - road.crossing_half_width - 4.0 if zebra and road.crossing is not None else None,
         cloud_cover=draw.between((-0.6, 0.6)),
     )
 
@@ -170,7 +171,7 @@ class _Layout:
         self._several(draw.world.signs, self._sign)
         self._several(draw.world.pedestrians, self._pedestrian)
 
-    def _several(self, bounds: tuple[float, float], place) -> None:
+    def _several(self, bounds: tuple[float, float], place: Callable[[], None]) -> None:
         for _ in range(self.draw.count(bounds)):
             place()
 
@@ -233,7 +234,9 @@ class _Layout:
             self.builder.body(x, z, along + heading, 0.0, speed, turn)
             objects.car(self.builder)
 
-    def _pavement_spot(self, near: float, far: float, first: float, last: float, radius: float):
+    def _pavement_spot(
+        self, near: float, far: float, first: float, last: float, radius: float
+    ) -> tuple[float, float, float, float] | None:
         """A free spot between shares `first` and `last` of the pavement's width: x, z, heading, side."""
         draw, road = self.draw, self.road
         side, s = draw.sign(), self._ahead(near, far)
@@ -244,7 +247,8 @@ class _Layout:
     def _tree(self) -> None:
         spot = self._pavement_spot(5.0, 45.0, 0.1, 1.6, 0.6)
         if spot:
-            self.builder.body(*spot[:3], self.road.kerb)
+            x, z, along, _ = spot
+            self.builder.body(x, z, along, self.road.kerb)
             objects.tree(self.builder)
 
     def _pole(self) -> None:
@@ -276,7 +280,8 @@ class _Layout:
         draw, road = self.draw, self.road
         if draw.chance(draw.world.pedestrian_on_road_share):
             s, u = self._ahead(6.0, 20.0), draw.between((-1.0, 1.0)) * road.half_width
-            place, height = self._free(s, u, 0.4), 0.0
+            place: tuple[float, ...] | None = self._free(s, u, 0.4)
+            height = 0.0
         else:
             place = self._pavement_spot(5.0, 20.0, 0.0, 1.0, 0.4)
             height = road.kerb

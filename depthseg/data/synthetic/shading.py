@@ -6,6 +6,8 @@ view or a later moment changes: neighbouring frames see the same colour at the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .primitives import BOX, CONE, ELLIPSOID, PLATE, SIGN_SHAPES, Parts, plate_level
@@ -49,7 +51,7 @@ def _ignored_axes() -> np.ndarray:
 _IGNORED = _ignored_axes()
 
 
-def _sun_share(scene: Scene, placed_at_start: PlacedParts, rows, face, local) -> np.ndarray:
+def _sun_share(scene: Scene, placed_at_start: PlacedParts, rows: Any, face: Any, local: np.ndarray) -> np.ndarray:
     """How squarely the sun hits points `local` `(3, N)` of parts `rows`, 0..1, parts standing as at time 0."""
     parts = scene.parts
     everyone = np.arange(len(parts.kind))
@@ -69,7 +71,7 @@ def _sun_share(scene: Scene, placed_at_start: PlacedParts, rows, face, local) ->
     return np.maximum(share, 0.0)
 
 
-def _parts_albedo(parts: Parts, rows, face, local) -> np.ndarray:
+def _parts_albedo(parts: Parts, rows: Any, face: Any, local: np.ndarray) -> np.ndarray:
     """Colours `(3, N)` of points `local` `(3, N)` on parts `rows`, before light."""
     kind = parts.kind[rows]
     period, fill, phase, origin, cell, ground = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,17 +54,18 @@ class PlacedParts:
     def __init__(self, parts: Parts, time: float) -> None:
         """Move the bodies of `parts` to where they are at `time`."""
         self.parts = parts
-        x, z, heading = advance(*parts.motion.T, time)
+        x, z, heading, speed, turn = parts.motion.T
+        x, z, heading = advance(x, z, heading, speed, turn, time)
         self.cos, self.sin = np.cos(heading)[parts.body], np.sin(heading)[parts.body]
         base = np.stack([x, np.zeros_like(x), z], 1)[parts.body]
         self.origin = base + self.to_world(parts.offset.T, slice(None)).T
 
-    def to_world(self, vectors: np.ndarray, rows) -> np.ndarray:
+    def to_world(self, vectors: np.ndarray, rows: Any) -> np.ndarray:
         """Turn vectors `(3, N)` from the axes of parts `rows` into those of the world."""
         c, s = self.cos[rows], self.sin[rows]
         return np.stack([c * vectors[0] + s * vectors[2], vectors[1], c * vectors[2] - s * vectors[0]])
 
-    def to_part(self, vectors: np.ndarray, rows) -> np.ndarray:
+    def to_part(self, vectors: np.ndarray, rows: Any) -> np.ndarray:
         """Turn vectors `(3, N)` from the axes of the world into those of parts `rows`."""
         c, s = self.cos[rows], self.sin[rows]
         return np.stack([c * vectors[0] - s * vectors[2], vectors[1], s * vectors[0] + c * vectors[2]])
@@ -155,7 +158,7 @@ def _meet_cone(rays: np.ndarray, start: np.ndarray, size: np.ndarray, taper: np.
     return np.where(valid, depth, np.inf)
 
 
-def _meet_plate(parts: Parts, row: int, rays: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _meet_plate(parts: Parts, row: int | np.ndarray, rays: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Depth at which rays meet a flat plate; fences have holes."""
     depth = -start[2] / rays[2]
     x, y = start[0] + depth * rays[0], start[1] + depth * rays[1]
@@ -193,7 +196,7 @@ class _PartsSeen:
         mapped = np.einsum("pij,pj->pi", self.maps, away)
         self.starts = np.where(others[:, None], mapped, offsets - mapped)
 
-    def meet(self, kind: int, rows: int | np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:
+    def meet(self, kind: int, rows: int | np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, _Faces | None]:
         """Depth `(N,)` and face at which rays `(N, 3)` meet one part, or each a part of its own, all of one kind."""
         parts, used = self.parts, 6 if kind == BOX else 3
         if isinstance(rows, np.ndarray):
@@ -212,7 +215,7 @@ class _PartsSeen:
         return _meet_plate(parts, rows, mapped, start), None
 
 
-def meet_parts(placed: PlacedParts, camera: Camera, rays: np.ndarray, pick) -> Hits:
+def meet_parts(placed: PlacedParts, camera: Camera, rays: np.ndarray, pick: Any) -> Hits:
     """The nearest part along each ray.
 
     Args:
@@ -259,7 +262,7 @@ def meet_ground(road: Road, centre: np.ndarray, rays: np.ndarray, hits: Hits, li
     down, first = rays[:, open_rays], upper[open_rays]
     second = -centre[1] / down[1]
 
-    def edge(rows, depth):
+    def edge(rows: Any, depth: np.ndarray) -> np.ndarray:
         """Metres into the pavement, below 0 on the road, straight under the rays `rows` at `depth`."""
         s, u = road.locate(centre[0] + depth * down[0, rows], centre[2] + depth * down[2, rows])
         return road.pavement_depth(s, u)
@@ -281,7 +284,9 @@ def meet_ground(road: Road, centre: np.ndarray, rays: np.ndarray, hits: Hits, li
     return hits
 
 
-def _meet_kerb(on_pavement, rows, first, second) -> tuple[np.ndarray, np.ndarray]:
+def _meet_kerb(
+    on_pavement: Callable[..., np.ndarray], rows: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Those of the rays `rows` that run into the kerb on their way from pavement height down to the road, and where.
 
     Steps find the stretch in which the ground plan changes from road to pavement, bisection the place to the last bit.

@@ -82,6 +82,7 @@ SECOND_WORLD = replace(
     ambient=(0.3, 0.55),
     exposure=(0.7, 1.05),
 )
+"""Parameters of the second world: other streets, in the evening."""
 
 _GROUPS = {
     "flat": ("Road", "Pavement"),

@@ -112,7 +112,10 @@ def parameter_hash(parameters: WorldParameters) -> str:
 
 
 WORLD = WorldParameters()
+"""Parameters of the first world."""
+
 WORLD_VERSION = parameter_hash(WORLD)
+"""Changes with every parameter of the first world, and so with its images."""
 
 
 class Draw:

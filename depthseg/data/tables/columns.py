@@ -72,15 +72,15 @@ def choose_columns(columns: Mapping[str, Column], given: Mapping[str, str | None
         if chosen.get(what) is None:
             taken = [name for name in chosen.values() if name]
             chosen[what] = _guessed({n: c for n, c in columns.items() if n not in taken}, what, where)
-    chosen = {what: name for what, name in chosen.items() if name not in (None, NOT_READ)}
-    if "image" not in chosen:
+    read = {what: name for what, name in chosen.items() if name is not None and name != NOT_READ}
+    if "image" not in read:
         raise ValueError(f"{where} has no column that looks like images. {_options(columns, 'image')}")
-    if not {"label", "depth"} & chosen.keys() and given.get("label") != NOT_READ:
+    if not {"label", "depth"} & read.keys() and given.get("label") != NOT_READ:
         raise ValueError(
             f"{where} has no column that looks like label maps or depth. {_options(columns, 'label')} For images "
             f"alone, give label_column={NOT_READ}."
         )
-    return chosen
+    return read
 
 
 def _named(columns: Mapping[str, Column], what: str, name: str, where: str) -> str:

@@ -112,7 +112,7 @@ class HubDataset:
         self._columns = choose_columns(self._rows.columns, given, where)
         self.missing = self._refuse_incomplete(missing)
         self.label_space = self._label_space(source, classes) if "label" in self._columns else None
-        self._encoding = self.label_space and own_encoding(self.label_space.classes, label_map)
+        self._encoding = own_encoding(self.label_space.classes, label_map) if self.label_space else None
         self._depth_scale = depth_scale
         self._part = range(len(self._rows))[_bound(first, len(self._rows)) : _bound(last, len(self._rows))]
         if not self._part:
@@ -191,6 +191,7 @@ class HubDataset:
         image = _read_image(found["image"], place["image"])
         labels = depth = None
         if found.get("label") is not None:
+            assert self._encoding is not None, "label maps are read where there are classes"
             labels = self._encoding.decode(place["label"], _read_labels(found["label"], place["label"]))
             check_same_size(place["image"], image, place["label"], labels)
         if found.get("depth") is not None:

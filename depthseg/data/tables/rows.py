@@ -23,8 +23,13 @@ class Rows(Protocol):
         shard_lengths: Rows of each shard, in their order; None = any row is as quick to read as another.
     """
 
-    columns: Mapping[str, Column]
-    shard_lengths: Sequence[int] | None
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Columns by name."""
+
+    @property
+    def shard_lengths(self) -> Sequence[int] | None:
+        """Rows of each shard."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -42,7 +47,7 @@ class Rows(Protocol):
         """Names of all rows; the values of a column if one is given."""
 
 
-class RowNames(Sequence):
+class RowNames(Sequence[str]):
     """Names `SPLIT-000012` by the number of the row, made as they are asked for.
 
     Args:
@@ -103,7 +108,7 @@ def value_of(column: pa.ChunkedArray, place: str) -> bytes | np.ndarray | None:
         return _content(cell[0].as_py(), place)
     if pa.types.is_binary(cell.type) or pa.types.is_large_binary(cell.type):
         return cell[0].as_py()
-    shape = []
+    shape: list[int] = []
     while pa.types.is_list(cell.type) or pa.types.is_large_list(cell.type) or pa.types.is_fixed_size_list(cell.type):
         lengths = pc.unique(pc.list_value_length(cell)).to_pylist()
         if len(lengths) != 1:

@@ -221,6 +221,7 @@ def _local(path: str) -> str:
     if not is_remote(path):
         return path
     found = re.fullmatch(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<name>.+)", path)
+    assert found is not None, "a remote file is one of the Hub"
     return hf_hub_download(found["id"], found["name"], repo_type="dataset", revision=found["revision"])
 
 

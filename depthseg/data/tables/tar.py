@@ -76,7 +76,7 @@ class TarRows:
                 member = f"{path}:{shard.keys[row]}"
                 sentence = f"{member}.{has} has no partner {shard.keys[row]}.{lacks} in its archive."
                 faults.append(Fault(Path(f"{member}.{has}"), sentence, ("partner", lacks)))
-            kept = found.all(0)
+            kept = np.logical_and.reduce(found, axis=0)
             shard.keys = [key for key, keep in zip(shard.keys, kept, strict=True) if keep]
             shard.places = {ending: place[kept] for ending, place in shard.places.items()}
         self._ends = np.cumsum(self.shard_lengths)
@@ -130,7 +130,8 @@ def _index(path: str) -> _Shard:
                 if ending.lower() in row:
                     raise ValueError(f"{path} has two members {member.name}; a row has one member of each ending.")
                 row[ending.lower()] = (member.offset_data, member.size)
-                archive.members.clear()  # it keeps every header otherwise
+                # It keeps every header otherwise; the type stub lacks the attribute.
+                archive.members.clear()  # type: ignore[attr-defined]
     except tarfile.TarError as error:
         raise ValueError(
             f"{path} is truncated, compressed or no tar archive: {error}. Download it again; a compressed one (.gz) "
