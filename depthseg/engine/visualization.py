@@ -217,7 +217,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> n
     blended = blend_labels(image, labels, label_space.palette).repeat(zoom, axis=0).repeat(zoom, axis=1)
     colours = legend_of([labels], label_space)
     shares = class_shares(labels, label_space)
-    legend = _legend({f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1])
+    legend = legend_strip(
+        {f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1]
+    )
     return np.concatenate([blended, legend])
 
 
@@ -266,7 +268,7 @@ def _percent(share: float) -> str:
     return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def _legend(entries: dict[str, Colour], width: int) -> np.ndarray:
+def legend_strip(entries: dict[str, Colour], width: int) -> np.ndarray:
     """A white strip `(h, width, 3)` with one colour patch and text per entry, flowing over as many lines as needed."""
     size = round(min(max(width / 56, 12), 28))
     font = ImageFont.load_default(size)
