@@ -1,6 +1,6 @@
 """Predictions for images and videos of the user's own: labels, depth and images of both.
 
-What is written for an image is listed in `prediction_files`, for a video in `predict_video`.
+What is written is listed in `prediction_files`.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def load_model(
 def label_space_of(config: PreTrainedConfig) -> LabelSpace:
     """Classes of a model with their usual colours where they are those of a known label space.
 
-    Other classes have colours that people with any colour vision can tell apart. No class is black: ignored pixels are.
+    Other classes have colours that can be told apart with any colour vision. No class is black: ignored pixels are.
     """
     classes = tuple(name for _, name in sorted(config.id2label.items()))
     if not config.one_class:
