@@ -99,7 +99,9 @@ def spans(length: int, tile: int, step: int) -> list[slice]:
     if tile >= length:
         return [slice(0, length)]
     if tile < 2 * step:
-        raise ValueError(f"A tile has {tile} pixels on a side; this network needs {2 * step} or more.")
+        raise ValueError(
+            f"A tile has {tile} pixels on a side; this network needs {2 * step} or more. Give --tile HEIGHTxWIDTH."
+        )
     overlap = max(tile * OVERLAP, min(FAR, tile * 3 / 8))
     advance = max(int(tile - overlap) // step, 1) * step
     last = math.ceil((length - tile) / step) * step

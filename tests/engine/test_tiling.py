@@ -1,8 +1,12 @@
 """Tiles of an image: where they are, how they are blended, and how near that is to the whole image."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rounding import assert_same_ids, rounding_bound
 
 from depthseg.engine import tiling
@@ -131,10 +135,10 @@ def test_one_tile_is_the_whole_image(model, image):
 def test_tiles_agree_with_the_whole_image():
     """Inside an image the receptive field of a network decides; this one sees 435 pixels far, little of it clearly."""
     model, processor = tiny(), DepthSegImageProcessor()
-    blocks = np.random.default_rng(1).integers(0, 256, (20, 25, 3), dtype=np.uint8)
+    blocks = np.random.default_rng(1).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image = blocks.repeat(32, axis=0).repeat(32, axis=1)
     whole = MapPredictor(model, processor).maps([image])[0][0]
-    tiled = MapPredictor(model, processor, Tiling(tile=(512, 512))).maps([image])[0][0]
+    tiled = MapPredictor(model, processor, Tiling(tile=(256, 320))).maps([image])[0][0]
     assert len(np.unique(whole)) > 2
     assert (whole == tiled).mean() > 0.985
 
@@ -171,3 +175,56 @@ def test_one_class_in_tiles_is_found_by_its_sign(image):
     outputs = MapPredictor(model, processor, Tiling(tile=(128, 128))).outputs([image])[0]
     assert outputs.logits.shape == (1, 1, *SIZE)
     np.testing.assert_array_equal(labels, (outputs.logits[0, 0] >= 0).numpy())
+
+
+def half_width(folder):
+    """A half-width ResNet-18 with Monodepth2's head and 16 classes, for images of any size."""
+    torch.manual_seed(0)
+    encoder = {"model_type": "depthseg_resnet", "depth": 18, "width_factor": 0.5}
+    model = DepthSegForSemanticSegmentation(DepthSegConfig(encoder_config=encoder, num_labels=16)).eval()
+    model.save_pretrained(folder)
+    DepthSegImageProcessor().save_pretrained(folder)
+    return model
+
+
+def large_image(size):
+    """Blocks of many sizes, the smallest 8 pixels wide."""
+    rng = np.random.default_rng(0)
+    layers = [rng.integers(0, 256, (-(-size[0] // n), -(-size[1] // n), 3)) for n in (8, 32, 128)]
+    grown = [
+        layer.repeat(n, 0).repeat(n, 1)[: size[0], : size[1]] for layer, n in zip(layers, (8, 32, 128), strict=True)
+    ]
+    return (sum(grown) // 3).astype(np.uint8)
+
+
+@pytest.mark.heavy
+def test_tiles_as_chosen_agree_with_the_whole_image(tmp_path):
+    model, image = half_width(tmp_path), large_image((1500, 2000))
+    processor = DepthSegImageProcessor()
+    assert Tiling().tile_size(processor, image.shape[:2]) == (1024, 1024)
+    tiled = MapPredictor(model, processor).maps([image])[0][0]
+    whole = MapPredictor(model, processor, Tiling(tile=image.shape[:2])).maps([image])[0][0]
+    assert len(np.unique(whole)) > 2
+    assert (tiled == whole).mean() >= 0.995
+
+
+PEAK = """
+import resource, sys
+from depthseg.engine.predict import predict
+result = predict(sys.argv[1], [sys.argv[2]], sys.argv[3], device="cpu")
+assert len(result.names) == 1, result
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="units of the peak of memory differ")
+def test_a_large_image_needs_less_than_two_gigabytes(tmp_path):
+    half_width(tmp_path / "model")
+    Image.fromarray(large_image((3000, 4000))).save(tmp_path / "large.jpg", quality=95)
+    words = [sys.executable, "-c", PEAK, tmp_path / "model", tmp_path / "large.jpg", tmp_path / "out"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 2 * 2**30
+    with Image.open(tmp_path / "out" / "labels" / "large.png") as labels:
+        assert labels.size == (4000, 3000)
