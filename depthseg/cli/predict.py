@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """Predict, name the images and videos that could not be done, and return 1 if there are any."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ..engine.command import show_progress
+    from ..engine.command import INTERRUPTED, show_progress
     from ..engine.predict import predict
     from ..engine.stopping import Stopped
 
@@ -81,6 +81,9 @@ def run(options: argparse.Namespace) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.code
+    except KeyboardInterrupt:
+        print("Stopped at once: the frames since the last finished piece of a video are lost.", file=sys.stderr)
+        return INTERRUPTED
     print(f"{len(done.names)} {'input' if len(done.names) == 1 else 'inputs'} done, in {options.output_dir}.")
     for sentence in done.summary():
         print(f"error: {sentence}", file=sys.stderr)

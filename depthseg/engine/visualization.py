@@ -27,6 +27,8 @@ ERROR_LIMIT = 0.25
 """Error that gets the brightest colour, as does all above: a fixed scale lets the images of a run be compared."""
 OVERLAY_WEIGHT = 0.55
 """Weight of the colours of the labels against the image, 0 to 1."""
+STRIP = 256
+"""Rows of an image that are blended at once."""
 # Narrower overlays are enlarged by a whole factor: a legend needs room for its words.
 LEGEND_WIDTH = 480
 
@@ -167,9 +169,13 @@ def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour
         raise ValueError(
             f"An overlay needs image and labels of one size; got image {image.shape[:2]} and labels {labels.shape}."
         )
-    weight = np.where(np.asarray(labels) == IGNORED, 0.0, OVERLAY_WEIGHT)[..., None]
-    mixed = (1 - weight) * image + weight * colourise_labels(labels, palette)
-    return np.rint(mixed).astype(np.uint8)
+    mixed = np.empty_like(image)
+    # A few rows at a time: the float64 of a large image would fill the memory.
+    for start in range(0, len(image), STRIP):
+        rows = slice(start, start + STRIP)
+        weight = np.where(np.asarray(labels[rows]) == IGNORED, 0.0, OVERLAY_WEIGHT)[..., None]
+        mixed[rows] = np.rint((1 - weight) * image[rows] + weight * colourise_labels(labels[rows], palette))
+    return mixed
 
 
 def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float]:

@@ -273,7 +273,7 @@ def test_a_depth_model_writes_depth_alone(tmp_path, drive):
 
 def test_large_frames_go_through_in_tiles(tmp_path):
     model_dir = save_model(tmp_path / "model", size=(64, 64), id2label=NAMES)
-    path = write_video(tmp_path / "a.mkv", moving_blocks(3, (100, 130)), "ffv1", "bgr0")
+    path = write_video(tmp_path / "a.mkv", moving_blocks(2, (70, 100)), "ffv1", "bgr0")
     options = {"native": True, "smooth": 0.5, "batch_size": 2}
     assert predict(model_dir, [path], tmp_path / "out", device="cpu", **options).failures == ()
     plain = predict(model_dir, [path], tmp_path / "plain", device="cpu", native=True)
