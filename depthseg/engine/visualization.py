@@ -169,7 +169,7 @@ def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour
         raise ValueError(
             f"An overlay needs image and labels of one size; got image {image.shape[:2]} and labels {labels.shape}."
         )
-    mixed = np.empty_like(image)
+    mixed = np.empty(image.shape, np.uint8)
     # A few rows at a time: the float64 of a large image would fill the memory.
     for start in range(0, len(image), STRIP):
         rows = slice(start, start + STRIP)
