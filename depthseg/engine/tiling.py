@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,12 +114,29 @@ class Tile:
 
     Attributes:
         rows, columns: The part, in pixels of what the network sees.
-        maps: Output -> float32 `(h', w', K)`, covering the part, at whatever size the network has it.
+        maps: Output -> float32 `(h', w', K)`, covering the part, at whatever size the network has it; upper rows may
+            have been dropped.
+        heights: Output -> its rows before any was dropped.
     """
 
     rows: slice
     columns: slice
     maps: dict[str, Tensor]
+    heights: dict[str, int]
+
+    @classmethod
+    def of(cls, rows: slice, columns: slice, maps: dict[str, Tensor]) -> Tile:
+        """A whole tile."""
+        return cls(rows, columns, maps, {name: len(values) for name, values in maps.items()})
+
+    def below(self, row: int) -> Tile:
+        """The same without what is not read by pixels below a row of what the network sees."""
+        share = (row - self.rows.start) / (self.rows.stop - self.rows.start)
+        kept = {
+            name: values[max(0, int(share * self.heights[name]) - 1 - self.heights[name] + len(values)) :].clone()
+            for name, values in self.maps.items()
+        }
+        return replace(self, maps=kept)
 
 
 def axis_taps(span: slice, count: int, places: Tensor) -> Taps:
@@ -159,7 +176,9 @@ def blend(tiles: Sequence[Tile], name: str, places: tuple[Tensor, Tensor], overl
             continue
         values = tile.maps[name]
         height, width, channels = values.shape
-        taps = crossed(axis_taps(tile.rows, height, rows), axis_taps(tile.columns, width, columns), width)
+        lines = axis_taps(tile.rows, tile.heights[name], rows)
+        lines = Taps(lines.index - (tile.heights[name] - height), lines.weights)
+        taps = crossed(lines, axis_taps(tile.columns, width, columns), width)
         values = weighted_sums(values.view(-1, channels), taps.to(values.device)).view(len(rows), len(columns), -1)
         share = ramp(tile.rows, overlap[0], rows)[:, None] * ramp(tile.columns, overlap[1], columns)
         share = share[..., None].to(values.device)
@@ -258,9 +277,7 @@ class MapPredictor:
         tiles: list[Tile] = []
         done = 0
         for span, after in itertools.zip_longest(row_spans, row_spans[1:]):
-            tiles = [each for each in tiles if each.rows.stop > span.start] + self._tile_row(
-                levels, span, column_spans
-            )
+            tiles += self._tile_row(levels, span, column_spans)
             # Below, the next tiles have a say as well.
             until = size[0] if after is None else int(torch.searchsorted(rows, float(after.start), right=True))
             channels = sum(values.shape[2] for values in tiles[0].maps.values())
@@ -269,6 +286,8 @@ class MapPredictor:
                 places = rows[strip], columns
                 yield strip, {name: blend(tiles, name, places, overlap) for name in tiles[0].maps}
             done = until
+            if after is not None:
+                tiles = [each.below(after.start) for each in tiles if each.rows.stop > after.start]
 
     def _tile_row(self, levels: np.ndarray, rows: slice, columns: Sequence[slice]) -> list[Tile]:
         """The tiles of some rows of an image of levels, 0 to 255."""
@@ -286,7 +305,7 @@ class MapPredictor:
                 found = {name: values if values.dim() == 4 else values[:, None] for name, values in found.items()}
                 found = {name: values.permute(0, 2, 3, 1).contiguous() for name, values in found.items()}
                 tiles += [
-                    Tile(rows, span, {name: values[index] for name, values in found.items()})
+                    Tile.of(rows, span, {name: values[index] for name, values in found.items()})
                     for index, span in enumerate(batch)
                 ]
         return tiles

@@ -86,7 +86,7 @@ def read_at(tile, y, x):
 def test_blending_is_as_defined(size, seen):
     generator = torch.Generator().manual_seed(0)
     tiles = [
-        Tile(rows, columns, {"logits": torch.randn(*shape, 3, generator=generator)})
+        Tile.of(rows, columns, {"logits": torch.randn(*shape, 3, generator=generator)})
         for rows, shape_rows in ((slice(0, 16), 8), (slice(12, 26), 14))
         for columns, shape in ((slice(0, 20), (shape_rows, 10)), (slice(14, 34), (shape_rows, 20)))
     ]
@@ -96,6 +96,12 @@ def test_blending_is_as_defined(size, seen):
     # A strip needs no more than the tiles over it.
     strip = blend(tiles[:2], "logits", (places[0][: size[0] // 3], places[1]), (4, 6))
     np.testing.assert_array_equal(strip.numpy(), found[: size[0] // 3].numpy())
+    # Nor does it need what is above it.
+    middle = size[0] // 2
+    lower = [tile.below(int(places[0][middle])) for tile in tiles if tile.rows.stop > places[0][middle]]
+    strip = blend(lower, "logits", (places[0][middle:], places[1]), (4, 6))
+    np.testing.assert_array_equal(strip.numpy(), found[middle:].numpy())
+    assert len(lower[0].maps["logits"]) < len(tiles[0].maps["logits"])
 
 
 @pytest.mark.parametrize("processor_size", [None, {"height": 150, "width": 200}, {"height": 96, "width": 128}])
@@ -115,7 +121,7 @@ def test_strips_of_tiles_are_the_blended_outputs_of_the_parts(model, image, proc
             with torch.no_grad():
                 outputs = model(pixels[..., row, column])
             maps = {"logits": outputs.logits[0], "depth": outputs.predicted_depth}
-            tiles.append(Tile(row, column, {name: m.permute(1, 2, 0).contiguous() for name, m in maps.items()}))
+            tiles.append(Tile.of(row, column, {name: m.permute(1, 2, 0).contiguous() for name, m in maps.items()}))
     overlap = rows[0].stop - rows[1].start, columns[0].stop - columns[1].start
     scores = blend(tiles, "logits", places, overlap).permute(2, 0, 1)
     assert_same_ids(labels, scores)
