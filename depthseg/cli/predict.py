@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("Stopped at once: the frames since the last finished piece of a video are lost.", file=sys.stderr)
         return INTERRUPTED
-    print(f"{len(done.names)} {'input' if len(done.names) == 1 else 'inputs'} done, in {options.output_dir}.")
+    print(f"{done.count()} done, in {options.output_dir}.")
     for sentence in done.summary():
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if done.failures else 0

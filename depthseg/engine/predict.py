@@ -42,11 +42,13 @@ class Predictions:
 
     Attributes:
         names: Name of each image and video that was done.
+        videos: How many of them are videos.
         faults: What was wrong with each that could not be done, and with each path without any.
         skipped: Files of the folders given that are neither images nor videos.
     """
 
     names: tuple[str, ...]
+    videos: int
     faults: tuple[Fault, ...]
     skipped: tuple[Path, ...]
 
@@ -54,6 +56,13 @@ class Predictions:
     def failures(self) -> tuple[str, ...]:
         """One sentence for each of the faults."""
         return tuple(fault.sentence for fault in self.faults)
+
+    def count(self) -> str:
+        """How many were done, such as `2 images and 1 video`."""
+        images = len(self.names) - self.videos
+        counts = [f"{images} {'image' if images == 1 else 'images'}"] if images or not self.videos else []
+        counts += [f"{self.videos} {'video' if self.videos == 1 else 'videos'}"] if self.videos else []
+        return " and ".join(counts)
 
     def summary(self) -> list[str]:
         """One sentence for each kind of fault, however many files have it."""
@@ -122,8 +131,10 @@ def predict(
             progress.save()
             raise Stopped("Prediction was stopped; what is done is saved. To resume: the same command.")
     progress.finish()
-    names = [places[path].name for path in (*inputs.images, *inputs.videos) if progress.is_done(path)]
-    return Predictions(tuple(names), tuple(faults), tuple(inputs.skipped))
+    images_done, videos_done = (
+        [places[path].name for path in paths if progress.is_done(path)] for paths in (inputs.images, inputs.videos)
+    )
+    return Predictions((*images_done, *videos_done), len(videos_done), tuple(faults), tuple(inputs.skipped))
 
 
 def open_videos(paths: Sequence[Path]) -> tuple[list[VideoFrames], list[Fault]]:

@@ -238,7 +238,10 @@ def test_the_command_resumes_and_leaves_what_is_done_alone(model_dir, drive, tmp
         main(words)
     assert end.value.code == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("3 inputs done") and "broken.mp4 is not a video that can be read" in printed.err
+    assert (
+        printed.out.startswith("1 image and 2 videos done")
+        and "broken.mp4 is not a video that can be read" in printed.err
+    )
     assert finished.stat().st_mtime_ns == before and interrupted.seen == COUNT + 5
     assert len(decoded(tmp_path / "out" / "second" / "labels.mkv")) == 5
     assert (tmp_path / "out" / "labels" / "labels.png").is_file()
