@@ -20,6 +20,11 @@ DENSE_WIDTH = 480
 AGREEMENT = 1.0
 """Pixels, of the reduced image, by which the motion there and the motion back may differ where both are known."""
 
+BRIGHTNESS = 20
+"""Levels, of 255, by which a pixel may become brighter or darker on its way, if its motion is to be known."""
+LEAST_KNOWN = 0.5
+"""With a smaller share of pixels whose motion is known, the images are of different scenes: a cut."""
+
 _POINTS = 400
 _THERE_AND_BACK = 0.7
 _NOISE = 0.35
@@ -88,7 +93,7 @@ def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np
 
     Returns:
         Column and row in the earlier image, float32 `(H, W, 2)`, and where they are known, bool `(H, W)`: inside that
-        image, and the motion from there to the later image leads back.
+        image, equally bright there, and the motion from there to the later image leads back. Nowhere after a cut.
 
     Raises:
         ImportError: OpenCV is missing.
@@ -105,8 +110,10 @@ def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np
     grid = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in small)), -1)
     places = grid + back
     returned = back + cv2.remap(there, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside = ((places >= -0.5) & (places < np.array(small) - 0.5)).all(-1)
-    known = inside & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
+    before, after = (cv2.blur(image, (3, 3)).astype(np.float32) for image in (first, second))
+    change = np.abs(cv2.remap(before, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - after)
+    known = _inside(places) & (change < BRIGHTNESS) & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
+    known &= known.mean() >= LEAST_KNOWN
     if small == (width, height):
         return places, known
     # The motion is enlarged, not the place: places have edges where the image ends.
@@ -114,7 +121,13 @@ def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np
     moved = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR) * factors
     grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
     known = cv2.resize(known.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    return grid + moved, known
+    return grid + moved, known & _inside(grid + moved)
+
+
+def _inside(places: np.ndarray) -> np.ndarray:
+    """Which places `(H, W, 2)` are in a pixel of an image `(H, W)`."""
+    height, width = places.shape[:2]
+    return ((places >= -0.5) & (places < np.array([width, height]) - 0.5)).all(-1)
 
 
 def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
