@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,13 @@ class VideoFrames:
     Args:
         path: The file.
 
+    Attributes:
+        times: int64, when each frame is shown, in units of `time_base`.
+        time_base: Seconds, a fraction.
+        average_rate: Frames a second, a fraction; None where neither the file nor its times say. `frame_rate` is the
+            float that the file itself gives.
+        rotation: Degrees, counter-clockwise, that frames are turned by to be upright; None before the first is read.
+
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: PyAV is missing.
@@ -48,16 +56,20 @@ class VideoFrames:
             raise FileNotFoundError(f"There is no video file {path}.")
         self._forget()
         times, key_times = self._index()
-        self._times = np.array(sorted(times), dtype=np.int64)
+        self.times = np.array(sorted(times), dtype=np.int64)
         self._key_times = np.array(sorted(key_times), dtype=np.int64)
         if len(set(times)) < len(times) or not key_times:
             raise ValueError(f"{path} does not give each of its frames a time of its own. {self._remedy()}")
         stream = self._open().streams.video[0]
         self.frame_rate = float(stream.average_rate) if stream.average_rate else None
+        self.time_base: Fraction = stream.time_base
+        self.average_rate: Fraction | None = stream.average_rate or self._rate_of_times()
+        self.rotation: int | None = None
+        self._size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """Number of frames."""
-        return len(self._times)
+        return len(self.times)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open file behind."""
@@ -72,13 +84,14 @@ class VideoFrames:
         Raises:
             ValueError: The frame cannot be decoded.
         """
-        wanted = int(self._times[number])
+        wanted = int(self.times[number])
         self._leave_parent()
         last = None
         try:
             for frame in self._decode_up_to(wanted):
                 last = self._position = frame.pts
-                yield int(np.searchsorted(self._times, frame.pts)), _upright_rgb(frame)
+                self.rotation = _quarter_turns(frame) * 90
+                yield int(np.searchsorted(self.times, frame.pts)), _upright_rgb(frame)
         except _errors() as error:
             self._forget()
             raise ValueError(f"{self.describe(number)} cannot be decoded: {error}. {self._remedy()}") from error
@@ -86,9 +99,25 @@ class VideoFrames:
             self._forget()
             raise ValueError(f"{self.describe(number)} is damaged and cannot be decoded. {self._remedy()}")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an upright frame; the first one is decoded for it.
+
+        Raises:
+            ValueError: It cannot be decoded.
+        """
+        if self._size is None:
+            *_, (_, frame) = self.up_to(0)
+            self._size = frame.shape[:2]
+        return self._size
+
     def describe(self, number: int) -> str:
         """The frame in words, for messages."""
         return f"Frame {number} of {self.path}"
+
+    def _rate_of_times(self) -> Fraction | None:
+        length = int(self.times[-1] - self.times[0])
+        return Fraction(len(self) - 1, length) / self.time_base if length else None
 
     def _index(self) -> tuple[list[int], list[int]]:
         """Times of all frames, and of those that decoding can begin at."""
@@ -114,7 +143,7 @@ class VideoFrames:
     def _open(self) -> av.container.InputContainer:
         self._leave_parent()
         if self._container is None:
-            self._container, self._pid = _import_av().open(str(self.path)), os.getpid()
+            self._container, self._pid = import_av().open(str(self.path)), os.getpid()
             if not self._container.streams.video:
                 raise ValueError(f"{self.path} has no images, only {len(self._container.streams)} other streams.")
             # What has threads cannot be freed in a process that was forked off: it waits for threads that the fork did
@@ -163,16 +192,17 @@ class VideoFrames:
         return _REMEDY.format(name=self.path.name)
 
 
-def _import_av() -> Any:
+def import_av() -> Any:
+    """PyAV, or an `ImportError` that says how to get it."""
     try:
         import av
     except ImportError as error:
-        raise ImportError('Reading video files needs PyAV: python -m pip install "av>=18"') from error
+        raise ImportError('Reading and writing video files needs PyAV: python -m pip install "av>=18"') from error
     return av
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    return (_import_av().error.FFmpegError, EOFError)
+    return (import_av().error.FFmpegError, EOFError)
 
 
 def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
@@ -182,4 +212,8 @@ def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
         pixels = np.repeat(frame.to_ndarray(format="gray", threads=1)[..., None], 3, axis=2)
     else:
         pixels = frame.to_ndarray(format="rgb24", threads=1)
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90)

@@ -96,6 +96,16 @@ def image_mode(path: str | Path) -> str | None:
         return None
 
 
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """Height and width of an image held upright, from its header alone; None if it is no image that is read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            return image.size if turned else image.size[::-1]
+    except (*_DECODING_ERRORS, Image.DecompressionBombError):
+        return None
+
+
 def read_grey_range(path: str | Path) -> tuple[int, int]:
     """Lowest and highest value of an image of 16-bit grey values, as stored."""
     values = np.asarray(_load(path))

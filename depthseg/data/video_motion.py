@@ -1,4 +1,4 @@
-"""How a camera moved between two images: points followed, rotation, and the parallax that is left."""
+"""How a camera moved between two images (points followed, rotation, parallax that is left), and how each pixel did."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ FEWEST_POINTS = 30
 """With fewer points than this followed, nothing is said of a pair."""
 LEAST_SHARE = 0.15
 """The same for their share of the points that were looked for."""
+
+DENSE_WIDTH = 480
+"""The same for the motion of every pixel, which takes longer."""
+AGREEMENT = 1.0
+"""Pixels, of the reduced image, by which the motion there and the motion back may differ where both are known."""
+
+BRIGHTNESS = 20
+"""Levels, of 255, by which a pixel may become brighter or darker on its way, if its motion is to be known."""
+LEAST_KNOWN = 0.5
+"""With a smaller share of pixels whose motion is known, the images are of different scenes: a cut."""
 
 _POINTS = 400
 _THERE_AND_BACK = 0.7
@@ -72,6 +82,52 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray |
     parallax = np.linalg.norm(end - _turned(start, rotation, intrinsics), axis=1)
     angle = math.degrees(math.acos(min(1.0, max(-1.0, (np.trace(rotation) - 1) / 2))))
     return PairMotion(True, float(np.median(motion) / width), float(np.median(parallax) / width), angle, gain)
+
+
+def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel of an image was in an earlier one, by dense inverse search.
+
+    Args:
+        earlier: uint8 `(H, W, 3)` RGB.
+        later: The same, of the same size.
+
+    Returns:
+        Column and row in the earlier image, float32 `(H, W, 2)`, and where they are known, bool `(H, W)`: inside that
+        image, equally bright there, and the motion from there to the later image leads back. Nowhere after a cut.
+
+    Raises:
+        ImportError: OpenCV is missing.
+    """
+    cv2 = _import_cv2()
+    height, width = later.shape[:2]
+    scale = min(1.0, DENSE_WIDTH / width)
+    small = (max(16, round(width * scale)), max(16, round(height * scale)))
+    pair = (cv2.resize(image, small, interpolation=cv2.INTER_AREA) for image in _grey_pair(cv2, earlier, later))
+    first, second = pair
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setFinestScale(0)  # at half the size, small objects seem to move slower than they do
+    back, there = search.calc(second, first, None), search.calc(first, second, None)
+    grid = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in small)), -1)
+    places = grid + back
+    returned = back + cv2.remap(there, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    before, after = (cv2.blur(image, (3, 3)).astype(np.float32) for image in (first, second))
+    change = np.abs(cv2.remap(before, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - after)
+    known = _inside(places) & (change < BRIGHTNESS) & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
+    known &= known.mean() >= LEAST_KNOWN
+    if small == (width, height):
+        return places, known
+    # The motion is enlarged, not the place: places have edges where the image ends.
+    factors = np.array([width / small[0], height / small[1]], np.float32)
+    moved = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR) * factors
+    grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
+    known = cv2.resize(known.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return grid + moved, known & _inside(grid + moved)
+
+
+def _inside(places: np.ndarray) -> np.ndarray:
+    """Which places `(H, W, 2)` are in a pixel of an image `(H, W)`."""
+    height, width = places.shape[:2]
+    return ((places >= -0.5) & (places < np.array([width, height]) - 0.5)).all(-1)
 
 
 def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:

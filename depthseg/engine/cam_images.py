@@ -13,7 +13,8 @@ from ..data.subsets import evenly_spaced
 from ..data.transforms import resize_nearest
 from .evaluation import evaluation_mode
 from .grad_cam import heat_on_input
-from .predict import predict_maps, shown_image
+from .predict import predict_maps
+from .prediction_files import shown_image
 from .visualization import colourise_labels
 
 if TYPE_CHECKING:

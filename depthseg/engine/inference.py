@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from torch import nn
@@ -203,6 +203,31 @@ def check_finite(outputs: Any) -> None:
     for key in OUTPUTS:
         if outputs.get(key) is not None and not outputs[key].isfinite().all():
             raise ValueError(f"The model's {key} are not finite numbers for this image; its weights may be damaged.")
+
+
+@torch.no_grad()
+def outputs_of_each(model: nn.Module, processor: Any, images: Sequence[np.ndarray], **options: Any) -> list[Any]:
+    """Output of a network for each of several images that it sees at once.
+
+    Args:
+        model: Segmenter or depth model in evaluation mode.
+        processor: Its image processor.
+        images: As `Sample.image`, of one size where the image processor does not resize.
+        options: Of the call of the image processor.
+
+    Returns:
+        Outputs of one image each.
+
+    Raises:
+        ValueError: They are not finite.
+    """
+    outputs = model(**processor(images=images, return_tensors="pt", **options).to(model.device))
+    check_finite(outputs)
+    found = {name: outputs[name] for name in OUTPUTS if outputs.get(name) is not None}
+    return [
+        type(outputs)(**{name: values[index : index + 1] for name, values in found.items()})
+        for index in range(len(images))
+    ]
 
 
 def maps_of(outputs: Any, processor: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None]:

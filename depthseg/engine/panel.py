@@ -9,7 +9,8 @@ from ..data.label_spaces import LabelSpace, default_palette
 from ..data.subsets import evenly_spaced
 from ..models import DepthSegForSemanticSegmentation
 from .evaluation import evaluation_mode
-from .predict import predict_maps, shown_image
+from .predict import predict_maps
+from .prediction_files import shown_image
 from .report import write_panel
 from .visualization import colourise_depth, colourise_labels, colourise_predicted_depth, legend_of
 

@@ -1,15 +1,6 @@
-"""Predictions for images of the user's own: labels, depth and images of both.
+"""Predictions for images and videos of the user's own: labels, depth and images of both.
 
-Files of an image called NAME in the output directory:
-
-    labels/NAME.png        segmenters: palette PNG, the pixel values are the class ids
-    overlay/NAME.png       segmenters: the colours over the image, with a legend
-    depth/NAME.png         depth models and segmenters that kept their depth predictor: 16 bits, 0 = unknown
-    depth_colour/NAME.png  the same to look at: near is bright, far is dark
-    json/NAME.json         image, size, model, fraction of pixels of each class, and how to read the depth file
-
-A depth is `pixel / file_scale + file_offset`; for metres that is KITTI's `pixel / 256`. So `labels/` and `depth/` are
-those of a data folder to which only `images/` and `classes.txt` are missing.
+What is written is listed in `prediction_files`.
 """
 
 from __future__ import annotations
@@ -17,38 +8,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..data.decoding import VideoFrames
 from ..data.faults import Fault, fault_of, grouped
-from ..data.images import IMAGE_SUFFIXES, KITTI_DEPTH_SCALE, list_images, name_some, read_image, unread_files
-from ..data.label_spaces import LABEL_SPACES, LabelSpace, default_palette
+from ..data.label_spaces import LABEL_SPACES, LabelSpace
+from ..data.palette import safe_palette, visible
 from ..models import DepthSegForDepthEstimation, DepthSegForSemanticSegmentation, DepthSegImageProcessor
 from .download import check_available
-from .inference import check_finite, maps_of
+from .inference import maps_of, outputs_of_each
 from .lora import holds_adapters, load_adapted
-from .records import write_json
-from .visualization import (
-    class_shares,
-    colourise_predicted_depth,
-    overlay,
-    write_image,
-    write_labels,
-)
+from .predict_images import predict_images
+from .predict_video import VideoPrediction
+from .prediction_files import Place, output_places
+from .prediction_inputs import check_effect, describe_skipped, find_inputs
+from .prediction_progress import PredictionProgress, checkpoint_files
+from .stopping import Stopped, StopRequest
+from .tiling import MapPredictor, Tiling
 
 logger = logging.getLogger(__name__)
 
 MODEL_CLASSES = {cls.__name__: cls for cls in (DepthSegForSemanticSegmentation, DepthSegForDepthEstimation)}
-# Folder of the output directory -> ending of its files.
-OUTPUTS = {"labels": ".png", "overlay": ".png", "depth": ".png", "depth_colour": ".png", "json": ".json"}
-# 16-bit depth maps keep 0 for unknown pixels.
-LARGEST = 65535
 
 
 @dataclass(frozen=True)
@@ -56,12 +41,14 @@ class Predictions:
     """What `predict` did.
 
     Attributes:
-        names: Name of each image that was done; its files are `OUTPUT_DIR/labels/NAME.png` and so on.
-        faults: What was wrong with each image that could not be done, and with each path without any.
-        skipped: Files of the folders given that are not images that are read.
+        names: Name of each image and video that was done.
+        videos: How many of them are videos.
+        faults: What was wrong with each that could not be done, and with each path without any.
+        skipped: Files of the folders given that are neither images nor videos.
     """
 
     names: tuple[str, ...]
+    videos: int
     faults: tuple[Fault, ...]
     skipped: tuple[Path, ...]
 
@@ -70,8 +57,15 @@ class Predictions:
         """One sentence for each of the faults."""
         return tuple(fault.sentence for fault in self.faults)
 
+    def count(self) -> str:
+        """How many were done, such as `2 images and 1 video`."""
+        images = len(self.names) - self.videos
+        counts = [f"{images} {'image' if images == 1 else 'images'}"] if images or not self.videos else []
+        counts += [f"{self.videos} {'video' if self.videos == 1 else 'videos'}"] if self.videos else []
+        return " and ".join(counts)
+
     def summary(self) -> list[str]:
-        """One sentence for each kind of fault, however many images have it."""
+        """One sentence for each kind of fault, however many files have it."""
         return grouped(self.faults)
 
 
@@ -83,103 +77,99 @@ def predict(
     revision: str | None = None,
     overwrite: bool = False,
     device: str | None = None,
+    native: bool = False,
+    tile: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    smooth: float | None = None,
 ) -> Predictions:
-    """Predict each image at its own size and write what there is to see.
+    """Predict images and videos at their own size and write what there is to see.
+
+    On SIGINT (Ctrl-C) or SIGTERM the image or the frames at work are finished; the same call resumes from there.
 
     Args:
         model_path: Checkpoint directory or Hub id.
-        images: Image files, and folders whose images are all taken.
-        output_dir: Where the files go; NAME is the image's stem, with a number where several images share it.
+        images: Image and video files, folders, patterns, `"-"`; see `find_inputs`.
+        output_dir: Where the files go; NAME is the stem of the file, with a number where several share it.
         revision: Revision of a Hub model.
         overwrite: Whether files of the same name are replaced.
         device: Torch device; by default CUDA where there is one.
+        native: Whether images are seen at their own size, whatever the image processor resizes to.
+        tile: Height and width of the tiles that the network sees; None = as `Tiling.tile_size` chooses.
+        batch_size: Images of one size, tiles of an image, or frames, that the network sees at once.
+        smooth: Weight of the class scores of earlier frames in those of a video; None = each frame by itself.
 
     Returns:
-        Names done and what was wrong with the other images; those do not keep the first from being done.
+        Names done and what was wrong with the other files; those do not keep the first from being done.
 
     Raises:
-        ValueError: There is no image to do, or the checkpoint is not a depthseg segmenter or depth model.
+        ValueError: There is no image to do, the checkpoint is not a depthseg segmenter or depth model, or an option
+            is out of range or makes no difference to any input.
         FileExistsError: An output file exists and `overwrite` is False; nothing is written then.
+        Stopped: A signal came; all that is finished is kept.
     """
-    files, faults, skipped = find_images(images)
-    if skipped:
-        logger.warning(describe_skipped(skipped))
-    names = unique_names(files)
-    targets = [{kind: Path(output_dir) / kind / (name + end) for kind, end in OUTPUTS.items()} for name in names]
-    if not overwrite:
-        _refuse_to_overwrite(targets)
+    inputs = find_inputs(images)
+    if inputs.skipped:
+        logger.warning(describe_skipped(inputs.skipped))
     model, processor = load_model(model_path, revision, device)
+    network = MapPredictor(model, processor, Tiling(native, tile), batch_size)
+    space = label_space_of(model.config)
+    videos, faults = open_videos(inputs.videos)
+    faults = [*inputs.faults, *faults]
+    check_effect(inputs, videos, smooth, network)
     origin = {"model": str(model_path)} | ({"revision": revision} if revision else {})
-    done = []
-    for path, name, target in zip(tqdm(files, unit="image", disable=None), names, targets, strict=True):
+    options = {"native": native, "tile": tile, "batch_size": batch_size, "smooth": smooth}
+    progress = PredictionProgress(Path(output_dir), {**origin, **options, "files": checkpoint_files(model_path)})
+    places = output_places(inputs, Path(output_dir))
+    progress.resume(places, overwrite)
+    with StopRequest("Prediction stops after the images or frames at work") as stop:
+        faults += predict_images(network, inputs.images, places, space, progress, origin, stop)
+        for video in videos:
+            if not stop.received and not progress.is_done(video.path):
+                faults += _predict_video(network, video, places[video.path], space, progress, origin, smooth, stop)
+        failed = {fault.path for fault in faults}
+        if stop.received and any(path not in failed and not progress.is_done(path) for path in places):
+            progress.save()
+            raise Stopped("Prediction was stopped; what is done is saved. To resume: the same command.")
+    progress.finish()
+    images_done, videos_done = (
+        [places[path].name for path in paths if progress.is_done(path)] for paths in (inputs.images, inputs.videos)
+    )
+    return Predictions((*images_done, *videos_done), len(videos_done), tuple(faults), tuple(inputs.skipped))
+
+
+def open_videos(paths: Sequence[Path]) -> tuple[list[VideoFrames], list[Fault]]:
+    """Those of the videos that can be read, and what is wrong with the others."""
+    videos, faults = [], []
+    for path in paths:
         try:
-            image = read_image(path)
-            labels, depth = predict_maps(model, processor, image)
+            video = VideoFrames(path)
+            _ = video.size
+            videos.append(video)
         except (ValueError, OSError) as error:
             faults.append(fault_of(error, path))
-            continue
-        record = {"image": str(path), "height": image.shape[0], "width": image.shape[1], **origin}
-        record |= _write_labels(target, shown_image(processor, image), labels, model.config)
-        record |= _write_depth(target, depth, model.config)
-        write_json(target["json"], record)
-        done.append(name)
-    return Predictions(tuple(done), tuple(faults), tuple(skipped))
+    return videos, faults
 
 
-def find_images(images: Sequence[str | Path]) -> tuple[list[Path], list[Fault], list[Path]]:
-    """List image files, taking folders apart; a file that is named twice counts once.
-
-    Returns:
-        Files in the order given, what is wrong with each path that gives none, and the files of the folders that are
-        not images that are read.
-
-    Raises:
-        ValueError: There is no file at all.
-    """
-    files: dict[Path, Path] = {}
-    faults, skipped = [], []
-    for path in map(Path, images):
-        found = list_images(path) if path.is_dir() else [path] if path.is_file() else []
-        if path.is_dir():
-            skipped += unread_files(path)
-        if path.is_dir() and not found:
-            faults.append(Fault(path, _without_images(path), "no image"))
-        elif not found:
-            faults.append(Fault(path, f"There is no file {path}.", "no file"))
-        for file in found:
-            files.setdefault(file.resolve(), file)
-    if not files:
-        raise ValueError(" ".join(["There is no image to predict.", *grouped(faults)]))
-    return list(files.values()), faults, list(dict.fromkeys(skipped))
-
-
-def describe_skipped(skipped: Sequence[Path]) -> str:
-    """A sentence on files that were skipped: how many, and the names of the first three."""
-    names = name_some([path.name for path in skipped])
-    if len(skipped) == 1:
-        return f"1 file is not an image that is read and was skipped: {names}."
-    return f"{len(skipped)} files are not images that are read and were skipped: {names}."
-
-
-def _without_images(folder: Path) -> str:
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and list_images(path)]
-    hint = f" There are some in {name_some([str(path) for path in inner])}." if inner else ""
-    return f"{folder} holds no image; images end in {', '.join(IMAGE_SUFFIXES)}.{hint}"
-
-
-def unique_names(files: Sequence[Path]) -> list[str]:
-    """Name each file by its stem; a stem that is taken gets the next free number, as in `street-2`."""
-    taken: set[str] = set()
-    names = []
-    for stem in (file.stem for file in files):
-        name, number = stem, 1
-        # Without regard to case, as on some file systems Street.png and street.png are one file.
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+def _predict_video(
+    network: MapPredictor,
+    video: VideoFrames,
+    place: Place,
+    space: LabelSpace,
+    progress: PredictionProgress,
+    origin: dict[str, str],
+    smooth: float | None,
+    stop: StopRequest,
+) -> list[Fault]:
+    """Predict a video; returns what is wrong with it, if anything is."""
+    progress.save()
+    prediction = VideoPrediction(network, video, progress.pieces_of(place.name, video.path), space, smooth)
+    try:
+        if prediction.run(stop):
+            prediction.write(place.files, origin)
+            progress.note(video.path, place.name)
+    except (ValueError, OSError) as error:
+        return [fault_of(error, video.path)]
+    return []
 
 
 def load_model(
@@ -227,17 +217,19 @@ def load_model(
 
 
 def label_space_of(config: PreTrainedConfig) -> LabelSpace:
-    """Classes of a model with their usual colours where they are those of a known label space."""
+    """Classes of a model with their usual colours where they are those of a known label space.
+
+    Other classes have colours that can be told apart with any colour vision. No class is black: ignored pixels are.
+    """
     classes = tuple(name for _, name in sorted(config.id2label.items()))
-    if config.one_class:
-        return LabelSpace("model", classes[1:], default_palette(2)[1:])
-    for space in LABEL_SPACES.values():
-        if space.classes == classes:
-            return space
-    return LabelSpace("model", classes, default_palette(len(classes)))
+    if not config.one_class:
+        for space in LABEL_SPACES.values():
+            if space.classes == classes:
+                palette = visible(space.palette)
+                return space if palette == space.palette else replace(space, palette=palette)
+    return LabelSpace("model", classes, safe_palette(len(classes)), one_class=config.one_class)
 
 
-@torch.no_grad()
 def predict_maps(
     model: PreTrainedModel, processor: DepthSegImageProcessor, image: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -255,45 +247,5 @@ def predict_maps(
     Raises:
         ValueError: The model's output is not finite.
     """
-    outputs = model(**processor(images=[image], return_tensors="pt").to(model.device))
-    check_finite(outputs)
+    (outputs,) = outputs_of_each(model, processor, [image])
     return maps_of(outputs, processor, image.shape[:2])
-
-
-def shown_image(processor: DepthSegImageProcessor, image: np.ndarray) -> np.ndarray:
-    """The image to look at, uint8 RGB `(H, W, 3)`: one of more than 8 bits in the range that the network sees."""
-    return image if image.dtype == np.uint8 else np.rint(processor.to_rgb(image)).astype(np.uint8)
-
-
-def _write_labels(
-    targets: dict[str, Path], image: np.ndarray, labels: np.ndarray | None, config: PreTrainedConfig
-) -> dict[str, Any]:
-    if labels is None:
-        return {}
-    space = label_space_of(config)
-    write_labels(targets["labels"], labels, space.palette)
-    write_image(targets["overlay"], overlay(image, labels, space))
-    return {"classes": class_shares(labels, space)}
-
-
-def _write_depth(targets: dict[str, Path], depth: np.ndarray | None, config: PreTrainedConfig) -> dict[str, Any]:
-    if depth is None:
-        return {}
-    relative = config.depth_type in ("relative", "relative_inverse")
-    low, high = float(depth.min()), float(depth.max())
-    # Metres are stored as in KITTI; relative (inverse) depth has no unit and is spread over the 16 bits.
-    offset = low if relative else 0.0
-    scale = LARGEST / ((high - low) or 1.0) if relative else KITTI_DEPTH_SCALE
-    stored = np.clip(np.rint((depth - offset) * scale), 1, LARGEST).astype(np.uint16)
-    write_image(targets["depth"], stored)
-    write_image(targets["depth_colour"], colourise_predicted_depth(depth, config.depth_type))
-    numbers = {"min": low, "median": float(np.median(depth)), "max": high}
-    return {"depth": {"type": config.depth_type, **numbers, "file_scale": scale, "file_offset": offset}}
-
-
-def _refuse_to_overwrite(targets: Sequence[dict[str, Path]]) -> None:
-    for path in (path for target in targets for path in target.values()):
-        if path.exists():
-            raise FileExistsError(
-                f"{path} exists already; choose another output directory or ask for it to be overwritten."
-            )

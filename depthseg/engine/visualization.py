@@ -27,6 +27,8 @@ ERROR_LIMIT = 0.25
 """Error that gets the brightest colour, as does all above: a fixed scale lets the images of a run be compared."""
 OVERLAY_WEIGHT = 0.55
 """Weight of the colours of the labels against the image, 0 to 1."""
+STRIP = 256
+"""Rows of an image that are blended at once."""
 # Narrower overlays are enlarged by a whole factor: a legend needs room for its words.
 LEGEND_WIDTH = 480
 
@@ -167,9 +169,13 @@ def blend_labels(image: np.ndarray, labels: np.ndarray, palette: Sequence[Colour
         raise ValueError(
             f"An overlay needs image and labels of one size; got image {image.shape[:2]} and labels {labels.shape}."
         )
-    weight = np.where(np.asarray(labels) == IGNORED, 0.0, OVERLAY_WEIGHT)[..., None]
-    mixed = (1 - weight) * image + weight * colourise_labels(labels, palette)
-    return np.rint(mixed).astype(np.uint8)
+    mixed = np.empty(image.shape, np.uint8)
+    # A few rows at a time: the float64 of a large image would fill the memory.
+    for start in range(0, len(image), STRIP):
+        rows = slice(start, start + STRIP)
+        weight = np.where(np.asarray(labels[rows]) == IGNORED, 0.0, OVERLAY_WEIGHT)[..., None]
+        mixed[rows] = np.rint((1 - weight) * image[rows] + weight * colourise_labels(labels[rows], palette))
+    return mixed
 
 
 def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float]:
@@ -217,7 +223,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> n
     blended = blend_labels(image, labels, label_space.palette).repeat(zoom, axis=0).repeat(zoom, axis=1)
     colours = legend_of([labels], label_space)
     shares = class_shares(labels, label_space)
-    legend = _legend({f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1])
+    legend = legend_strip(
+        {f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1]
+    )
     return np.concatenate([blended, legend])
 
 
@@ -266,7 +274,7 @@ def _percent(share: float) -> str:
     return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def _legend(entries: dict[str, Colour], width: int) -> np.ndarray:
+def legend_strip(entries: dict[str, Colour], width: int) -> np.ndarray:
     """A white strip `(h, width, 3)` with one colour patch and text per entry, flowing over as many lines as needed."""
     size = round(min(max(width / 56, 12), 28))
     font = ImageFont.load_default(size)

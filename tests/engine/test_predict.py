@@ -1,5 +1,9 @@
+import contextlib
+import io
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +17,11 @@ from transformers import ViTConfig, ViTForImageClassification
 from depthseg.cli import main
 from depthseg.data import load_dataset
 from depthseg.data.images import read_depth
-from depthseg.data.label_spaces import CAMVID11, LabelSpace
-from depthseg.engine.predict import find_images, label_space_of, predict, unique_names
+from depthseg.data.label_spaces import CAMVID11, LABEL_SPACES, LabelSpace
+from depthseg.engine.predict import label_space_of, predict
+from depthseg.engine.prediction_files import write_maps
+from depthseg.engine.prediction_inputs import find_inputs, unique_names
+from depthseg.engine.stopping import Stopped
 from depthseg.engine.visualization import (
     DEPTH_COLOURMAP,
     colourise_depth,
@@ -200,19 +207,117 @@ def test_images_of_one_stem_get_names_of_their_own(both, images: Path, tmp_path:
 
 
 def test_a_file_named_twice_is_done_once_and_nothing_is_an_error(images: Path, tmp_path: Path) -> None:
-    files, faults, skipped = find_images([images / "wide.png", images, images / ".." / images.name / "wide.png"])
-    assert [file.name for file in files] == ["wide.png", "tall.png"]
-    assert (faults, skipped) == ([], [])
-    with pytest.raises(ValueError, match=f"no image to predict. {tmp_path} holds no image; images end in .bmp, .jpeg"):
-        find_images([tmp_path])
+    found = find_inputs([images / "wide.png", images, images / ".." / images.name / "wide.png"])
+    assert [file.name for file in found.images] == ["wide.png", "tall.png"]
+    assert (found.videos, found.faults, found.skipped) == ([], [], [])
+    nothing = f"no image to predict. {tmp_path} holds no image and no video; images end in .bmp, .jpeg"
+    with pytest.raises(ValueError, match=nothing):
+        find_inputs([tmp_path])
     with pytest.raises(ValueError, match=f"There are some in {images}."):
-        find_images([images.parent])
+        find_inputs([images.parent])
 
 
 @pytest.mark.parametrize("ending", [".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".TIF", ".WebP", ".PNG"])
 def test_images_of_every_format_are_found_whatever_the_case(tmp_path: Path, ending: str) -> None:
     Image.new("RGB" if ending != ".pgm" else "L", (4, 3), 7).save(tmp_path / f"a{ending}")
-    assert find_images([tmp_path]) == ([tmp_path / f"a{ending}"], [], [])
+    assert find_inputs([tmp_path]).images == [tmp_path / f"a{ending}"]
+
+
+def test_patterns_and_lists_are_taken_apart(images: Path, tmp_path: Path, monkeypatch) -> None:
+    for name in ("b/frame10.png", "b/frame2.png", "b/c/deep.jpg", "b/clip.MP4", "list[1].png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_inputs([f"{tmp_path}/b/*.png", f"{tmp_path}/**/*.jpg", tmp_path / "list[1].png", f"{tmp_path}/*.gif"])
+    assert [path.name for path in found.images] == ["frame2.png", "frame10.png", "deep.jpg", "list[1].png"]
+    assert [str(fault) for fault in found.faults] == [f"No file matches {tmp_path}/*.gif."]
+    lines = f"{tmp_path}/b\n\n{tmp_path}/b/c/*\r\n-\n{images}\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    found = find_inputs(["-"])
+    names = [path.name for path in found.images]
+    assert names == ["frame10.png", "frame2.png", "deep.jpg", "tall.png", "wide.png"]
+    assert [path.name for path in found.videos] == ["clip.MP4"]
+    assert [str(fault) for fault in found.faults] == ["There is no file -."]
+
+
+def test_images_of_one_size_go_through_together(both, images: Path, tmp_path: Path, monkeypatch) -> None:
+    """A broken image among them and outputs that are not finite are the fault of one alone."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = read(images / "wide.png")
+    for index in range(5):
+        Image.fromarray(np.roll(pixels, 7 * index, axis=1)).save(folder / f"{index}.png")
+    (folder / "2.png").write_bytes(b"broken")
+    seen = []
+    processed = DepthSegImageProcessor.preprocess
+
+    def counted(self, images, *words, **options):
+        seen.append(len(images))
+        return processed(self, images, *words, **options)
+
+    monkeypatch.setattr(DepthSegImageProcessor, "preprocess", counted)
+    result = predict(both[1] / "model", [folder], tmp_path / "out", batch_size=3, device="cpu")
+    assert seen == [3, 1]
+    assert result.names == ("0", "1", "3", "4") and "2.png" in result.failures[0]
+    seen.clear()
+    predict(both[1] / "model", [folder], tmp_path / "single", device="cpu")
+    assert seen == [1] * 4
+    for name in result.names:
+        together, alone = (read(tmp_path / out / "labels" / f"{name}.png") for out in ("out", "single"))
+        assert (together == alone).mean() > 0.999
+
+
+def test_a_native_prediction_sees_the_image_at_its_own_size(both, images: Path, tmp_path: Path) -> None:
+    model, folder = both
+    Image.fromarray(read(images / "wide.png")[:24, :50]).save(tmp_path / "part.png")
+    predict(folder / "model", [tmp_path / "part.png"], tmp_path, native=True, device="cpu")
+    pixels = read(tmp_path / "part.png").astype(np.float32) / 255
+    pixels = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        logits = model(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())).logits[0]
+    assert_same_ids(read(tmp_path / "labels" / "part.png"), logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"smooth": 0.5}, "--smooth follows the motion of videos, and there is none"),
+        ({"smooth": 1.5}, "--smooth is 1.5; it is the weight of earlier frames, above 0 and below 1"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"batch_size": 4}, "--batch-size 4 has no effect: no two images that follow each other have the same size"),
+        ({"tile": (64, 64)}, "--tile 64x64 has no effect: the network sees at most 32x64 .* With --native"),
+        ({"native": True, "tile": (80, 80)}, "--tile 80x80 has no effect: the network sees at most 64x70 .* Leave it"),
+    ],
+)
+def test_options_without_effect_are_refused(both, images: Path, tmp_path: Path, options, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        predict(both[1] / "model", [images], tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_native_is_refused_where_it_changes_nothing(both, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="--native has no effect: all inputs have the size .* 32x64"):
+        predict(both[1] / "model", [tmp_path / "a.png"], tmp_path / "out", native=True)
+    both[0].save_pretrained(tmp_path / "model")
+    DepthSegImageProcessor().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="--native has no effect: the image processor of this model does not resize"):
+        predict(tmp_path / "model", [tmp_path / "a.png"], tmp_path / "out", native=True)
+
+
+def test_a_signal_between_images_keeps_what_is_done(both, images: Path, tmp_path: Path, monkeypatch) -> None:
+    written = []
+
+    def write(*words):
+        written.append(1)
+        os.kill(os.getpid(), signal.SIGINT) if len(written) == 1 else None
+        return write_maps(*words)
+
+    monkeypatch.setattr("depthseg.engine.predict_images.write_maps", write)
+    for count in (1, 2):
+        with pytest.raises(Stopped) if count == 1 else contextlib.nullcontext():
+            result = predict(both[1] / "model", [images], tmp_path, device="cpu")
+        assert len(list((tmp_path / "labels").iterdir())) == count == len(written)
+    assert result.names == ("tall", "wide") and not (tmp_path / ".unfinished").exists()
 
 
 def test_what_is_skipped_is_counted_and_named(both, images: Path, tmp_path: Path, caplog) -> None:
@@ -224,10 +329,10 @@ def test_what_is_skipped_is_counted_and_named(both, images: Path, tmp_path: Path
     result = predict(both[1] / "model", [folder, folder], tmp_path / "out")
     assert (result.names, result.failures) == (("a",), ())
     assert result.skipped == (folder / "b.heic", folder / "notes.txt")
-    assert "2 files are not images that are read and were skipped: b.heic, notes.txt." in caplog.messages
+    assert "2 files are not images or videos that are read and were skipped: b.heic, notes.txt." in caplog.messages
     (folder / "notes.txt").unlink()
     predict(both[1] / "model", [folder], tmp_path / "other")
-    assert "1 file is not an image that is read and was skipped: b.heic." in caplog.messages
+    assert "1 file is not an image or video that is read and was skipped: b.heic." in caplog.messages
 
 
 def test_images_with_the_same_fault_are_one_message(both, images: Path, tmp_path: Path, capsys) -> None:
@@ -284,3 +389,11 @@ def test_classes_have_their_usual_colours_where_they_have_some() -> None:
     assert label_space_of(known) is CAMVID11
     other = label_space_of(DepthSegConfig(id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1}))
     assert isinstance(other, LabelSpace) and other.classes == ("cat", "dog") and len(set(other.palette)) == 2
+    one = label_space_of(DepthSegConfig(num_labels=1, id2label={0: "crack"}))
+    assert one.classes == ("background", "crack") and one.one_class
+    for name, space in LABEL_SPACES.items():
+        found = label_space_of(DepthSegConfig(id2label=space.id2label, label2id=space.label2id))
+        changed = [ours for ours, usual in zip(found.palette, space.palette, strict=True) if ours != usual]
+        assert found.classes == space.classes and min(map(max, found.palette)) > 0
+        assert len(changed) == space.palette.count((0, 0, 0)), name
+    assert min(map(max, (*one.palette, *other.palette))) > 0
