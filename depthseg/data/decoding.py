@@ -62,7 +62,7 @@ class VideoFrames:
             raise ValueError(f"{path} does not give each of its frames a time of its own. {self._remedy()}")
         stream = self._open().streams.video[0]
         self.frame_rate = float(stream.average_rate) if stream.average_rate else None
-        self.time_base: Fraction = stream.time_base
+        self.time_base = stream.time_base or Fraction(1, 1000)
         self.average_rate: Fraction | None = stream.average_rate or self._rate_of_times()
         self.rotation: int | None = None
         self._size: tuple[int, int] | None = None

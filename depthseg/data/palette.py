@@ -52,14 +52,16 @@ def safe_palette(num_classes: int) -> tuple[Colour, ...]:
     while len(chosen) < num_classes:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, _distances(seen, chosen[-1]))
-    return tuple(tuple(map(int, colours[index])) for index in chosen[:num_classes])
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in colours[chosen[:num_classes]])
 
 
 def visible(palette: tuple[Colour, ...]) -> tuple[Colour, ...]:
     """A palette in which no class is black, as ignored pixels are: greys that no other class has are put there."""
-    greys = ((level,) * 3 for level in (128, 96, 160, 112, 144, 80, 176, 104, 120, 136, 152, 168, 88, 184, 72, 192))
+    greys = (
+        (level, level, level) for level in (128, 96, 160, 112, 144, 80, 176, 104, 120, 136, 152, 168, 88, 184, 72, 192)
+    )
     free = (grey for grey in greys if grey not in palette)
-    return tuple(next(free) if max(colour) == 0 else tuple(colour) for colour in palette)
+    return tuple(next(free) if max(colour) == 0 else colour for colour in palette)
 
 
 def seen_with(colours: np.ndarray, deficiency: str | None) -> np.ndarray:

@@ -112,8 +112,9 @@ def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np
     returned = back + cv2.remap(there, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     before, after = (cv2.blur(image, (3, 3)).astype(np.float32) for image in (first, second))
     change = np.abs(cv2.remap(before, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - after)
-    known = _inside(places) & (change < BRIGHTNESS) & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
-    known &= known.mean() >= LEAST_KNOWN
+    known: np.ndarray = _inside(places) & (change < BRIGHTNESS) & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
+    if known.mean() < LEAST_KNOWN:
+        known = np.zeros_like(known)
     if small == (width, height):
         return places, known
     # The motion is enlarged, not the place: places have edges where the image ends.
