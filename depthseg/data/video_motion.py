@@ -113,21 +113,22 @@ def dense_motion(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np
     before, after = (cv2.blur(image, (3, 3)).astype(np.float32) for image in (first, second))
     change = np.abs(cv2.remap(before, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - after)
     known = _inside(places) & (change < BRIGHTNESS) & (np.linalg.norm(returned, axis=-1) < AGREEMENT)
-    known = np.logical_and(known, known.mean() >= LEAST_KNOWN)
+    known &= known.mean() >= LEAST_KNOWN
     if small == (width, height):
         return places, known
     # The motion is enlarged, not the place: places have edges where the image ends.
     factors = np.array([width / small[0], height / small[1]], np.float32)
     moved = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR) * factors
     grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
-    known = cv2.resize(known.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    known = cv2.resize(known.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     return grid + moved, known & _inside(grid + moved)
 
 
 def _inside(places: np.ndarray) -> np.ndarray:
     """Which places `(H, W, 2)` are in a pixel of an image `(H, W)`."""
     height, width = places.shape[:2]
-    return ((places >= -0.5) & (places < np.array([width, height]) - 0.5)).all(-1)
+    inside = (places >= -0.5) & (places < np.array([width, height]) - 0.5)
+    return inside[..., 0] & inside[..., 1]
 
 
 def _grey_pair(cv2: Any, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
