@@ -26,7 +26,6 @@ from guide_scripts import GUIDES
 from huggingface_hub.cli.hf import app as hf_command
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser as torchrun_parser
-from typer.testing import CliRunner
 
 from depthseg.cli import main
 
@@ -155,19 +154,23 @@ def _tiny(words: Sequence[str], sizes: Mapping[str, Sequence[str]]) -> list[str]
     return [*words, *TINY, *sizes[words[words.index("--config") + 1]]]
 
 
-def _run_depthseg(words: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """A command may end its process, with code 0."""
     try:
-        main(list(words))
+        yield
     except SystemExit as end:
         assert end.code in (0, None), end.code
 
 
+def _run_depthseg(words: Sequence[str]) -> None:
+    with _ending_well():
+        main(list(words))
+
+
 def _run_script(script: str, words: Sequence[str]) -> None:
-    with patch.object(sys, "argv", [script, *words]):
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            assert end.code in (0, None), end.code
+    with patch.object(sys, "argv", [script, *words]), _ending_well():
+        runpy.run_path(script, run_name="__main__")
 
 
 def _check_install(words: Sequence[str]) -> None:
@@ -184,8 +187,8 @@ def _check_install(words: Sequence[str]) -> None:
 
 def _check_job(words: Sequence[str]) -> list[str]:
     """`hf` reads the options of a job and prints what it would submit; returns its script, which has a header."""
-    done = CliRunner().invoke(hf_command, ["jobs", "uv", "run", "--dry-run", *words])
-    assert done.exit_code == 0, done.output
+    with _ending_well():
+        hf_command.main(["jobs", "uv", "run", "--dry-run", *words])
     (place,) = [place for place, word in enumerate(words) if word.endswith(".py")]
     read_header(words[place])
     return list(words[place:])

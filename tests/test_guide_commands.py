@@ -13,7 +13,16 @@ from convert.vit_networks import DinoV3
 from data.map_files import save_depth, save_labels
 from data.video_files import world_frame, write_video
 from engine.test_before_after import write_depth_anything
-from guide_commands import CHECKOUT, PROJECT, SMALL_RESNET, read_guide, read_header, run_command, run_guide, table_calls
+from guide_commands import (
+    CHECKOUT,
+    PROJECT,
+    SMALL_RESNET,
+    read_guide,
+    read_header,
+    run_command,
+    run_guide,
+    table_calls,
+)
 from guide_scripts import load_script
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
@@ -74,7 +83,9 @@ def test_a_page_is_short_and_its_links_lead_somewhere(name):
         path = CHECKOUT / "training" / "guides" / target
         assert path.exists(), target
         titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-        assert not anchor or anchor[1:] in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert not anchor or anchor[1:] in [
+            re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+        ]
 
 
 def test_depth_anything_on_your_depth():
@@ -147,7 +158,10 @@ def may_i():
 def test_the_licences_are_up_to_date(may_i):
     page = may_i.PAGE.read_text()
     assert page == may_i.fill(page), "run training/guides/may_i_use_this_commercially.py"
-    allowed, refused = run_guide("may_i_use_this_commercially")[next(iter(run_guide("may_i_use_this_commercially")))], 0
+    allowed, refused = (
+        run_guide("may_i_use_this_commercially")[next(iter(run_guide("may_i_use_this_commercially")))],
+        0,
+    )
     print(allowed, refused)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from depthseg.data import DATASETS
 from depthseg.hub.licences import LICENCES, Licence, Source, check_licence, licence_of_data, licence_of_weights
@@ -19,8 +19,7 @@ from depthseg.hub.licences import LICENCES, Licence, Source, check_licence, lice
 PAGE = Path(__file__).with_suffix(".md")
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """Checkpoints under one licence, a row of the page.
 
     Attributes:
