@@ -27,7 +27,8 @@ from huggingface_hub.cli.hf import app as hf_command
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser as torchrun_parser
 
-from depthseg.cli import main
+from depthseg.cli import build_parser, main
+from depthseg.engine.config import load_config
 
 CHECKOUT = GUIDES.parents[1]
 TINY = (
@@ -68,7 +69,7 @@ def run_guide(
     printed: dict[str, str] = {}
     names: dict[str, object] = {"__name__": "__guide__"}
     unused = set(replaced)
-    for command, code in (*_commands(page), *more(page)):
+    for command, code in (*commands_of(page), *more(page)):
         if command in printed:
             continue
         text = command
@@ -109,13 +110,24 @@ def run_command(command: str, sizes: Mapping[str, Sequence[str]]) -> None:
             options = torchrun_parser().parse_args(rest)
             _run_script(options.training_script, _tiny(options.training_script_args, sizes))
         case ["sbatch", job, script, *rest]:
-            assert Path(job).read_text().startswith("#!/usr/bin/env bash\n#SBATCH")
-            _run_script(script, _tiny(rest, sizes))
+            text = Path(job).read_text()
+            assert text.startswith("#!/usr/bin/env bash\n#SBATCH") and 'exec python "$@" run.resume=true' in text
+            _run_script(script, [*_tiny(rest, sizes), "run.resume=true"])
         case ["hf", "jobs", "uv", "run", *rest]:
             script, *rest = _check_job(rest)
             _run_script(script, _tiny(rest, sizes))
         case _:
             raise AssertionError(f"a command that is not known here: {command}")
+
+
+def read_command(command: str) -> None:
+    """Read one line of a bash block without running it: its words, and the options of a run."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "depthseg":
+        build_parser().parse_args(words[1:])
+    if "--config" in words:
+        recipe, *rest = words[words.index("--config") + 1 :]
+        load_config(recipe, rest)
 
 
 def read_header(script: str | Path) -> dict:
@@ -124,7 +136,7 @@ def read_header(script: str | Path) -> dict:
     return tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block.splitlines(keepends=True)))
 
 
-def _commands(page: str) -> Iterator[tuple[str, bool]]:
+def commands_of(page: str) -> Iterator[tuple[str, bool]]:
     """Each command of a page, and whether it is Python."""
     for language, block in re.findall(r"^```(bash|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         if language == "python":
@@ -174,15 +186,12 @@ def _run_script(script: str, words: Sequence[str]) -> None:
 
 
 def _check_install(words: Sequence[str]) -> None:
-    """What is to be installed is a requirement of the project, or the project itself with one of its extras."""
+    """What is to be installed is the project with extras that it has."""
     action, *packages = words
     assert action == "install" and packages
     extras = PROJECT["optional-dependencies"]
-    known = {*PROJECT["dependencies"], *(package for extra in extras.values() for package in extra)}
-    for package in packages:
-        if package not in known:
-            wanted = Requirement(package)
-            assert wanted.name == PROJECT["name"] and wanted.extras and wanted.extras <= set(extras), package
+    for package in map(Requirement, packages):
+        assert package.name == PROJECT["name"] and package.extras <= set(extras), package
 
 
 def _check_job(words: Sequence[str]) -> list[str]:

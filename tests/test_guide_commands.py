@@ -35,6 +35,7 @@ PAGES = (
     *("depth_anything_on_your_depth", "dino_segmenter", "from_other_libraries", "may_i_use_this_commercially"),
     *("one_gpu_to_a_cluster", "own_film_without_calibration"),
 )
+CLASSES = ("road", "building", "sky")
 RESULTS = CHECKOUT / "training" / "results"
 
 
@@ -45,15 +46,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def write_data(root, count=6, size=(48, 96)):
-    """Images of the procedural world with depth and label maps of two classes."""
+    """Images of the procedural world with depth and label maps of three classes."""
     for name in ("images", "depth", "labels"):
         Path(root, name).mkdir(parents=True)
     for number in range(count):
         scene = render(0, number, size, outputs=["image", "depth", "labels"])
         Image.fromarray(scene["image"]).save(Path(root, "images", f"{number}.png"))
         save_depth(Path(root, "depth", f"{number}.png"), np.uint16(256 * scene["depth"]))
-        save_labels(Path(root, "labels", f"{number}.png"), np.uint8(scene["labels"] > 2))
-    Path(root, "classes.txt").write_text("low\nhigh\n")
+        save_labels(Path(root, "labels", f"{number}.png"), np.uint8(scene["labels"] % len(CLASSES)))
+    Path(root, "classes.txt").write_text("\n".join(CLASSES))
 
 
 def write_dinov2(folder):
@@ -73,6 +74,14 @@ def config_of(model):
 def statuses(model):
     """Part -> what became of it when the model was initialised."""
     return {part["part"]: part["status"] for part in config_of(model)["weight_lineage"][-1]["parts"]}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_of_a_page_are_understood(name):
+    """Without running them: every command line and every option of a run exists."""
+    for command, code in (*commands_of(read_guide(name)), *table_calls(read_guide(name))):
+        if not code:
+            read_command(command)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -99,6 +108,7 @@ def test_depth_anything_on_your_depth():
         {
             recipe: f"{recipe} model.pretrained=relative",
             "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf": "metric",
+            "run.output_dir=runs/own_metric": "run.output_dir=runs/own_metric run.report=false",
         },
         {"depth_anything_own_depth": ("data.size=[28,42]",), "folder_fewshot_resnet18": small},
     )
@@ -118,6 +128,7 @@ def test_depth_anything_on_your_depth():
         for words in ("datasets check", "datasets doctor", "depthseg evaluate")
     )
     assert "median" in check and "static" in doctor_report and "scale_shift_inverse" in scores
+    assert len(list(Path("depth_predictions").iterdir())) >= 6
 
 
 def test_dino_segmenter():
@@ -134,11 +145,13 @@ def test_dino_segmenter():
     for name, head in (("dinov2_linear", "linear"), ("dinov3_linear", "linear"), ("dinov3_masks", "mask_queries")):
         config = config_of(f"runs/{name}/model")
         assert config["head_type"] == head and statuses(f"runs/{name}/model")["encoder"] == "taken"
-        record = json.loads(Path("runs", name, "run.json").read_text())
-        assert "encoder" in json.dumps(record)
+        hashes = json.loads(Path("runs", name, "run.json").read_text())["encoder_hash"]
+        assert hashes["before"] == hashes["after"]
     assert config_of("runs/dinov2_block9/model")["encoder_config"]["out_indices"] == [3]
-    print(record)
-    print(printed)
+    convert, evaluate, python = (
+        printed[command] for command in printed if "runs/dinov" not in command or "--flip" in command
+    )
+    assert "DINOv3" in convert and "majority class" in evaluate and "encoder of the checkpoint" in python
 
 
 def test_the_numbers_of_dino_are_those_of_the_repository():
@@ -158,11 +171,10 @@ def may_i():
 def test_the_licences_are_up_to_date(may_i):
     page = may_i.PAGE.read_text()
     assert page == may_i.fill(page), "run training/guides/may_i_use_this_commercially.py"
-    allowed, refused = (
-        run_guide("may_i_use_this_commercially")[next(iter(run_guide("may_i_use_this_commercially")))],
-        0,
-    )
-    print(allowed, refused)
+    (printed,) = run_guide("may_i_use_this_commercially").values()
+    allowed, refused = printed.splitlines()
+    assert allowed == "[]"
+    assert refused.startswith("The data set camvid is under cc-by-nc-4.0, for non-commercial use only")
 
 
 def test_every_rule_of_licences_has_a_row(may_i):
@@ -177,18 +189,24 @@ def test_a_row_of_two_licences_is_named(may_i):
         may_i.licence_of(both)
 
 
+@pytest.mark.heavy
 def test_own_film_without_calibration():
     write_data("my_data")
     write_video(Path("drive.mp4"), [world_frame((0, 1), time)["image"] for time in range(6)])
-    tiny = ("model.head_config={decoder_channels: [8, 8, 8, 16, 16], num_scales: 2}", "data.size=[32,96]")
-    pose = ("pretext.pose_encoder={width_factor: 0.125}", "model.encoder.width_factor=0.125")
-    segmenter = ("model.head_config={decoder_channels: [8, 8, 8, 16, 16]}", "data.size=[32,64]", "run.report=false")
+    film = (*SMALL_RESNET, "data.size=[32,96]", "pretext.pose_encoder={width_factor: 0.125}")
     printed = run_guide(
         "own_film_without_calibration",
-        sizes={"pretrain_video_mono": (*tiny, *pose), "folder_fewshot_resnet18": segmenter},
+        sizes={"pretrain_video_mono": film, "folder_fewshot_resnet18": (*SMALL_RESNET, "run.report=false")},
     )
-    print(printed)
-    assert statuses("runs/folder_fewshot/model")["encoder"] == "taken"
+    segmenter = statuses("runs/folder_fewshot/model")
+    assert (segmenter["encoder"], segmenter["head"]) == ("taken", "taken")
+    shown = "".join(printed.values())
+    assert "identity" in shown and "straight_line" in shown
+    report = printed["depthseg datasets doctor drive.mp4"]
+    for name in re.findall(
+        r"^\| ([a-z ]+) \|", read_guide("own_film_without_calibration").split("## The focal")[0], re.M
+    ):
+        assert name == "line" or f"\n  {name} " in report, name
 
 
 def test_the_numbers_of_the_film_are_those_of_the_doctor_and_of_the_records():
@@ -243,20 +261,23 @@ def test_the_header_of_a_script_has_the_requirements_of_the_project(name):
 def test_a_wrong_command_is_seen(command):
     Path("training").symlink_to(CHECKOUT / "training")
     with pytest.raises((AssertionError, SystemExit, FileNotFoundError)):
-        run_command(command, {})
+        run_command(command, {"folder_fewshot_resnet18": ()})
 
 
+@pytest.mark.heavy
 def test_from_other_libraries():
     write_data("my_data")
     write_dinov2("dinov2")
     write_depth_anything(Path("relative"))
-    tiny_swin = '{"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}'
     replaced = {
-        '{"model_type": "swin"}': tiny_swin,
+        '{"model_type": "swin"}': '{"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1]}',
         '{"model_type": "depthseg_resnet", "depth": 18}': '{"model_type": "depthseg_resnet", "width_factor": 0.125}',
         "facebook/dinov2-small": "dinov2",
         "depth-anything/Depth-Anything-V2-Small-hf": "relative",
+        "max_steps=100": "max_steps=1, use_cpu=True, disable_tqdm=True",
     }
     size = ("data.size=[28,56]", "run.report=false")
     printed = run_guide("from_other_libraries", replaced, {"folder_fewshot_resnet18": size}, table_calls)
-    print(printed)
+    assert Path("model.onnx").is_file() and len(list(Path("predictions").glob("*.json"))) == 6
+    (score,) = (text for command, text in printed.items() if command.startswith("print(SegmentationMetric"))
+    assert 0 <= float(score) <= 1
