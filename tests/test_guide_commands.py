@@ -17,6 +17,8 @@ from guide_commands import (
     CHECKOUT,
     PROJECT,
     SMALL_RESNET,
+    commands_of,
+    read_command,
     read_guide,
     read_header,
     run_command,
@@ -29,6 +31,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from depthseg.data import doctor
 from depthseg.data.synthetic import render
+from depthseg.engine.config import load_config
+from depthseg.engine.scoring import FLAT_SPREAD
 from depthseg.hub import licences
 
 PAGES = (
@@ -82,6 +86,9 @@ def test_commands_of_a_page_are_understood(name):
     for command, code in (*commands_of(read_guide(name)), *table_calls(read_guide(name))):
         if not code:
             read_command(command)
+    prose = re.sub(r"^```.*?^```$", "", read_guide(name), flags=re.MULTILINE | re.DOTALL)
+    for option in re.findall(r"`((?:data|model|optim|pretext|run|schedule)\.[a-z_.]+=[^`{} ]+)`", prose):
+        load_config("pretrain_video_mono" if option.startswith("pretext") else "folder_fewshot_resnet18", [option])
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -214,6 +221,7 @@ def test_the_numbers_of_the_film_are_those_of_the_doctor_and_of_the_records():
     assert f"| {100 * doctor.LEAST_PARALLAX:g} % of the width or more |" in page
     assert f"| less than {100 * doctor.MOST_MOTION:g} % of the width |" in page
     assert f"| {doctor.LEAST_ROTATION} degrees a frame or more in the fastest tenth |" in page
+    assert f"`depth_spread` below {FLAT_SPREAD}" in page
     found = json.loads((RESULTS / "kitti_clip.json").read_text())["intrinsics"]
     errors = found["given"]["warp_error"]
     numbers = [f"{errors[name]:.1f}" for name in ("model", "identity", "straight_line")]
@@ -270,7 +278,7 @@ def test_from_other_libraries():
     write_dinov2("dinov2")
     write_depth_anything(Path("relative"))
     replaced = {
-        '{"model_type": "swin"}': '{"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1]}',
+        '{"model_type": "swin"}': '{"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}',
         '{"model_type": "depthseg_resnet", "depth": 18}': '{"model_type": "depthseg_resnet", "width_factor": 0.125}',
         "facebook/dinov2-small": "dinov2",
         "depth-anything/Depth-Anything-V2-Small-hf": "relative",
