@@ -186,12 +186,14 @@ def _run_script(script: str, words: Sequence[str]) -> None:
 
 
 def _check_install(words: Sequence[str]) -> None:
-    """What is to be installed is the project with extras that it has."""
+    """What is to be installed is the project with extras that it has, or what an extra requires."""
     action, *packages = words
     assert action == "install" and packages
     extras = PROJECT["optional-dependencies"]
-    for package in map(Requirement, packages):
-        assert package.name == PROJECT["name"] and package.extras <= set(extras), package
+    required = [package for extra in extras.values() for package in extra]
+    for package in packages:
+        wanted = Requirement(package)
+        assert package in required or (wanted.name == PROJECT["name"] and wanted.extras <= set(extras)), package
 
 
 def _check_job(words: Sequence[str]) -> list[str]:
