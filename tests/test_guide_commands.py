@@ -185,6 +185,21 @@ def test_the_licences_are_up_to_date(may_i):
     assert refused.startswith("The data set camvid is under cc-by-nc-4.0, for non-commercial use only")
 
 
+@pytest.mark.parametrize(
+    ("licence", "follows"),
+    [
+        ("apache-2.0", "under any licence that keeps the notices"),
+        ("cc0-1.0", "under any licence"),
+        ("cc-by-nc-4.0", "under a non-commercial licence"),
+        ("cc-by-nc-sa-3.0", "under cc-by-nc-sa-3.0 or cc-by-nc-sa-4.0"),
+        ("dinov3-license", "under dinov3-license"),
+        ("apple-amlr", "under apple-amlr"),
+    ],
+)
+def test_what_a_licence_asks_of_a_derived_model(may_i, licence, follows):
+    assert may_i.derived(licences.LICENCES[licence], "weights") == follows
+
+
 def test_every_rule_of_licences_has_a_row(may_i):
     ids = [id for family in (*may_i.DEPTH, *may_i.IMAGE) for id in family.ids]
     for pattern, _ in licences._WEIGHTS:
