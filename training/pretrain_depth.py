@@ -1,3 +1,26 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "torch>=2.11,<2.14",
+#     "transformers>=5.20,<6",
+#     "huggingface-hub>=1.31",
+#     "safetensors>=0.4",
+#     "accelerate>=1.10",
+#     "datasets>=4.0",
+#     "evaluate>=0.4.6",
+#     "numpy>=2.0",
+#     "scipy>=1.14",
+#     "pillow>=11",
+#     "pyyaml>=6",
+#     "omegaconf>=2.3",
+#     "matplotlib>=3.9",
+#     "tensorboard>=2.17",
+#     "tqdm>=4.66",
+#     "jinja2>=3.1",
+#     "av>=18",
+#     "opencv-python-headless>=4.10",
+# ]
+# ///
 """Train a depth network on depth labels.
 
 On two CPU cores, a few minutes (frames are rendered once into data/world):
