@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": "run a step again whose loss or gradient was not a finite number",
     "evaluate": "evaluate a model on a data set",
     "predict": "labels and depth for your images, with overlays",
+    "demo": "a web page: labels and depth of images and films that are dropped on it",
     "convert": "published weights of others become a depthseg model",
     "export": "write a model as one file for ONNX or torch.export",
     "datasets": "list, check or render data sets",

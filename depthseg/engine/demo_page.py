@@ -1,0 +1,205 @@
+"""The web page of `depthseg demo`; needs gradio."""
+
+# Without postponed annotations: gradio reads the type of a selection from the function that gets it.
+
+import html
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.decoding import VideoFrames, import_av
+from .command import USER_ERRORS
+from .demo import (
+    Checkpoint,
+    Limits,
+    Picture,
+    example_images,
+    hex_colours,
+    load_checkpoints,
+    predict_film,
+    predict_picture,
+    read_upload,
+)
+
+# Read when gradio is imported.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError("The web page needs gradio: pip install 'depthseg[demo]'") from error
+
+KEPT_SECONDS = 600
+"""How long the pictures of a visitor are kept, so that they can be looked at and saved."""
+# Installed fonts alone: the default ones are asked of another site.
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+# Long names of models break; what is wide stays inside its box.
+_CSS = ".gradio-container {overflow-wrap: anywhere} .gradio-container img {max-width: 100%}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The components of one checkpoint."""
+
+    annotated: gr.AnnotatedImage
+    shares: gr.Label
+    depth: gr.Image
+    film: gr.Video
+
+    def all(self) -> list[Any]:
+        """In the order of the page."""
+        return [self.annotated, self.shares, self.depth, self.film]
+
+
+def build_page(checkpoints: Sequence[Checkpoint], folder: Path, limits: Limits = Limits()) -> gr.Blocks:  # noqa: B008
+    """Build the page.
+
+    Args:
+        checkpoints: One or two.
+        folder: For uploads and results; what is in it is removed after use.
+        limits: What an upload may be.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    examples = example_images()
+    with gr.Blocks(title="depthseg", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.Markdown(_heading(checkpoints))
+        upload = gr.File(label="Image or short film", file_types=["image", "video"], height=160)
+        gr.Markdown(
+            f"{limits} A file is removed as soon as it was read, its results after {KEPT_SECONDS // 60} minutes."
+        )
+        gallery = gr.Gallery(
+            [(image, f"Street {number}") for number, image in enumerate(examples, 1)],
+            label="Or one of these, from the procedural world",
+            **{"columns": len(examples), "rows": 1, "height": "auto", "allow_preview": False, "interactive": False},
+            **{"object_fit": "contain", "buttons": [], "elem_id": "examples"},
+        )
+        slider = gr.ImageSlider(
+            label="Left: the first model. Right: the second. Drag the line.",
+            visible=False,
+            interactive=False,
+            buttons=["fullscreen"],
+            elem_id="slider",
+        )
+        with gr.Row():
+            shown = [_components(checkpoint) for checkpoint in checkpoints]
+        outputs = [slider, *(component for each in shown for component in each.all())]
+
+        def show_pictures(image: np.ndarray) -> dict[Any, Any]:
+            pictures = [predict_picture(checkpoint, image) for checkpoint in checkpoints]
+            two = len(pictures) == 2
+            found = {slider: gr.update(visible=two, value=tuple(map(Picture.overlay, pictures)) if two else None)}
+            for each, picture in zip(shown, pictures, strict=True):
+                found |= _picture_updates(each, picture)
+            return found
+
+        def show_film(film: VideoFrames, work: Path) -> dict[Any, Any]:
+            found = {component: gr.update(visible=False, value=None) for component in outputs}
+            for number, (each, checkpoint) in enumerate(zip(shown, checkpoints, strict=True)):
+                path = predict_film(checkpoint, film, work / str(number))
+                found[each.film] = gr.update(visible=True, value=str(path))
+            return found
+
+        def show_upload(path: str) -> Iterator[dict[Any, Any]]:
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                try:
+                    media = read_upload(Path(path), limits)
+                    found = show_film(media, Path(work)) if isinstance(media, VideoFrames) else show_pictures(media)
+                except USER_ERRORS as error:
+                    sentence = str(error).replace(str(path), Path(path).name)
+                    raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from error
+                finally:
+                    shutil.rmtree(Path(path).parent, ignore_errors=True)
+                # gradio copies a film when it gets it, and comes back for more afterwards.
+                yield found
+
+        def show_example(event: gr.SelectData) -> dict[Any, Any]:
+            return show_pictures(examples[event.index])
+
+        options = {
+            "outputs": outputs,
+            "concurrency_id": "network",
+            "concurrency_limit": 1,
+            "api_visibility": "private",
+        }
+        # The place for files is emptied whatever came of it, so that the next one can be dropped.
+        upload.upload(show_upload, upload, **options).then(lambda: None, None, upload, api_visibility="private")
+        gallery.select(show_example, None, **options)
+    return page.queue(max_size=20)
+
+
+def launch(page: gr.Blocks, host: str | None, port: int | None, limits: Limits = Limits(), **options: Any) -> Any:  # noqa: B008
+    """Serve the page until the process ends.
+
+    Args:
+        page: Of `build_page`.
+        host: Name or address to listen at; None = as the environment of a Space says.
+        port: Port to listen at; None = likewise, or a free one from 7860.
+        limits: What an upload may be.
+        options: More options of gradio's `launch`.
+
+    Raises:
+        ValueError: The port is taken, or the address is not one of this machine.
+    """
+    try:
+        return page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=limits.megabytes * 10**6,
+            theme=gr.themes.Default(**_FONTS),
+            css=_CSS,
+            footer_links=[],
+            share=False,
+            ssr_mode=False,
+            **options,
+        )
+    except OSError as error:
+        raise ValueError(
+            f"The page cannot listen at {host}, port {port}; another program may. Give another --port or --host."
+        ) from error
+
+
+def serve(models: Sequence[str], host: str | None = None, port: int | None = None) -> None:
+    """Load models, build their page, and serve it until the process is interrupted.
+
+    Args:
+        models: Directories or Hub ids, one or two.
+        host: As for `launch`.
+        port: As for `launch`.
+    """
+    import_av()  # said before anybody drops a film
+    with tempfile.TemporaryDirectory(prefix="depthseg-demo-") as folder:
+        launch(build_page(load_checkpoints(models), Path(folder)), host, port)
+
+
+def _heading(checkpoints: Sequence[Checkpoint]) -> str:
+    names = " and ".join(f"`{checkpoint.name}`" for checkpoint in checkpoints)
+    return f"# depthseg\nClasses and depth of an image or a short film, by {names}."
+
+
+def _components(checkpoint: Checkpoint) -> Shown:
+    name, space = checkpoint.name, checkpoint.space
+    with gr.Column(min_width=320):
+        return Shown(
+            gr.AnnotatedImage(label=f"Classes: {name}", color_map=hex_colours(space), visible=checkpoint.has_labels),
+            gr.Label(label=f"Share of the pixels: {name}", show_heading=False, visible=False),
+            gr.Image(
+                label=f"Depth (near is bright): {name}", visible=False, interactive=False, buttons=["fullscreen"]
+            ),
+            gr.Video(label=f"Overlay: {name}", visible=False, interactive=False, autoplay=True, loop=True),
+        )
+
+
+def _picture_updates(shown: Shown, picture: Picture) -> dict[Any, Any]:
+    labelled = picture.labels is not None
+    return {
+        shown.annotated: gr.update(visible=labelled, value=(picture.image, picture.parts()) if labelled else None),
+        shown.shares: gr.update(visible=labelled, value=picture.shares if labelled else None),
+        shown.depth: gr.update(visible=picture.depth is not None, value=picture.depth),
+        shown.film: gr.update(visible=False, value=None),
+    }
