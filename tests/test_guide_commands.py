@@ -36,7 +36,7 @@ from depthseg.engine.scoring import FLAT_SPREAD
 from depthseg.hub import licences
 
 PAGES = (
-    *("depth_anything_on_your_depth", "dino_segmenter", "from_other_libraries", "may_i_use_this_commercially"),
+    *("demo", "depth_anything_on_your_depth", "dino_segmenter", "from_other_libraries", "may_i_use_this_commercially"),
     *("one_gpu_to_a_cluster", "own_film_without_calibration"),
 )
 CLASSES = ("road", "building", "sky")

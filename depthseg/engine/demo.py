@@ -25,6 +25,8 @@ from .visualization import blend_labels, class_shares, colourise_predicted_depth
 
 LONGEST_SIDE = 1280
 """Pixels of the longer side of a picture on the page; the network sees the image as it was uploaded."""
+KEPT_MINUTES = 10
+"""How long the results of a visitor are kept, so that they can be looked at and saved."""
 EXAMPLE_SIZE = (192, 384)
 """Height and width of the examples."""
 

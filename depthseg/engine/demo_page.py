@@ -4,7 +4,6 @@
 
 import html
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from ..data.decoding import VideoFrames, import_av
 from .command import USER_ERRORS
 from .demo import (
+    KEPT_MINUTES,
     Checkpoint,
     Limits,
     Picture,
@@ -35,8 +35,8 @@ try:
 except ImportError as error:
     raise ImportError("The web page needs gradio: pip install 'depthseg[demo]'") from error
 
-KEPT_SECONDS = 600
-"""How long the pictures of a visitor are kept, so that they can be looked at and saved."""
+LIMITS = Limits()
+_PREFIX = "depthseg-demo-"
 # Installed fonts alone: the default ones are asked of another site.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # Long names of models break; what is wide stays inside its box.
@@ -57,22 +57,21 @@ class Shown:
         return [self.annotated, self.shares, self.depth, self.film]
 
 
-def build_page(checkpoints: Sequence[Checkpoint], folder: Path, limits: Limits = Limits()) -> gr.Blocks:  # noqa: B008
+def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, limits: Limits = LIMITS) -> gr.Blocks:
     """Build the page.
 
     Args:
         checkpoints: One or two.
-        folder: For uploads and results; what is in it is removed after use.
+        folder: For uploads and results; what is in it is removed after use. None = a new one, which outlives the page.
         limits: What an upload may be.
     """
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX)) if folder is None else folder
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     examples = example_images()
-    with gr.Blocks(title="depthseg", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+    with gr.Blocks(title="depthseg", analytics_enabled=False, delete_cache=(60, 60 * KEPT_MINUTES)) as page:
         gr.Markdown(_heading(checkpoints))
         upload = gr.File(label="Image or short film", file_types=["image", "video"], height=160)
-        gr.Markdown(
-            f"{limits} A file is removed as soon as it was read, its results after {KEPT_SECONDS // 60} minutes."
-        )
+        gr.Markdown(f"{limits} A file is removed as soon as it was read, its results after {KEPT_MINUTES} minutes.")
         gallery = gr.Gallery(
             [(image, f"Street {number}") for number, image in enumerate(examples, 1)],
             label="Or one of these, from the procedural world",
@@ -114,7 +113,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path, limits: Limits =
                     sentence = str(error).replace(str(path), Path(path).name)
                     raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from error
                 finally:
-                    shutil.rmtree(Path(path).parent, ignore_errors=True)
+                    Path(path).unlink(missing_ok=True)
                 # gradio copies a film when it gets it, and comes back for more afterwards.
                 yield found
 
@@ -133,7 +132,9 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path, limits: Limits =
     return page.queue(max_size=20)
 
 
-def launch(page: gr.Blocks, host: str | None, port: int | None, limits: Limits = Limits(), **options: Any) -> Any:  # noqa: B008
+def launch(
+    page: gr.Blocks, host: str | None = None, port: int | None = None, limits: Limits = LIMITS, **options: Any
+) -> Any:
     """Serve the page until the process ends.
 
     Args:
@@ -173,7 +174,7 @@ def serve(models: Sequence[str], host: str | None = None, port: int | None = Non
         port: As for `launch`.
     """
     import_av()  # said before anybody drops a film
-    with tempfile.TemporaryDirectory(prefix="depthseg-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         launch(build_page(load_checkpoints(models), Path(folder)), host, port)
 
 

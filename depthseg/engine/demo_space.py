@@ -29,14 +29,14 @@ app_file: app.py
 
 Classes and depth of an image or a short film, by {names}. Written by `depthseg demo --space`.
 """
-_APP = """from pathlib import Path
+_APP = """import os
+from pathlib import Path
 
-from depthseg.engine.demo_page import build_page, launch, load_checkpoints, make_folder
+from depthseg.engine.demo import load_checkpoints
+from depthseg.engine.demo_page import build_page, launch
 
-HERE = Path(__file__).parent
-MODELS = {models}
-
-page = build_page(load_checkpoints([str(HERE / name) if (HERE / name).is_dir() else name for name in MODELS]))
+os.chdir(Path(__file__).parent)  # where models/ is
+page = build_page(load_checkpoints({models}))
 
 if __name__ == "__main__":
     launch(page)
@@ -61,10 +61,10 @@ def write_space(folder: Path, models: Sequence[str]) -> str:
         raise FileExistsError(f"{folder} exists already; give --space the name of a new folder.")
     for name in models:
         check_available(name)
-    local = [Path(name) for name in models if os.path.isdir(name)]
-    places = dict(zip(local, unique_names([_named(path) for path in local]), strict=True))
-    named = [f"models/{places[Path(name)]}" if Path(name) in places else name for name in models]
-    hub = [name for name in models if Path(name) not in places]
+    folders = [Path(name) for name in models if os.path.isdir(name)]
+    places = dict(zip(folders, unique_names([_named(path) for path in folders]), strict=True))
+    named = [f"models/{places[Path(name)]}" if os.path.isdir(name) else name for name in models]
+    hub = [name for name in models if not os.path.isdir(name)]
     listed = "models:\n" + "".join(f"- {name}\n" for name in hub) if hub else ""
     with atomic_folder(folder) as partial:
         # The package itself comes along: a Space installs the same version whatever the index has.
@@ -73,7 +73,7 @@ def write_space(folder: Path, models: Sequence[str]) -> str:
             (partial / "models" / name).mkdir(parents=True)
             for file in (file for pattern in _OF_A_MODEL for file in path.glob(pattern)):
                 shutil.copy(file, partial / "models" / name)
-        names = " and ".join(f"`{Path(name).name if name in map(str, local) else name}`" for name in models)
+        names = " and ".join(f"`{name.removeprefix('models/')}`" for name in named)
         readme = _README.format(sdk_version=version("gradio"), models=listed, names=names)
         (partial / "README.md").write_text(readme, encoding="utf-8")
         (partial / "app.py").write_text(_APP.format(models=named), encoding="utf-8")
