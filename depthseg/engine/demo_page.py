@@ -40,7 +40,13 @@ _PREFIX = "depthseg-demo-"
 # Installed fonts alone: the default ones are asked of another site.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # Long names of models break; what is wide stays inside its box.
-_CSS = ".gradio-container {overflow-wrap: anywhere} .gradio-container img {max-width: 100%}"
+_CSS = """
+.gradio-container {overflow-wrap: anywhere}
+.gradio-container img {max-width: 100%}
+#examples .thumbnail-item {aspect-ratio: 2}
+.depth img {width: 100%; height: auto}
+"""
+_OPACITY = 0.75
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,15 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
         limits: What an upload may be.
     """
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX)) if folder is None else folder
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    # Apart: what is made in the folder that is served is taken for served already, and not kept after its making.
+    served, making = folder / "served", folder / "making"
+    for each in (served, making):
+        each.mkdir()
+    os.environ["GRADIO_TEMP_DIR"] = str(served)
     examples = example_images()
     with gr.Blocks(title="depthseg", analytics_enabled=False, delete_cache=(60, 60 * KEPT_MINUTES)) as page:
         gr.Markdown(_heading(checkpoints))
+        taken = gr.State()
         upload = gr.File(label="Image or short film", file_types=["image", "video"], height=160)
         gr.Markdown(f"{limits} A file is removed as soon as it was read, its results after {KEPT_MINUTES} minutes.")
         gallery = gr.Gallery(
@@ -104,16 +115,23 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                 found[each.film] = gr.update(visible=True, value=str(path))
             return found
 
+        def take(path: str) -> tuple[str, None]:
+            """The place for files is emptied at once, so that the next one can be dropped whatever comes of this."""
+            return str(path), None
+
         def show_upload(path: str) -> Iterator[dict[Any, Any]]:
-            with tempfile.TemporaryDirectory(dir=folder) as work:
+            with tempfile.TemporaryDirectory(dir=making) as work:
                 try:
                     media = read_upload(Path(path), limits)
                     found = show_film(media, Path(work)) if isinstance(media, VideoFrames) else show_pictures(media)
                 except USER_ERRORS as error:
-                    sentence = str(error).replace(str(path), Path(path).name)
+                    sentence = str(error).replace(path, Path(path).name)
                     raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from error
                 finally:
                     Path(path).unlink(missing_ok=True)
+                    # gradio makes an empty file for each upload, and forgets it.
+                    for stray in served.glob("tmp*"):
+                        stray.unlink()
                 # gradio copies a film when it gets it, and comes back for more afterwards.
                 yield found
 
@@ -126,8 +144,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
-        # The place for files is emptied whatever came of it, so that the next one can be dropped.
-        upload.upload(show_upload, upload, **options).then(lambda: None, None, upload, api_visibility="private")
+        upload.upload(take, upload, [taken, upload], api_visibility="private").success(show_upload, taken, **options)
         gallery.select(show_example, None, **options)
     return page.queue(max_size=20)
 
@@ -198,8 +215,9 @@ def _components(checkpoint: Checkpoint) -> Shown:
 
 def _picture_updates(shown: Shown, picture: Picture) -> dict[Any, Any]:
     labelled = picture.labels is not None
+    parts = [(_OPACITY * area, name) for area, name in picture.parts()]
     return {
-        shown.annotated: gr.update(visible=labelled, value=(picture.image, picture.parts()) if labelled else None),
+        shown.annotated: gr.update(visible=labelled, value=(picture.image, parts) if labelled else None),
         shown.shares: gr.update(visible=labelled, value=picture.shares if labelled else None),
         shown.depth: gr.update(visible=picture.depth is not None, value=picture.depth),
         shown.film: gr.update(visible=False, value=None),

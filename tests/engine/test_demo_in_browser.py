@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 # The machine may be slow.
-PATIENCE = 120_000
+PATIENCE = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,11 @@ def take(page, name, device):
 
 
 def uploads_of(folder):
-    return [path for path in folder.rglob("*") if path.name in ("street.png", "film.mp4", "broken.png", "large.png")]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.name in ("street.png", "film.mp4", "broken.png", "large.png", "weighty.png")
+    ]
 
 
 def test_an_image_shows_classes_slider_and_depth_and_a_film_its_overlay(opened, served, tmp_path):
