@@ -71,12 +71,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
         folder: For uploads and results; what is in it is removed after use. None = a new one, which outlives the page.
         limits: What an upload may be.
     """
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX)) if folder is None else folder
-    # Apart: what is made in the folder that is served is taken for served already, and not kept after its making.
-    served, making = folder / "served", folder / "making"
-    for each in (served, making):
-        each.mkdir()
-    os.environ["GRADIO_TEMP_DIR"] = str(served)
+    served, making = _folders(folder)
     examples = example_images()
     with gr.Blocks(title="depthseg", analytics_enabled=False, delete_cache=(60, 60 * KEPT_MINUTES)) as page:
         gr.Markdown(_heading(checkpoints))
@@ -193,6 +188,19 @@ def serve(models: Sequence[str], host: str | None = None, port: int | None = Non
     import_av()  # said before anybody drops a film
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         launch(build_page(load_checkpoints(models), Path(folder)), host, port)
+
+
+def _folders(folder: Path | None) -> tuple[Path, Path]:
+    """Where gradio keeps uploads and results, and where films are made.
+
+    Apart: what is made in the folder that is served is taken for served already, and not kept after its making.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX)) if folder is None else folder
+    served, making = folder / "served", folder / "making"
+    for each in (served, making):
+        each.mkdir()
+    os.environ["GRADIO_TEMP_DIR"] = str(served)
+    return served, making
 
 
 def _heading(checkpoints: Sequence[Checkpoint]) -> str:
