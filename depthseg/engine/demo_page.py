@@ -43,8 +43,10 @@ _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mo
 _CSS = """
 .gradio-container {overflow-wrap: anywhere}
 .gradio-container img {max-width: 100%}
+#examples .grid-wrap {min-height: 0}
+#examples .grid-container {grid-template: none / repeat(3, minmax(0, 1fr))}
 #examples .thumbnail-item {aspect-ratio: 2}
-.depth img {width: 100%; height: auto}
+.depth img {width: 100% !important; height: auto !important; object-fit: contain !important}
 """
 _OPACITY = 0.75
 
@@ -78,14 +80,14 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
         taken = gr.State()
         upload = gr.File(label="Image or short film", file_types=["image", "video"], height=160)
         gr.Markdown(f"{limits} A file is removed as soon as it was read, its results after {KEPT_MINUTES} minutes.")
+        gr.Markdown("Or one of these, from the procedural world:")
         gallery = gr.Gallery(
-            [(image, f"Street {number}") for number, image in enumerate(examples, 1)],
-            label="Or one of these, from the procedural world",
-            **{"columns": len(examples), "rows": 1, "height": "auto", "allow_preview": False, "interactive": False},
-            **{"object_fit": "contain", "buttons": [], "elem_id": "examples"},
+            examples,
+            **{"columns": len(examples), "height": "auto", "allow_preview": False, "interactive": False},
+            **{"object_fit": "cover", "show_label": False, "buttons": [], "elem_id": "examples"},
         )
         slider = gr.ImageSlider(
-            label="Left: the first model. Right: the second. Drag the line.",
+            label="Left: first model; right: second",
             visible=False,
             interactive=False,
             buttons=["fullscreen"],
