@@ -36,7 +36,7 @@ class Limits:
     """What an upload may be.
 
     Attributes:
-        megabytes: Of a file.
+        megabytes: Of a file, of 2^20 bytes each, as gradio counts.
         megapixels: Of an image.
         film_seconds: Length of a film.
         film_frames: Frames of a film.
@@ -144,8 +144,8 @@ def read_upload(path: Path, limits: Limits) -> np.ndarray | VideoFrames:
         ValueError: The file cannot be read or is beyond a limit.
     """
     size = path.stat().st_size
-    if size > limits.megabytes * 10**6:
-        raise ValueError(f"{path.name} has {size / 1e6:.0f} MB; a file has at most {limits.megabytes} MB.")
+    if size > limits.megabytes * 2**20:
+        raise ValueError(f"{path.name} has {size / 2**20:.0f} MB; a file has at most {limits.megabytes} MB.")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return _open_film(path, limits)
     found = image_size(path)

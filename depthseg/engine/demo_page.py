@@ -165,7 +165,7 @@ def launch(
         return page.launch(
             server_name=host,
             server_port=port,
-            max_file_size=limits.megabytes * 10**6,
+            max_file_size=limits.megabytes * 2**20,
             theme=gr.themes.Default(**_FONTS),
             css=_CSS,
             footer_links=[],

@@ -137,8 +137,12 @@ def test_what_cannot_be_used_gives_a_message_and_the_next_file_is_taken(opened, 
     if kind == "large":
         Image.new("1", (10000, 10000)).save(path)
     else:
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(51 * 10**6 if kind == "weighty" else 100))
-    said = {"broken": "broken.png is", "large": "large.png has 100 megapixels", "weighty": "maximum allowed size"}
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(53 * 10**6 if kind == "weighty" else 100))
+    said = {
+        "broken": "broken.png is",
+        "large": "large.png has 100 megapixels",
+        "weighty": "maximum allowed size of 50.0 MB",
+    }
     drop(page, path)
     page.get_by_text(said[kind]).first.wait_for()
     assert str(served[1]) not in page.inner_text("body")
