@@ -141,7 +141,7 @@ def test_what_cannot_be_used_gives_a_message_and_the_next_file_is_taken(opened, 
     said = {
         "broken": "broken.png is",
         "large": "large.png has 100 megapixels",
-        "weighty": "maximum allowed size of 50.0 MB",
+        "weighty": "maximum allowed size of 50",
     }
     drop(page, path)
     page.get_by_text(said[kind]).first.wait_for()
