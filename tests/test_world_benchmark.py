@@ -85,7 +85,7 @@ def test_the_written_files_are_a_folder_and_a_table(written):
     size = [64, 192]
     frames = load_dataset("synthetic", written / "data" / "world", "test", count=COUNT, size=size, workers=1)
     names = written / "world_test" / "test.parquet"
-    table = load_dataset("hub", names, "train", name_column="name", classes=list(frames.label_space.classes))
+    table = load_dataset("hub", names, "test", name_column="name", classes=list(frames.label_space.classes))
     folder = load_dataset("folder", written / "world_test", "all")
     for other in (table, folder):
         assert list(other.names) == frames.names
@@ -138,12 +138,9 @@ def test_files_that_do_not_fit_are_named(written, tmp_path, monkeypatch, capsys)
 
 def test_the_constant_is_what_counting_pixels_gives():
     """Pixels of each class from the matrices of a study that evaluated the same frames, and from the card."""
-    counts = np.load(next(TRIALS.glob("*.npz")))["confusion"].sum(0).sum(1)
-    for path in TRIALS.glob("*.npz"):
-        found = np.load(path)["confusion"]
-        if len(found) == len(FRAMES["frames"]):
-            counts = found.sum(0).sum(1)
-            break
+    matrices, _ = runs_of(BASELINES[2]["study"])[0]
+    with np.load(matrices) as arrays:
+        counts = arrays["confusion"].sum((0, 2))
     shares = [float(share) for share in re.findall(r"^\| \d+ \| \w+ \| ([\d.]+) \|$", PAGE, re.MULTILINE)]
     assert shares == pytest.approx(100 * counts / counts.sum(), abs=0.0501)
     constant = BASELINES[0]
@@ -157,7 +154,7 @@ def test_the_card_has_the_numbers_of_its_baselines():
     for (_, iou, spread, *others), baseline in zip(rows, BASELINES, strict=True):
         assert [iou, *others] == [f"{100 * baseline[name]:.1f}" for name in SCORES]
         if "study" in baseline:
-            runs = runs_of(baseline["study"])
+            runs = [scores for _, scores in runs_of(baseline["study"])]
             assert baseline["mean_iou_of_runs"] == pytest.approx([run["mean_iou"] for run in runs])
             for name in SCORES:
                 assert baseline[name] == pytest.approx(statistics.mean(run[name] for run in runs))
@@ -166,14 +163,14 @@ def test_the_card_has_the_numbers_of_its_baselines():
 
 
 def runs_of(study):
-    """Scores of the trials of a baseline, which evaluated the frames of the card."""
+    """Files with the matrices of the trials of a baseline, which evaluated the frames of the card, and their scores."""
     trials = [(path, json.loads(path.read_text())) for path in sorted(TRIALS.glob("*.json"))]
     wanted = {key: study[key] for key in ("initialisation", "mode", "num_labelled")} | {"role": "main"}
     chosen = [(path, trial) for path, trial in trials if all(trial.get(key) == value for key, value in wanted.items())]
     for path, _ in chosen:
         with np.load(path.with_suffix(".npz")) as arrays:
             assert arrays["names"].tolist() == list(FRAMES["frames"])
-    return [trial["scores"] for _, trial in chosen]
+    return [(path.with_suffix(".npz"), trial["scores"]) for path, trial in chosen]
 
 
 @pytest.mark.heavy
