@@ -83,7 +83,7 @@ def test_the_configuration_is_that_of_the_graph(session):
     (largest,) = re.findall(r"^max_batch_size: (\d+)$", CONFIG, re.MULTILINE)
     assert int(largest) >= 1 and CONFIG.count("\n") == 3 + len(entries)
     assert re.search(r"```\nmodels/\n  segmenter/\n    config.pbtxt\n    1/\n      model.onnx\n```", PAGE)
-    assert 'name: "segmenter"' in CONFIG and "--output segmenter/1/model.onnx" in PAGE
+    assert 'name: "segmenter"' in CONFIG and "--output models/segmenter/1/model.onnx" in PAGE
 
 
 def test_the_table_is_that_of_the_graph(session):
