@@ -163,7 +163,7 @@ def test_the_card_has_the_numbers_of_its_baselines():
 
 
 def runs_of(study):
-    """Files with the matrices of the trials of a baseline, which evaluated the frames of the card, and their scores."""
+    """Files with the matrices, and scores, of the trials of a baseline, which evaluated the frames of the card."""
     trials = [(path, json.loads(path.read_text())) for path in sorted(TRIALS.glob("*.json"))]
     wanted = {key: study[key] for key in ("initialisation", "mode", "num_labelled")} | {"role": "main"}
     chosen = [(path, trial) for path, trial in trials if all(trial.get(key) == value for key, value in wanted.items())]
