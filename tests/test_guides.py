@@ -35,3 +35,17 @@ def test_two_of_the_numbers_by_counting_pixels(script):
 def test_a_page_without_a_row_is_named(script):
     with pytest.raises(ValueError, match="has 0 rows named 'standard'"):
         script.fill("| name | mean IoU (%) |\n")
+
+
+def test_the_page_of_frames_to_label_has_the_scores_of_its_runs():
+    """Every random draw counted by hand for one row."""
+    frames = load_script("which_frames_to_label")
+    page = frames.PAGE.read_text(encoding="utf-8")
+    assert page == frames.fill(page), "run training/guides/which_frames_to_label.py"
+    runs = [run for run in frames.read().values() if run["count"] == 16]
+    drawn = [run["mean_iou"] for run in runs if run["choice"] == "random"]
+    chosen = [run["mean_iou"] for run in runs if run["choice"] == "coverage"]
+    assert len(drawn) == 30 and len({tuple(run["frames"]) for run in runs if run["choice"] == "random"}) == 30
+    below = sum(score < sum(chosen) / 3 for score in drawn)
+    assert f"| {100 * sum(chosen) / 3:.1f} | {below} of 30 |" in page
+    assert {run["run"] for run in frames.planned()} == set(frames.read())

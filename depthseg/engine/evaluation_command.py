@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FEW_CLASSES = 12
 _OF_TRAINING = ("frames", "stride", "stereo", "intrinsics")  # what only a loss compares
+_OF_NETWORKS = ("window", "stride", "scales", "flip", "boundary", "calibration", "output_dir")
+_OF_DEPTH = ("alignment", "factor", "min_depth", "max_depth")
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
@@ -40,7 +42,13 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     from ..data import DATASETS
     from ..data.corruptions import CORRUPTIONS
 
-    parser.add_argument("--model", required=True, help="directory or Hub id of a depthseg model")
+    evaluated = parser.add_mutually_exclusive_group(required=True)
+    evaluated.add_argument("--model", help="directory or Hub id of a depthseg model")
+    evaluated.add_argument(
+        "--predictions",
+        metavar="FOLDER",
+        help="in place of a model: label maps of any program, a PNG of class ids with the name of each image",
+    )
     parser.add_argument("--revision", help="commit, tag or branch of a Hub id")
     parser.add_argument(
         "--dataset", required=True, choices=list(DATASETS), metavar="NAME", help=f"one of {', '.join(DATASETS)}"
@@ -94,7 +102,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate a model as the command line says, by the code that evaluates it in training.
+    """Evaluate a model, or label maps, as the command line says, by the code that evaluates it in training.
 
     A segmenter that also predicts depth is evaluated on both, where the data set has depth. Of several processes, as
     `accelerate launch` or `torchrun` starts them, each evaluates its share of the images.
@@ -123,6 +131,11 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         dataset = load_dataset(arguments.dataset, arguments.root, arguments.split, **data_options(arguments.option))
         if corruption:
             dataset = CorruptedImages(dataset, *corruption)
+        about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
+        about |= {"corruption": arguments.corruption} if corruption else {}
+        if arguments.predictions is not None:
+            scores = _scores_of_files(arguments, names, dataset)
+            return about | scores | _baselines(arguments, scores, dataset)
         from .predict import load_model
 
         accelerator = _accelerator()
@@ -131,8 +144,6 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         _compare_with_run(arguments)
         _require_depth(arguments, model, dataset)
         _warn_of_range(dataset, processor)
-        about = {"dataset": arguments.dataset, "split": arguments.split, "images": len(dataset)}
-        about |= {"corruption": arguments.corruption} if corruption else {}
         scores = _scores(arguments, names, how, folder, about, model, processor, dataset, accelerator)
         return about | scores | _baselines(arguments, scores, dataset)
 
@@ -292,11 +303,27 @@ def _inference(arguments: argparse.Namespace) -> Inference:
     return Inference(**pixels, scales=scales, flip=arguments.flip)
 
 
-def _refuse_for_depth(arguments: argparse.Namespace, names: list[str]) -> None:
-    flags = ("window", "stride", "scales", "flip", "boundary", "calibration", "output_dir")
+def _scores_of_files(arguments: argparse.Namespace, names: list[str], dataset: SampleDataset) -> dict[str, Any]:
+    """Scores of the label maps in a folder, for which no network runs."""
+    from .evaluation import json_scores
+    from .label_files import scores_of_label_files
+
+    if given := _given(arguments, names, (*_OF_NETWORKS, *_OF_DEPTH, "corruption", "revision")):
+        raise ValueError(
+            f"--predictions evaluates label maps as they are, and {', '.join(given)} need{'s' * (len(given) == 1)} a "
+            "model: leave out what does."
+        )
+    return {"protocol": "standard", **json_scores(scores_of_label_files(arguments.predictions, dataset))}
+
+
+def _given(arguments: argparse.Namespace, names: list[str], flags: Sequence[str]) -> list[str]:
+    """The options among some, and `--protocol`, that the user gave."""
     given = [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]
-    given += ["--protocol"] * (names != ["standard"])
-    if given:
+    return given + ["--protocol"] * (names != ["standard"])
+
+
+def _refuse_for_depth(arguments: argparse.Namespace, names: list[str]) -> None:
+    if given := _given(arguments, names, _OF_NETWORKS):
         raise ValueError(
             f"{arguments.model} is a depth model, and {', '.join(given)} belong{'s' * (len(given) == 1)} to "
             "segmentation: leave out what does. How depth is aligned is --alignment."

@@ -223,6 +223,8 @@ def outputs_of_each(model: nn.Module, processor: Any, images: Sequence[np.ndarra
     """
     outputs = model(**processor(images=images, return_tensors="pt", **options).to(model.device))
     check_finite(outputs)
+    if len(images) == 1:
+        return [outputs]
     found = {name: outputs[name] for name in OUTPUTS if outputs.get(name) is not None}
     return [
         type(outputs)(**{name: values[index : index + 1] for name, values in found.items()})

@@ -139,7 +139,7 @@ class VideoPrediction:
         folders = self._folders()
         if not folders:
             return 0
-        record, state = _read(folders[-1]), np.load(folders[-1] / "state.npz")
+        record, state = _read(folders[-1]), np.load(folders[-1] / "state.npz", allow_pickle=False)
         done = record["first"] + record["frames"]
         maps = {name: state.get(name) for name in ("labels", "raw_labels")}
         self._last = Last(self._read(done - 1), **maps)

@@ -89,7 +89,7 @@ class Smoother:
     def load(self, path: Path, device: torch.device) -> None:
         """Take up what `save` wrote, if there is such a file."""
         if path.is_file():
-            self.carried = torch.from_numpy(np.load(path)).to(device)
+            self.carried = torch.from_numpy(np.load(path, allow_pickle=False)).to(device)
 
 
 def motion_between(earlier: np.ndarray | None, later: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

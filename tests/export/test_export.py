@@ -32,16 +32,6 @@ def one_seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    """A joint ViT in bfloat16 and its file with all outputs."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("vit")
-    save_model(folder / "model", "segmentation", "dinov2", "linear", keep_depth=True, dtype="bfloat16")
-    returns = ["labels", "logits", "depth"]
-    return folder / "model", export(folder / "model", folder / "model.onnx", returns=returns)
-
-
 def test_a_file_predicts_what_depthseg_predicts(vit):
     """Sizes with and without padding, and that of the native position embeddings, against `depthseg predict`."""
     folder, done = vit

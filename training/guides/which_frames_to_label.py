@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).with_suffix(".md")
 RESULTS = PAGE.parents[1] / "results" / "which_frames_to_label.json"
-DRAWS = {4: 9, 8: 9, 16: 30, 32: 9, 64: 9}
+DRAWS = {4: 9, 8: 9, 16: 30}
 """Number of labelled frames -> random draws of them."""
 
 SEEDS = 3

@@ -69,7 +69,9 @@ def test_the_process_that_the_others_wait_for_is_named(number, tiny, tmp_path, r
         said = re.sub(r"in step \d+( for|;)", r"in step N\1", _said(log)).split(" The exchange ended with")[0]
         if number == signal.SIGSTOP:
             assert f"process 1 (process id {second} on" in said and "does not answer" in said
-        row(f"One of two processes {'stalls' if number == signal.SIGSTOP else 'is killed'}", said, "The checkpoints.")
+            row("One of two processes stalls", said, "The checkpoints.")
+        else:
+            row("One of two processes is killed", said, "The checkpoints.")
     resumed = _start(tiny, run_dir, log, "run.resume=true")
     assert resumed.wait(240) == 0, log.read_text()
     whole = _start(tiny, tmp_path / "whole", log)
