@@ -215,23 +215,26 @@ def test_tiles_as_chosen_agree_with_the_whole_image(tmp_path):
     assert (tiled == whole).mean() >= 0.995
 
 
+# Not `ru_maxrss`: that of a new program begins with the peak of the one that started it.
 PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from depthseg.engine.predict import predict
 result = predict(sys.argv[1], [sys.argv[2]], sys.argv[3], device="cpu")
 assert len(result.names) == 1, result
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="units of the peak of memory differ")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is read from /proc")
 def test_a_large_image_needs_less_than_two_gigabytes(tmp_path):
     half_width(tmp_path / "model")
     Image.fromarray(large_image((3000, 4000))).save(tmp_path / "large.jpg", quality=95)
     words = [sys.executable, "-c", PEAK, tmp_path / "model", tmp_path / "large.jpg", tmp_path / "out"]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 2 * 2**30
+    peak = int(done.stdout.split()[-1])
+    assert 2**28 < peak < 2 * 2**30
     with Image.open(tmp_path / "out" / "labels" / "large.png") as labels:
         assert labels.size == (4000, 3000)
