@@ -1,6 +1,7 @@
 """Settings of every test process."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -29,3 +30,19 @@ def pytest_terminal_summary(terminalreporter):
     if rooms:
         terminalreporter.section("seconds of each room")
         terminalreporter.line(", ".join(f"{room} {seconds:.0f}" for room, seconds in rooms.most_common()))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs a chromium on the PATH; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    # No start-up traffic: nothing may be asked of a network here.
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()

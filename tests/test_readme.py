@@ -81,7 +81,7 @@ def test_tiny_checkpoint_is_small_and_in_half_precision():
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_recipes_and_options_that_a_page_names_exist(page):
     text = page.read_text()
-    for name in re.findall(r"(?:training|model_cards|data_cards)/[\w./-]+\.(?:py|yaml|sh|md|png|json)", text):
+    for name in re.findall(r"(?:training|model_cards)/[\w./-]+\.(?:py|yaml|sh|md|png|json)", text):
         assert (ROOT / name).exists(), name
     for command in re.findall(r"--config [^`\n|]*", text):
         _, recipe, *words = command.split()

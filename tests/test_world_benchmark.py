@@ -1,4 +1,4 @@
-"""The benchmark in data_cards/depthseg-world: its frames, its scorer and the numbers of its card."""
+"""The benchmark in training/data_cards/depthseg-world: its frames, its scorer and the numbers of its card."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from depthseg.data import load_dataset
 from depthseg.data.synthetic import VARIANTS, WORLD_VERSION, render
 
 ROOT = Path(__file__).parents[1]
-CARD = ROOT / "data_cards" / "depthseg-world"
+CARD = ROOT / "training" / "data_cards" / "depthseg-world"
 PAGE = (CARD / "README.md").read_text()
 FRAMES = json.loads((CARD / "frames.json").read_text())
 BASELINES = json.loads((CARD / "baselines.json").read_text())["baselines"]

@@ -65,7 +65,7 @@ def visible(palette: tuple[Colour, ...]) -> tuple[Colour, ...]:
 
 
 def seen_with(colours: np.ndarray, deficiency: str | None) -> np.ndarray:
-    """Colours `(N, 3)`, 0 to 255, as somebody with a key of `DEFICIENCIES` sees them; None = normal vision."""
+    """Colours `(N, 3)`, 0 to 255, as seen with a key of `DEFICIENCIES`; None = with normal colour vision."""
     if deficiency is None:
         return np.asarray(colours, float)
     linear = _linear(colours) @ np.array(DEFICIENCIES[deficiency]).T

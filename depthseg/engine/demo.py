@@ -1,4 +1,4 @@
-"""What is behind the web page of `depthseg demo`: reading uploads within limits, and predictions as pictures.
+"""What is behind the web page of `depthseg demo`: reading uploads within limits, and predictions to look at.
 
 Nothing here needs gradio; the page is in `demo_page`.
 """
@@ -24,7 +24,7 @@ from .tiling import MapPredictor
 from .visualization import blend_labels, class_shares, colourise_predicted_depth
 
 LONGEST_SIDE = 1280
-"""Pixels of the longer side of a picture on the page; the network sees the image as it was uploaded."""
+"""Pixels of the longer side of an image on the page; the network sees the image as it was uploaded."""
 KEPT_MINUTES = 10
 """How long the results of a visitor are kept, so that they can be looked at and saved."""
 EXAMPLE_SIZE = (192, 384)
@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownPrediction:
     """The prediction of an image, to look at.
 
     Attributes:
@@ -174,7 +174,7 @@ def _open_film(path: Path, limits: Limits) -> VideoFrames:
     return film
 
 
-def predict_picture(checkpoint: Checkpoint, image: np.ndarray) -> Picture:
+def predict_to_show(checkpoint: Checkpoint, image: np.ndarray) -> ShownPrediction:
     """Predict an image at its own size and make it small enough for a page.
 
     Args:
@@ -189,7 +189,7 @@ def predict_picture(checkpoint: Checkpoint, image: np.ndarray) -> Picture:
     shares = {} if labels is None else class_shares(labels, space)
     coloured = None if depth is None else _small(colourise_predicted_depth(depth, network.model.config.depth_type))
     labels = None if labels is None else _small(labels, Image.Resampling.NEAREST)
-    return Picture(_small(shown_image(network.processor, image)), labels, coloured, shares, space)
+    return ShownPrediction(_small(shown_image(network.processor, image)), labels, coloured, shares, space)
 
 
 def _small(pixels: np.ndarray, how: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:

@@ -18,12 +18,12 @@ from .demo import (
     KEPT_MINUTES,
     Checkpoint,
     Limits,
-    Picture,
+    ShownPrediction,
     example_images,
     hex_colours,
     load_checkpoints,
     predict_film,
-    predict_picture,
+    predict_to_show,
     read_upload,
 )
 
@@ -97,15 +97,18 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
             shown = [_components(checkpoint) for checkpoint in checkpoints]
         outputs = [slider, *(component for each in shown for component in each.all())]
 
-        def show_pictures(image: np.ndarray) -> dict[Any, Any]:
-            pictures = [predict_picture(checkpoint, image) for checkpoint in checkpoints]
-            two = len(pictures) == 2
-            found = {slider: gr.update(visible=two, value=tuple(map(Picture.overlay, pictures)) if two else None)}
-            for each, picture in zip(shown, pictures, strict=True):
-                found |= _picture_updates(each, picture)
+        def show_image(image: np.ndarray) -> dict[Any, Any]:
+            """Updates of the components: the prediction of each checkpoint, and the slider between two."""
+            predictions = [predict_to_show(checkpoint, image) for checkpoint in checkpoints]
+            two = len(predictions) == 2
+            overlays = tuple(each.overlay() for each in predictions)
+            found = {slider: gr.update(visible=two, value=overlays if two else None)}
+            for each, prediction in zip(shown, predictions, strict=True):
+                found |= _updates_of(each, prediction)
             return found
 
         def show_film(film: VideoFrames, work: Path) -> dict[Any, Any]:
+            """Updates of the components: the predicted film of each checkpoint, made in a folder."""
             found = {component: gr.update(visible=False, value=None) for component in outputs}
             for number, (each, checkpoint) in enumerate(zip(shown, checkpoints, strict=True)):
                 path = predict_film(checkpoint, film, work / str(number))
@@ -120,7 +123,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
             with tempfile.TemporaryDirectory(dir=making) as work:
                 try:
                     media = read_upload(Path(path), limits)
-                    found = show_film(media, Path(work)) if isinstance(media, VideoFrames) else show_pictures(media)
+                    found = show_film(media, Path(work)) if isinstance(media, VideoFrames) else show_image(media)
                 except USER_ERRORS as error:
                     sentence = str(error).replace(path, Path(path).name)
                     raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from error
@@ -133,7 +136,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                 yield found
 
         def show_example(event: gr.SelectData) -> dict[Any, Any]:
-            return show_pictures(examples[event.index])
+            return show_image(examples[event.index])
 
         options = {
             "outputs": outputs,
@@ -223,12 +226,12 @@ def _components(checkpoint: Checkpoint) -> Shown:
         )
 
 
-def _picture_updates(shown: Shown, picture: Picture) -> dict[Any, Any]:
-    labelled = picture.labels is not None
-    parts = [(_OPACITY * area, name) for area, name in picture.parts()]
+def _updates_of(shown: Shown, prediction: ShownPrediction) -> dict[Any, Any]:
+    labelled = prediction.labels is not None
+    parts = [(_OPACITY * area, name) for area, name in prediction.parts()]
     return {
-        shown.annotated: gr.update(visible=labelled, value=(picture.image, parts) if labelled else None),
-        shown.shares: gr.update(visible=labelled, value=picture.shares if labelled else None),
-        shown.depth: gr.update(visible=picture.depth is not None, value=picture.depth),
+        shown.annotated: gr.update(visible=labelled, value=(prediction.image, parts) if labelled else None),
+        shown.shares: gr.update(visible=labelled, value=prediction.shares if labelled else None),
+        shown.depth: gr.update(visible=prediction.depth is not None, value=prediction.depth),
         shown.film: gr.update(visible=False, value=None),
     }

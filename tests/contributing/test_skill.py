@@ -29,6 +29,7 @@ def test_the_page_is_short_and_says_when_to_use_it():
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("depthseg ")])
 def test_commands_are_those_of_the_parser(line):
     options = build_parser().parse_args(shlex.split(line)[1:])
+    assert options.run
     if hasattr(options, "config"):
         load_config(options.config, options.overrides)
 

@@ -17,7 +17,7 @@ from depthseg.data.decoding import VideoFrames
 from depthseg.data.images import read_image
 from depthseg.data.label_spaces import LabelSpace
 from depthseg.engine import demo, demo_space
-from depthseg.engine.demo import Limits, Picture
+from depthseg.engine.demo import Limits, ShownPrediction
 
 SPACE = LabelSpace("three", ("road", "sky", "sign"), ((128, 64, 128), (70, 130, 180), (220, 220, 0)))
 
@@ -34,44 +34,44 @@ def checkpoint(folder):
 
 def test_parts_are_the_areas_of_the_classes_and_cover_the_image_once():
     labels = np.uint8([[0, 0, 0, 1], [0, 2, 255, 1]])
-    picture = Picture(
+    prediction = ShownPrediction(
         np.full((2, 4, 3), 100, np.uint8), labels, None, {"road": 4 / 7, "sky": 2 / 7, "sign": 1 / 7}, SPACE
     )
-    parts = {name: area.tolist() for area, name in picture.parts()}
+    parts = {name: area.tolist() for area, name in prediction.parts()}
     assert list(parts) == ["road", "sky", "sign"]
     assert parts["sky"] == [[False, False, False, True], [False, False, False, True]]
-    covered = sum(area.astype(int) for area, _ in picture.parts())
+    covered = sum(area.astype(int) for area, _ in prediction.parts())
     assert covered.tolist() == [[1, 1, 1, 1], [1, 1, 0, 1]]  # all but the pixel that is ignored
-    assert picture.overlay()[1, 3].tolist() == [round(0.45 * 100 + 0.55 * value) for value in (70, 130, 180)]
-    assert picture.overlay()[1, 2].tolist() == [100, 100, 100]
+    assert prediction.overlay()[1, 3].tolist() == [round(0.45 * 100 + 0.55 * value) for value in (70, 130, 180)]
+    assert prediction.overlay()[1, 2].tolist() == [100, 100, 100]
     assert demo.hex_colours(SPACE) == {"road": "#804080", "sky": "#4682b4", "sign": "#dcdc00"}
 
 
-def test_a_picture_is_the_prediction_of_the_image(checkpoint, tmp_path):
+def test_a_prediction_is_the_prediction_of_the_image(checkpoint, tmp_path):
     image = read_image(write_street(tmp_path / "street.png"))
     ((labels, depth),) = checkpoint.network.maps([image])
-    picture = demo.predict_picture(checkpoint, image)
-    assert np.array_equal(picture.labels, labels) and np.array_equal(picture.image, image)
-    assert picture.depth.shape == image.shape and depth.shape == labels.shape
+    prediction = demo.predict_to_show(checkpoint, image)
+    assert np.array_equal(prediction.labels, labels) and np.array_equal(prediction.image, image)
+    assert prediction.depth.shape == image.shape and depth.shape == labels.shape
     counts = {name: (labels == index).mean() for index, name in enumerate(CLASSES) if (labels == index).any()}
-    assert picture.shares == pytest.approx(counts) and sum(picture.shares.values()) == pytest.approx(1)
-    for area, name in picture.parts():
+    assert prediction.shares == pytest.approx(counts) and sum(prediction.shares.values()) == pytest.approx(1)
+    for area, name in prediction.parts():
         assert np.array_equal(area, labels == CLASSES.index(name))
 
 
-def test_a_large_picture_is_made_smaller_for_the_page_and_its_ids_are_not_mixed(checkpoint):
+def test_a_large_prediction_is_made_smaller_for_the_page_and_its_ids_are_not_mixed(checkpoint):
     image = np.random.default_rng(0).integers(0, 256, (90, 2560, 3), np.uint8)
-    picture = demo.predict_picture(checkpoint, image)
-    assert picture.image.shape == picture.depth.shape == (45, 1280, 3) and picture.labels.shape == (45, 1280)
+    prediction = demo.predict_to_show(checkpoint, image)
+    assert prediction.image.shape == prediction.depth.shape == (45, 1280, 3) and prediction.labels.shape == (45, 1280)
     ((labels, _),) = checkpoint.network.maps([image])
-    assert set(np.unique(picture.labels)) <= set(np.unique(labels))
+    assert set(np.unique(prediction.labels)) <= set(np.unique(labels))
 
 
 def test_a_depth_model_shows_its_depth(tmp_path):
     (checkpoint,) = demo.load_checkpoints([str(write_model(tmp_path / "depth", depth_only=True))])
-    picture = demo.predict_picture(checkpoint, demo.example_images(1)[0])
-    assert not checkpoint.has_labels and picture.parts() == [] and picture.shares == {}
-    assert np.array_equal(picture.overlay(), picture.depth)
+    prediction = demo.predict_to_show(checkpoint, demo.example_images(1)[0])
+    assert not checkpoint.has_labels and prediction.parts() == [] and prediction.shares == {}
+    assert np.array_equal(prediction.overlay(), prediction.depth)
 
 
 def test_a_film_gives_its_overlay_frame_by_frame(checkpoint, tmp_path):
@@ -80,7 +80,7 @@ def test_a_film_gives_its_overlay_frame_by_frame(checkpoint, tmp_path):
     assert len(written) == len(film) == 6 and written.size == film.size
     *_, (_, image) = film.up_to(0)
     *_, (_, shown) = written.up_to(0)
-    close = np.abs(shown.astype(int) - demo.predict_picture(checkpoint, image).overlay()).mean()
+    close = np.abs(shown.astype(int) - demo.predict_to_show(checkpoint, image).overlay()).mean()
     assert close < 8 < np.abs(shown.astype(int) - image).mean()
 
 
