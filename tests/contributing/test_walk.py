@@ -156,7 +156,7 @@ def folders() -> list[str]:
 
 
 def test_the_map_has_every_folder_once_with_a_sentence():
-    rows = re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w/-]+)/` \| (.*) \|$", PAGE, re.MULTILINE)
     assert [name for name, _ in rows] == sorted({*folders(), "training/studies/results"})
     assert not [sentence for _, sentence in rows if not sentence.endswith(".") or ". " in sentence]
 
