@@ -14,7 +14,8 @@ from PIL import Image
 
 from .decoded import once
 from .decoding import VIDEO_SUFFIXES, VideoFrames
-from .images import IMAGE_SUFFIXES, list_images, read_image
+from .image_folders import IMAGE_SUFFIXES, list_images
+from .images import read_image
 
 CACHE_BYTES = 256 * 2**20
 """How much memory each process spends on decoded frames."""

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .images import name_some
+from .image_folders import name_some
 
 
 @dataclass(frozen=True)

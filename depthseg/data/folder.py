@@ -25,20 +25,15 @@ from .folder_files import (
     split_of_name,
 )
 from .folder_labels import FolderLabels
+from .image_folders import DEPTH_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES, MapFiles, describe_unread, unread_files
 from .images import (
-    DEPTH_SUFFIXES,
     DISPARITY_FORMATS,
-    IMAGE_SUFFIXES,
     KITTI_DEPTH_SCALE,
-    LABEL_SUFFIXES,
-    MapFiles,
     check_same_size,
     depth_from_disparity,
-    describe_unread,
     read_depth,
     read_disparity,
     read_oriented_image,
-    unread_files,
 )
 from .layout import misplaced_images, misplaced_maps
 from .sample import Sample

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from .images import ALTERING_SUFFIXES, MapFiles, image_files, list_images, name_some
+from .image_folders import ALTERING_SUFFIXES, MapFiles, image_files, list_images, name_some
 
 SPLIT_NAMES = {
     "train": ("train", "training"),

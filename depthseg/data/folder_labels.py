@@ -19,7 +19,8 @@ from .colour_maps import (
     names_of_colours,
     read_colour_map,
 )
-from .images import CHANNELS, LABEL_SUFFIXES, MapFiles, check_ids, image_mode, read_colours, read_labels, read_palette
+from .image_folders import LABEL_SUFFIXES, MapFiles
+from .images import CHANNELS, check_ids, image_mode, read_colours, read_labels, read_palette
 from .label_encoding import IGNORE, LabelEncoding, class_id, own_encoding
 from .label_spaces import LabelSpace, default_palette
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from .float_maps import FLOAT_SUFFIXES
 from .folder_files import describe_altered, suffix_option
-from .images import (
+from .image_folders import (
     ALTERING_SUFFIXES,
     DEPTH_SUFFIXES,
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
-    image_mode,
     list_images,
     name_some,
     unread_files,
 )
+from .images import image_mode
 
 _SUFFIXES = {"images": IMAGE_SUFFIXES, "labels": LABEL_SUFFIXES, "depth": DEPTH_SUFFIXES}
 _MAPS = {"labels": "label maps", "depth": "depth maps"}

@@ -11,7 +11,8 @@ import numpy as np
 from .calibration import Calibration, read_calibration
 from .clips import natural_order
 from .folder import divide_in_order
-from .images import MapFiles, check_same_size, depth_from_disparity, image_files, read_disparity, read_image
+from .image_folders import MapFiles, image_files
+from .images import check_same_size, depth_from_disparity, read_disparity, read_image
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 

@@ -14,7 +14,8 @@ from .calibration import Calibration, read_calibration, read_poses, resize_intri
 from .clips import Clip, FrameCache, find_clips
 from .depth_formats import check_depth_format
 from .folder import divide_in_order
-from .images import KITTI_DEPTH_SCALE, MapFiles, check_same_size, read_depth
+from .image_folders import MapFiles
+from .images import KITTI_DEPTH_SCALE, check_same_size, read_depth
 from .neighbours import span_of, steps_of, with_neighbours
 from .sample import Sample
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..data.clips import natural_order
 from ..data.decoding import VIDEO_SUFFIXES, VideoFrames
 from ..data.faults import Fault, grouped
-from ..data.images import IMAGE_SUFFIXES, image_size, list_images, name_some, unread_files
+from ..data.image_folders import IMAGE_SUFFIXES, list_images, name_some, unread_files
+from ..data.images import image_size
 from .tiling import MapPredictor, Size, trained_size
 
 STANDARD_INPUT = "-"

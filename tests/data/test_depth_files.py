@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from depthseg.data import FolderDataset, Sample
-from depthseg.data.images import MapFiles, depth_from_disparity, read_depth, read_disparity
+from depthseg.data.image_folders import MapFiles
+from depthseg.data.images import depth_from_disparity, read_depth, read_disparity
 from depthseg.data.transforms import TrainTransform
 
 

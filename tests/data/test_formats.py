@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from depthseg.data import CamVid, FolderDataset, StereoPairs, VideoSequences
-from depthseg.data.images import LABEL_SUFFIXES, MapFiles, read_depth, read_image, read_labels, read_thumbnail
+from depthseg.data.image_folders import LABEL_SUFFIXES, MapFiles
+from depthseg.data.images import read_depth, read_image, read_labels, read_thumbnail
 
 IDS = np.array([[0, 1, 2, 3], [4, 200, 255, 7]], np.uint8)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from depthseg.data.image_folders import image_files
 from depthseg.data.images import (
     bit_depth_of,
     check_ids,
     check_same_size,
-    image_files,
     read_depth,
     read_image,
     read_labels,

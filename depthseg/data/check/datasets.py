@@ -18,17 +18,8 @@ from ..clips import ImageFrames, find_clips, natural_order
 from ..folder import read_folder_depth, read_list, unlisted_names
 from ..folder_files import split_folders, split_of_word
 from ..folder_labels import FolderLabels
-from ..images import (
-    DEPTH_SUFFIXES,
-    IMAGE_SUFFIXES,
-    KITTI_DEPTH_SCALE,
-    LABEL_SUFFIXES,
-    MapFiles,
-    check_same_size,
-    read_depth,
-    read_disparity,
-    read_image,
-)
+from ..image_folders import DEPTH_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES, MapFiles
+from ..images import KITTI_DEPTH_SCALE, check_same_size, read_depth, read_disparity, read_image
 from ..label_spaces import LabelSpace
 from ..layout import misplaced_images, misplaced_maps
 from ..sequences import looks_like_sequence

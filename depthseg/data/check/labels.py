@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..images import name_some
+from ..image_folders import name_some
 from ..label_encoding import IGNORE
 
 if TYPE_CHECKING:

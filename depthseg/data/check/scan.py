@@ -12,21 +12,17 @@ import numpy as np
 from ..depth_units import DepthRange
 from ..faults import fault_of
 from ..folder_files import describe_altered, describe_orientation, suffix_option
-from ..images import (
+from ..image_folders import (
     ALTERING_SUFFIXES,
     DEPTH_SUFFIXES,
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     MapFiles,
-    check_same_size,
     describe_unread,
-    image_mode,
     list_images,
-    read_grey_range,
-    read_labels,
-    read_oriented_image,
     unread_files,
 )
+from ..images import check_same_size, image_mode, read_grey_range, read_labels, read_oriented_image
 from ..label_encoding import distinct
 from ..layout import image_of
 from .depth import examine_depth

@@ -11,7 +11,7 @@ from typing import Any
 from xml.parsers import expat
 
 from ..folder_files import split_of_word
-from ..images import IMAGE_SUFFIXES, name_some
+from ..image_folders import IMAGE_SUFFIXES, name_some
 
 
 def read_json(path: Path) -> Any:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from ..folder_files import split_of_word
-from ..images import LABEL_SUFFIXES, list_images, read_labels
+from ..image_folders import LABEL_SUFFIXES, list_images
+from ..images import read_labels
 from .annotations import AnnotatedImage, Annotations, MaskFile
 from .coco import read_coco
 

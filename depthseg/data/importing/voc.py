@@ -10,7 +10,8 @@ import numpy as np
 
 from ..colour_maps import ColourMap, decode_colours, names_of_colours, read_colour_map
 from ..folder_files import split_of_word
-from ..images import LABEL_SUFFIXES, list_images, read_colours, read_labels
+from ..image_folders import LABEL_SUFFIXES, list_images
+from ..images import read_colours, read_labels
 from .annotations import BACKGROUNDS, AnnotatedImage, Annotations, MaskFile
 
 _CLASSES = (

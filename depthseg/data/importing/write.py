@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
 from ..folder_files import SPLIT_NAMES
-from ..images import IMAGE_SUFFIXES
+from ..image_folders import IMAGE_SUFFIXES
 from ..label_encoding import IGNORED, distinct
 from ..label_spaces import default_palette
 from .annotations import BACKGROUNDS, IGNORED_LABELS, AnnotatedImage, Annotations, Order

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...reading import free_value, read_yaml
 from ..folder_files import split_of_word
-from ..images import list_images
+from ..image_folders import list_images
 from .annotations import AnnotatedImage, Annotations, Region
 from .raster import fill_polygon, polygon_points
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..images import check_same_size, image_files, read_image, read_labels
+from ..image_folders import image_files
+from ..images import check_same_size, read_image, read_labels
 from ..label_encoding import LabelEncoding
 from ..label_spaces import ENCODINGS, LABEL_SPACES
 from ..sample import Sample, SegmentationSample

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...choices import did_you_mean
 from ..faults import Fault, grouped
-from ..images import LABEL_SUFFIXES, check_same_size, image_files, read_image, read_labels
+from ..image_folders import LABEL_SUFFIXES, image_files
+from ..images import check_same_size, read_image, read_labels
 from ..sample import SegmentationSample
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...choices import did_you_mean
 from ..float_maps import FLOAT_SUFFIXES
-from ..images import IMAGE_SUFFIXES
+from ..image_folders import IMAGE_SUFFIXES
 
 NOT_READ = "none"
 """Name in place of a column's: this kind is not read."""

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..faults import Fault, grouped
-from ..images import (
-    KITTI_DEPTH_SCALE,
-    check_same_size,
-    name_some,
-    read_depth,
-    read_image,
-    read_labels,
-    without_unknown,
-)
+from ..image_folders import name_some
+from ..images import KITTI_DEPTH_SCALE, check_same_size, read_depth, read_image, read_labels, without_unknown
 from ..label_encoding import own_encoding
 from ..label_spaces import LabelSpace, default_palette
 from ..memory_file import MemoryFile
