@@ -17,8 +17,11 @@ NATIVE = {
     "family": "depth_anything",
     "options": TINY_HEADS["dpt"] | {"neck_hidden_sizes": [8, 8, 16, 16], "readout_type": "ignore"},
 }
-# Encoder, head and options of the head: each encoder with each head, and single rows for what is exported beside them.
-PAIRS = [(encoder, head, TINY_HEADS[head]) for encoder in ENCODERS for head in HEADS] + [
+# Encoder, head and options of the head: each encoder and each head once, as the one is exported whatever the other is,
+# and single rows for what is exported beside them.
+PAIRS = [
+    *(("depthseg_resnet", head, TINY_HEADS[head]) for head in HEADS),
+    *((encoder, "dpt", TINY_HEADS["dpt"]) for encoder in ENCODERS if encoder != "depthseg_resnet"),
     ("depthseg_efficientnet_lite", "linear", TINY_HEADS["linear"]),
     ("dinov2", "native", NATIVE),
 ]

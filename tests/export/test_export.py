@@ -260,8 +260,8 @@ def test_swin_as_a_program_of_torch_export(tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "head", "head_config"), PAIRS, ids=[f"{encoder}-{head}" for encoder, head, _ in PAIRS]
 )
-def test_every_encoder_with_every_head(tmp_path, encoder, head, head_config):
-    """`-s` prints the row of each pair in the table of the guide."""
+def test_every_encoder_and_every_head(tmp_path, encoder, head, head_config):
+    """`-s` prints the differences, as they are in the table of the guide."""
     has_depth = head != "mask_queries"
     folder = save_model(
         tmp_path / "model", "segmentation", encoder, head, head_config=head_config, keep_depth=has_depth
