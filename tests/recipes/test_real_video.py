@@ -42,9 +42,9 @@ def last_line(run_dir):
     return json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
 
 
-@pytest.mark.parametrize("intrinsics", ["given", "one_camera"])
-def test_the_network_explains_the_drive_better_than_standing_still_and_driving_straight(tmp_path, intrinsics):
-    run = pretrain(CLIP, tmp_path / "run", f"pretext.intrinsics={intrinsics}", *SMALL, "schedule.steps=250")
+def test_the_network_explains_the_drive_better_than_standing_still_and_driving_straight(tmp_path):
+    """With a focal length that it learns; the films below are trained with the given one."""
+    run = pretrain(CLIP, tmp_path / "run", "pretext.intrinsics=one_camera", *SMALL, "schedule.steps=250")
     motion = json.loads((run / "report" / "motion.json").read_text())
     errors = motion["warp_error"]
     assert errors["model"] < errors["straight_line"] < errors["identity"]
