@@ -110,14 +110,21 @@ def in_order(items: list[Any], accelerator: Accelerator | None = None) -> list[A
 def sum_up(
     meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
 ) -> dict[str, Any]:
-    """Scores of a data set from the states of its images, which the meters take up.
+    """Scores of a data set from the states of its images, which the meters take up; arguments as of `add_up`."""
+    add_up(meters, states, accelerator)
+    return {name: score for meter in meters.values() for name, score in meter.compute().items()}
+
+
+def add_up(
+    meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
+) -> None:
+    """Bring the states of the images of a data set into its meters.
 
     Args:
         meters: By task.
-        states: Of this process, from `evaluate_images`.
+        states: Of this process, from `evaluate_images`, by task of any shape.
         accelerator: Sums over its processes.
     """
-    scores: dict[str, Any] = {}
     # Floating-point sums depend on the order, so these are added in that of the data set, however many processes
     # there are. Counts do not, and matrices of many classes are too large to be kept.
     floating = {task: [] for task, meter in meters.items() if meter.state.is_floating_point()}
@@ -132,8 +139,6 @@ def sum_up(
             meter.state = sum(in_order(floating[task], accelerator), meter.state)
         else:
             meter.state = total(meter.state, accelerator)
-        scores |= meter.compute()
-    return scores
 
 
 def evaluate_model(
@@ -181,10 +186,9 @@ def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict
         dataset: What to evaluate on.
         **protocol: As in `default_depth_errors`.
     """
-    labels = isinstance(model, DepthSegForSemanticSegmentation)
     depth = depth_meter(model, dataset, **protocol)
-    found = {"segmentation": class_meter(model, dataset) if labels else None, "depth": depth}
-    return {task: meter for task, meter in found.items() if meter is not None}
+    labels = class_meter(model, dataset) if isinstance(model, DepthSegForSemanticSegmentation) else None
+    return {task: meter for task, meter in (("segmentation", labels), ("depth", depth)) if meter is not None}
 
 
 def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:

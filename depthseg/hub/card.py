@@ -65,11 +65,7 @@ class Card:
 
     def render(self) -> str:
         """The file `README.md`: metadata and text."""
-        environment = Environment(
-            loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-        )
-        text = environment.get_template("card.md.jinja").render(**self._values())
-        return f"---\n{self.metadata().to_yaml()}\n---\n\n{text}"
+        return rendered("card.md.jinja", self.metadata(), self._values())
 
     def metadata(self) -> ModelCardData:
         """Metadata for the Hub: licence, task, base models, scores."""
@@ -153,25 +149,22 @@ class Card:
     def _values(self) -> dict[str, Any]:
         """Values of the template."""
         record, evaluation, facts, task = self.record, self.evaluation, self.facts, task_of(self.record.config)
-        command = "finetune" if task is TASKS["segmentation"] else "pretrain"
         stored = json.loads((record.model_dir / "config.json").read_text())
-        architecture = stored["architectures"][0]
-        auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
+        auto_class = task.model_class.auto_class
         published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
         known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
+        is_segmenter, has_depth = task is TASKS["segmentation"], "abs_rel" in self.scores
         return {
             "title": facts.title or self._name,
             "summary": facts.summary or _summary(record, stored),
             "repo_id": self.repo_id,
-            "shows_classes": task is TASKS["segmentation"],
-            "predicts_depth": task is TASKS["depth"] or "abs_rel" in self.scores,
+            "shows_classes": is_segmenter,
+            "predicts_depth": task is TASKS["depth"] or has_depth,
             "auto_class": auto_class if hasattr(transformers, auto_class) else None,
             "code": stored["auto_map"][auto_class],
             "example": task.example,
-            "depth_example": TASKS["depth"].example
-            if task is TASKS["segmentation"] and "abs_rel" in self.scores
-            else None,
+            "depth_example": TASKS["depth"].example if is_segmenter and has_depth else None,
             "classes": list(stored.get("id2label", {}).values()),
             "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
             "intended_use": facts.intended_use or "The author has not stated an intended use.",
@@ -192,9 +185,10 @@ class Card:
             "licences": dict(came_from),
             "stages": [_stage_row(record.lineage, stage) for stage in record.lineage.stages],
             "data": {name: known_data[name] for name in self._data_names if name in known_data},
-            "subset_sentence": _subset_sentence(record),
+            "subset": record.subset,
             "hardware_sentence": _hardware_sentence(record),
-            "commands": facts.commands or [f"depthseg {command} --config training/config.yaml"],
+            "commands": facts.commands
+            or [f"depthseg {'finetune' if is_segmenter else 'pretrain'} --config training/config.yaml"],
             "licence_sentence": f"The weights are under {self.licence.label}. They are derived from: "
             f"{', '.join(f'{name} ({label})' for name, label in came_from)}.",
             "limits": facts.limits or ["The author has stated none. It was evaluated only on the data above."],
@@ -304,13 +298,6 @@ def _stage_row(lineage: Lineage, stage: Stage) -> dict[str, Any]:
     return asdict(stage) | {"data": lineage.data_name(stage), "supervised_by": supervised_by, "start": start}
 
 
-def _subset_sentence(record: RunRecord) -> str:
-    if not record.subset:
-        return ""
-    names = record.subset["names"]
-    return f"The last stage used {len(names)} labelled images, sampled with seed {record.subset['seed']}."
-
-
 def _hardware_sentence(record: RunRecord) -> str:
     last = record.launches[-1]
     took = "ran" if record.seconds is None else f"took {_duration(record.seconds)}"
@@ -329,3 +316,11 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def rendered(template: str, metadata: ModelCardData, values: dict[str, Any]) -> str:
+    """A card: metadata, and a template of this package filled in; a value that the template lacks is an error."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n\n{environment.get_template(template).render(values)}"
