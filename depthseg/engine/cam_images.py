@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..data.subsets import evenly_spaced
@@ -66,7 +65,7 @@ def cam_images(model: DepthSegForSemanticSegmentation, processor: Any, dataset: 
     samples = (dataset[index] for index in evenly_spaced(len(dataset), COUNT))
     for sample in (sample for sample in samples if sample.labels is not None):
         heat = heat_on_input(model, processor, sample.image, (height, width))
-        with evaluation_mode(model), torch.no_grad():
+        with evaluation_mode(model):
             predicted, _ = predict_maps(model, processor, sample.image)
         shown = Image.fromarray(shown_image(processor, sample.image)).resize((width, height))
         maps = [

@@ -118,10 +118,13 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from ..data import load_dataset
     from ..data.corruptions import CorruptedImages, read_corruption
+    from .inference import Inference
 
     show_progress()
     with one_sentence_errors():
-        names, how, folder = _protocols(arguments), _inference(arguments), _output_folder(arguments)
+        names = _protocols(arguments)
+        given = {name: tuple(value) for name in ("window", "stride", "scales") if (value := getattr(arguments, name))}
+        how, folder = Inference(**given, flip=arguments.flip), _output_folder(arguments)
         for flag, what in (("boundary", "The boundary IoU"), ("calibration", "The calibration error")):
             if getattr(arguments, flag) and "standard" not in names:
                 raise ValueError(f"{what} belongs to the protocol standard: add it to --protocol.")
@@ -294,14 +297,6 @@ def _protocols(arguments: argparse.Namespace) -> list[str]:
     return names
 
 
-def _inference(arguments: argparse.Namespace) -> Inference:
-    from .inference import Inference
-
-    pixels = {name: tuple(getattr(arguments, name) or ()) or None for name in ("window", "stride")}
-    scales = (1.0,) if arguments.scales is None else tuple(arguments.scales)
-    return Inference(**pixels, scales=scales, flip=arguments.flip)
-
-
 def _scores_of_files(arguments: argparse.Namespace, names: list[str], dataset: SampleDataset) -> dict[str, Any]:
     """Scores of the label maps in a folder, for which no network runs."""
     from .evaluation import json_scores
@@ -357,19 +352,13 @@ def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
     if protocols is None:
         stamps = [f"{name}: {Stamp.from_dict(stamp)}"] if stamp else []
         return "\n".join([head, *_score_lines(rest), *stamps])
-    stamps = [
-        f"{name}: {_averaged(found['per_class_iou'])}{Stamp.from_dict(found['stamp'])}"
-        for name, found in protocols.items()
-    ]
+    stamps = []
+    for name, found in protocols.items():
+        averaged = [each for each, value in found["per_class_iou"].items() if value is not None]
+        names = f" ({', '.join(averaged)})" if len(averaged) <= _FEW_CLASSES else ""
+        stamps.append(f"{name}: mean over {len(averaged)} classes{names}; {Stamp.from_dict(found['stamp'])}")
     hint = "What changes the number: training/guides/is_this_iou_right.md"
     return "\n".join([head, *_table(protocols), *_score_lines(rest), *stamps, hint])
-
-
-def _averaged(iou: Mapping[str, float | None]) -> str:
-    """Over how many classes a mean IoU is taken."""
-    present = [name for name, value in iou.items() if value is not None]
-    names = f" ({', '.join(present)})" if len(present) <= _FEW_CLASSES else ""
-    return f"mean over {len(present)} classes{names}; "
 
 
 def _table(protocols: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

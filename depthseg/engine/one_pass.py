@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,8 @@ class OnePass:
     """
 
     scores: Mapping[str, dict[str, Any]]
-    depth: dict[str, Any] = field(default_factory=dict)
-    matrices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth: dict[str, Any]
+    matrices: Mapping[str, np.ndarray]
 
 
 def evaluate_protocols(

@@ -68,19 +68,6 @@ class Rules:
         return scores_of_images(matrices, self.classes, self.stamp.reduction, self.evaluated)
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """One row of the table of protocols.
-
-    Attributes:
-        prepare: Model, data set, and how images go through the network -> its rules.
-        takes_inference: Whether windows, scales and flips may be chosen.
-    """
-
-    prepare: Callable[[nn.Module, SampleDataset, Inference], Rules]
-    takes_inference: bool = False
-
-
 def check_names(names: Sequence[str]) -> None:
     """Refuse protocols that there are not, one that is named twice, and no protocol at all."""
     for name in names:
@@ -103,7 +90,7 @@ def rules_of(
         names: Of the protocols, in the order of display.
         model: Segmenter.
         dataset: What to evaluate on.
-        how: Windows, scales and flip of the protocols that take them; None = the whole image once.
+        how: Windows, scales and flip of the protocol `standard`; None = the whole image once.
 
     Returns:
         By name.
@@ -113,13 +100,12 @@ def rules_of(
             are not those of the model or the data set.
     """
     check_names(names)
-    if how not in (None, Inference()) and not any(TABLE[name].takes_inference for name in names):
-        takers = ", ".join(name for name, row in TABLE.items() if row.takes_inference)
+    if how not in (None, Inference()) and "standard" not in names:
         raise ValueError(
-            f"Windows, scales and flip belong to the protocol {takers}; {', '.join(names)} says itself how the image "
+            f"Windows, scales and flip belong to the protocol standard; {', '.join(names)} says itself how the image "
             "goes through the network. Add it to the list, or leave them out."
         )
-    return {name: TABLE[name].prepare(model, dataset, how or Inference()) for name in names}
+    return {name: TABLE[name](model, dataset, how or Inference()) for name in names}
 
 
 def _standard(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rules:
@@ -195,8 +181,10 @@ def _paper_release(model: nn.Module, dataset: SampleDataset, _: Inference) -> Ru
     )
 
 
-ROWS = (Protocol(_standard, takes_inference=True), Protocol(_paper_text), Protocol(_paper_release))
-TABLE: Mapping[str, Protocol] = dict(zip(PROTOCOLS, ROWS, strict=True))
+TABLE: Mapping[str, Callable[[nn.Module, SampleDataset, Inference], Rules]] = dict(
+    zip(PROTOCOLS, (_standard, _paper_text, _paper_release), strict=True)
+)
+"""Name -> what makes its rules for a model, a data set, and windows, scales and flip, which `standard` alone takes."""
 
 
 def resized(labels: np.ndarray, size: tuple[int, int], resample: int) -> np.ndarray:

@@ -31,14 +31,6 @@ FLAT_SPREAD = 0.02
 """Depth of a street varies by a factor of many; below this standard deviation of its logarithm it says nothing."""
 
 
-FLAT_DEPTH = (
-    "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in the first "
-    "steps, until the pose network has converged. If it remains so, lower optim.lr; where the camera rotates by many "
-    "pixels a frame, set pretext.derotate=true, pretext.pyramid=true and pretext.auto_mask=false; "
-    "`depthseg datasets doctor` reports whether the camera moves at all."
-)
-
-
 class Scorer:
     """Scores the weights of a run as they are at a moment; called by all processes together.
 
@@ -100,7 +92,13 @@ class Scorer:
             if self._self_supervised or not self._task.predicts_maps:
                 scores = self._run_objective(stopping) | scores
         if scores.get("depth_spread", math.inf) < FLAT_SPREAD and self._accelerator.is_main_process:
-            logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
+            logger.warning(
+                "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in "
+                "the first steps, until the pose network has converged. If it remains so, lower optim.lr; where the "
+                "camera rotates by many pixels a frame, set pretext.derotate=true, pretext.pyramid=true and "
+                "pretext.auto_mask=false; `depthseg datasets doctor` reports whether the camera moves at all.",
+                100 * scores["depth_spread"],
+            )
         return scores
 
     def read_features(self, processor: Any) -> None:

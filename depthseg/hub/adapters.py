@@ -12,7 +12,7 @@ from ..engine.records import write_json
 from ..engine.tasks import TASKS
 from ..models import DepthSegImageProcessor
 from .forms import Form
-from .record import Lineage, check_finished, count_parameters, published_lineage, trace
+from .record import check_finished, count_parameters, published_lineage, trace
 from .verify import adapted_model, check_loads_elsewhere
 
 
@@ -43,7 +43,13 @@ def read_adapters(model_dir: Path) -> Form:
     # The commit that the base was loaded from, or what the adapters name; None if neither is known.
     loaded = [each["revision"] for each in stored.get("weight_lineage") or [] if each["source"] == base]
     revision = (loaded[-1] if loaded else None) or about.get("revision")
-    lineage = _lineage(model_dir, base, revision)
+    run_dir = model_dir.parent
+    if (run_dir / "config.yaml").is_file():
+        config = load_config(run_dir / "config.yaml", is_record=True)
+        check_finished(config, run_dir)
+        lineage = trace(config, run_dir)
+    else:
+        lineage = published_lineage(base, revision)
     architecture = stored["architectures"][0]
     task = next(task for task in TASKS.values() if task.model_class.__name__ == architecture)
     loading = adapted_model(architecture, base, revision, *loader_of_base(base, revision, stored["encoder_config"]))
@@ -78,13 +84,3 @@ def read_adapters(model_dir: Path) -> Form:
             "stages": lineage.stages,
         },
     )
-
-
-def _lineage(model_dir: Path, base: str, revision: str | None) -> Lineage:
-    """Where the adapters come from: their run, if they are in one that is finished, else the base alone."""
-    run_dir = model_dir.parent
-    if (run_dir / "config.yaml").is_file():
-        config = load_config(run_dir / "config.yaml", is_record=True)
-        check_finished(config, run_dir)
-        return trace(config, run_dir)
-    return published_lineage(base, revision)

@@ -189,8 +189,8 @@ class Card:
             "hardware_sentence": _hardware_sentence(record),
             "commands": facts.commands
             or [f"depthseg {'finetune' if is_segmenter else 'pretrain'} --config training/config.yaml"],
-            "licence_sentence": f"The weights are under {self.licence.label}. They are derived from: "
-            f"{', '.join(f'{name} ({label})' for name, label in came_from)}.",
+            "licence": self.licence.label,
+            "sources": [f"{name} ({label})" for name, label in came_from],
             "limits": facts.limits or ["The author has stated none. It was evaluated only on the data above."],
         }
 

@@ -142,17 +142,24 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
     train_set, dataset = build_datasets(config.data)
     device = torch.device("cuda" if torch.cuda.is_available() and not config.run.cpu else "cpu")
     data, block_length = source_of(config.data)[0], 1
-    per_image, intervals = {}, {}
+    per_image: dict[str, np.ndarray] = {}
+    intervals: dict[str, tuple[float, float] | None] = {}
     if task_of(config).predicts_maps:
         model, processor = load_model(model_dir, device=str(device))
         meters = meters_of(model, dataset, alignment=alignment)
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
+        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
+        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
+        blocks = np.array(blocks_of(dataset.names, block_length))
         if "segmentation" in meters:
             scores["stamp"] = stamp_of(dataset.label_space).to_dict()
-        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
-        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
-        per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
+            per_image["confusion"] = arrays["segmentation"]
+            intervals["mean_iou"] = interval_of_iou(arrays["segmentation"], blocks, DRAWS)
+        if "depth" in meters:
+            errors = depth_scores_of_images(arrays["depth"])
+            per_image |= {name: errors[name] for name in IMAGE_SCORES}
+            intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
     else:
         model = model_of(model_dir).to(device, memory_format=torch.channels_last)
         processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
@@ -170,19 +177,6 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
         size=dataset[0].image.shape[:2],
         block_length=block_length,
     )
-
-
-def _by_image(states: dict[str, np.ndarray], blocks: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Scores of every image, and intervals over blocks of images, from the states of meters by task."""
-    scores, intervals = {}, {}
-    if "segmentation" in states:
-        scores["confusion"] = states["segmentation"]
-        intervals["mean_iou"] = interval_of_iou(states["segmentation"], blocks, DRAWS)
-    if "depth" in states:
-        errors = depth_scores_of_images(states["depth"])
-        scores |= {name: errors[name] for name in IMAGE_SCORES}
-        intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
-    return scores, intervals
 
 
 def model_of(model_dir: Path) -> nn.Module:

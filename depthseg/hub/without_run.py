@@ -87,7 +87,6 @@ def prepare_without_run(source: str | Path, repo_id: str, facts: Facts, folder: 
 def _read(source: Path, published: str) -> Form:
     if is_converted(source):
         return read_converted(source, published)
-    adapters = adapter_folder(source)
-    if adapters is not None:
+    if adapters := adapter_folder(source):
         return read_adapters(adapters)
     return read_export(exported_file(source))
