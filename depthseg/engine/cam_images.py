@@ -60,17 +60,16 @@ def cam_images(model: DepthSegForSemanticSegmentation, processor: Any, dataset: 
     Returns:
         None where no chosen sample has labels.
     """
-    height, width = processor.size["height"], processor.size["width"]
+    size = processor.size["height"], processor.size["width"]
     palette, found = dataset.label_space.palette, []
     samples = (dataset[index] for index in evenly_spaced(len(dataset), COUNT))
     for sample in (sample for sample in samples if sample.labels is not None):
-        heat = heat_on_input(model, processor, sample.image, (height, width))
+        heat = heat_on_input(model, processor, sample.image, size)
         with evaluation_mode(model):
             predicted, _ = predict_maps(model, processor, sample.image)
-        shown = Image.fromarray(shown_image(processor, sample.image)).resize((width, height))
+        shown = Image.fromarray(shown_image(processor, sample.image)).resize(size[::-1])
         maps = [
-            colourise_labels(resize_nearest(ids.astype(np.uint8), (height, width)), palette)
-            for ids in (sample.labels, predicted)
+            colourise_labels(resize_nearest(ids.astype(np.uint8), size), palette) for ids in (sample.labels, predicted)
         ]
         heat = np.rint(255 * heat / max(heat.max(), 1e-12)).astype(np.uint8)
         found.append((sample.name, np.array(shown), *maps, heat))

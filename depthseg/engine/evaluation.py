@@ -178,21 +178,14 @@ def stamp_of(space: LabelSpace, how: Inference | None = None) -> Stamp:
     return Stamp(label_space_hash(space.id2label, file_ids_of(space)), space.ignore_index, **parts)
 
 
-def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:
-    """Meters by task: the labels of a segmenter, and depth if the model predicts it and the first sample knows it.
+def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:
+    """The meter of depth, if the model predicts it and, beside labels, the first sample knows it.
 
     Args:
         model: Segmenter or depth model of depthseg.
         dataset: What to evaluate on.
         **protocol: As in `default_depth_errors`.
     """
-    depth = depth_meter(model, dataset, **protocol)
-    labels = class_meter(model, dataset) if isinstance(model, DepthSegForSemanticSegmentation) else None
-    return {task: meter for task, meter in (("segmentation", labels), ("depth", depth)) if meter is not None}
-
-
-def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:
-    """The meter of depth, if the model predicts it and, beside labels, the first sample knows it; as `meters_of`."""
     if isinstance(model, DepthSegForSemanticSegmentation):
         known = model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None
         return default_depth_errors(model, **protocol) if known else None

@@ -172,7 +172,7 @@ def _scores(
     from ..metrics import CalibrationError
     from ..metrics.boundaries import BoundaryIou
     from ..models import DepthSegForSemanticSegmentation
-    from .evaluation import depth_meter, evaluate_images, json_scores, meters_of, sum_up
+    from .evaluation import depth_meter, evaluate_model, json_scores
     from .one_pass import evaluate_protocols, write_pass
     from .protocols import rules_of
 
@@ -183,9 +183,8 @@ def _scores(
                 f"{arguments.model} is a depth model, and {', '.join(given)} belong{'s' * (len(given) == 1)} to "
                 "segmentation: leave out what does. How depth is aligned is --alignment."
             )
-        meters = meters_of(model, dataset, **options)
-        states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
-        return json_scores(sum_up(meters, states, accelerator))
+        depth_errors = depth_meter(model, dataset, **options)
+        return json_scores(evaluate_model(model, processor, dataset, "depth", accelerator, depth_errors))
     rules = rules_of(names, model, dataset, how)
     if arguments.corruption:
         stamps = {name: replace(row.stamp, corruption=arguments.corruption) for name, row in rules.items()}

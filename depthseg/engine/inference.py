@@ -69,11 +69,6 @@ class Inference:
             given = ", ".join(f"{scale:g}" for scale in self.scales) or "none"
             raise ValueError(f"The scales are {given}; give one or more numbers above 0, such as 0.75 1 1.25.")
 
-    @property
-    def is_averaged(self) -> bool:
-        """Whether several predictions of an image are averaged."""
-        return self.flip or self.scales != (1.0,)
-
 
 class Predictor:
     """Predictions of one image; what the network has seen once is not computed again.
@@ -99,7 +94,7 @@ class Predictor:
             how: How the image goes through the network.
             size: Height and width of the map. Logits are resized to it bilinearly; the most probable class follows.
         """
-        if how.window is None and not how.is_averaged:
+        if how.window is None and not how.flip and how.scales == (1.0,):
             ids = self._processor.post_process_semantic_segmentation(self.outputs(self._inputs(how)), [size])[0]
         else:
             probabilities = self.probabilities(how, size)

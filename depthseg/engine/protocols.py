@@ -147,10 +147,7 @@ def _paper_text(model: nn.Module, dataset: SampleDataset, _: Inference) -> Rules
 
 
 def _paper_release(model: nn.Module, dataset: SampleDataset, _: Inference) -> Rules:
-    """KITTI as the released code of Lao et al. computes it.
-
-    7 classes, bicubic labels at 192x640, mean over images.
-    """
+    """KITTI as the released code of Lao et al. has it: 7 classes, bicubic labels at 192x640, mean over images."""
     predicted, space = _kitti_classes("paper-release", model), _kitti_space(dataset.label_space)
     if space != IDS34:
         hint = " Open the data set with the option classes=34: the protocol resizes the ids of the label files."

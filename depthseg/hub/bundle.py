@@ -98,8 +98,7 @@ def prepare(
             write_evaluation(partial / "evaluation", evaluation)
         _write_training(partial, record, licence, sources)
         card = Card(repo_id, record, evaluation, facts, licence, sources)
-        entries = card.eval_entries()
-        if entries:
+        if entries := card.eval_entries():
             path = partial / ".eval_results" / f"{card.data}.yaml"
             path.parent.mkdir()
             path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
@@ -122,8 +121,7 @@ def checked_licence(weights: RunRecord | Form, facts: Facts, note: str = "") -> 
     stated = {name: parse_licence(text) for name, text in facts.licences.items()}
     sources = weights.lineage.sources(stated)
     licence = parse_licence(facts.licence) if facts.licence else None
-    problems = check_licence(licence, sources)
-    if problems:
+    if problems := check_licence(licence, sources):
         raise ValueError(" ".join([*problems, note]).strip())
     return licence, sources
 

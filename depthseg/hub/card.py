@@ -94,7 +94,7 @@ class Card:
             base_model=self.record.lineage.base_model,
             datasets=[own_ids[name] for name in self._data_names if name in own_ids] or None,
             metrics=[result.metric_type for result in results],
-            model_name=self._name,
+            model_name=self.repo_id.rpartition("/")[2],
             eval_results=results,
         )
 
@@ -132,10 +132,6 @@ class Card:
         return self.record.config.data.val_split if self.evaluation is None else self.evaluation.split
 
     @property
-    def _name(self) -> str:
-        return self.repo_id.rpartition("/")[2]
-
-    @property
     def _scored(self) -> list[Score]:
         """The scores of the task that are available."""
         return [score for score in task_of(self.record.config).scores if self.scores.get(score.name) is not None]
@@ -154,25 +150,23 @@ class Card:
         published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
         known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
+        depth_meaning = DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE
         is_segmenter, has_depth = task is TASKS["segmentation"], "abs_rel" in self.scores
         return {
-            "title": facts.title or self._name,
+            "title": facts.title or self.repo_id.rpartition("/")[2],
             "summary": facts.summary or _summary(record, stored),
             "repo_id": self.repo_id,
-            "shows_classes": is_segmenter,
-            "predicts_depth": task is TASKS["depth"] or has_depth,
             "auto_class": auto_class if hasattr(transformers, auto_class) else None,
             "code": stored["auto_map"][auto_class],
             "example": task.example,
             "depth_example": TASKS["depth"].example if is_segmenter and has_depth else None,
-            "classes": list(stored.get("id2label", {}).values()),
-            "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
+            "classes": list(stored.get("id2label", {}).values()) if is_segmenter else [],
+            "depth_meaning": depth_meaning if task is TASKS["depth"] or has_depth else "",
             "intended_use": facts.intended_use or "The author has not stated an intended use.",
             "results_sentence": self._results_sentence(),
             "cast": bool(facts.dtype),
             "results": self._rows(),
-            "images_kept": evaluation is not None and bool(evaluation.per_image),
-            "interval_sentence": _interval_sentence(evaluation),
+            "evaluation": evaluation,
             "motion_sentence": _motion_sentence(record),
             "per_class": [
                 (name, "absent" if iou is None else f"{100 * iou:.1f}")
@@ -250,19 +244,6 @@ def _protocol_sentence(scores: dict[str, Any]) -> str:
     return (
         f"Depth is {aligned} and evaluated from {scores['min_depth']:g} to {scores['max_depth']:g} m, crop "
         f"{scores['crop']}."
-    )
-
-
-def _interval_sentence(evaluation: Evaluation | None) -> str:
-    if evaluation is None:
-        return "No interval: the run logged no scores of single images."
-    if not evaluation.intervals:
-        return "No interval: the evaluation gives no scores of single images."
-    length = evaluation.block_length
-    together = f", in blocks of {length} consecutive images of a sequence" if length > 1 else ""
-    return (
-        f"The intervals are bootstrap intervals over the test images{together}, for these weights.\n"
-        "They do not include the variance over training seeds."
     )
 
 

@@ -270,21 +270,17 @@ def _problem(chosen: Licence, source: Source, licence: Licence) -> str:
 
 def _allows(licence: Licence, chosen: Licence) -> bool:
     """Whether weights trained with a source under `licence` may be published under `chosen`."""
-    if _stays(licence):
-        return _continues(licence, chosen)
-    if not licence.commercial:
-        return not chosen.commercial
-    return chosen.id != PUBLIC_DOMAIN or licence.id == PUBLIC_DOMAIN
-
-
-def _stays(licence: Licence) -> bool:
-    return licence.share_alike or licence.id == OTHER
-
-
-def _continues(licence: Licence, chosen: Licence) -> bool:
-    """Whether `chosen` is the same licence or, for Creative Commons, a later version of it."""
+    if not _stays(licence):
+        if not licence.commercial:
+            return not chosen.commercial
+        return chosen.id != PUBLIC_DOMAIN or licence.id == PUBLIC_DOMAIN
     if licence.id.startswith("cc-"):
+        # A later version of a licence of Creative Commons continues it.
         family, _, version = licence.id.rpartition("-")
         chosen_family, _, chosen_version = chosen.id.rpartition("-")
         return chosen_family == family and float(chosen_version) >= float(version)
     return (licence.id, licence.name.lower()) == (chosen.id, chosen.name.lower())
+
+
+def _stays(licence: Licence) -> bool:
+    return licence.share_alike or licence.id == OTHER

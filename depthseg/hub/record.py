@@ -185,8 +185,7 @@ def check_finished(config: RunConfig, run_dir: Path) -> None:
     Raises:
         ValueError: It did.
     """
-    metrics = run_dir / METRICS_FILE
-    done = max((line["step"] for line in read_lines(metrics)), default=0) if metrics.is_file() else 0
+    done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
     if done < config.schedule.steps:
         raise ValueError(
             f"The run in {run_dir} stopped after step {done} of {config.schedule.steps}. Finish it with "

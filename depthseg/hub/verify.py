@@ -19,7 +19,7 @@ import torch
 from .. import models
 from ..data import DATASETS
 from ..engine.build import build_datasets, source_of
-from ..engine.evaluation import evaluate_images, json_scores, meters_of, stamp_of, sum_up
+from ..engine.evaluation import class_meter, depth_meter, evaluate_images, json_scores, stamp_of, sum_up
 from ..engine.lora import is_adapter, load_adapted
 from ..engine.predict import load_model
 from ..engine.records import write_json
@@ -146,7 +146,9 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
     intervals: dict[str, tuple[float, float] | None] = {}
     if task_of(config).predicts_maps:
         model, processor = load_model(model_dir, device=str(device))
-        meters = meters_of(model, dataset, alignment=alignment)
+        labels = class_meter(model, dataset) if isinstance(model, models.DepthSegForSemanticSegmentation) else None
+        depth = depth_meter(model, dataset, alignment=alignment)
+        meters = {task: meter for task, meter in (("segmentation", labels), ("depth", depth)) if meter is not None}
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
         arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}

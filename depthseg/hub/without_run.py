@@ -46,8 +46,7 @@ def prepare_without_run(source: str | Path, repo_id: str, facts: Facts, folder: 
     """
     source, folder = Path(source), Path(folder)
     form = _read(source, folder.name)
-    of_runs = [name for name in ("test", "dtype", "hub_datasets") if getattr(facts, name)]
-    if of_runs:
+    if of_runs := [name for name in ("test", "dtype", "hub_datasets") if getattr(facts, name)]:
         raise ValueError(f"The facts {', '.join(of_runs)} are of evaluated runs, and {source} is {form.what}.")
     licence, sources = checked_licence(form, facts, form.licence_note)
     check_free(folder)
