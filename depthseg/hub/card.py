@@ -16,6 +16,7 @@ from ..engine.build import source_of
 from ..engine.tasks import TASKS, Score, task_of
 from ..metrics.stamp import Stamp
 from .record import JOINT
+from .verify import class_of
 
 if TYPE_CHECKING:
     from .facts import Facts
@@ -146,7 +147,7 @@ class Card:
         """Values of the template."""
         record, evaluation, facts, task = self.record, self.evaluation, self.facts, task_of(self.record.config)
         stored = json.loads((record.model_dir / "config.json").read_text())
-        auto_class = task.model_class.auto_class
+        auto_class = class_of(record.model_dir).auto_class
         published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
         known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]

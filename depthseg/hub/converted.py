@@ -12,7 +12,7 @@ from ..engine.tasks import TASKS
 from .bundle import NOT_PUBLISHED
 from .forms import Form
 from .record import Lineage, count_parameters
-from .verify import check_loads_elsewhere
+from .verify import check_loads_elsewhere, class_of
 
 
 def is_converted(folder: str | Path) -> bool:
@@ -56,7 +56,7 @@ def read_converted(model_dir: Path, published: str) -> Form:
         summary=f"Published weights, converted with depthseg. {report['summary']}",
         licence_note=f"The licence of {report['kind']} as published: {report['licence']}.",
         values={
-            "auto_class": task.model_class.auto_class,
+            "auto_class": class_of(model_dir).auto_class,
             "encoder": stored["encoder_config"]["model_type"],
             "report": report,
             "converted": len(report["tensors"]),

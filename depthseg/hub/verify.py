@@ -183,10 +183,11 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
 
 def model_of(model_dir: Path) -> nn.Module:
     """The task model of a checkpoint in float32, for evaluation."""
-    return _class_of(model_dir).from_pretrained(model_dir, dtype=torch.float32).eval()
+    return class_of(model_dir).from_pretrained(model_dir, dtype=torch.float32).eval()
 
 
-def _class_of(model_dir: Path) -> type[PreTrainedModel]:
+def class_of(model_dir: Path) -> type[PreTrainedModel]:
+    """The class of the model that a folder contains."""
     return getattr(models, json.loads((model_dir / "config.json").read_text())["architectures"][0])
 
 
@@ -263,7 +264,7 @@ def check_loads_elsewhere(folder: Path, load: str = "") -> None:
     Raises:
         ValueError: It does not load there, or its output differs.
     """
-    model_class = _class_of(folder)
+    model_class = class_of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         image, answer = Path(scratch, "image.npy"), Path(scratch, "answer.npy")
         size = json.loads((folder / "preprocessor_config.json").read_text()).get("size") or {"height": 64, "width": 96}
