@@ -112,19 +112,16 @@ def measure_model(
         classes = "no label space" if space is None else f"{space.num_labels} classes"
         raise ValueError(f"The data set has {classes}, the model {model.config.num_labels} classes; they must agree.")
     found: dict[str, Value] = {}
-    if any(MEASURES[name].compute is None for name in names):
+    computed = {name: compute for name in names if (compute := MEASURES[name].compute) is not None}
+    if not computed.keys() >= set(names):
         if predictions is None:
             predictions = (labels for labels, _ in evaluate_images(model, processor, dataset, {}))
         found |= _measure_predictions(predictions, dataset)
-    for name in names:
-        compute = MEASURES[name].compute
-        if compute is not None:
-            value = compute(model, processor, dataset, **(options or {}).get(name, {}))
-            if isinstance(value, CamImages):
-                arrays, value = value.arrays(), None
-                if kept is not None:
-                    kept |= {f"{name}/{part}": array for part, array in arrays.items()}
-            found[name] = _mean_ious(name, value, kept) if _are_counts(value) else value
+    for name, compute in computed.items():
+        value = compute(model, processor, dataset, **(options or {}).get(name, {}))
+        found[name], arrays = _score_and_arrays(value)
+        if kept is not None:
+            kept |= {f"{name}/{part}": array for part, array in arrays.items()}
     return {name: found[name] for name in names}
 
 
@@ -169,13 +166,8 @@ def frozen_features(
                 continue
             encoded = model.encode(processor(images=[sample.image], return_tensors="pt").to(model.device).pixel_values)
             features.append(encoded.maps[level][0].float().cpu())
-            ids = labels_of_cells(
-                sample.labels,
-                tuple(features[-1].shape[1:]),
-                encoded.input_size,
-                encoded.padded_size,
-                model.config.semantic_loss_ignore_index,
-            )
+            cells, sizes = tuple(features[-1].shape[1:]), (encoded.input_size, encoded.padded_size)
+            ids = labels_of_cells(sample.labels, cells, *sizes, model.config.semantic_loss_ignore_index)
             labels.append(torch.from_numpy(ids))
     if not labels:
         raise ValueError("No sample of the data set has labels, so there is nothing to measure features against.")
@@ -201,30 +193,27 @@ def labels_of_cells(
     Returns:
         int64 of size `cells`.
     """
-    picked = []
-    for axis in range(2):
+    inside, nearest = [], []
+    for size, count, seen, padded in zip(labels.shape, cells, input_size, padded_size, strict=True):
         # In whole numbers: middle of a cell over the height or width of the image, times that of the labels.
-        middles = (2 * np.arange(cells[axis]) + 1) * padded_size[axis]
-        places = middles * labels.shape[axis] // (2 * cells[axis] * input_size[axis])
-        picked.append(places)
-    inside = [place < size for place, size in zip(picked, labels.shape, strict=True)]
-    rows, columns = (np.minimum(place, size - 1) for place, size in zip(picked, labels.shape, strict=True))
-    chosen = labels[np.ix_(rows, columns)].astype(np.int64)
+        places = (2 * np.arange(count) + 1) * padded * size // (2 * count * seen)
+        inside.append(places < size)
+        nearest.append(np.minimum(places, size - 1))
+    chosen = labels[np.ix_(*nearest)].astype(np.int64)
     return np.where(np.logical_and.outer(*inside), chosen, ignore_index)
 
 
-def _are_counts(value: Value | dict[str, ImageCounts]) -> bool:
-    return isinstance(value, dict) and any(isinstance(part, ImageCounts) for part in value.values())
-
-
-def _mean_ious(name: str, counts: Mapping[str, ImageCounts], kept: dict[str, np.ndarray] | None) -> Value:
-    """Mean IoU of all images of each group together; None where none of their pixels is labelled."""
-    for group, images in counts.items() if kept is not None else ():
-        kept |= {f"{name}/{group}": images.confusion, f"{name}/{group}/names": np.array(images.names)}
-    return {
-        group: float(mean_iou(images.confusion.sum(0))) if images.confusion.any() else None
-        for group, images in counts.items()
-    }
+def _score_and_arrays(value: Any) -> tuple[Value, dict[str, np.ndarray]]:
+    """What a measure found, and what is kept of it: of counts the mean IoU of all images of each group together."""
+    if isinstance(value, CamImages):
+        return None, value.arrays()
+    if not isinstance(value, dict) or not any(isinstance(images, ImageCounts) for images in value.values()):
+        return value, {}
+    scores, arrays = {}, {}
+    for group, images in value.items():
+        scores[group] = float(mean_iou(images.confusion.sum(0))) if images.confusion.any() else None
+        arrays |= {group: images.confusion, f"{group}/names": np.array(images.names)}
+    return scores, arrays
 
 
 def _measure_predictions(predictions: Iterable[np.ndarray], dataset: SampleDataset) -> dict[str, Value]:

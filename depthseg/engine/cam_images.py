@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..data.subsets import evenly_spaced
@@ -50,35 +49,30 @@ class CamImages:
         return vars(self) | {"names": np.array(self.names)}
 
 
-def cam_images(
-    model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset, *, count: int = COUNT
-) -> CamImages | None:
-    """Grad-CAM and prediction of some images, evenly spread over a data set; see `depthseg.engine.grad_cam`.
+def cam_images(model: DepthSegForSemanticSegmentation, processor: Any, dataset: SampleDataset) -> CamImages | None:
+    """Grad-CAM and prediction of `COUNT` images, evenly spread over a data set; see `depthseg.engine.grad_cam`.
 
     Args:
         model: The segmenter; left in the mode (train or eval) it came in.
         processor: Its image processor.
         dataset: Samples; those without labels are skipped.
-        count: At most so many images.
 
     Returns:
         None where no chosen sample has labels.
     """
-    height, width = processor.size["height"], processor.size["width"]
+    size = processor.size["height"], processor.size["width"]
     palette, found = dataset.label_space.palette, []
-    samples = (dataset[index] for index in evenly_spaced(len(dataset), count))
+    samples = (dataset[index] for index in evenly_spaced(len(dataset), COUNT))
     for sample in (sample for sample in samples if sample.labels is not None):
-        heat = heat_on_input(model, processor, sample.image, (height, width))
-        with evaluation_mode(model), torch.no_grad():
+        heat = heat_on_input(model, processor, sample.image, size)
+        with evaluation_mode(model):
             predicted, _ = predict_maps(model, processor, sample.image)
-        shown = Image.fromarray(shown_image(processor, sample.image)).resize((width, height))
+        shown = Image.fromarray(shown_image(processor, sample.image)).resize(size[::-1])
         maps = [
-            colourise_labels(resize_nearest(ids.astype(np.uint8), (height, width)), palette)
-            for ids in (sample.labels, predicted)
+            colourise_labels(resize_nearest(ids.astype(np.uint8), size), palette) for ids in (sample.labels, predicted)
         ]
-        found.append(
-            (sample.name, np.array(shown), *maps, np.rint(255 * heat / max(heat.max(), 1e-12)).astype(np.uint8))
-        )
+        heat = np.rint(255 * heat / max(heat.max(), 1e-12)).astype(np.uint8)
+        found.append((sample.name, np.array(shown), *maps, heat))
     if not found:
         return None
     names, *arrays = zip(*found, strict=True)

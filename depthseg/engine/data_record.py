@@ -21,9 +21,15 @@ _WHAT = {"train": "training set", "val": "set to evaluate on"}
 
 def describe_data(train_set: SampleDataset, val_set: SampleDataset, first: Sample) -> dict[str, Any]:
     """Number and SHA-256 of the names of both sets, and SHA-256 of the first training sample."""
-    named = {"train": train_set, "val": val_set}
-    described = {key: {"samples": len(each), "sha256_of_names": _hash_of_names(each)} for key, each in named.items()}
-    return described | {"sha256_of_first_sample": _hash_of_sample(first)}
+    described: dict[str, Any] = {}
+    for key, samples in (("train", train_set), ("val", val_set)):
+        names = "".join(f"{name}\n" for name in samples.names)
+        described[key] = {"samples": len(samples), "sha256_of_names": hashlib.sha256(names.encode()).hexdigest()}
+    digest = hashlib.sha256()
+    for values in (first.image, first.labels, first.depth):
+        if values is not None:
+            digest.update(np.ascontiguousarray(values).data)
+    return described | {"sha256_of_first_sample": digest.hexdigest()}
 
 
 def require_same_data(run_dir: Path, found: dict[str, Any]) -> None:
@@ -61,18 +67,3 @@ def record_data(run_dir: Path, found: dict[str, Any]) -> None:
     record = read_run_record(run_dir / RUN_RECORD)
     if "data" not in record:
         write_json(run_dir / RUN_RECORD, record | {"data": found})
-
-
-def _hash_of_names(samples: SampleDataset) -> str:
-    digest = hashlib.sha256()
-    for name in samples.names:
-        digest.update(f"{name}\n".encode())
-    return digest.hexdigest()
-
-
-def _hash_of_sample(sample: Sample) -> str:
-    digest = hashlib.sha256()
-    for values in (sample.image, sample.labels, sample.depth):
-        if values is not None:
-            digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()

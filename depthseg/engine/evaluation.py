@@ -110,14 +110,21 @@ def in_order(items: list[Any], accelerator: Accelerator | None = None) -> list[A
 def sum_up(
     meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
 ) -> dict[str, Any]:
-    """Scores of a data set from the states of its images, which the meters take up.
+    """Scores of a data set from the states of its images, which the meters take up; arguments as of `add_up`."""
+    add_up(meters, states, accelerator)
+    return {name: score for meter in meters.values() for name, score in meter.compute().items()}
+
+
+def add_up(
+    meters: Mapping[str, Meter], states: Iterable[Mapping[str, torch.Tensor]], accelerator: Accelerator | None = None
+) -> None:
+    """Bring the states of the images of a data set into its meters.
 
     Args:
         meters: By task.
-        states: Of this process, from `evaluate_images`.
+        states: Of this process, from `evaluate_images`, by task of any shape.
         accelerator: Sums over its processes.
     """
-    scores: dict[str, Any] = {}
     # Floating-point sums depend on the order, so these are added in that of the data set, however many processes
     # there are. Counts do not, and matrices of many classes are too large to be kept.
     floating = {task: [] for task, meter in meters.items() if meter.state.is_floating_point()}
@@ -132,8 +139,6 @@ def sum_up(
             meter.state = sum(in_order(floating[task], accelerator), meter.state)
         else:
             meter.state = total(meter.state, accelerator)
-        scores |= meter.compute()
-    return scores
 
 
 def evaluate_model(
@@ -173,22 +178,14 @@ def stamp_of(space: LabelSpace, how: Inference | None = None) -> Stamp:
     return Stamp(label_space_hash(space.id2label, file_ids_of(space)), space.ignore_index, **parts)
 
 
-def meters_of(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> dict[str, Meter]:
-    """Meters by task: the labels of a segmenter, and depth if the model predicts it and the first sample knows it.
+def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:
+    """The meter of depth, if the model predicts it and, beside labels, the first sample knows it.
 
     Args:
         model: Segmenter or depth model of depthseg.
         dataset: What to evaluate on.
         **protocol: As in `default_depth_errors`.
     """
-    labels = isinstance(model, DepthSegForSemanticSegmentation)
-    depth = depth_meter(model, dataset, **protocol)
-    found = {"segmentation": class_meter(model, dataset) if labels else None, "depth": depth}
-    return {task: meter for task, meter in found.items() if meter is not None}
-
-
-def depth_meter(model: nn.Module, dataset: SampleDataset, **protocol: Any) -> DepthErrors | None:
-    """The meter of depth, if the model predicts it and, beside labels, the first sample knows it; as `meters_of`."""
     if isinstance(model, DepthSegForSemanticSegmentation):
         known = model.config.keep_depth and len(dataset) > 0 and dataset[0].depth is not None
         return default_depth_errors(model, **protocol) if known else None

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..data import SampleDataset
     from .inference import Inference
-    from .one_pass import OnePass
 
 _FEW_CLASSES = 12
 _OF_TRAINING = ("frames", "stride", "stereo", "intrinsics")  # what only a loss compares
@@ -32,7 +31,6 @@ _OF_NETWORKS = ("window", "stride", "scales", "flip", "boundary", "calibration",
 _OF_DEPTH = ("alignment", "factor", "min_depth", "max_depth")
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 COLUMNS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_iou")
 """Scores in the table of several protocols."""
 
@@ -120,10 +118,13 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from ..data import load_dataset
     from ..data.corruptions import CorruptedImages, read_corruption
+    from .inference import Inference
 
     show_progress()
     with one_sentence_errors():
-        names, how, folder = _protocols(arguments), _inference(arguments), _output_folder(arguments)
+        names = _protocols(arguments)
+        given = {name: tuple(value) for name in ("window", "stride", "scales") if (value := getattr(arguments, name))}
+        how, folder = Inference(**given, flip=arguments.flip), _output_folder(arguments)
         for flag, what in (("boundary", "The boundary IoU"), ("calibration", "The calibration error")):
             if getattr(arguments, flag) and "standard" not in names:
                 raise ValueError(f"{what} belongs to the protocol standard: add it to --protocol.")
@@ -136,9 +137,11 @@ def run_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.predictions is not None:
             scores = _scores_of_files(arguments, names, dataset)
             return about | scores | _baselines(arguments, scores, dataset)
+        from accelerate import Accelerator
+
         from .predict import load_model
 
-        accelerator = _accelerator()
+        accelerator = Accelerator() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
         device = str(accelerator.device) if accelerator else None
         model, processor = load_model(arguments.model, arguments.revision, device)
         _compare_with_run(arguments)
@@ -169,22 +172,23 @@ def _scores(
     from ..metrics import CalibrationError
     from ..metrics.boundaries import BoundaryIou
     from ..models import DepthSegForSemanticSegmentation
-    from .evaluation import depth_meter, evaluate_images, json_scores, meters_of, sum_up
+    from .evaluation import depth_meter, evaluate_model, json_scores
     from .one_pass import evaluate_protocols, write_pass
     from .protocols import rules_of
 
     options = {name: getattr(arguments, name) for name in ("alignment", "factor", "crop", "min_depth", "max_depth")}
     if not isinstance(model, DepthSegForSemanticSegmentation):
-        _refuse_for_depth(arguments, names)
-        meters = meters_of(model, dataset, **options)
-        states = (states for _, states in evaluate_images(model, processor, dataset, meters, accelerator))
-        return json_scores(sum_up(meters, states, accelerator))
+        if given := _given(arguments, names, _OF_NETWORKS):
+            raise ValueError(
+                f"{arguments.model} is a depth model, and {', '.join(given)} belong{'s' * (len(given) == 1)} to "
+                "segmentation: leave out what does. How depth is aligned is --alignment."
+            )
+        depth_errors = depth_meter(model, dataset, **options)
+        return json_scores(evaluate_model(model, processor, dataset, "depth", accelerator, depth_errors))
     rules = rules_of(names, model, dataset, how)
     if arguments.corruption:
-        rules = {
-            name: replace(row, stamp=replace(row.stamp, corruption=arguments.corruption))
-            for name, row in rules.items()
-        }
+        stamps = {name: replace(row.stamp, corruption=arguments.corruption) for name, row in rules.items()}
+        rules = {name: replace(row, stamp=stamps[name]) for name, row in rules.items()}
     meter = rules["standard"].meter if arguments.boundary else None
     found = evaluate_protocols(
         *(model, processor, dataset, rules, accelerator),
@@ -195,7 +199,11 @@ def _scores(
     )
     if folder is not None and (accelerator is None or accelerator.is_main_process):
         write_pass(folder, found, rules, dataset.names, about)
-    return json_scores(_as_printed(found)) | {"images": about["images"]}
+    scores: dict[str, Any] = {"protocols": dict(found.scores)}
+    if len(found.scores) == 1:
+        ((name, of_protocol),) = found.scores.items()
+        scores = {"protocol": name, **of_protocol}
+    return json_scores(scores | found.depth) | {"images": about["images"]}
 
 
 def _compare_with_run(arguments: argparse.Namespace) -> None:
@@ -203,7 +211,7 @@ def _compare_with_run(arguments: argparse.Namespace) -> None:
 
     The run is known by the `config.yaml` beside its `model/`; a published or copied model has none.
     """
-    record = Path(arguments.model).parent / CONFIG_FILE
+    record = Path(arguments.model).parent / "config.yaml"
     if not record.is_file():
         return
     from .config import load_config
@@ -269,13 +277,6 @@ def _baselines(arguments: argparse.Namespace, scores: Mapping[str, Any], dataset
     return {"baselines": found}
 
 
-def _as_printed(found: OnePass) -> dict[str, Any]:
-    if len(found.scores) > 1:
-        return {"protocols": dict(found.scores), **found.depth}
-    ((name, scores),) = found.scores.items()
-    return {"protocol": name, **scores, **found.depth}
-
-
 def _protocols(arguments: argparse.Namespace) -> list[str]:
     """The protocols that are named; a depth alignment, which `--protocol` was for, becomes that."""
     names = [name.strip() for name in arguments.protocol.split(",") if name.strip()]
@@ -293,14 +294,6 @@ def _protocols(arguments: argparse.Namespace) -> list[str]:
 
     check_names(names)
     return names
-
-
-def _inference(arguments: argparse.Namespace) -> Inference:
-    from .inference import Inference
-
-    pixels = {name: tuple(getattr(arguments, name) or ()) or None for name in ("window", "stride")}
-    scales = (1.0,) if arguments.scales is None else tuple(arguments.scales)
-    return Inference(**pixels, scales=scales, flip=arguments.flip)
 
 
 def _scores_of_files(arguments: argparse.Namespace, names: list[str], dataset: SampleDataset) -> dict[str, Any]:
@@ -322,14 +315,6 @@ def _given(arguments: argparse.Namespace, names: list[str], flags: Sequence[str]
     return given + ["--protocol"] * (names != ["standard"])
 
 
-def _refuse_for_depth(arguments: argparse.Namespace, names: list[str]) -> None:
-    if given := _given(arguments, names, _OF_NETWORKS):
-        raise ValueError(
-            f"{arguments.model} is a depth model, and {', '.join(given)} belong{'s' * (len(given) == 1)} to "
-            "segmentation: leave out what does. How depth is aligned is --alignment."
-        )
-
-
 def _output_folder(arguments: argparse.Namespace) -> Path | None:
     if arguments.output_dir is None:
         return None
@@ -340,15 +325,6 @@ def _output_folder(arguments: argparse.Namespace) -> Path | None:
         if (folder / name).exists() and not arguments.overwrite:
             raise FileExistsError(f"{folder / name} exists already; choose another --output-dir, or add --overwrite.")
     return folder
-
-
-def _accelerator() -> Accelerator | None:
-    """What shares the images out, where a launcher started several processes."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    from accelerate import Accelerator
-
-    return Accelerator()
 
 
 def _warn_of_range(dataset: SampleDataset, processor: Any) -> None:
@@ -365,40 +341,27 @@ def evaluation_text(scores: dict[str, Any], as_json: bool) -> str:
     """What `run_evaluation` returns, for a terminal: as JSON, or as a list with four digits."""
     if as_json:
         return scores_text(scores)
+    from ..metrics import Stamp
+
     rest = dict(scores)
     data, split, images = (rest.pop(name) for name in ("dataset", "split", "images"))
     corrupted = f", {rest.pop('corruption')}" if "corruption" in rest else ""
     head = f"{data}, split {split}{corrupted}: {images} image{'' if images == 1 else 's'} evaluated"
-    protocols = rest.pop("protocols", {})
-    name, stamp = rest.pop("protocol", None), rest.pop("stamp", None)
-    lines = [head, *_table(protocols), *_score_lines(rest)]
-    stamps = {name: stamp} if stamp else {name: found["stamp"] for name, found in protocols.items()}
-    averaged = {name: found.get("per_class_iou", {}) for name, found in protocols.items()}
-    lines += [f"{name}: {_averaged(averaged.get(name))}{_stamp_text(stamp)}" for name, stamp in stamps.items()]
-    if protocols:
-        lines.append("What changes the number: training/guides/is_this_iou_right.md")
-    return "\n".join(lines)
-
-
-def _averaged(iou: Mapping[str, float | None] | None) -> str:
-    """Over how many classes a mean IoU is taken."""
-    if not iou:
-        return ""
-    present = [name for name, value in iou.items() if value is not None]
-    names = f" ({', '.join(present)})" if len(present) <= _FEW_CLASSES else ""
-    return f"mean over {len(present)} classes{names}; "
-
-
-def _stamp_text(written: Mapping[str, Any]) -> str:
-    from ..metrics.stamp import Stamp
-
-    return str(Stamp.from_dict(written))
+    protocols, name, stamp = (rest.pop(key, None) for key in ("protocols", "protocol", "stamp"))
+    if protocols is None:
+        stamps = [f"{name}: {Stamp.from_dict(stamp)}"] if stamp else []
+        return "\n".join([head, *_score_lines(rest), *stamps])
+    stamps = []
+    for name, found in protocols.items():
+        averaged = [each for each, value in found["per_class_iou"].items() if value is not None]
+        names = f" ({', '.join(averaged)})" if len(averaged) <= _FEW_CLASSES else ""
+        stamps.append(f"{name}: mean over {len(averaged)} classes{names}; {Stamp.from_dict(found['stamp'])}")
+    hint = "What changes the number: training/guides/is_this_iou_right.md"
+    return "\n".join([head, *_table(protocols), *_score_lines(rest), *stamps, hint])
 
 
 def _table(protocols: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Scores of several protocols side by side; they are not comparable with one another, as their stamps say."""
-    if not protocols:
-        return
     columns = [name for name in COLUMNS if any(name in scores for scores in protocols.values())]
     width = max(map(len, protocols))
     yield "  ".join([f"  {'protocol':<{width}}", *columns, "stamp"])

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..models import DepthSegForSemanticSegmentation
     from ..models.encoders_base_depthseg import EncoderFeatures
 
-
 NEAR_BOUNDARY = 2
 """Rows and columns from a pixel near a class boundary to the boundary."""
 

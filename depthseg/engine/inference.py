@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,14 @@ class Inference:
     def __post_init__(self) -> None:
         if self.stride is not None and self.window is None:
             raise ValueError("A stride needs a window: give both, or neither for the whole image at once.")
-        if self.window is not None and self.stride is None:
-            object.__setattr__(self, "stride", self.window)
         if self.window is not None:
-            _check_pixels("window", self.window)
-            _check_pixels("stride", self.stride)
+            if self.stride is None:
+                object.__setattr__(self, "stride", self.window)
+            for name, size in (("window", self.window), ("stride", self.stride)):
+                if len(size) != 2 or min(size) < 1:
+                    raise ValueError(
+                        f"The {name} is {list(size)}; give its height and its width in pixels, both at least 1."
+                    )
             if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
                 raise ValueError(
                     f"A stride of {self.stride[0]} x {self.stride[1]} is larger than the window of {self.window[0]} x "
@@ -64,16 +68,6 @@ class Inference:
         if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
             given = ", ".join(f"{scale:g}" for scale in self.scales) or "none"
             raise ValueError(f"The scales are {given}; give one or more numbers above 0, such as 0.75 1 1.25.")
-
-    @property
-    def is_averaged(self) -> bool:
-        """Whether several predictions of an image are averaged."""
-        return self.flip or self.scales != (1.0,)
-
-
-def _check_pixels(name: str, size: tuple[int, int]) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"The {name} is {list(size)}; give its height and its width in pixels, both at least 1.")
 
 
 class Predictor:
@@ -91,7 +85,7 @@ class Predictor:
 
     def maps(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Class ids uint8 `(H, W)` and depth float32 `(H, W)` at the image's own size, as `predict_maps` has them."""
-        return maps_of(self.outputs(self._inputs()), self._processor, self.image.shape[:2])
+        return maps_of(self.outputs(self._inputs(Inference())), self._processor, self.image.shape[:2])
 
     def ids(self, how: Inference, size: tuple[int, int]) -> np.ndarray:
         """Class ids uint8 `(H, W)` at a size.
@@ -100,7 +94,7 @@ class Predictor:
             how: How the image goes through the network.
             size: Height and width of the map. Logits are resized to it bilinearly; the most probable class follows.
         """
-        if how.window is None and not how.is_averaged:
+        if how.window is None and not how.flip and how.scales == (1.0,):
             ids = self._processor.post_process_semantic_segmentation(self.outputs(self._inputs(how)), [size])[0]
         else:
             probabilities = self.probabilities(how, size)
@@ -114,15 +108,14 @@ class Predictor:
         The logits of each scale, and of each mirrored image mirrored back, are resized to the size bilinearly; the
         mean of their softmax (of one class their sigmoid) is the result.
         """
-        total = None
-        for scale in how.scales:
-            for mirrored in (False, True) if how.flip else (False,):
-                logits = self._logits(how, scale, mirrored)
-                logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
-                logits = logits.flip(-1) if mirrored else logits
-                probable = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
-                total = probable if total is None else total + probable
-        return total / (len(how.scales) * (2 if how.flip else 1))
+        views = list(itertools.product(how.scales, (False, True) if how.flip else (False,)))
+        total = torch.zeros(())
+        for scale, mirrored in views:
+            logits = self._logits(how, scale, mirrored)
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+            logits = logits.flip(-1) if mirrored else logits
+            total = total + (logits.softmax(0) if len(logits) > 1 else logits.sigmoid())
+        return total / len(views)
 
     def confidence(self, how: Inference, size: tuple[int, int]) -> np.ndarray:
         """Probability of the predicted class, float32 `(H, W)` at a size."""
@@ -165,19 +158,16 @@ class Predictor:
             counts[..., rows, columns] += 1
         return total / counts
 
-    def _inputs(self, how: Inference | None = None, scale: float = 1.0) -> Tensor:
+    def _inputs(self, how: Inference, scale: float = 1.0) -> Tensor:
         """`pixel_values` float32 `(1, 3, h, w)` on the CPU."""
-        options: dict[str, Any] = {}
-        if how is not None:
-            size = self.image.shape[:2] if how.window else how.size
-            if size is None and scale != 1:
-                seen = self._processor.size if self._processor.do_resize else None
-                size = (seen["height"], seen["width"]) if seen else self.image.shape[:2]
-            if size is not None:
-                height, width = (max(1, round(side * scale)) for side in size)
-                options |= {"size": {"height": height, "width": width}, "do_resize": True}
-            if how.resample is not None:
-                options["resample"] = how.resample
+        options: dict[str, Any] = {} if how.resample is None else {"resample": how.resample}
+        size = self.image.shape[:2] if how.window else how.size
+        if size is None and scale != 1:
+            seen = self._processor.size if self._processor.do_resize else None
+            size = (seen["height"], seen["width"]) if seen else self.image.shape[:2]
+        if size is not None:
+            height, width = (max(1, round(side * scale)) for side in size)
+            options |= {"size": {"height": height, "width": width}, "do_resize": True}
         return self._processor(images=[self.image], return_tensors="pt", **options)["pixel_values"]
 
 

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from ..metrics.stamp import IMAGE_MEAN
 from .atomic import atomic_path
 from .batches import target_of
-from .evaluation import evaluation_mode, in_order, json_scores, shared_out, sum_up, total
+from .evaluation import add_up, evaluation_mode, in_order, json_scores, shared_out
 from .inference import Predictor
 from .records import write_json
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_SCORES = ("calibration_error", "mean_confidence")
 SCORES_FILE, IMAGES_FILE = "scores.json", "per_image.npz"
 
 
@@ -47,8 +47,8 @@ class OnePass:
     """
 
     scores: Mapping[str, dict[str, Any]]
-    depth: dict[str, Any] = field(default_factory=dict)
-    matrices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth: dict[str, Any]
+    matrices: Mapping[str, np.ndarray]
 
 
 def evaluate_protocols(
@@ -83,40 +83,35 @@ def evaluate_protocols(
         ValueError: An empty data set, a sample without labels, or no pixel that counts.
     """
     kept = [name for name, row in rules.items() if keep_matrices or row.stamp.reduction == IMAGE_MEAN]
+    meters: dict[str, Meter] = {name: copy(row.meter) for name, row in rules.items() if name not in kept}
+    also = {"boundary": boundary, "calibration": calibration, "depth": depth_errors}
+    meters |= {name: meter for name, meter in also.items() if meter is not None}
     images: list[dict[str, torch.Tensor]] = []
-    summed = {"depth": depth_errors, "calibration": calibration}
-    summed = {name: meter for name, meter in summed.items() if meter is not None}
-    summed_states: list[dict[str, torch.Tensor]] = []
-    sums = {name: torch.zeros_like(row.meter.state) for name, row in rules.items() if name not in kept}
-    for states in _states(model, processor, dataset, rules, accelerator, summed, boundary):
-        images.append({name: states[name] for name in kept})
-        summed_states.append({name: states[name] for name in summed})
-        if boundary is not None:
-            boundary.state = boundary.state + states["boundary"]
-        for name in sums:
-            sums[name] = sums[name] + states[name]
-    images = in_order(images, accelerator)
-    matrices = {name: torch.stack([image[name] for image in images]) for name in kept}
-    found = matrices | {name: total(counts, accelerator) for name, counts in sums.items()}
-    scores = {name: row.scores(found[name]) | {"stamp": row.stamp.to_dict()} for name, row in rules.items()}
-    if boundary is not None:
-        boundary.state = total(boundary.state, accelerator)
-        scores["standard"]["boundary_iou"] = boundary.compute()["all"]
-    _warn_of_undefined(scores)
-    depth = sum_up(summed, summed_states, accelerator) if summed else {}
-    if calibration is not None:
-        scores["standard"] |= {name: depth.pop(name) for name in CALIBRATION_SCORES}
-    return OnePass(scores, depth, {name: matrices[name].numpy() for name in kept} if keep_matrices else {})
 
+    def states() -> Iterator[dict[str, torch.Tensor]]:
+        for image in _states(model, processor, dataset, rules, accelerator, meters):
+            images.append({name: image[name] for name in kept})
+            yield image
 
-def _warn_of_undefined(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, values in scores.items():
-        if math.isnan(values["pixel_accuracy"]):
+    add_up(meters, states(), accelerator)
+    whole = in_order(images, accelerator)
+    matrices = {name: torch.stack([image[name] for image in whole]) for name in kept}
+    scores: dict[str, dict[str, Any]] = {}
+    for name, row in rules.items():
+        counts = matrices[name] if name in kept else meters[name].state
+        scores[name] = row.scores(counts) | {"stamp": row.stamp.to_dict()}
+        if math.isnan(scores[name]["pixel_accuracy"]):
             logger.warning(
                 "%s divides by the labelled pixels of each image, and %d of the images have none: the pixel accuracy "
                 "is not defined.",
-                *(name, values["images_without_labels"]),
+                *(name, scores[name]["images_without_labels"]),
             )
+    if boundary is not None:
+        scores["standard"]["boundary_iou"] = boundary.compute()["all"]
+    if calibration is not None:
+        scores["standard"] |= calibration.compute()
+    depth = {} if depth_errors is None else depth_errors.compute()
+    return OnePass(scores, depth, {name: matrices[name].numpy() for name in kept} if keep_matrices else {})
 
 
 def _states(
@@ -125,9 +120,9 @@ def _states(
     dataset: SampleDataset,
     rules: Mapping[str, Rules],
     accelerator: Accelerator | None,
-    summed: Mapping[str, Meter],
-    boundary: BoundaryIou | None,
+    meters: Mapping[str, Meter],
 ) -> Iterator[dict[str, torch.Tensor]]:
+    """Of each image the matrix of every protocol, and the states of the meters of something else."""
     with evaluation_mode(model):
         for sample in shared_out(dataset, accelerator):
             target_of(sample, "labels")  # refuses a sample without
@@ -138,15 +133,14 @@ def _states(
                     states[name] = row.meter.state_of(*pair)
                 except ValueError as error:
                     raise ValueError(f"Image {sample.name!r}, protocol {name}: {error}") from error
-                if boundary is not None and name == "standard":
-                    states["boundary"] = boundary.state_of(*pair)
-                if name == "standard" and "calibration" in summed:
-                    states["calibration"] = summed["calibration"].state_of(
-                        *pair, predictor.confidence(row.how, pair[1].shape)
-                    )
-            if "depth" in summed:
+                if name == "standard" and "boundary" in meters:
+                    states["boundary"] = meters["boundary"].state_of(*pair)
+                if name == "standard" and "calibration" in meters:
+                    confidence = predictor.confidence(row.how, pair[1].shape)
+                    states["calibration"] = meters["calibration"].state_of(*pair, confidence)
+            if "depth" in meters:
                 depth = None if sample.depth is None else predictor.maps()[1]
-                states["depth"] = summed["depth"].state_of(depth, sample.depth)
+                states["depth"] = meters["depth"].state_of(depth, sample.depth)
             yield states
 
 

@@ -46,12 +46,11 @@ def write_prediction_panel(path: Path, model: nn.Module, processor: Any, dataset
         ],
         "true depth": [None if sample.depth is None else colourise_depth(sample.depth) for sample in samples],
         "prediction": [None if labels is None else colourise_labels(labels, space.palette) for labels in label_maps],
-        "truth": [
-            None if sample.labels is None else colourise_labels(sample.labels, space.palette) for sample in samples
-        ],
     }
-    if not isinstance(model, DepthSegForSemanticSegmentation):
-        columns.pop("truth")
+    if isinstance(model, DepthSegForSemanticSegmentation):
+        columns["truth"] = [
+            None if sample.labels is None else colourise_labels(sample.labels, space.palette) for sample in samples
+        ]
     shown = {title: column for title, column in columns.items() if any(image is not None for image in column)}
     maps = [labels for labels in [*label_maps, *(sample.labels for sample in samples)] if labels is not None]
     write_panel(

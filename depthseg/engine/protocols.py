@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ..data import LabelSpace, Sample, SampleDataset
 
-PAPER_SIZE = (192, 640)
+PAPER_SIZE, PAPER_RESOLUTION = (192, 640), "192x640"
+PAPER_INFERENCE = Inference(size=PAPER_SIZE, resample=Image.Resampling.BICUBIC)
 IDS34, CLASSES19 = LABEL_SPACES["kitti34"], LABEL_SPACES["cityscapes19"]
 
 RELEASE_IGNORED = (-1, *range(7), 9, 10, *range(12, 21), 24, 25, *range(27, 33))
@@ -37,7 +38,6 @@ class Rules:
     """A protocol made ready for a model and a data set.
 
     Attributes:
-        name: Of the protocol.
         stamp: How its scores are computed.
         how: How an image goes through the network.
         size: Height and width at which prediction and labels are compared; None = the labels' own.
@@ -48,7 +48,6 @@ class Rules:
         evaluated: Those whose IoU is averaged.
     """
 
-    name: str
     stamp: Stamp
     how: Inference
     size: tuple[int, int] | None
@@ -56,7 +55,7 @@ class Rules:
     predicted_id: np.ndarray | None
     meter: ConfusionMatrix
     classes: Sequence[str]
-    evaluated: Sequence[str] = field(default=())
+    evaluated: Sequence[str]
 
     def compared(self, predictor: Predictor, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and true ids `(H, W)` of an image."""
@@ -67,23 +66,6 @@ class Rules:
     def scores(self, matrices: torch.Tensor | np.ndarray) -> dict[str, Any]:
         """Scores from the matrices of all images, or from their sum where one matrix is all that counts."""
         return scores_of_images(matrices, self.classes, self.stamp.reduction, self.evaluated)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """One row of the table of protocols.
-
-    Attributes:
-        name: On the command line.
-        purpose: What it is for, in a sentence.
-        prepare: Model, data set, and how images go through the network -> its rules.
-        takes_inference: Whether windows, scales and flips may be chosen.
-    """
-
-    name: str
-    purpose: str
-    prepare: Callable[[nn.Module, SampleDataset, Inference], Rules]
-    takes_inference: bool = False
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -108,7 +90,7 @@ def rules_of(
         names: Of the protocols, in the order of display.
         model: Segmenter.
         dataset: What to evaluate on.
-        how: Windows, scales and flip of the protocols that take them; None = the whole image once.
+        how: Windows, scales and flip of the protocol `standard`; None = the whole image once.
 
     Returns:
         By name.
@@ -118,44 +100,43 @@ def rules_of(
             are not those of the model or the data set.
     """
     check_names(names)
-    if how not in (None, Inference()) and not any(TABLE[name].takes_inference for name in names):
-        takers = ", ".join(name for name, row in TABLE.items() if row.takes_inference)
+    if how not in (None, Inference()) and "standard" not in names:
         raise ValueError(
-            f"Windows, scales and flip belong to the protocol {takers}; {', '.join(names)} says itself how the image "
+            f"Windows, scales and flip belong to the protocol standard; {', '.join(names)} says itself how the image "
             "goes through the network. Add it to the list, or leave them out."
         )
-    return {name: TABLE[name].prepare(model, dataset, how or Inference()) for name in names}
+    return {name: TABLE[name](model, dataset, how or Inference()) for name in names}
 
 
 def _standard(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rules:
+    """At the size of each label map, one confusion matrix over the data set, as training evaluates."""
     space = dataset.label_space
-    if _is_19_of_34(model, space):
-        table = _table(IDS34, CLASSES19)
-        meter, labels_of = ConfusionMatrix(CLASSES19.num_labels, classes=CLASSES19.classes), table.__getitem__
+    names = tuple(name for _, name in sorted(model.config.id2label.items()))
+    if _kitti_space(space) == IDS34 and names == CLASSES19.classes:
+        meter, labels_of = ConfusionMatrix(CLASSES19.num_labels, classes=names), _table(IDS34, CLASSES19).__getitem__
         stamp = stamp_of(CLASSES19, how)
     else:
         meter, labels_of, stamp = class_meter(model, dataset), np.asarray, stamp_of(space, how)
-    return Rules("standard", stamp, how, None, labels_of, None, meter, meter.classes, meter.classes)
+    return Rules(stamp, how, None, labels_of, None, meter, meter.classes, meter.classes)
 
 
-def _paper_text(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rules:
-    del how
+def _paper_text(model: nn.Module, dataset: SampleDataset, _: Inference) -> Rules:
+    """KITTI as Lao et al. describe it: 19 classes, void excluded, one matrix, nearest labels at 192x640."""
     predicted, space = _kitti_classes("paper-text", model), _kitti_space(dataset.label_space)
     if space is None:
         raise ValueError(_wrong_data("paper-text", dataset.label_space, "cityscapes19 or kitti34"))
     to_class = _table(space, CLASSES19)
     # One id more: a class that is none of the 19 was predicted, which is a miss.
     no_class = CLASSES19.num_labels
-    stamp = replace(
-        Stamp(label_space_hash(CLASSES19.id2label, file_ids_of(CLASSES19))),
-        resolution=_text(PAPER_SIZE),
+    stamp = Stamp(
+        label_space_hash(CLASSES19.id2label, file_ids_of(CLASSES19)),
+        resolution=PAPER_RESOLUTION,
         image_interpolation="bicubic",
         label_interpolation="nearest",
     )
     return Rules(
-        "paper-text",
         stamp,
-        Inference(size=PAPER_SIZE, resample=Image.Resampling.BICUBIC),
+        PAPER_INFERENCE,
         PAPER_SIZE,
         lambda labels: resized(to_class[labels], PAPER_SIZE, Image.Resampling.NEAREST),
         _table(predicted, CLASSES19, no_class),
@@ -165,30 +146,28 @@ def _paper_text(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rul
     )
 
 
-def _paper_release(model: nn.Module, dataset: SampleDataset, how: Inference) -> Rules:
-    del how
+def _paper_release(model: nn.Module, dataset: SampleDataset, _: Inference) -> Rules:
+    """KITTI as the released code of Lao et al. has it: 7 classes, bicubic labels at 192x640, mean over images."""
     predicted, space = _kitti_classes("paper-release", model), _kitti_space(dataset.label_space)
     if space != IDS34:
         hint = " Open the data set with the option classes=34: the protocol resizes the ids of the label files."
         raise ValueError(_wrong_data("paper-release", dataset.label_space, "kitti34") + hint * (space == CLASSES19))
-    ignored = np.zeros(IDS34.num_labels, bool)
-    ignored[list(RELEASE_IGNORED)] = True
-    evaluated = {id: name for id, name in IDS34.id2label.items() if not ignored[id]}
+    ignored = {id % IDS34.num_labels for id in RELEASE_IGNORED}
+    evaluated = {id: name for id, name in IDS34.id2label.items() if id not in ignored}
     trained = [id for id, name in IDS34.id2label.items() if name in CLASSES19.classes]
     kept = np.array([id if id in trained else 0 for id in range(256)], np.uint8)
     stamp = Stamp(
         label_space_hash(evaluated, {id: int(kept[id]) for id in IDS34.id2label}),
         ignore_id=None,
-        resolution=_text(PAPER_SIZE),
+        resolution=PAPER_RESOLUTION,
         reduction=IMAGE_MEAN,
         image_interpolation="bicubic",
         label_interpolation="bicubic",
         absent_classes="excluded in each image where neither labelled nor predicted",
     )
     return Rules(
-        "paper-release",
         stamp,
-        Inference(size=PAPER_SIZE, resample=Image.Resampling.BICUBIC),
+        PAPER_INFERENCE,
         PAPER_SIZE,
         # Ids are sorted out after the interpolation, so those of void pixels take part in it.
         lambda labels: kept[resized(labels, PAPER_SIZE, Image.Resampling.BICUBIC)],
@@ -199,25 +178,10 @@ def _paper_release(model: nn.Module, dataset: SampleDataset, how: Inference) -> 
     )
 
 
-ROWS = (
-    Protocol(
-        "standard",
-        "at the size of each label map, one confusion matrix over the data set, as training evaluates",
-        _standard,
-        takes_inference=True,
-    ),
-    Protocol(
-        "paper-text",
-        "KITTI as Lao et al. describe it: 19 classes, void excluded, one matrix, nearest labels at 192x640",
-        _paper_text,
-    ),
-    Protocol(
-        "paper-release",
-        "KITTI as the released code of Lao et al. computes it: 7 classes, bicubic labels at 192x640, mean over images",
-        _paper_release,
-    ),
+TABLE: Mapping[str, Callable[[nn.Module, SampleDataset, Inference], Rules]] = dict(
+    zip(PROTOCOLS, (_standard, _paper_text, _paper_release), strict=True)
 )
-TABLE: Mapping[str, Protocol] = {name: row for name, row in zip(PROTOCOLS, ROWS, strict=True)}
+"""Name -> what makes its rules for a model, a data set, and windows, scales and flip, which `standard` alone takes."""
 
 
 def resized(labels: np.ndarray, size: tuple[int, int], resample: int) -> np.ndarray:
@@ -231,8 +195,8 @@ def _kitti_space(space: LabelSpace | None) -> LabelSpace | None:
 
 
 def _kitti_classes(protocol: str, model: nn.Module) -> LabelSpace:
-    names = label_space_of(model.config).evaluated_classes
-    space = _kitti_space(label_space_of(model.config))
+    own = label_space_of(model.config)
+    space, names = _kitti_space(own), own.evaluated_classes
     if space is None:
         raise ValueError(
             f"The protocol {protocol} needs a model of the classes cityscapes19 or kitti34; this one has "
@@ -246,22 +210,9 @@ def _wrong_data(protocol: str, space: LabelSpace | None, allowed: str) -> str:
     return f"The protocol {protocol} needs a data set with label space {allowed}; this one has {has}."
 
 
-def _is_19_of_34(model: nn.Module, space: LabelSpace | None) -> bool:
-    """Whether a model of the 19 evaluated classes meets labels with all 34 ids."""
-    return (
-        _kitti_space(space) == IDS34
-        and tuple(name for _, name in sorted(model.config.id2label.items())) == CLASSES19.classes
-    )
-
-
 def _table(source: LabelSpace, target: LabelSpace, unknown: int = IGNORED) -> np.ndarray:
     """uint8 `(256,)`: id in one label space -> id of the class of the same name in another."""
     table = np.full(256, unknown, np.uint8)
-    for id, name in source.id2label.items():
-        table[id] = target.label2id.get(name, unknown)
+    table[: len(source.classes)] = [target.label2id.get(name, unknown) for name in source.classes]
     table[IGNORED] = IGNORED
     return table
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

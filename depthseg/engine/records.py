@@ -50,25 +50,24 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, accelerator: Accelerator, config: RunConfig, progress: Progress) -> None:
-        first_step, seconds_before = progress.step, progress.seconds
-        self._active = accelerator.is_main_process
         self._name = run_dir.name
         self._metrics = run_dir / METRICS_FILE
         self._steps = config.schedule.steps
         self._log_every = config.run.log_every
         self._trackers: Trackers | None = None
-        self._first_step = first_step
-        self._seconds_before = seconds_before
+        self._first_step, self._seconds_before = progress.step, progress.seconds
         self._started = time.perf_counter()
         self._waited = 0.0
-        if self._active:
-            _drop_later_lines(self._metrics, first_step - progress.evaluation_is_due)
-            started = _record_launch(run_dir / RUN_RECORD, accelerator, first_step, seconds_before)
-            self._trackers = Trackers(config, run_dir, started, first_step)
+        if accelerator.is_main_process:
+            _drop_later_lines(self._metrics, progress.step - progress.evaluation_is_due)
+            started = _record_launch(run_dir / RUN_RECORD, accelerator, progress)
+            self._trackers = Trackers(config, run_dir, started, progress.step)
         # A child process, as of the quickstart, is one of several: their bars would overwrite each other.
         alone = multiprocessing.parent_process() is None
-        terminal = self._active and alone and sys.stderr.isatty()
-        self._bar = tqdm(total=self._steps, initial=first_step, unit="step", disable=not terminal, dynamic_ncols=True)
+        terminal = accelerator.is_main_process and alone and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self._steps, initial=progress.step, unit="step", disable=not terminal, dynamic_ncols=True
+        )
 
     @property
     def seconds(self) -> float:
@@ -96,7 +95,7 @@ class RunLog:
             values: Loss, its parts, gradient norm.
             lr: Learning rate of the step.
         """
-        if not self._active or (step % self._log_every and step != self._steps):
+        if self._trackers is None or (step % self._log_every and step != self._steps):
             return
         seconds = time.perf_counter() - self._started
         waited = self._waited / seconds
@@ -118,7 +117,7 @@ class RunLog:
         Args:
             line: `step`, `train_loss`, `lr` and the scores.
         """
-        if not self._active:
+        if self._trackers is None:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
@@ -166,12 +165,12 @@ def read_run_record(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _record_launch(path: Path, accelerator: Accelerator, first_step: int, seconds_before: float) -> str:
+def _record_launch(path: Path, accelerator: Accelerator, progress: Progress) -> str:
     """Add this launch to run.json, where a run that was resumed has several; returns when the first one started."""
     record = read_run_record(path)
     launch = {
-        "first_step": first_step,
-        "seconds_before": round(seconds_before, 1),
+        "first_step": progress.step,
+        "seconds_before": round(progress.seconds, 1),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "num_processes": accelerator.num_processes,
         "distribution": accelerator.distributed_type.value,

@@ -17,7 +17,6 @@ from .records import read_lines
 from .visualization import Colour
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -54,20 +53,24 @@ def write_panel(
     Raises:
         ValueError: A row has not one place per title, or `names` has not one name per row.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     shapes = [image.shape for row in rows for image in row if image is not None]
     aspect = max((height / width for height, width, _ in shapes), default=0.5)
     width = COLUMN_INCHES * len(titles)
-    figure = _new_figure(width, COLUMN_INCHES * aspect * len(rows) + 1.0, "compressed")
+    figure = Figure(figsize=(width, COLUMN_INCHES * aspect * len(rows) + 1.0), layout="compressed")
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row_axes, row, name in zip(axes, rows, names or [""] * len(rows), strict=True):
         for frame, image in zip(row_axes, row, strict=True):
-            _show(frame, image)
+            frame.set(xticks=[], yticks=[])
+            frame.spines[:].set_visible(False)
+            if image is not None:
+                frame.imshow(image, interpolation="nearest" if image.shape[1] < 300 else "antialiased")
         row_axes[0].set_xlabel(name, fontsize=8, loc="left", labelpad=2, color="0.35")
     for frame, title in zip(axes[0], titles, strict=True):
         frame.set_title(title, fontsize=11, pad=4)
     if legend:
-        from matplotlib.patches import Patch
-
         patches = [Patch(facecolor=np.divide(rgb, 255), edgecolor="0.4", label=name) for name, rgb in legend.items()]
         columns = min(len(patches), max(1, int(width / 1.6)))
         figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
@@ -86,6 +89,8 @@ def write_curves(path: str | Path, metrics_path: str | Path) -> None:
         FileNotFoundError: There is no such file.
         ValueError: The file holds no number that can be drawn.
     """
+    from matplotlib.figure import Figure
+
     curves = read_curves(metrics_path)
     frames = [(title, _matching(curves, ends)) for title, ends in FRAMES]
     frames = [(title, names) for title, names in frames if names]
@@ -94,7 +99,7 @@ def write_curves(path: str | Path, metrics_path: str | Path) -> None:
             f"{metrics_path} has no curve to draw; it needs lines with 'step' and one of: "
             f"{', '.join(end for _, ends in FRAMES for end in ends)}."
         )
-    figure = _new_figure(4.6 * len(frames), 3.4, "constrained")
+    figure = Figure(figsize=(4.6 * len(frames), 3.4), layout="constrained")
     for frame, (title, names) in zip(figure.subplots(1, len(frames), squeeze=False)[0], frames, strict=True):
         for name in names:
             steps, values = zip(*curves[name], strict=True)
@@ -136,25 +141,7 @@ def _matching(curves: Curves, ends: tuple[str, ...]) -> list[str]:
     return [name for name in curves if any(name == end or name.endswith(("_" + end, "/" + end)) for end in ends)]
 
 
-def _new_figure(width: float, height: float, layout: str) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout=layout)
-
-
-def _show(frame: Axes, image: np.ndarray | None) -> None:
-    frame.set_xticks([])
-    frame.set_yticks([])
-    frame.spines[:].set_visible(False)
-    if image is not None:
-        frame.imshow(image, interpolation="nearest" if image.shape[1] < 300 else "antialiased")
-
-
 def _save(figure: Figure, path: str | Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
+    options = {"dpi": DOTS_PER_INCH, "facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.06}
     with atomic_path(path) as temporary:
-        figure.savefig(
-            temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.06
-        )
+        figure.savefig(temporary, format="png", **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ def corrupted_counts(
     processor: Any,
     dataset: SampleDataset,
     *,
-    corruptions: Iterable[str] = tuple(CORRUPTIONS),
-    strengths: Iterable[int] = STRENGTHS,
+    corruptions: Sequence[str] = tuple(CORRUPTIONS),
+    strengths: Sequence[int] = STRENGTHS,
     every: int = EVERY,
     others: Mapping[str, SampleDataset] | None = None,
 ) -> dict[str, ImageCounts]:
@@ -71,7 +71,6 @@ def corrupted_counts(
     """
     clear = Subset(dataset, list(dataset.names)[::every])
     conditions: dict[str, SampleDataset] = {CLEAN: clear}
-    strengths = tuple(strengths)
     for kind in corruptions:
         conditions |= {condition(kind, strength): CorruptedImages(clear, kind, strength) for strength in strengths}
     conditions |= others or {}

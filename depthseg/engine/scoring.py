@@ -12,7 +12,6 @@ import torch
 from accelerate.utils import gather_object
 
 from ..data.transforms import TrainTransform
-from ..metrics import DepthErrors
 from .batches import Collate
 from .evaluation import default_depth_errors, evaluate_model, evaluation_mode, shared_out, total
 from .tasks import WITHOUT_TRUTH, is_self_supervised, task_of
@@ -30,14 +29,6 @@ logger = logging.getLogger(__name__)
 
 FLAT_SPREAD = 0.02
 """Depth of a street varies by a factor of many; below this standard deviation of its logarithm it says nothing."""
-
-
-FLAT_DEPTH = (
-    "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in the first "
-    "steps, until the pose network has converged. If it remains so, lower optim.lr; where the camera rotates by many "
-    "pixels a frame, set pretext.derotate=true, pretext.pyramid=true and pretext.auto_mask=false; "
-    "`depthseg datasets doctor` reports whether the camera moves at all."
-)
 
 
 class Scorer:
@@ -94,11 +85,20 @@ class Scorer:
         scores: dict[str, Any] = {}
         with evaluation_mode(self.objective):
             if self._task.predicts_maps and self._has_truth:
-                scores |= self._evaluate(stopping)
+                model, is_scaled = self.objective.model, not self._self_supervised or self.objective.is_metric
+                errors = None if is_scaled else default_depth_errors(model, alignment="median")
+                shared = self._dataset, self._config.task, self._accelerator
+                scores |= evaluate_model(model, self._processor, *shared, errors, stopping)
             if self._self_supervised or not self._task.predicts_maps:
                 scores = self._run_objective(stopping) | scores
         if scores.get("depth_spread", math.inf) < FLAT_SPREAD and self._accelerator.is_main_process:
-            logger.warning(FLAT_DEPTH, 100 * scores["depth_spread"])
+            logger.warning(
+                "The depth of the evaluated images is flat: it varies by %.1f %% within an image. This is normal in "
+                "the first steps, until the pose network has converged. If it remains so, lower optim.lr; where the "
+                "camera rotates by many pixels a frame, set pretext.derotate=true, pretext.pyramid=true and "
+                "pretext.auto_mask=false; `depthseg datasets doctor` reports whether the camera moves at all.",
+                100 * scores["depth_spread"],
+            )
         return scores
 
     def read_features(self, processor: Any) -> None:
@@ -139,14 +139,6 @@ class Scorer:
         batch = self._collate([self._transform(sample, np.random.default_rng([index]))])
         return {name: values.to(self._accelerator.device) for name, values in batch.items()}
 
-    def _evaluate(self, stopping: StopVotes | None) -> dict[str, Any]:
-        model, errors = self.objective.model, None
-        if self._self_supervised and not self.objective.is_metric:
-            default = default_depth_errors(model)
-            errors = DepthErrors("median", min_depth=default.min_depth, max_depth=default.max_depth)
-        shared = self._dataset, self._config.task, self._accelerator
-        return evaluate_model(model, self._processor, *shared, errors, stopping)
-
     @torch.no_grad()
     def _run_objective(self, stopping: StopVotes | None) -> dict[str, Any]:
         """Mean over the images of the parts of the loss, and what the task measures beside it."""
@@ -165,10 +157,10 @@ class Scorer:
         names = dict.fromkeys(name for process in found for name in process)
         scores = {name: fmean([value for process in found for value in process.get(name, ())]) for name in names}
         scores["val_loss"] = scores.pop("loss")
-        if meter is None:
-            return scores
-        meter.state = total(meter.state, self._accelerator)
-        return scores | meter.compute()
+        if meter is not None:
+            meter.state = total(meter.state, self._accelerator)
+            scores |= meter.compute()
+        return scores
 
     def _shown(self, batch: dict[str, Tensor], sample: Sample) -> dict[str, float]:
         """What the networks of a self-supervised objective make of an image, beside the loss.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.label_encoding import IGNORED
 from ..data.label_spaces import LabelSpace
 from .atomic import atomic_path
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-IGNORED = 255
-BLACK: Colour = (0, 0, 0)
 # Ends well above black, so that far away and unknown (black) cannot be taken for one another.
 DEPTH_COLOURMAP = "plasma"
 ERROR_COLOURMAP = "inferno"
@@ -78,12 +77,11 @@ def colourise_inverse_depth(inverse: np.ndarray, known: np.ndarray | None = None
     inverse = np.asarray(inverse, dtype=np.float64)
     known = np.isfinite(inverse) if known is None else known
     image = np.zeros((*inverse.shape, 3), np.uint8)
-    if not known.any():
-        return image
-    low, high = np.percentile(inverse[known], (2, 98))
-    # A map of one depth has no range; the middle of the colours says "known, no structure".
-    share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
-    image[known] = colours_of(DEPTH_COLOURMAP, share)
+    if known.any():
+        low, high = np.percentile(inverse[known], (2, 98))
+        # A map of one depth has no range; the middle of the colours says "known, no structure".
+        share = (inverse[known] - low) / (high - low) if high > low else np.full(known.sum(), 0.5)
+        image[known] = colours_of(DEPTH_COLOURMAP, share)
     return image
 
 
@@ -117,7 +115,7 @@ def colourise_error(error: np.ndarray) -> np.ndarray:
 
 def image_of(image: Tensor) -> np.ndarray:
     """An image `(3, H, W)` in [0, 1] as uint8 `(H, W, 3)`."""
-    return _to_bytes(_as_array(image))
+    return _to_bytes(image.detach().float().cpu().numpy())
 
 
 def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -131,11 +129,7 @@ def colourise_monitor(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         Name -> uint8 image `(H, W, 3)`. Disparity: near is bright, on its own scale. Error: black = 0, bright = 0.25
         and above. Mask: white = has a gradient. Where a map has no finite number its image is black.
     """
-    return {name: PAINTERS[name](_as_array(values)) for name, values in maps.items()}
-
-
-def _as_array(values: Tensor) -> np.ndarray:
-    return values.detach().float().cpu().numpy()
+    return {name: PAINTERS[name](values.detach().float().cpu().numpy()) for name, values in maps.items()}
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:
@@ -193,7 +187,7 @@ def class_shares(labels: np.ndarray, label_space: LabelSpace) -> dict[str, float
     """
     count = len(label_space.classes)
     _check_ids(labels, count)
-    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=256)[:count]
+    counts = np.bincount(np.ravel(labels).astype(np.int64), minlength=256)[:count]
     order = sorted(np.flatnonzero(counts), key=lambda i: (-counts[i], i))
     return {label_space.classes[i]: float(counts[i] / counts.sum()) for i in order}
 
@@ -222,11 +216,11 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> n
     zoom = math.ceil(LEGEND_WIDTH / image.shape[1])
     blended = blend_labels(image, labels, label_space.palette).repeat(zoom, axis=0).repeat(zoom, axis=1)
     colours = legend_of([labels], label_space)
-    shares = class_shares(labels, label_space)
-    legend = legend_strip(
-        {f"{name} {_percent(share)}": colours[name] for name, share in shares.items()}, blended.shape[1]
-    )
-    return np.concatenate([blended, legend])
+    entries = {}
+    for name, share in class_shares(labels, label_space).items():
+        percent = "<1" if share < 0.01 else f"{100 * share:.0f}"
+        entries[f"{name} {percent} %"] = colours[name]
+    return np.concatenate([blended, legend_strip(entries, blended.shape[1])])
 
 
 def write_labels(path: str | Path, labels: np.ndarray, palette: Sequence[Colour]) -> None:
@@ -264,14 +258,11 @@ def _check_ids(labels: np.ndarray, num_labels: int) -> None:
 
 
 def _colour_table(palette: Sequence[Colour]) -> np.ndarray:
+    """uint8 `(256, 3)`: ignored pixels, and ids without a colour, are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
-    table[IGNORED] = BLACK
+    table[IGNORED] = 0
     return table
-
-
-def _percent(share: float) -> str:
-    return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def legend_strip(entries: dict[str, Colour], width: int) -> np.ndarray:

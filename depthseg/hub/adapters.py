@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ..engine.config import load_config
 from ..engine.lora import CONFIG_FILE, WEIGHTS_FILE, is_adapter, load_adapted, loader_of_base
@@ -13,7 +12,7 @@ from ..engine.records import write_json
 from ..engine.tasks import TASKS
 from ..models import DepthSegImageProcessor
 from .forms import Form
-from .record import Lineage, check_finished, count_parameters, published_lineage, trace
+from .record import check_finished, count_parameters, published_lineage, trace
 from .verify import adapted_model, check_loads_elsewhere
 
 
@@ -34,12 +33,26 @@ def read_adapters(model_dir: Path) -> Form:
     """
     about = json.loads((model_dir / CONFIG_FILE).read_text())
     stored = json.loads((model_dir / "config.json").read_text())
-    base = _base_of_the_hub(about, model_dir)
-    about["revision"] = _revision_of_base(about, stored)
-    lineage = _lineage(model_dir, base, about["revision"])
+    base = about["base_model_name_or_path"]
+    if Path(base).is_dir() or base.count("/") != 1:
+        raise ValueError(
+            f"{model_dir} holds adapters of {base}, a folder of this machine, and others need its weights. Publish "
+            "that base, and train with model.pretrained=OWNER/NAME; or train with model.lora.merge=true, which gives "
+            "a model that needs no base."
+        )
+    # The commit that the base was loaded from, or what the adapters name; None if neither is known.
+    loaded = [each["revision"] for each in stored.get("weight_lineage") or [] if each["source"] == base]
+    revision = (loaded[-1] if loaded else None) or about.get("revision")
+    run_dir = model_dir.parent
+    if (run_dir / "config.yaml").is_file():
+        config = load_config(run_dir / "config.yaml", is_record=True)
+        check_finished(config, run_dir)
+        lineage = trace(config, run_dir)
+    else:
+        lineage = published_lineage(base, revision)
     architecture = stored["architectures"][0]
     task = next(task for task in TASKS.values() if task.model_class.__name__ == architecture)
-    how = loader_of_base(base, about["revision"], stored["encoder_config"])
+    loading = adapted_model(architecture, base, revision, *loader_of_base(base, revision, stored["encoder_config"]))
 
     def write(folder: Path) -> int:
         # The code of the model and its place in config.json are written with whole models alone.
@@ -48,8 +61,8 @@ def read_adapters(model_dir: Path) -> Form:
             path.unlink()
         shutil.copyfile(model_dir / WEIGHTS_FILE, folder / WEIGHTS_FILE)
         DepthSegImageProcessor.from_pretrained(model_dir).save_pretrained(folder)
-        write_json(folder / CONFIG_FILE, about)
-        check_loads_elsewhere(folder, adapted_model(architecture, base, about["revision"], *how))
+        write_json(folder / CONFIG_FILE, about | {"revision": revision})
+        check_loads_elsewhere(folder, loading)
         return count_parameters(folder)
 
     return Form(
@@ -64,39 +77,10 @@ def read_adapters(model_dir: Path) -> Form:
         base_model=base,
         values={
             "base": base,
-            "revision": about["revision"],
-            "loading": adapted_model(architecture, base, about["revision"], *how),
+            "revision": revision,
+            "loading": loading,
             "rank": about["r"],
             "encoder": stored["encoder_config"]["model_type"],
             "stages": lineage.stages,
         },
     )
-
-
-def _base_of_the_hub(about: dict[str, Any], model_dir: Path) -> str:
-    base = about["base_model_name_or_path"]
-    if Path(base).is_dir() or base.count("/") != 1:
-        raise ValueError(
-            f"{model_dir} holds adapters of {base}, a folder of this machine, and others need its weights. Publish "
-            "that base, and train with model.pretrained=OWNER/NAME; or train with model.lora.merge=true, which gives "
-            "a model that needs no base."
-        )
-    return base
-
-
-def _revision_of_base(about: dict[str, Any], stored: dict[str, Any]) -> str | None:
-    """The commit that the base was loaded from, or what the adapters name; None if neither is known."""
-    base = about["base_model_name_or_path"]
-    loaded = [each["revision"] for each in stored.get("weight_lineage") or [] if each["source"] == base]
-    return (loaded[-1] if loaded else None) or about.get("revision")
-
-
-def _lineage(model_dir: Path, base: str, revision: str | None) -> Lineage:
-    """Where the adapters come from: their run, if they are in one that is finished, else the base alone."""
-    run_dir = model_dir.parent
-    if (run_dir / "config.yaml").is_file():
-        config = load_config(run_dir / "config.yaml", is_record=True)
-        check_finished(config, run_dir)
-        return trace(config, run_dir)
-    before = published_lineage(base, revision)
-    return Lineage(before.stages, before.ancestors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -35,6 +34,7 @@ from .verify import (
 if TYPE_CHECKING:
     from ..engine.options import RunConfig
     from .facts import Facts
+    from .forms import Form
 
 MANIFEST = "training/manifest.json"
 """SHA-256 of every other file of the publication."""
@@ -69,7 +69,10 @@ def prepare(
     record = read_run(run_dir)
     licence, sources = checked_licence(record, facts)
     check_free(Path(folder))
-    _check_dtype(facts.dtype)
+    if facts.dtype and facts.dtype not in DTYPES:
+        raise ValueError(
+            f"dtype is {facts.dtype!r}; choose one of {', '.join(DTYPES)}, or leave it empty to keep the dtype."
+        )
     if (facts.dtype or facts.test) and not can_evaluate(record):
         raise ValueError(
             f"The evaluation of {run_dir} cannot be repeated, because its images have no ground-truth depth; remove "
@@ -85,7 +88,7 @@ def prepare(
     with atomic_folder(Path(folder)) as partial:
         shutil.copytree(record.model_dir, partial, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
         if facts.dtype:
-            _cast(record.model_dir, partial, facts.dtype)
+            model_of(record.model_dir).to(getattr(torch, facts.dtype)).save_pretrained(partial)
             check_loads_elsewhere(partial)
         if evaluation is not None:
             if facts.dtype or facts.test:
@@ -95,8 +98,7 @@ def prepare(
             write_evaluation(partial / "evaluation", evaluation)
         _write_training(partial, record, licence, sources)
         card = Card(repo_id, record, evaluation, facts, licence, sources)
-        entries = card.eval_entries()
-        if entries:
+        if entries := card.eval_entries():
             path = partial / ".eval_results" / f"{card.data}.yaml"
             path.parent.mkdir()
             path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
@@ -105,40 +107,23 @@ def prepare(
     return record
 
 
-def checked_licence(record: RunRecord, facts: Facts) -> tuple[Licence, list[Source]]:
-    """The licence of a checkpoint, and the data and weights that it was trained with.
+def checked_licence(weights: RunRecord | Form, facts: Facts, note: str = "") -> tuple[Licence, list[Source]]:
+    """The licence that facts state for weights, and the data and other weights that they come from.
+
+    Args:
+        weights: A run, or weights without one.
+        facts: Facts stated by their author.
+        note: Added to the error.
 
     Raises:
         ValueError: Licences are missing, or that of data or weights forbids the stated one.
     """
-    return stated_licence(record.lineage, facts)
-
-
-def stated_licence(lineage: Lineage, facts: Facts, note: str = "") -> tuple[Licence, list[Source]]:
-    """The licence that facts state, and the data and weights of a lineage; as `checked_licence`.
-
-    Args:
-        lineage: Where the weights come from.
-        facts: Facts stated by their author.
-        note: Added to the error.
-    """
     stated = {name: parse_licence(text) for name, text in facts.licences.items()}
-    sources = lineage.sources(stated)
+    sources = weights.lineage.sources(stated)
     licence = parse_licence(facts.licence) if facts.licence else None
-    problems = check_licence(licence, sources)
-    if problems:
+    if problems := check_licence(licence, sources):
         raise ValueError(" ".join([*problems, note]).strip())
     return licence, sources
-
-
-def _check_dtype(name: str) -> None:
-    if name and name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}; choose one of {', '.join(DTYPES)}, or leave it empty to keep the dtype.")
-
-
-def _cast(model_dir: Path, folder: Path, dtype: str) -> None:
-    """Save a checkpoint in another precision, replacing its copy."""
-    model_of(model_dir).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
 def check_free(folder: Path) -> None:
@@ -199,8 +184,3 @@ def _shortened(text: str, names: int) -> str:
     """The last names of a path outside the folder of the run; any other text unchanged."""
     path = Path(text)
     return "/".join(path.parts[-names:]) if path.is_absolute() or text.startswith(("~", "..")) else text
-
-
-def read_manifest(folder: Path) -> dict[str, str]:
-    """The manifest of a publication."""
-    return json.loads((folder / MANIFEST).read_text())

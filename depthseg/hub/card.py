@@ -16,6 +16,7 @@ from ..engine.build import source_of
 from ..engine.tasks import TASKS, Score, task_of
 from ..metrics.stamp import Stamp
 from .record import JOINT
+from .verify import class_of
 
 if TYPE_CHECKING:
     from .facts import Facts
@@ -65,11 +66,7 @@ class Card:
 
     def render(self) -> str:
         """The file `README.md`: metadata and text."""
-        environment = Environment(
-            loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-        )
-        text = environment.get_template("card.md.jinja").render(**self._values())
-        return f"---\n{self.metadata().to_yaml()}\n---\n\n{text}"
+        return rendered("card.md.jinja", self.metadata(), self._values())
 
     def metadata(self) -> ModelCardData:
         """Metadata for the Hub: licence, task, base models, scores."""
@@ -98,7 +95,7 @@ class Card:
             base_model=self.record.lineage.base_model,
             datasets=[own_ids[name] for name in self._data_names if name in own_ids] or None,
             metrics=[result.metric_type for result in results],
-            model_name=self._name,
+            model_name=self.repo_id.rpartition("/")[2],
             eval_results=results,
         )
 
@@ -136,10 +133,6 @@ class Card:
         return self.record.config.data.val_split if self.evaluation is None else self.evaluation.split
 
     @property
-    def _name(self) -> str:
-        return self.repo_id.rpartition("/")[2]
-
-    @property
     def _scored(self) -> list[Score]:
         """The scores of the task that are available."""
         return [score for score in task_of(self.record.config).scores if self.scores.get(score.name) is not None]
@@ -153,33 +146,28 @@ class Card:
     def _values(self) -> dict[str, Any]:
         """Values of the template."""
         record, evaluation, facts, task = self.record, self.evaluation, self.facts, task_of(self.record.config)
-        command = "finetune" if task is TASKS["segmentation"] else "pretrain"
         stored = json.loads((record.model_dir / "config.json").read_text())
-        architecture = stored["architectures"][0]
-        auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
+        auto_class = class_of(record.model_dir).auto_class
         published = {name: entry.summary for name, entry in DATASETS.items() if entry.licence != OWN_LICENCE}
         known_data = published | facts.data
         came_from = [(source.name, source.licence.label) for source in self.sources if source.licence]
+        depth_meaning = DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE
+        is_segmenter, has_depth = task is TASKS["segmentation"], "abs_rel" in self.scores
         return {
-            "title": facts.title or self._name,
+            "title": facts.title or self.repo_id.rpartition("/")[2],
             "summary": facts.summary or _summary(record, stored),
             "repo_id": self.repo_id,
-            "shows_classes": task is TASKS["segmentation"],
-            "predicts_depth": task is TASKS["depth"] or "abs_rel" in self.scores,
             "auto_class": auto_class if hasattr(transformers, auto_class) else None,
             "code": stored["auto_map"][auto_class],
             "example": task.example,
-            "depth_example": TASKS["depth"].example
-            if task is TASKS["segmentation"] and "abs_rel" in self.scores
-            else None,
-            "classes": list(stored.get("id2label", {}).values()),
-            "depth_meaning": DEPTH_MEANING[stored["depth_type"]] if record.lineage.knows_scale else UP_TO_SCALE,
+            "depth_example": TASKS["depth"].example if is_segmenter and has_depth else None,
+            "classes": list(stored.get("id2label", {}).values()) if is_segmenter else [],
+            "depth_meaning": depth_meaning if task is TASKS["depth"] or has_depth else "",
             "intended_use": facts.intended_use or "The author has not stated an intended use.",
             "results_sentence": self._results_sentence(),
             "cast": bool(facts.dtype),
             "results": self._rows(),
-            "images_kept": evaluation is not None and bool(evaluation.per_image),
-            "interval_sentence": _interval_sentence(evaluation),
+            "evaluation": evaluation,
             "motion_sentence": _motion_sentence(record),
             "per_class": [
                 (name, "absent" if iou is None else f"{100 * iou:.1f}")
@@ -192,11 +180,12 @@ class Card:
             "licences": dict(came_from),
             "stages": [_stage_row(record.lineage, stage) for stage in record.lineage.stages],
             "data": {name: known_data[name] for name in self._data_names if name in known_data},
-            "subset_sentence": _subset_sentence(record),
+            "subset": record.subset,
             "hardware_sentence": _hardware_sentence(record),
-            "commands": facts.commands or [f"depthseg {command} --config training/config.yaml"],
-            "licence_sentence": f"The weights are under {self.licence.label}. They are derived from: "
-            f"{', '.join(f'{name} ({label})' for name, label in came_from)}.",
+            "commands": facts.commands
+            or [f"depthseg {'finetune' if is_segmenter else 'pretrain'} --config training/config.yaml"],
+            "licence": self.licence.label,
+            "sources": [f"{name} ({label})" for name, label in came_from],
             "limits": facts.limits or ["The author has stated none. It was evaluated only on the data above."],
         }
 
@@ -259,19 +248,6 @@ def _protocol_sentence(scores: dict[str, Any]) -> str:
     )
 
 
-def _interval_sentence(evaluation: Evaluation | None) -> str:
-    if evaluation is None:
-        return "No interval: the run logged no scores of single images."
-    if not evaluation.intervals:
-        return "No interval: the evaluation gives no scores of single images."
-    length = evaluation.block_length
-    together = f", in blocks of {length} consecutive images of a sequence" if length > 1 else ""
-    return (
-        f"The intervals are bootstrap intervals over the test images{together}, for these weights.\n"
-        "They do not include the variance over training seeds."
-    )
-
-
 def _input(record: RunRecord) -> str:
     size = json.loads((record.model_dir / "preprocessor_config.json").read_text())["size"]
     whole, data = f"{size['height']} x {size['width']} pixels", record.config.data
@@ -304,13 +280,6 @@ def _stage_row(lineage: Lineage, stage: Stage) -> dict[str, Any]:
     return asdict(stage) | {"data": lineage.data_name(stage), "supervised_by": supervised_by, "start": start}
 
 
-def _subset_sentence(record: RunRecord) -> str:
-    if not record.subset:
-        return ""
-    names = record.subset["names"]
-    return f"The last stage used {len(names)} labelled images, sampled with seed {record.subset['seed']}."
-
-
 def _hardware_sentence(record: RunRecord) -> str:
     last = record.launches[-1]
     took = "ran" if record.seconds is None else f"took {_duration(record.seconds)}"
@@ -329,3 +298,11 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def rendered(template: str, metadata: ModelCardData, values: dict[str, Any]) -> str:
+    """A card: metadata, and a template of this package filled in; a value that the template lacks is an error."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n\n{environment.get_template(template).render(values)}"

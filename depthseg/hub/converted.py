@@ -7,14 +7,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import transformers
-
 from ..convert.saving import REPORT_FILE
 from ..engine.tasks import TASKS
 from .bundle import NOT_PUBLISHED
 from .forms import Form
 from .record import Lineage, count_parameters
-from .verify import check_loads_elsewhere
+from .verify import check_loads_elsewhere, class_of
 
 
 def is_converted(folder: str | Path) -> bool:
@@ -34,13 +32,12 @@ def read_converted(model_dir: Path, published: str) -> Form:
     """
     report = json.loads((model_dir / REPORT_FILE).read_text())
     stored = json.loads((model_dir / "config.json").read_text())
-    tasks = {task.model_class.__name__: task for task in TASKS.values()}
-    if report["model_class"] not in tasks:
+    task = next((task for task in TASKS.values() if task.model_class.__name__ == report["model_class"]), None)
+    if task is None:
         raise ValueError(
             f"{model_dir} is a bare encoder, which has no task; train it with depthseg finetune "
             f"model.pretrained={model_dir}, and publish that run."
         )
-    code = {name: value for name, value in stored["auto_map"].items() if value.endswith(f".{report['model_class']}")}
 
     def write(folder: Path) -> int:
         check_loads_elsewhere(model_dir)
@@ -51,7 +48,7 @@ def read_converted(model_dir: Path, published: str) -> Form:
     return Form(
         name="converted",
         what="a converted checkpoint",
-        task=tasks[report["model_class"]],
+        task=task,
         lineage=Lineage((), ((report["kind"], None),)),
         write=write,
         library="transformers",
@@ -59,7 +56,7 @@ def read_converted(model_dir: Path, published: str) -> Form:
         summary=f"Published weights, converted with depthseg. {report['summary']}",
         licence_note=f"The licence of {report['kind']} as published: {report['licence']}.",
         values={
-            "auto_class": next(name for name in code if hasattr(transformers, name)),
+            "auto_class": class_of(model_dir).auto_class,
             "encoder": stored["encoder_config"]["model_type"],
             "report": report,
             "converted": len(report["tensors"]),

@@ -52,8 +52,6 @@ def read_export(path: Path) -> Form:
     kind = FORMATS[name]
     about = _metadata(path, kind)
     refuse_faults(about.get(WRAPPED, ()), path)
-    lineage = _lineage(about)
-    task = TASKS["depth" if about["returns"] == ["depth"] else "segmentation"]
 
     def write(folder: Path) -> int:
         _check_runs(path, kind, about)
@@ -63,8 +61,8 @@ def read_export(path: Path) -> Form:
     return Form(
         name="export",
         what="an exported file",
-        task=task,
-        lineage=lineage,
+        task=TASKS["depth" if about["returns"] == ["depth"] else "segmentation"],
+        lineage=_lineage(about),
         write=write,
         library=kind.library,
         summary=f"A network as one file that runs with {kind.runtime}, exported with depthseg.",

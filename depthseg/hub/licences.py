@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -151,10 +151,8 @@ def licence_of_weights(repo_id: str) -> Licence | None:
     Returns:
         None if it is unknown.
     """
-    for pattern, key in _WEIGHTS:
-        if re.fullmatch(pattern, repo_id, re.IGNORECASE | re.ASCII):
-            return LICENCES[key]
-    return None
+    found = (key for pattern, key in _WEIGHTS if re.fullmatch(pattern, repo_id, re.IGNORECASE | re.ASCII))
+    return next((LICENCES[key] for key in found), None)
 
 
 def licence_of_data(name: str) -> Licence | None:
@@ -219,12 +217,13 @@ def parse_licence(text: str) -> Licence:
             return Licence(OTHER, name, link, commercial=False)
         # A licence of the Hub given as a custom one keeps its conditions.
         return replace(known, link=link) if known.id == OTHER else known
-    if text.strip().lower() in LICENCES:
-        return LICENCES[text.strip().lower()]
-    raise ValueError(
-        f"Unknown licence: {text!r}.{did_you_mean(text.strip().lower(), LICENCES)} Known licences: "
-        f"{', '.join(LICENCES)}. Give any other licence as other:NAME:LINK."
-    )
+    name = text.strip().lower()
+    if name not in LICENCES:
+        raise ValueError(
+            f"Unknown licence: {text!r}.{did_you_mean(name, LICENCES)} Known licences: {', '.join(LICENCES)}. Give "
+            "any other licence as other:NAME:LINK."
+        )
+    return LICENCES[name]
 
 
 def _missing(chosen: Licence | None, sources: Sequence[Source]) -> str:
@@ -251,7 +250,8 @@ def _problem(chosen: Licence, source: Source, licence: Licence) -> str:
         return ""
     # Of the other compatible licences, only those of Creative Commons are not specific to an owner.
     fitting = (key for key, each in LICENCES.items() if key.startswith("cc-") and _allows(licence, each))
-    allowed = _either(dict.fromkeys([licence.label, *fitting]))
+    *others, last = dict.fromkeys([licence.label, *fitting])
+    allowed = f"{', '.join(others)} or {last}" if others else last
     if _stays(licence):
         return (
             f"The {what} is under {licence.label}, which derived weights must keep, and {chosen.label} is another "
@@ -270,26 +270,17 @@ def _problem(chosen: Licence, source: Source, licence: Licence) -> str:
 
 def _allows(licence: Licence, chosen: Licence) -> bool:
     """Whether weights trained with a source under `licence` may be published under `chosen`."""
-    if _stays(licence):
-        return _continues(licence, chosen)
-    if not licence.commercial:
-        return not chosen.commercial
-    return chosen.id != PUBLIC_DOMAIN or licence.id == PUBLIC_DOMAIN
-
-
-def _stays(licence: Licence) -> bool:
-    return licence.share_alike or licence.id == OTHER
-
-
-def _continues(licence: Licence, chosen: Licence) -> bool:
-    """Whether `chosen` is the same licence or, for Creative Commons, a later version of it."""
+    if not _stays(licence):
+        if not licence.commercial:
+            return not chosen.commercial
+        return chosen.id != PUBLIC_DOMAIN or licence.id == PUBLIC_DOMAIN
     if licence.id.startswith("cc-"):
+        # A later version of a licence of Creative Commons continues it.
         family, _, version = licence.id.rpartition("-")
         chosen_family, _, chosen_version = chosen.id.rpartition("-")
         return chosen_family == family and float(chosen_version) >= float(version)
     return (licence.id, licence.name.lower()) == (chosen.id, chosen.name.lower())
 
 
-def _either(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
+def _stays(licence: Licence) -> bool:
+    return licence.share_alike or licence.id == OTHER

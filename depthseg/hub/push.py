@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from ..engine.fingerprint import hashes_of
-from .bundle import MANIFEST, read_manifest
+from .bundle import MANIFEST
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def push(
         ConnectionError: The Hub did not respond after several attempts.
     """
     folder = Path(folder)
-    hashes, manifest = hashes_of(folder), read_manifest(folder)
+    hashes, manifest = hashes_of(folder), json.loads((folder / MANIFEST).read_text())
     changed = sorted(dict(hashes.items() ^ manifest.items()).keys() - {MANIFEST})
     if changed:
         raise ValueError(f"{folder} was changed after it was prepared: {', '.join(changed[:5])}. Prepare it again.")

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from safetensors import safe_open
 
 from ..convert.saving import REPORT_FILE
 from ..data import DATASETS, OWN_LICENCE
@@ -111,12 +112,10 @@ class Lineage:
     @property
     def base_model(self) -> str | None:
         """The checkpoint of the Hub that initialised the last stage with one."""
-        for stage in reversed(self.stages):
-            if "/" in stage.start:
-                return None if stage.start.startswith(LOCAL) else stage.start
-            if not stage.start:
-                return None
-        return None
+        # Back to the first stage that begins with a checkpoint, whose name has a slash, or with random weights.
+        starts = (stage.start for stage in reversed(self.stages))
+        start = next((start for start in starts if not start or "/" in start), "")
+        return None if not start or start.startswith(LOCAL) else start
 
     @property
     def knows_scale(self) -> bool:
@@ -186,8 +185,7 @@ def check_finished(config: RunConfig, run_dir: Path) -> None:
     Raises:
         ValueError: It did.
     """
-    metrics = run_dir / METRICS_FILE
-    done = max((line["step"] for line in read_lines(metrics)), default=0) if metrics.is_file() else 0
+    done = max((line["step"] for line in read_lines(run_dir / METRICS_FILE)), default=0)
     if done < config.schedule.steps:
         raise ValueError(
             f"The run in {run_dir} stopped after step {done} of {config.schedule.steps}. Finish it with "
@@ -213,6 +211,8 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
     launches = json.loads((files / RUN_RECORD).read_text())["launches"]
     subset = files / "subset.json"
     motion = next((path for path in (files / "report" / MOTION_FILE, files / MOTION_FILE) if path.is_file()), None)
+    # The first releases did not sum the training time of all launches.
+    is_summed = all(not launch["first_step"] or "seconds_before" in launch for launch in launches)
     return RunRecord(
         run_dir=run_dir,
         model_dir=model_dir,
@@ -221,7 +221,7 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
         scores=_selected(config, curve),
         curve=curve,
         launches=launches,
-        seconds=_seconds(curve, launches),
+        seconds=curve[-1]["seconds"] if is_summed else None,
         lineage=lineage,
         subset=json.loads(subset.read_text()) if subset.is_file() else {},
         motion=json.loads(motion.read_text()) if motion else {},
@@ -230,13 +230,10 @@ def _record(run_dir: Path, files: Path, model_dir: Path, parameters: int, lineag
 
 def count_parameters(model_dir: Path) -> int:
     """Number of parameters of a checkpoint, including statistics of norm layers."""
-    from safetensors import safe_open
-
     total = 0
-    for path in sorted(model_dir.glob("*.safetensors")):
+    for path in model_dir.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            names = file.keys()
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     return total
 
 
@@ -355,10 +352,3 @@ def _selected(config: RunConfig, curve: list[dict[str, Any]]) -> dict[str, Any]:
         score = WITHOUT_TRUTH
     best = score.better(line[score.name] for line in curve)
     return [line for line in curve if line[score.name] == best][-1]
-
-
-def _seconds(curve: list[dict[str, Any]], launches: list[dict[str, Any]]) -> float | None:
-    """Training time of all launches; unknown for the first releases, which did not sum it."""
-    if any(launch["first_step"] and "seconds_before" not in launch for launch in launches):
-        return None
-    return curve[-1]["seconds"]

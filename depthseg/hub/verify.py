@@ -19,7 +19,7 @@ import torch
 from .. import models
 from ..data import DATASETS
 from ..engine.build import build_datasets, source_of
-from ..engine.evaluation import evaluate_images, json_scores, meters_of, stamp_of, sum_up
+from ..engine.evaluation import class_meter, depth_meter, evaluate_images, json_scores, stamp_of, sum_up
 from ..engine.lora import is_adapter, load_adapted
 from ..engine.predict import load_model
 from ..engine.records import write_json
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import nn
+    from transformers import PreTrainedModel
 
     from ..engine.options import RunConfig
     from .record import RunRecord
@@ -141,17 +142,26 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
     train_set, dataset = build_datasets(config.data)
     device = torch.device("cuda" if torch.cuda.is_available() and not config.run.cpu else "cpu")
     data, block_length = source_of(config.data)[0], 1
-    per_image, intervals = {}, {}
+    per_image: dict[str, np.ndarray] = {}
+    intervals: dict[str, tuple[float, float] | None] = {}
     if task_of(config).predicts_maps:
         model, processor = load_model(model_dir, device=str(device))
-        meters = meters_of(model, dataset, alignment=alignment)
+        labels = class_meter(model, dataset) if isinstance(model, models.DepthSegForSemanticSegmentation) else None
+        depth = depth_meter(model, dataset, alignment=alignment)
+        meters = {task: meter for task, meter in (("segmentation", labels), ("depth", depth)) if meter is not None}
         states = [image for _, image in evaluate_images(model, processor, dataset, meters)]
         scores = sum_up(meters, states)
+        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
+        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
+        blocks = np.array(blocks_of(dataset.names, block_length))
         if "segmentation" in meters:
             scores["stamp"] = stamp_of(dataset.label_space).to_dict()
-        block_length = BLOCK_LENGTH if data is None or DATASETS[data].is_sequence else 1
-        arrays = {task: torch.stack([image[task] for image in states]).numpy() for task in meters}
-        per_image, intervals = _by_image(arrays, np.array(blocks_of(dataset.names, block_length)))
+            per_image["confusion"] = arrays["segmentation"]
+            intervals["mean_iou"] = interval_of_iou(arrays["segmentation"], blocks, DRAWS)
+        if "depth" in meters:
+            errors = depth_scores_of_images(arrays["depth"])
+            per_image |= {name: errors[name] for name in IMAGE_SCORES}
+            intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
     else:
         model = model_of(model_dir).to(device, memory_format=torch.channels_last)
         processor = models.DepthSegImageProcessor.from_pretrained(model_dir)
@@ -171,23 +181,14 @@ def evaluate_checkpoint(config: RunConfig, model_dir: Path, alignment: str | Non
     )
 
 
-def _by_image(states: dict[str, np.ndarray], blocks: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Scores of every image, and intervals over blocks of images, from the states of meters by task."""
-    scores, intervals = {}, {}
-    if "segmentation" in states:
-        scores["confusion"] = states["segmentation"]
-        intervals["mean_iou"] = interval_of_iou(states["segmentation"], blocks, DRAWS)
-    if "depth" in states:
-        errors = depth_scores_of_images(states["depth"])
-        scores |= {name: errors[name] for name in IMAGE_SCORES}
-        intervals |= {name: interval_of_mean(errors[name], blocks, DRAWS) for name in IMAGE_SCORES}
-    return scores, intervals
-
-
 def model_of(model_dir: Path) -> nn.Module:
     """The task model of a checkpoint in float32, for evaluation."""
-    architecture = json.loads((model_dir / "config.json").read_text())["architectures"][0]
-    return getattr(models, architecture).from_pretrained(model_dir, dtype=torch.float32).eval()
+    return class_of(model_dir).from_pretrained(model_dir, dtype=torch.float32).eval()
+
+
+def class_of(model_dir: Path) -> type[PreTrainedModel]:
+    """The class of the model that a folder contains."""
+    return getattr(models, json.loads((model_dir / "config.json").read_text())["architectures"][0])
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -214,9 +215,9 @@ def compare_scores(found: dict[str, Any], recorded: dict[str, Any], where: Path)
         ValueError: A score differs by more than `TOLERANCE`, or by that share of it where it is above 1; the IoU of
             one of K classes by more than K times as much.
     """
-    wrong = []
+    wrong, before = [], _flat(recorded)
     for name, value in _flat(found).items():
-        expected = _flat(recorded).get(name)
+        expected = before.get(name)
         if isinstance(value, float) and isinstance(expected, float):
             allowed = TOLERANCE * (len(recorded[CLASSES]) if name.startswith(f"{CLASSES}.") else 1)
             if not math.isclose(value, expected, rel_tol=allowed, abs_tol=allowed):
@@ -248,8 +249,7 @@ def adapted_model(
         method: The class method that loads it.
         arguments: Of that method.
     """
-    code = models.modeling_depthseg.auto_map()
-    code = next(value for value in code.values() if value.endswith(f".{architecture}"))
+    code = models.modeling_depthseg.auto_map()[getattr(models, architecture).auto_class]
     more = "".join(f", {name}={value!r}" for name, value in arguments.items())
     return ADAPTED_MODEL.format(code=code, method=method, base=base, revision=revision, more=more)
 
@@ -264,16 +264,15 @@ def check_loads_elsewhere(folder: Path, load: str = "") -> None:
     Raises:
         ValueError: It does not load there, or its output differs.
     """
-    stored = json.loads((folder / "config.json").read_text())
-    architecture = stored["architectures"][0]
-    auto_class = next(name for name, code in stored["auto_map"].items() if code.endswith(f".{architecture}"))
+    model_class = class_of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         image, answer = Path(scratch, "image.npy"), Path(scratch, "answer.npy")
         size = json.loads((folder / "preprocessor_config.json").read_text()).get("size") or {"height": 64, "width": 96}
         pixels = np.random.default_rng(0).integers(0, 256, (size["height"], size["width"], 3), dtype=np.uint8)
         np.save(image, pixels)
+        arguments = (str(folder.resolve()), model_class.auto_class, str(image), str(answer))
         done = subprocess.run(
-            [sys.executable, "-I", "-c", CLEAN_PROCESS, str(folder.resolve()), auto_class, str(image), str(answer)],
+            [sys.executable, "-I", "-c", CLEAN_PROCESS, *arguments],
             input=f"{json.dumps(load)}\n{json.dumps(OUTPUTS)}",
             env=os.environ | {"HF_MODULES_CACHE": str(Path(scratch, "modules")), "HF_HUB_OFFLINE": "1"},
             cwd=scratch,
@@ -284,7 +283,7 @@ def check_loads_elsewhere(folder: Path, load: str = "") -> None:
             last = (done.stderr.strip().splitlines() or ["the process printed no error"])[-1]
             raise ValueError(f"{folder} does not load in a process without depthseg: {last}")
         elsewhere = np.load(answer, allow_pickle=False)
-    here = _output_of(folder, architecture, pixels)
+    here = _output_of(folder, model_class, pixels)
     if here.shape != elsewhere.shape or not np.allclose(here, elsewhere, rtol=1e-3, atol=1e-3):
         raise ValueError(
             f"The output of {folder} differs in a process without depthseg. The code next to the weights is from "
@@ -293,11 +292,10 @@ def check_loads_elsewhere(folder: Path, load: str = "") -> None:
 
 
 @torch.no_grad()
-def _output_of(folder: Path, architecture: str, pixels: np.ndarray) -> np.ndarray:
-    model_class = getattr(models, architecture)
+def _output_of(folder: Path, model_class: type[PreTrainedModel], pixels: np.ndarray) -> np.ndarray:
     model = load_adapted(model_class, folder) if is_adapter(folder) else model_class.from_pretrained(folder).eval()
     inputs = models.DepthSegImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="pt")
-    if architecture == "DepthSegForOpticalFlow":
+    if model_class is models.DepthSegForOpticalFlow:
         inputs["other_pixel_values"] = inputs["pixel_values"].flip(-1)
     outputs = model(**inputs)
     return outputs[next(name for name in OUTPUTS if name in outputs)].float().numpy()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..engine.atomic import atomic_folder
 from ..engine.fingerprint import hashes_of
 from ..engine.records import write_json
 from .adapters import adapter_folder, read_adapters
-from .bundle import MANIFEST, check_free, stated_licence, write_lineage
+from .bundle import MANIFEST, check_free, checked_licence, write_lineage
+from .card import rendered
 from .converted import is_converted, read_converted
 from .exports import exported_file, read_export
 
@@ -46,10 +46,9 @@ def prepare_without_run(source: str | Path, repo_id: str, facts: Facts, folder: 
     """
     source, folder = Path(source), Path(folder)
     form = _read(source, folder.name)
-    of_runs = [name for name in ("test", "dtype", "hub_datasets") if getattr(facts, name)]
-    if of_runs:
+    if of_runs := [name for name in ("test", "dtype", "hub_datasets") if getattr(facts, name)]:
         raise ValueError(f"The facts {', '.join(of_runs)} are of evaluated runs, and {source} is {form.what}.")
-    licence, sources = stated_licence(form.lineage, facts, form.licence_note)
+    licence, sources = checked_licence(form, facts, form.licence_note)
     check_free(folder)
     with atomic_folder(folder) as partial:
         partial.mkdir()
@@ -79,18 +78,14 @@ def prepare_without_run(source: str | Path, repo_id: str, facts: Facts, folder: 
             "sources": [f"{each.name} ({each.licence.label})" for each in sources],
             "licence_note": form.licence_note,
         }
-        environment = Environment(
-            loader=PackageLoader(__package__, "."), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-        )
-        text = environment.get_template("without_run.md.jinja").render(**values | form.values)
-        (partial / "README.md").write_text(f"---\n{metadata.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+        text = rendered("without_run.md.jinja", metadata, values | form.values)
+        (partial / "README.md").write_text(text, encoding="utf-8")
         write_json(partial / MANIFEST, hashes_of(partial))
 
 
 def _read(source: Path, published: str) -> Form:
     if is_converted(source):
         return read_converted(source, published)
-    adapters = adapter_folder(source)
-    if adapters is not None:
+    if adapters := adapter_folder(source):
         return read_adapters(adapters)
     return read_export(exported_file(source))
