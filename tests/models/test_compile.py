@@ -11,13 +11,15 @@ from depthseg.models import HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
-# By default the convolutional and the plain ViT encoder with a few heads; the rest is heavy.
+# By default the convolutional and the plain ViT encoder with a few heads; the rest is heavy. Depth differs by its last
+# layer, which one encoder shows.
 BY_DEFAULT = ("dpt", "linear", "mask_queries")
 COMBINATIONS = dict.fromkeys(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS) | dict.fromkeys(
     (task, encoder, head)
-    for encoder in ("depthseg_resnet", "vit")
+    for encoder, tasks in (("depthseg_resnet", ("segmentation",)), ("vit", ("segmentation", "depth")))
     for head in TINY_HEADS
-    for task in HEADS[head].tasks
+    for task in tasks
+    if task in HEADS[head].tasks
 )
 
 

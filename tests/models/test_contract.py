@@ -14,7 +14,8 @@ from depthseg.models import ENCODERS, HEADS
 
 # The head `native` belongs to the depth families of transformers; tests/models/test_families_*.py hold its pairs.
 CROSSED_HEADS = [head for head in HEADS if head != "native"]
-# By default every encoder meets one head, in one task, and every head these encoders in both; the rest is heavy.
+# By default every encoder meets one head, in one task, and every head these encoders in both. That all others meet as
+# segmenters is heavy.
 COMMON_ENCODERS = ("depthseg_resnet", "dinov2", "swin")
 # Of the encoders that one class serves, one is saved and loaded by default.
 SAVED_ENCODERS = {entry.cls: name for name, entry in ENCODERS.items()}.values()
@@ -40,7 +41,7 @@ COMBINATIONS = [
     for encoder in ENCODERS
     for head in CROSSED_HEADS
     for task in HEADS[head].tasks
-    if supported(encoder, head)
+    if supported(encoder, head) and (task == "segmentation" or encoder in COMMON_ENCODERS)
 ]
 PAIRS = [
     pytest.param(encoder, head, marks=() if is_saved_by_default(encoder, head) else pytest.mark.heavy)
