@@ -114,9 +114,8 @@ def find_checkpoint(folder: Path) -> Path | None:
     Raises:
         ValueError: There are checkpoints, and none of them can be resumed.
     """
-    found = [path for path in folder.glob("step_*") if path.is_dir() and _NAME.fullmatch(path.name)]
     damages = {}
-    for path in sorted(found, key=_step_of, reverse=True):
+    for path in reversed(_checkpoints(folder)):
         damage = find_damage(path)
         if damage is None:
             for name, reason in damages.items():
@@ -221,19 +220,24 @@ def _step_of(checkpoint: Path) -> int:
     return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest last."""
+    found = [path for path in folder.glob("step_*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step_of)
+
+
 def _kept_sentence(folder: Path) -> str:
-    steps = sorted(_step_of(path) for path in folder.glob("step_*") if _NAME.fullmatch(path.name))
-    if not steps:
+    found = _checkpoints(folder)
+    if not found:
         return "There is none before it. Mend that, or take another run.output_dir, and launch anew."
-    return f"The checkpoint of step {steps[-1]} is as it was. Mend that and resume with run.resume=true."
+    return f"The checkpoint of step {_step_of(found[-1])} is as it was. Mend that and resume with run.resume=true."
 
 
 def _remove_others(folder: Path, step: int, keep_last: int) -> None:
     """Remove all but the checkpoint of a step and the newest ones before it."""
-    steps = sorted(_step_of(path) for path in folder.iterdir() if _NAME.fullmatch(path.name))
-    kept = {f"step_{other}" for other in [other for other in steps if other <= step][-keep_last:]}
+    kept = [path for path in _checkpoints(folder) if _step_of(path) <= step][-keep_last:]
     for path in folder.iterdir():
-        if path.name not in kept and _NAME_OR_REMAINS.fullmatch(path.name):
+        if path not in kept and _NAME_OR_REMAINS.fullmatch(path.name):
             shutil.rmtree(path)
 
 
@@ -258,8 +262,8 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{MANIFEST} is not JSON ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        version = manifest.get("format") if isinstance(manifest, dict) else None
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
         raise ValueError(f"{MANIFEST} is of format {version!r}; this version of depthseg reads format {FORMAT}")
     if manifest.pop("sha256", None) != _hash_of_json(manifest):
         raise ValueError(f"{MANIFEST} does not have the SHA-256 that it states: its content has changed")

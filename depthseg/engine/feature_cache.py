@@ -35,13 +35,12 @@ from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
 from .patience import agreed, wait_patiently
 from .run_fault import told_of_writing
-from .tensor_store import TensorStore, gib, open_store, size_of
+from .tensor_store import TensorStore, gib, size_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..data import Sample, SampleDataset
-    from .options import DataOptions
 
 logger = logging.getLogger(__name__)
 
@@ -309,11 +308,6 @@ def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
             "data.cache_features reads images by their number, and this data set is streamed shard by shard: download "
             "it instead of streaming it, or set data.cache_features=false."
         )
-
-
-def open_cache(data: DataOptions, model: nn.Module, processor: Any, accelerator: Accelerator) -> FeatureCache:
-    """The cache that the options of a run name; see `FeatureCache`."""
-    return FeatureCache(open_store(data, "features"), model, processor, accelerator)
 
 
 def cached_stream(

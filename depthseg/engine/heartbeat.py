@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USUAL_TIMEOUT = {"cpu": 1800.0}
-USUAL_TIMEOUT_ON_GPUS = 600.0
+USUAL_TIMEOUT_ON_CPUS, USUAL_TIMEOUT = 1800.0, 600.0
 """Seconds that PyTorch waits in an exchange."""
 
 SILENT_BEATS = 4
@@ -49,7 +48,7 @@ class Heartbeat:
     """
 
     def __init__(self, accelerator: Accelerator, seconds: float | None) -> None:
-        usual = USUAL_TIMEOUT.get(accelerator.device.type, USUAL_TIMEOUT_ON_GPUS)
+        usual = USUAL_TIMEOUT_ON_CPUS if accelerator.device.type == "cpu" else USUAL_TIMEOUT
         self._seconds = usual if seconds is None else seconds
         self._rank, self._count = accelerator.process_index, accelerator.num_processes
         self._interval = min(2.0, self._seconds / 20)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .options import LoraOptions, ModelOptions
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER = "default"
+ADAPTER, ADAPTER_WEIGHT = "default", ".lora_"
 PEFT_PREFIX = "base_model.model."
 ADAPTABLE = (nn.Linear, nn.Conv2d)
 BASE_HASH = "base_encoder_sha256"
@@ -136,7 +136,7 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
         owner, _, weight = name.partition(".base_layer.")
         if weight == "weight" and owner in layers:
             tensor = tensor + layers[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
-        if not _is_adapter_weight(name):
+        if ADAPTER_WEIGHT not in name:
             merged[name.replace(".base_layer.", ".") if owner in layers else name] = tensor
     return merged
 
@@ -263,7 +263,7 @@ def loader_of_base(base: str, revision: str | None, encoder_config: Mapping[str,
 def _fixed_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of the encoder that stay those of the base; statistics of norms do not."""
     found = model.encoder.named_parameters(prefix="encoder")
-    return {name: tensor for name, tensor in found if not _is_adapter_weight(name)}
+    return {name: tensor for name, tensor in found if ADAPTER_WEIGHT not in name}
 
 
 def _hash_of_base(model: PreTrainedModel) -> str:
@@ -283,7 +283,3 @@ def _check_base(model: PreTrainedModel, weights: Path, about: Any) -> None:
             f"{expected[:12]}...), and would give another network. Bring back the base as it was then, or set "
             f"`revision` in {CONFIG_FILE} to the commit of that time."
         )
-
-
-def _is_adapter_weight(name: str) -> bool:
-    return ".lora_" in name

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from .state import generator_states, set_generator_states
 
 if TYPE_CHECKING:
     from .loop import Training
+    from .pending import Batch
     from .skipping import Statistics
 
 logger = logging.getLogger(__name__)
-
-Batch = Mapping[str, Any]
 
 
 def backward_in_pieces(

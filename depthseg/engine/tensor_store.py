@@ -215,7 +215,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry]:
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def gib(size: int) -> str:
