@@ -45,21 +45,6 @@ PRECISION = 0.004
 
 
 @dataclass(frozen=True)
-class Camera:
-    """What is kept of every sample.
-
-    Attributes:
-        motions: Offset in time -> pose `(4, 4)` from the axes of this camera to those then.
-        focal: `[fx, fy]` that the networks use, pixels of their image.
-        given: The same of the calibration, None = none.
-    """
-
-    motions: dict[int, np.ndarray]
-    focal: np.ndarray
-    given: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class View:
     """One sample as the networks see it; S sources.
 
@@ -86,12 +71,15 @@ class View:
     seen: list[Tensor]
 
     @property
-    def camera(self) -> Camera:
-        """The camera's part of it."""
-        poses = (pose[0].cpu().double().numpy() for pose in self.poses)
-        focal = _focal_lengths(self.intrinsics)
-        given = None if self.given is None else _focal_lengths(self.given)
-        return Camera(dict(zip(self.offsets, poses, strict=True)), focal, given)
+    def motions(self) -> dict[int, np.ndarray]:
+        """Offset in time -> pose `(4, 4)` from the axes of this camera to those then."""
+        return {offset: pose[0].cpu().double().numpy() for offset, pose in zip(self.offsets, self.poses, strict=True)}
+
+    @property
+    def focal_lengths(self) -> list[np.ndarray | None]:
+        """`[fx, fy]` in pixels of the image: those that the networks use, and those that come with the sample."""
+        both = (self.intrinsics, self.given)
+        return [None if each is None else each[0].diagonal()[:2].cpu().double().numpy() for each in both]
 
     def guess(self, step: float) -> list[Tensor]:
         """The sources, warped as if the camera drove `step` straight ahead from each frame to the next."""
@@ -173,13 +161,13 @@ def write_motion_report(
     look = partial(look_at, objective=objective, dataset=dataset, make_batch=make_batch, device=device)
     with evaluation_mode(objective):
         step = best_step(look, len(dataset))
-        errors, cameras = measure(map(look, range(len(dataset))), step)
+        errors, motions, focal_lengths = measure(map(look, range(len(dataset))), step)
         report = {
             "samples": len(dataset),
             **errors,
             "straight_line_step": step,
-            "trajectory": compare_trajectories([camera.motions for camera in cameras], dataset),
-            "focal_length": compare_focal_lengths(cameras) if objective.camera is not None else None,
+            "trajectory": compare_trajectories(motions, dataset),
+            "focal_length": compare_focal_lengths(focal_lengths) if objective.camera is not None else None,
         }
         middle = len(dataset) // 2
         write_warped_panel(Path(folder) / PANEL_FILE, look(middle), dataset.names[middle])
@@ -210,7 +198,9 @@ def best_step(look: Callable[[int], View], count: int) -> float:
     return float(min(tried[best], found.x, key=error))
 
 
-def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Camera]]:
+def measure(
+    views: Iterable[View], step: float
+) -> tuple[dict[str, Any], list[dict[int, np.ndarray]], list[list[np.ndarray | None]]]:
     """Go through the video once.
 
     Args:
@@ -218,17 +208,18 @@ def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Ca
         step: Speed of the straight-line drive.
 
     Returns:
-        `warp_error` and `seen_share`, and the camera of each sample.
+        `warp_error` and `seen_share`, and of each sample the motions and the focal lengths.
     """
-    sums, seen, pixels, cameras = dict.fromkeys(METHODS, 0.0), 0, 0, []
+    sums, seen, pixels, motions, focal_lengths = dict.fromkeys(METHODS, 0.0), 0, 0, [], []
     for view in views:
         for method, images in zip(METHODS, (view.warped, view.sources, view.guess(step)), strict=True):
             sums[method] += view.error(images)
         seen += sum(int(mask.sum()) for mask in view.seen)
         pixels += sum(mask.numel() for mask in view.seen)
-        cameras.append(view.camera)
+        motions.append(view.motions)
+        focal_lengths.append(view.focal_lengths)
     errors = {method: value / seen if seen else None for method, value in sums.items()}
-    return {"warp_error": errors, "seen_share": seen / pixels}, cameras
+    return {"warp_error": errors, "seen_share": seen / pixels}, motions, focal_lengths
 
 
 def compare_trajectories(motions: list[dict[int, np.ndarray]], dataset: SampleDataset) -> dict[str, Any] | None:
@@ -261,18 +252,14 @@ def longest_clip(names: Sequence[str]) -> tuple[str, list[int]]:
     return max(((clip, list(samples)) for clip, samples in clips), key=lambda pair: len(pair[1]))
 
 
-def compare_focal_lengths(cameras: list[Camera]) -> dict[str, Any]:
-    """Learned and given focal lengths, mean over the samples."""
-    learned = np.mean([camera.focal for camera in cameras], axis=0)
-    if any(camera.given is None for camera in cameras):
+def compare_focal_lengths(focal_lengths: list[list[np.ndarray | None]]) -> dict[str, Any]:
+    """Learned and given focal lengths, mean over the samples; each as in `View.focal_lengths`."""
+    learned, given = (list(each) for each in zip(*focal_lengths, strict=True))
+    learned = np.mean(learned, axis=0)
+    if any(each is None for each in given):
         return {"learned": learned.tolist(), "given": None, "relative_error": None}
-    given = np.mean([camera.given for camera in cameras], axis=0)
+    given = np.mean(given, axis=0)
     return {"learned": learned.tolist(), "given": given.tolist(), "relative_error": (learned / given - 1).tolist()}
-
-
-def _focal_lengths(intrinsics: Tensor) -> np.ndarray:
-    """`[fx, fy]` of `(1, 3, 3)`."""
-    return intrinsics[0].diagonal()[:2].cpu().double().numpy()
 
 
 def write_warped_panel(path: str | Path, view: View, name: str) -> None:
