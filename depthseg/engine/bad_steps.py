@@ -188,8 +188,7 @@ def _not_finite(batches: Sequence[Batch], names: Sequence[Sequence[str]]) -> lis
     """Names of the samples whose images hold values that are not finite."""
     found = []
     for batch, of_batch in zip(batches, names, strict=True):
-        images = [values for key, values in batch.items() if "pixel_values" in key or "image" in key]
-        for values in images:
+        for values in [values for key, values in batch.items() if "pixel_values" in key or "image" in key]:
             for each in _tensors_of("", values).values():
                 rows = each.flatten(1).isfinite().all(1).tolist()
                 found += [name for name, finite in zip(of_batch, rows, strict=True) if not finite]

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-ROOM, WAY_OUT = "Make room, name a folder on another disk with data.cache_dir", "or set data.cache=off"
+WAY_OUT = "or set data.cache=off"
 
 
 class DecodedCache:
@@ -86,7 +85,8 @@ class DecodedCache:
 
     def _write(self, key: str, values: np.ndarray, number: int) -> None:
         try:
-            with told_of_writing("a decoded file", self._store.folder, f"{ROOM}, {WAY_OUT}."):
+            kept = f"Make room, name a folder on another disk with data.cache_dir, {WAY_OUT}."
+            with told_of_writing("a decoded file", self._store.folder, kept):
                 native = values.astype(values.dtype.newbyteorder("="))
                 self._store.write(key, {"values": torch.from_numpy(native)}, {"number": str(number)})
             self._has_written = True

@@ -176,12 +176,8 @@ def _save_adapters(model: PreTrainedModel, folder: Path, options: ModelOptions) 
     config.save_pretrained(str(folder))
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    fixed = _fixed_weights(model)
-    kept = {
-        PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name not in fixed
-    }
+    tensors = model.state_dict()
+    kept = {key: tensors[name].detach().cpu().contiguous() for key, name in _stored_names(model).items()}
     save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt", BASE_HASH: _hash_of_base(model)})
 
 
@@ -219,16 +215,13 @@ def load_adapted(
     _inject(model.encoder, rank=about.r, alpha=about.lora_alpha, dropout=0.0, names=names)
     _check_base(model, Path(folder, WEIGHTS_FILE), about)
     stored = load_file(Path(folder, WEIGHTS_FILE))
-    own = {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in model.state_dict()}
-    fixed = _fixed_weights(model)
-    needed = {name for name, inside in own.items() if inside not in fixed}
-    if needed != stored.keys():
-        wrong = sorted(needed ^ stored.keys())
+    names_of = _stored_names(model)
+    if wrong := sorted(names_of.keys() ^ stored.keys()):
         raise ValueError(
             f"{path} does not fit its config.json: {len(wrong)} tensors are missing or unknown, for example "
             f"{wrong[0]}. The files are of different runs, or damaged."
         )
-    model.load_state_dict({own[name]: tensor for name, tensor in stored.items()}, strict=False)
+    model.load_state_dict({names_of[name]: tensor for name, tensor in stored.items()}, strict=False)
     plain = model_class(config)
     plain.load_state_dict(merged_weights(model))
     return plain.eval()
@@ -264,6 +257,13 @@ def _fixed_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of the encoder that stay those of the base; statistics of norms do not."""
     found = model.encoder.named_parameters(prefix="encoder")
     return {name: tensor for name, tensor in found if ADAPTER_WEIGHT not in name}
+
+
+def _stored_names(model: PreTrainedModel) -> dict[str, str]:
+    """Names in the file of adapters -> names in the model, of all that is in the file."""
+    fixed = _fixed_weights(model)
+    names = [name for name in model.state_dict() if name not in fixed]
+    return {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in names}
 
 
 def _hash_of_base(model: PreTrainedModel) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data import SampleDataset
     from .options import RunConfig
 
-OF_LABELS = ("segmentation_loss", "class_weights", "label_smoothing")
+OPTIONS = ("depth_loss", "segmentation_loss", "class_weights", "label_smoothing")
 
 
 def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> None:
@@ -30,8 +30,7 @@ def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) ->
     Raises:
         ValueError: The options do not fit each other or the classes of the model.
     """
-    given = {name: getattr(config.model, name) for name in ("depth_loss", *OF_LABELS)}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name in OPTIONS if (value := getattr(config.model, name)) is not None}
     if "class_weights" in given:
         given["class_weights"] = task_of(config).model_options(config, train_set)["class_weights"]
     before = {name: getattr(model.config, name) for name in given}
