@@ -17,9 +17,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The parent directory is made where it is missing. When the block raises, the temporary file is removed and an
     older `path` stays as it was.
 
-    Args:
-        path: The file to write.
-
     Yields:
         The temporary path, in the same directory and with the same suffix (writers that choose a format by suffix
         keep working).
@@ -42,10 +39,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield the name of a new folder beside `target` that replaces it if the block succeeds.
 
     No system replaces a folder in one move. A process that is killed between the two moves leaves no `target`, but
-    both folders, complete and under hidden names.
-
-    Args:
-        target: The folder to write; its parent directory is created.
+    both folders, complete and under hidden names. The parent directory is made where it is missing.
 
     Yields:
         The temporary path, `.NAME.partial`; nothing of this name exists. It is removed if the block raises an error.

@@ -102,11 +102,7 @@ class BadStep:
 
 
 def describe(training: Training, steps: Sequence[BadStep]) -> list[str]:
-    """Keep the bundles of the last ones of some bad steps; called by all processes together.
-
-    Args:
-        training: What the loop works on.
-        steps: Bad steps in their order.
+    """Keep the bundles of the last of some bad steps, which come in their order; called by all processes together.
 
     Returns:
         What the user is told of each step.

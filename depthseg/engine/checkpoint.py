@@ -58,17 +58,10 @@ def save_checkpoint(
     run_dir: Path,
     keep_last: int = 2,
 ) -> None:
-    """Write `checkpoints/step_N`; called by all processes together.
+    """Write `checkpoints/step_N` of the bare objective; called by all processes together.
 
-    Of the checkpoints before, the newest stay; those of later steps are of a launch that was given up, and go.
-
-    Args:
-        accelerator: Device, processes and gradient scaler.
-        objective: The bare objective.
-        optimizer: Its optimiser.
-        progress: How far the run is; `model/` holds the weights of `progress.selected`.
-        run_dir: Run directory.
-        keep_last: Number of checkpoints that are kept, this one included.
+    `model/` holds the weights of `progress.selected`. The newest `keep_last` checkpoints up to this one stay; those of
+    later steps are of a launch that was given up, and go.
 
     Raises:
         RunFault: The disk is full or fails; the checkpoints before are as they were.
@@ -104,9 +97,6 @@ def save_checkpoint(
 
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that is as it was written, with a warning for each newer one that is not.
-
-    Args:
-        folder: The `checkpoints` directory of a run.
 
     Returns:
         The folder of the checkpoint; None where no checkpoint was ever completed.
@@ -193,12 +183,7 @@ def restore_selected(checkpoint: Path, run_dir: Path, save_model: Callable[[], N
     """Make `model/` hold the weights that were selected at a checkpoint; called by the first process alone.
 
     An interrupted launch may have selected weights of a later step, or may have been killed while it replaced the
-    folder. The scores of these weights belong to steps that are now repeated.
-
-    Args:
-        checkpoint: The checkpoint that was loaded.
-        run_dir: Run directory.
-        save_model: Writes the loaded weights to `model/`.
+    folder. The scores of these weights belong to steps that are now repeated. `save_model` writes the loaded weights.
     """
     model_dir, expected = run_dir / "model", _read_manifest(checkpoint)["model"]
     found = hashes_of(model_dir)

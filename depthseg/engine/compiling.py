@@ -17,12 +17,7 @@ from torch import nn
 
 
 def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile the forward passes of a model that are differentiated; names and weights stay as they are.
-
-    Args:
-        model: Any model of depthseg, changed in place.
-        backend: Of `torch.compile`.
-    """
+    """Compile the forward passes of a model that are differentiated, in place; names and weights stay as they are."""
     for part in [*_encoder_parts(model.encoder.backbone), model.body]:
         part.forward = _compiled_in_training(part, backend)
 

@@ -63,11 +63,8 @@ class DecodedCache:
     def check_room(self, first: Sample, count: int) -> None:
         """Say what the decoded files will take; where they do not fit, keep none of them.
 
-        Nothing is said where the first sample was kept by an earlier run, or is not read from files.
-
-        Args:
-            first: A sample that was read through this cache.
-            count: Samples of all data sets.
+        Nothing is said where the first sample, which was read through this cache, was kept by an earlier run, or is
+        not read from files. `count` is that of the samples of all data sets.
         """
         if not self._has_written:
             return
@@ -101,9 +98,6 @@ class DecodedCache:
 @contextmanager
 def decoded_cache(data: DataOptions) -> Iterator[DecodedCache | None]:
     """Keep what is decoded in this block, where the options of a run say so.
-
-    Args:
-        data: The `data` section.
 
     Yields:
         The cache; None = there is none.

@@ -152,11 +152,7 @@ class FeatureCache:
         return entry
 
     def missing_bytes(self, show: Callable[[Any], None]) -> int:
-        """What the features of images that are not there will take; called by all processes together.
-
-        Args:
-            show: Gives the images of this process to a processor.
-        """
+        """What features that are not there will take, of images that `show` gives to a processor; called by all."""
         noted = _NotingProcessor(self)
         show(noted)
         wait_patiently(self.accelerator)
@@ -271,11 +267,7 @@ class CachedStream(Dataset):
 
 
 def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
-    """Refuse an encoder that may change, and data that is not read by index.
-
-    Args:
-        encoder: Of the model.
-        samples: The training set.
+    """Refuse an encoder that may change, and a training set that is not read by index.
 
     Raises:
         ValueError: Either of them.

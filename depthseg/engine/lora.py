@@ -59,11 +59,7 @@ def holds_adapters(name: str | os.PathLike, revision: str | None = None) -> bool
 
 
 def add_adapters(model: PreTrainedModel, options: LoraOptions) -> None:
-    """Put adapters into the encoder of a model and fix its weights; at first they change no output.
-
-    Args:
-        model: Changed in place.
-        options: Rank above 0, and the rest.
+    """Put adapters into the encoder of a model, in place, and fix its weights; at first they change no output.
 
     Raises:
         ValueError: Nothing is to be adapted.
@@ -142,13 +138,7 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: PreTrainedModel, folder: Path, options: ModelOptions) -> None:
-    """Save a model of a run: whole, its adapters merged, or its adapters alone.
-
-    Args:
-        model: With adapters if `options.lora.rank` is above 0.
-        folder: Where to.
-        options: The `model` section.
-    """
+    """Save a model of a run: whole, its adapters merged, or its adapters alone, as the `model` section says."""
     if not adapted_layers(model):
         model.save_pretrained(folder)
     elif options.lora.merge:

@@ -178,9 +178,7 @@ def write_motion_report(
 def best_step(look: Callable[[int], View], count: int) -> float:
     """Speed of the straight-line drive with the least warp error: a coarse search, then Brent's method.
 
-    Args:
-        look: Shows a sample by its number.
-        count: Number of samples.
+    It is in the unit of the depth per step of the stride; `look` shows each of `count` samples by its number.
     """
     views = [look(index) for index in evenly_spaced(count, SEARCH_SAMPLES)]
     unit = float(np.median([view.depth[view.depth.isfinite() & (view.depth > 0)].median().item() for view in views]))
@@ -201,11 +199,7 @@ def best_step(look: Callable[[int], View], count: int) -> float:
 def measure(
     views: Iterable[View], step: float
 ) -> tuple[dict[str, Any], list[dict[int, np.ndarray]], list[list[np.ndarray | None]]]:
-    """Go through the video once.
-
-    Args:
-        views: Its samples.
-        step: Speed of the straight-line drive.
+    """Go through the video once, and compare with a straight-line drive of a speed.
 
     Returns:
         `warp_error` and `seen_share`, and of each sample the motions and the focal lengths.

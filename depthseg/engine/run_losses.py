@@ -47,13 +47,8 @@ def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) ->
 def keep_losses(config: RunConfig, model: nn.Module, run_dir: Path, checkpoint: Path) -> None:
     """Give the model of a run that is resumed the loss with which it began.
 
-    What the options leave open may be chosen otherwise by another version of depthseg, or by other labels.
-
-    Args:
-        config: The options.
-        model: As the options describe it; changed in place.
-        run_dir: Run directory.
-        checkpoint: What the run resumes from.
+    What the options leave open may be chosen otherwise by another version of depthseg, or by other labels. The model
+    is changed in place.
     """
     record = read_run_record(run_dir / RUN_RECORD)
     if config.model.class_weights is not None and "class_weights" in record:

@@ -58,10 +58,7 @@ def tensors_of(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and optimiser state, whole also where processes share them out; called by all processes together.
 
-    Args:
-        objective: The bare objective, with everything that is trained.
-        optimizer: Its optimiser. Groups are not stored: they are those of the options of the run.
-        keep: Whether this process writes them; the others get nothing.
+    Groups of the optimiser are not stored: they are those of the options of the run. Only who keeps them gets them.
     """
     return gathered(objective.state_dict(), keep), gathered(_optimizer_tensors(objective, optimizer), keep)
 
@@ -73,14 +70,9 @@ def write_state(
     progress: Progress,
     random_states: Sequence[dict[str, Any]],
 ) -> None:
-    """Write everything that a run needs to resume; called by the first process alone.
+    """Write everything that a run needs to resume into an existing folder; called by the first process alone.
 
-    Args:
-        folder: An existing folder.
-        accelerator: Holds the gradient scaler of float16.
-        tensors: What `tensors_of` returned.
-        progress: How far the run is.
-        random_states: `random_state()` of every process.
+    The tensors are what `tensors_of` returned, the random states those of `random_state()` of every process.
     """
     for content, name in zip(tensors, (WEIGHTS, OPTIMIZER), strict=True):
         save_file(separate(content), folder / name)
