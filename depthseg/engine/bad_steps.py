@@ -184,7 +184,8 @@ def _not_finite(batches: Sequence[Batch], names: Sequence[Sequence[str]]) -> lis
     """Names of the samples whose images hold values that are not finite."""
     found = []
     for batch, of_batch in zip(batches, names, strict=True):
-        for values in [values for key, values in batch.items() if "pixel_values" in key or "image" in key]:
+        images = [values for key, values in batch.items() if "pixel_values" in key or "image" in key]
+        for values in images:
             for each in _tensors_of("", values).values():
                 rows = each.flatten(1).isfinite().all(1).tolist()
                 found += [name for name, finite in zip(of_batch, rows, strict=True) if not finite]
@@ -254,7 +255,7 @@ def _sentence(
     not_finite: Sequence[Sequence[str]],
     bundle: Path | None = None,
 ) -> str:
-    """What the user is told of a bad step; names of samples by process and micro-batch, of images by process."""
+    """What the user is told of a bad step: names of its samples by process and micro-batch, of the bad by process."""
     record, count = problem.record, problem.steps_in_a_row
     said = f"The {problem.what} of step {record.step} is {problem.value} at learning rate {record.lr:.3g}"
     said += f" ({count} such steps in a row)." if count > 1 else "."
