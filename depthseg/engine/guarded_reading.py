@@ -57,9 +57,11 @@ class GuardedCollate:
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of some samples, or a `Failure`."""
-        failures = (sample for sample in samples if isinstance(sample, Failure))
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
         try:
-            return next(failures, None) or self._collate(list(samples))
+            return self._collate(list(samples))
         except Exception as error:
             return _failure(error)
 

@@ -44,6 +44,13 @@ PRECISION = 0.004
 """Of the best step, as a fraction of the interval."""
 
 
+Motions = dict[int, np.ndarray]
+"""Offset in time -> pose `(4, 4)` from the axes of a camera to those then."""
+
+FocalLengths = list[np.ndarray | None]
+"""`[fx, fy]` in pixels of the image: those that the networks use, and those that come with the sample, if any."""
+
+
 @dataclass(frozen=True)
 class View:
     """One sample as the networks see it; S sources.
@@ -71,13 +78,13 @@ class View:
     seen: list[Tensor]
 
     @property
-    def motions(self) -> dict[int, np.ndarray]:
-        """Offset in time -> pose `(4, 4)` from the axes of this camera to those then."""
+    def motions(self) -> Motions:
+        """How the camera moves to each of the sources."""
         return {offset: pose[0].cpu().double().numpy() for offset, pose in zip(self.offsets, self.poses, strict=True)}
 
     @property
-    def focal_lengths(self) -> list[np.ndarray | None]:
-        """`[fx, fy]` in pixels of the image: those that the networks use, and those that come with the sample."""
+    def focal_lengths(self) -> FocalLengths:
+        """Those of its intrinsics, in pixels."""
         both = (self.intrinsics, self.given)
         return [None if each is None else each[0].diagonal()[:2].cpu().double().numpy() for each in both]
 
@@ -196,9 +203,7 @@ def best_step(look: Callable[[int], View], count: int) -> float:
     return float(min(tried[best], found.x, key=error))
 
 
-def measure(
-    views: Iterable[View], step: float
-) -> tuple[dict[str, Any], list[dict[int, np.ndarray]], list[list[np.ndarray | None]]]:
+def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Motions], list[FocalLengths]]:
     """Go through the video once, and compare with a straight-line drive of a speed.
 
     Returns:
@@ -216,7 +221,7 @@ def measure(
     return {"warp_error": errors, "seen_share": seen / pixels}, motions, focal_lengths
 
 
-def compare_trajectories(motions: list[dict[int, np.ndarray]], dataset: SampleDataset) -> dict[str, Any] | None:
+def compare_trajectories(motions: list[Motions], dataset: SampleDataset) -> dict[str, Any] | None:
     """Errors of the joined motions and of the straight line on the longest clip.
 
     None without poses, and where a list has left out or shuffled frames (`is_continuous`): motions cannot be joined.
@@ -246,8 +251,8 @@ def longest_clip(names: Sequence[str]) -> tuple[str, list[int]]:
     return max(((clip, list(samples)) for clip, samples in clips), key=lambda pair: len(pair[1]))
 
 
-def compare_focal_lengths(focal_lengths: list[list[np.ndarray | None]]) -> dict[str, Any]:
-    """Learned and given focal lengths, mean over the samples; each as in `View.focal_lengths`."""
+def compare_focal_lengths(focal_lengths: list[FocalLengths]) -> dict[str, Any]:
+    """Learned and given focal lengths, mean over the samples."""
     learned, given = (list(each) for each in zip(*focal_lengths, strict=True))
     learned = np.mean(learned, axis=0)
     if any(each is None for each in given):
