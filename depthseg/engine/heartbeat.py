@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USUAL_TIMEOUT_ON_CPUS, USUAL_TIMEOUT = 1800.0, 600.0
+USUAL_TIMEOUT = {"cpu": 1800.0}
+USUAL_TIMEOUT_ON_GPUS = 600.0
 """Seconds that PyTorch waits in an exchange."""
 
 SILENT_BEATS = 4
@@ -48,7 +49,7 @@ class Heartbeat:
     """
 
     def __init__(self, accelerator: Accelerator, seconds: float | None) -> None:
-        usual = USUAL_TIMEOUT_ON_CPUS if accelerator.device.type == "cpu" else USUAL_TIMEOUT
+        usual = USUAL_TIMEOUT.get(accelerator.device.type, USUAL_TIMEOUT_ON_GPUS)
         self._seconds = usual if seconds is None else seconds
         self._rank, self._count = accelerator.process_index, accelerator.num_processes
         self._interval = min(2.0, self._seconds / 20)

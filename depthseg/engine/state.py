@@ -58,7 +58,8 @@ def tensors_of(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and optimiser state, whole also where processes share them out; called by all processes together.
 
-    Groups of the optimiser are not stored: they are those of the options of the run. Only who keeps them gets them.
+    Groups of the optimiser are not stored: they are those of the options of the run. A process
+    that does not `keep` them only gives its shares.
     """
     return gathered(objective.state_dict(), keep), gathered(_optimizer_tensors(objective, optimizer), keep)
 
