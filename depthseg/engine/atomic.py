@@ -17,9 +17,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The parent directory is made where it is missing. When the block raises, the temporary file is removed and an
     older `path` stays as it was.
 
-    Args:
-        path: The file to write.
-
     Yields:
         The temporary path, in the same directory and with the same suffix (writers that choose a format by suffix
         keep working).
@@ -39,10 +36,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield the name of a new folder beside `target` that replaces it if the block succeeds; see `replace_folder`.
+    """Yield the name of a new folder beside `target` that replaces it if the block succeeds.
 
-    Args:
-        target: The folder to write; its parent directory is created.
+    No system replaces a folder in one move. A process that is killed between the two moves leaves no `target`, but
+    both folders, complete and under hidden names. The parent directory is made where it is missing.
 
     Yields:
         The temporary path, `.NAME.partial`; nothing of this name exists. It is removed if the block raises an error.
@@ -52,21 +49,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        replace_folder(partial, target)
+        _replace_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Put a complete folder in the place of an older one.
-
-    No system replaces a folder in one move. A process that is killed between the two moves leaves no `target`, but
-    both folders, complete and under hidden names.
-
-    Args:
-        new: The new folder, on the same disk.
-        target: Its final name; a folder of this name is removed afterwards.
-    """
+def _replace_folder(new: Path, target: Path) -> None:
     for path in (*new.rglob("*"), new):
         sync(path)
     old = target.with_name(f".{target.name}.old")

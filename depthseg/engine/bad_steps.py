@@ -37,7 +37,7 @@ from .state import WEIGHTS, separate
 
 if TYPE_CHECKING:
     from .loop import Training
-    from .pending import StepRecord
+    from .pending import Batch, StepRecord
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ KEPT = 3
 """Bundles of a run; each holds all weights."""
 
 _MAPS, _PREFIX, _GEOMETRY = "maps", "prefix_tokens", ("strides", "input_size", "padded_size")
-
-Batch = Mapping[str, Tensor | EncoderFeatures]
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,7 @@ class BadStep:
 
 
 def describe(training: Training, steps: Sequence[BadStep]) -> list[str]:
-    """Keep the bundles of the last ones of some bad steps; called by all processes together.
-
-    Args:
-        training: What the loop works on.
-        steps: Bad steps in their order.
+    """Keep the bundles of the last of some bad steps, which come in their order; called by all processes together.
 
     Returns:
         What the user is told of each step.
@@ -261,14 +255,7 @@ def _sentence(
     not_finite: Sequence[Sequence[str]],
     bundle: Path | None = None,
 ) -> str:
-    """What the user is told of a bad step.
-
-    Args:
-        problem: The step.
-        files: Of every process and micro-batch the names of the samples.
-        not_finite: Of every process the names of those whose images are not finite.
-        bundle: Its bundle; None where there is none.
-    """
+    """What the user is told of a bad step: names of its samples by process and micro-batch, of the bad by process."""
     record, count = problem.record, problem.steps_in_a_row
     said = f"The {problem.what} of step {record.step} is {problem.value} at learning rate {record.lr:.3g}"
     said += f" ({count} such steps in a row)." if count > 1 else "."

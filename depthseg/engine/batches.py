@@ -107,11 +107,7 @@ class Collate:
     """
 
     def __init__(
-        self,
-        processor: Any,
-        content: BatchContent,
-        label_stride: int = 1,
-        label_range: LabelRange | None = None,
+        self, processor: Any, content: BatchContent, label_stride: int = 1, label_range: LabelRange | None = None
     ) -> None:
         self._processor = processor
         self.content = content
@@ -154,9 +150,8 @@ class Collate:
             intrinsics = [_require(sample, "intrinsics", UNCALIBRATED) for sample in samples]
             batch["intrinsics"] = torch.from_numpy(np.stack(intrinsics).astype(np.float32))
         if content.stereo:
-            batch["stereo_x"] = torch.tensor(
-                [float(_require(s, "stereo_x", "the baseline of a stereo pair")) for s in samples]
-            )
+            baselines = [float(_require(sample, "stereo_x", "the baseline of a stereo pair")) for sample in samples]
+            batch["stereo_x"] = torch.tensor(baselines)
         if content.holes:
             batch["holes"] = torch.from_numpy(np.stack([_holes_of(sample) for sample in samples]))
         return batch
@@ -208,7 +203,9 @@ class Collate:
     def _scaled_views(self, samples: list[Sample], clean: list[Sample]) -> dict[str, Any]:
         """The images, scaled."""
         content = self.content
-        images = [_erased(sample) if content.holes else sample.image for sample in samples]
+        images = [sample.image for sample in samples]
+        if content.holes:
+            images = [np.where(_holes_of(sample)[..., None], np.uint8(0), sample.image) for sample in samples]
         views = {"pixel_values": self.scale(images)}
         if content.images:
             views["image"] = _to_unit(np.stack([sample.image for sample in clean]))
@@ -248,11 +245,9 @@ class Collate:
                 "pretext.source_frames."
             )
         sources = [sample.frames[offset] for offset in self.content.source_frames]
-        return (
-            [*sources, _require(sample, "stereo", "the second view of a stereo pair")]
-            if self.content.stereo
-            else sources
-        )
+        if self.content.stereo:
+            sources.append(_require(sample, "stereo", "the second view of a stereo pair"))
+        return sources
 
 
 def _require(sample: Sample, name: str, what: str) -> Any:
@@ -264,11 +259,6 @@ def _require(sample: Sample, name: str, what: str) -> Any:
 
 def _holes_of(sample: Sample) -> np.ndarray:
     return _require(sample, "holes", "holes, which the transform draws")
-
-
-def _erased(sample: Sample) -> np.ndarray:
-    """The image `(H, W, 3)` with black holes."""
-    return np.where(_holes_of(sample)[..., None], np.uint8(0), sample.image)
 
 
 def _has_deep_images(sample: Sample) -> bool:
@@ -319,7 +309,6 @@ _TRUTHS = {
     "category": ("class of the whole image", torch.int64),
 }
 
-
 CLASS_IDS = ("labels", "category")
 """The truths that are class ids."""
 
@@ -361,7 +350,7 @@ def _known(sample: Sample, kind: str) -> np.ndarray:
 
 
 def _start_worker(keep: Callable[[int], None], number: int) -> None:
-    leave_stopping_to_the_run(number)
+    leave_stopping_to_the_run()
     keep(number)
 
 
@@ -402,12 +391,8 @@ def micro_batches(
         yield finish(moved) if finish else moved
 
 
-def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch on a device; what is neither tensors nor features stays where it is."""
-    moved = {}
-    for name, value in batch.items():
-        if isinstance(value, dict):
-            moved[name] = _moved(value, device)
-        else:
-            moved[name] = value.to(device, non_blocking=device.type == "cuda") if hasattr(value, "to") else value
-    return moved
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch, or a part of it, on a device; what is neither tensors nor features stays where it is."""
+    if isinstance(batch, dict):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    return batch.to(device, non_blocking=device.type == "cuda") if hasattr(batch, "to") else batch

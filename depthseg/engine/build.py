@@ -15,13 +15,7 @@ from transformers import PreTrainedConfig
 from ..data import load_dataset
 from ..data.subsets import few_shot_subset
 from ..data.value_range import find_value_range, given_value_range
-from ..models import (
-    DEPTH_FAMILIES,
-    ENCODERS,
-    DepthSegConfig,
-    DepthSegImageProcessor,
-    check_input_scaling,
-)
+from ..models import DEPTH_FAMILIES, ENCODERS, DepthSegConfig, DepthSegImageProcessor, check_input_scaling
 from ..models.configuration_depthseg import OWN_OPTIONS
 from ..models.image_inputs_depthseg import check_value_range
 from ..models.losses_depthseg import LOSS_OF_DEPTH
@@ -41,9 +35,6 @@ if TYPE_CHECKING:
     from .options import DataOptions, ModelOptions, RunConfig
 
 logger = logging.getLogger(__name__)
-
-CHOICES_OF_LAYERS = ("out_indices", "out_features")
-OUTPUT_STRIDE = "output_stride"
 
 
 def source_of(data: DataOptions) -> tuple[str | None, str | None]:
@@ -217,10 +208,10 @@ def _start_model(config: RunConfig, changes: dict[str, Any]) -> nn.Module:
     # In float32 whatever the file holds: small updates vanish in bfloat16 weights.
     arguments = {"revision": options.revision, "dtype": torch.float32} | changes
     if values.get("model_type") in ENCODERS.keys() - DEPTH_FAMILIES.keys():
-        chosen = _circumstances(options, values["model_type"], *CHOICES_OF_LAYERS, OUTPUT_STRIDE)
+        chosen = _circumstances(options, values["model_type"], "out_indices", "out_features", "output_stride")
         return model_class.from_encoder_pretrained(options.pretrained, encoder_options=chosen, **arguments)
     encoder = values.get("encoder_config") or {}
-    if dilated := _circumstances(options, encoder.get("model_type"), OUTPUT_STRIDE):
+    if dilated := _circumstances(options, encoder.get("model_type"), "output_stride"):
         arguments["encoder_config"] = encoder | dilated
     model = model_class.from_depth_pretrained(options.pretrained, head_init=options.head_init, **arguments)
     if config.task == "depth" and values.get("model_type") in DEPTH_FAMILIES and options.depth_loss is None:
@@ -243,8 +234,7 @@ def _warn_of_dropped_head(model: nn.Module, options: ModelOptions) -> None:
         logger.warning(
             "The decoder of %s is not transferred (%s). To keep it, set model.head_type=null model.head_config=null; "
             "if a new decoder is intended, model.head_init=random says so.",
-            options.pretrained,
-            dropped[0].why,
+            *(options.pretrained, dropped[0].why),
         )
 
 

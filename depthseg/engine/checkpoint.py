@@ -58,17 +58,10 @@ def save_checkpoint(
     run_dir: Path,
     keep_last: int = 2,
 ) -> None:
-    """Write `checkpoints/step_N`; called by all processes together.
+    """Write `checkpoints/step_N` of the bare objective; called by all processes together.
 
-    Of the checkpoints before, the newest stay; those of later steps are of a launch that was given up, and go.
-
-    Args:
-        accelerator: Device, processes and gradient scaler.
-        objective: The bare objective.
-        optimizer: Its optimiser.
-        progress: How far the run is; `model/` holds the weights of `progress.selected`.
-        run_dir: Run directory.
-        keep_last: Number of checkpoints that are kept, this one included.
+    `model/` holds the weights of `progress.selected`. The newest `keep_last` checkpoints up to this one stay; those of
+    later steps are of a launch that was given up, and go.
 
     Raises:
         RunFault: The disk is full or fails; the checkpoints before are as they were.
@@ -105,18 +98,14 @@ def save_checkpoint(
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that is as it was written, with a warning for each newer one that is not.
 
-    Args:
-        folder: The `checkpoints` directory of a run.
-
     Returns:
         The folder of the checkpoint; None where no checkpoint was ever completed.
 
     Raises:
         ValueError: There are checkpoints, and none of them can be resumed.
     """
-    found = [path for path in folder.glob("step_*") if path.is_dir() and _NAME.fullmatch(path.name)]
     damages = {}
-    for path in sorted(found, key=_step_of, reverse=True):
+    for path in reversed(_checkpoints(folder)):
         damage = find_damage(path)
         if damage is None:
             for name, reason in damages.items():
@@ -194,12 +183,7 @@ def restore_selected(checkpoint: Path, run_dir: Path, save_model: Callable[[], N
     """Make `model/` hold the weights that were selected at a checkpoint; called by the first process alone.
 
     An interrupted launch may have selected weights of a later step, or may have been killed while it replaced the
-    folder. The scores of these weights belong to steps that are now repeated.
-
-    Args:
-        checkpoint: The checkpoint that was loaded.
-        run_dir: Run directory.
-        save_model: Writes the loaded weights to `model/`.
+    folder. The scores of these weights belong to steps that are now repeated. `save_model` writes the loaded weights.
     """
     model_dir, expected = run_dir / "model", _read_manifest(checkpoint)["model"]
     found = hashes_of(model_dir)
@@ -221,19 +205,24 @@ def _step_of(checkpoint: Path) -> int:
     return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest last."""
+    found = [path for path in folder.glob("step_*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step_of)
+
+
 def _kept_sentence(folder: Path) -> str:
-    steps = sorted(_step_of(path) for path in folder.glob("step_*") if _NAME.fullmatch(path.name))
-    if not steps:
+    found = _checkpoints(folder)
+    if not found:
         return "There is none before it. Mend that, or take another run.output_dir, and launch anew."
-    return f"The checkpoint of step {steps[-1]} is as it was. Mend that and resume with run.resume=true."
+    return f"The checkpoint of step {_step_of(found[-1])} is as it was. Mend that and resume with run.resume=true."
 
 
 def _remove_others(folder: Path, step: int, keep_last: int) -> None:
     """Remove all but the checkpoint of a step and the newest ones before it."""
-    steps = sorted(_step_of(path) for path in folder.iterdir() if _NAME.fullmatch(path.name))
-    kept = {f"step_{other}" for other in [other for other in steps if other <= step][-keep_last:]}
+    kept = [path for path in _checkpoints(folder) if _step_of(path) <= step][-keep_last:]
     for path in folder.iterdir():
-        if path.name not in kept and _NAME_OR_REMAINS.fullmatch(path.name):
+        if path not in kept and _NAME_OR_REMAINS.fullmatch(path.name):
             shutil.rmtree(path)
 
 
@@ -258,8 +247,8 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{MANIFEST} is not JSON ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        version = manifest.get("format") if isinstance(manifest, dict) else None
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
         raise ValueError(f"{MANIFEST} is of format {version!r}; this version of depthseg reads format {FORMAT}")
     if manifest.pop("sha256", None) != _hash_of_json(manifest):
         raise ValueError(f"{MANIFEST} does not have the SHA-256 that it states: its content has changed")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from .run import RunResult
 
-logger = logging.getLogger(__name__)
-
 USER_ERRORS = (
     *(ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError),
     *(ConnectionError, PermissionError, RunFault),

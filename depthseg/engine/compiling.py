@@ -7,6 +7,7 @@ share one compiled function. Evaluation, whose images may have any size, runs as
 from __future__ import annotations
 
 import functools
+import itertools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,12 +17,7 @@ from torch import nn
 
 
 def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile the forward passes of a model that are differentiated; names and weights stay as they are.
-
-    Args:
-        model: Any model of depthseg, changed in place.
-        backend: Of `torch.compile`.
-    """
+    """Compile the forward passes of a model that are differentiated, in place; names and weights stay as they are."""
     for part in [*_encoder_parts(model.encoder.backbone), model.body]:
         part.forward = _compiled_in_training(part, backend)
 
@@ -29,17 +25,12 @@ def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
 def _encoder_parts(backbone: nn.Module) -> Iterator[nn.Module]:
     """The blocks of a backbone that has a list of equal ones, or the backbone as a whole."""
     lists = {name: module for name, module in backbone.named_modules() if _is_list_of_blocks(module)}
-    outermost = {name: blocks for name, blocks in lists.items() if not any(_is_in(name, other) for other in lists)}
-    blocks = [block for found in outermost.values() for block in found]
-    yield from blocks or [backbone]
+    outermost = [lists[name] for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    yield from itertools.chain(*outermost) if outermost else [backbone]
 
 
 def _is_list_of_blocks(module: nn.Module) -> bool:
     return isinstance(module, nn.ModuleList) and len(module) > 1 and len({type(block) for block in module}) == 1
-
-
-def _is_in(name: str, other: str) -> bool:
-    return name.startswith(f"{other}.")
 
 
 def _compiled_in_training(part: nn.Module, backend: str) -> Callable[..., Any]:

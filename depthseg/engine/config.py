@@ -95,37 +95,20 @@ def _composed(files: Sequence[Written], overrides: Sequence[str], is_record: boo
 
 
 def own_options(config: RunConfig, ignored: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the options that differ from their defaults, by dotted name.
-
-    Args:
-        config: The options.
-        ignored: Dotted names that do not count.
-    """
-    defaults = flattened(type(config)().to_dict())
-    return {
-        name: value
-        for name, value in flattened(config.to_dict()).items()
-        if name not in ignored and value != defaults[name]
-    }
+    """Return the options that differ from their defaults, by dotted name; those of `ignored` do not count."""
+    defaults, values = flattened(type(config)().to_dict()), flattened(config.to_dict())
+    return {name: value for name, value in values.items() if name not in ignored and value != defaults[name]}
 
 
 def changed_options(old: RunConfig, new: RunConfig, ignored: Iterable[str] = ()) -> list[str]:
-    """List the options whose values differ, as `section.option: old -> new`.
-
-    Args:
-        old: The options before.
-        new: The options now.
-        ignored: Dotted names that do not count.
-    """
-    after = flattened(new.to_dict())
-    changed = {key: was for key, was in flattened(old.to_dict()).items() if key not in ignored and was != after[key]}
-    return [f"{key}: {was!r} -> {after[key]!r}" for key, was in changed.items()]
+    """List the options whose values differ, as `section.option: old -> new`; those of `ignored` do not count."""
+    before, after = flattened(old.to_dict()), flattened(new.to_dict())
+    changed = [key for key in before if key not in ignored and before[key] != after[key]]
+    return [f"{key}: {before[key]!r} -> {after[key]!r}" for key in changed]
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `RunConfig.to_dict` by dotted name, such as `optim.lr`."""
-    flat = {"task": options["task"]}
-    for section, values in options.items():
-        if section != "task":
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-    return flat
+    sections = {name: values for name, values in options.items() if name != "task"}
+    flat = {f"{name}.{key}": value for name, values in sections.items() for key, value in values.items()}
+    return {"task": options["task"], **flat}

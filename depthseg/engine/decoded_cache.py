@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-ROOM, WAY_OUT = "Make room, name a folder on another disk with data.cache_dir", "or set data.cache=off"
+WAY_OUT = "or set data.cache=off"
 
 
 class DecodedCache:
@@ -64,11 +63,8 @@ class DecodedCache:
     def check_room(self, first: Sample, count: int) -> None:
         """Say what the decoded files will take; where they do not fit, keep none of them.
 
-        Nothing is said where the first sample was kept by an earlier run, or is not read from files.
-
-        Args:
-            first: A sample that was read through this cache.
-            count: Samples of all data sets.
+        Nothing is said where the first sample, which was read through this cache, was kept by an earlier run, or is
+        not read from files. `count` is that of the samples of all data sets.
         """
         if not self._has_written:
             return
@@ -86,7 +82,8 @@ class DecodedCache:
 
     def _write(self, key: str, values: np.ndarray, number: int) -> None:
         try:
-            with told_of_writing("a decoded file", self._store.folder, f"{ROOM}, {WAY_OUT}."):
+            kept = f"Make room, name a folder on another disk with data.cache_dir, {WAY_OUT}."
+            with told_of_writing("a decoded file", self._store.folder, kept):
                 native = values.astype(values.dtype.newbyteorder("="))
                 self._store.write(key, {"values": torch.from_numpy(native)}, {"number": str(number)})
             self._has_written = True
@@ -101,9 +98,6 @@ class DecodedCache:
 @contextmanager
 def decoded_cache(data: DataOptions) -> Iterator[DecodedCache | None]:
     """Keep what is decoded in this block, where the options of a run say so.
-
-    Args:
-        data: The `data` section.
 
     Yields:
         The cache; None = there is none.

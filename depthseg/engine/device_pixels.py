@@ -129,10 +129,10 @@ def _change_colours(values: Tensor, packed: dict[str, Any]) -> Tensor:
 
 
 def _resample(values: Tensor, packed: dict[str, Any], rows_first: bool) -> Tensor:
-    for name in ("rows", "columns") if rows_first else ("columns", "rows"):
-        turned = values.transpose(1, 2) if name == "columns" else values
-        mixed = _mix(turned, packed[name], packed[f"{name}_weights"])
-        values = mixed.transpose(1, 2) if name == "columns" else mixed
+    axes = {"rows": 1, "columns": 2}
+    for name in axes if rows_first else reversed(axes):
+        mixed = _mix(values.transpose(1, axes[name]), packed[name], packed[f"{name}_weights"])
+        values = mixed.transpose(1, axes[name])
     return values
 
 
@@ -175,9 +175,8 @@ def _mixed(geometry: Geometry, size: tuple[int, int], axis: int) -> tuple[np.nda
 def _mix(values: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
     """Filter uint8 `(N, S, T, 3)` along S; pixels and weights `(N, n, K)`."""
     image = torch.arange(len(values), device=values.device)[:, None]
-    total = torch.full(
-        (*pixels.shape[:2], *values.shape[2:]), 1 << (_BITS - 1), dtype=torch.int32, device=values.device
-    )
+    shape = (*pixels.shape[:2], *values.shape[2:])
+    total = torch.full(shape, 1 << (_BITS - 1), dtype=torch.int32, device=values.device)
     for tap in range(weights.shape[-1]):
         total += weights[:, :, tap, None, None] * values[image, pixels[..., tap]].int()
     return (total >> _BITS).to(torch.uint8)

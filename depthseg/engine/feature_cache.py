@@ -35,13 +35,12 @@ from .batches import Collate, StreamDataset, copy_rng, target_of
 from .fingerprint import hash_module
 from .patience import agreed, wait_patiently
 from .run_fault import told_of_writing
-from .tensor_store import TensorStore, gib, open_store, size_of
+from .tensor_store import TensorStore, gib, size_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..data import Sample, SampleDataset
-    from .options import DataOptions
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +84,14 @@ class FeatureReader:
         prefix_tokens = [stacked.get(f"prefix.{n}") for n in range(self.map_count)]
         sizes = (tuple(json.loads(texts[name])) for name in GEOMETRY)
         return EncoderFeatures(maps, prefix_tokens if any("prefix" in name for name in names) else None, *sizes)
+
+    def collate(self, keys: list[Keys]) -> dict[str, Tensor | EncoderFeatures]:
+        """A batch of augmented images: their truths, and features in the place of `pixel_values`."""
+        truths = [self.store.read(truth)[0] for _, truth in keys]
+        stacked = {name: torch.stack([truth[name] for truth in truths]) for name in truths[0]}
+        # Class ids are kept as bytes, and losses take int64.
+        wide = {name: values if values.is_floating_point() else values.long() for name, values in stacked.items()}
+        return {"pixel_values": self.join([key for key, _ in keys]), **wide}
 
 
 class FeatureCache:
@@ -145,12 +152,8 @@ class FeatureCache:
         return entry
 
     def missing_bytes(self, show: Callable[[Any], None]) -> int:
-        """What the features of images that are not there will take; called by all processes together.
-
-        Args:
-            show: Gives the images of this process to a processor.
-        """
-        noted = NotingProcessor(self)
+        """What features that are not there will take, of images that `show` gives to a processor; called by all."""
+        noted = _NotingProcessor(self)
         show(noted)
         wait_patiently(self.accelerator)
         found = gather_object([(noted.missing, noted.size)])
@@ -185,13 +188,8 @@ class CachedProcessor:
         return getattr(self._features.processor, name)
 
 
-class NotingProcessor(CachedProcessor):
-    """One that only notes which features are missing, and gives nothing.
-
-    Attributes:
-        missing: Names of their files.
-        size: Bytes of the first one.
-    """
+class _NotingProcessor(CachedProcessor):
+    """One that only notes which files of features are missing and the bytes of the first; it gives an empty tensor."""
 
     def __init__(self, features: FeatureCache) -> None:
         super().__init__(features)
@@ -199,7 +197,6 @@ class NotingProcessor(CachedProcessor):
         self.size = 0
 
     def __call__(self, images: list[np.ndarray], return_tensors: str = "pt", **options: Any) -> BatchFeature:
-        """`pixel_values`: an empty tensor."""
         for image in images:
             key = self._features.key_of_whole(image, **options)
             if key not in self._features.store:
@@ -269,31 +266,8 @@ class CachedStream(Dataset):
         return self._keys[self._stream.stream.index(position)][self._variants.number(position)]
 
 
-class CachedCollate:
-    """Turn names of files into a batch, with features in the place of `pixel_values`.
-
-    Args:
-        reader: Reads the files.
-    """
-
-    def __init__(self, reader: FeatureReader) -> None:
-        self._reader = reader
-
-    def __call__(self, keys: list[Keys]) -> dict[str, Tensor | EncoderFeatures]:
-        """Read the files."""
-        truths = [self._reader.store.read(truth)[0] for _, truth in keys]
-        stacked = {name: torch.stack([truth[name] for truth in truths]) for name in truths[0]}
-        # Class ids are kept as bytes, and losses take int64.
-        wide = {name: values if values.is_floating_point() else values.long() for name, values in stacked.items()}
-        return {"pixel_values": self._reader.join([key for key, _ in keys]), **wide}
-
-
 def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
-    """Refuse an encoder that may change, and data that is not read by index.
-
-    Args:
-        encoder: Of the model.
-        samples: The training set.
+    """Refuse an encoder that may change, and a training set that is not read by index.
 
     Raises:
         ValueError: Either of them.
@@ -311,18 +285,13 @@ def check_cacheable(encoder: nn.Module, samples: SampleDataset) -> None:
         )
 
 
-def open_cache(data: DataOptions, model: nn.Module, processor: Any, accelerator: Accelerator) -> FeatureCache:
-    """The cache that the options of a run name; see `FeatureCache`."""
-    return FeatureCache(open_store(data, "features"), model, processor, accelerator)
-
-
 def cached_stream(
     features: FeatureCache,
     stream: StreamDataset,
     collate: Collate,
     show_evaluated: Callable[[Any], None] = lambda processor: None,
-) -> tuple[CachedStream, CachedCollate]:
-    """Compute what is missing, and return what reads it; called by all processes together.
+) -> tuple[CachedStream, Callable[[list[Keys]], dict[str, Tensor | EncoderFeatures]]]:
+    """Compute what is missing; return what reads its names, and what makes batches of them; called by all processes.
 
     Each image is read once in every run, because its pixels are part of the name of its files.
 
@@ -338,84 +307,81 @@ def cached_stream(
         OSError: The files would pass the limit or fill the disk; nothing is written then.
     """
     variants = Variants(stream)
-    builder = _Builder(features, variants, collate)
+    builder = _Builder(features, stream.samples, variants, collate)
     rank, world = features.accelerator.process_index, features.accelerator.num_processes
     mine = {index: builder.keys_of(stream.samples[index]) for index in range(rank, len(stream.samples), world)}
     wait_patiently(features.accelerator)
     found = {index: keys for part in gather_object([mine]) for index, keys in part.items()}
     keys = [found[index] for index in range(len(stream.samples))]
     evaluated = features.missing_bytes(show_evaluated)
-    builder.build(stream.samples, keys, evaluated)
+    builder.build(keys, evaluated)
     if evaluated:
         show_evaluated(CachedProcessor(features))
     wait_patiently(features.accelerator)
-    return CachedStream(stream, variants, keys), CachedCollate(features.reader)
+    return CachedStream(stream, variants, keys), features.reader.collate
 
 
 class _Builder:
-    """Computes the features and truths of a training set."""
+    """Computes the features and truths of a training set; a pair is the number of a sample and of its variant."""
 
-    def __init__(self, features: FeatureCache, variants: Variants, collate: Collate) -> None:
+    def __init__(self, features: FeatureCache, samples: SampleDataset, variants: Variants, collate: Collate) -> None:
         self._features = features
         self._store = features.store
+        self._samples = samples
         self._variants = variants
         self._collate = collate
-        self._precision = features.accelerator.mixed_precision
 
     def keys_of(self, sample: Sample) -> list[Keys]:
         """The names of the files of each variant of a sample."""
-        image, keys = _digest(sample.image), []
+        how = ["train", self._features.accelerator.mixed_precision, _digest(sample.image)]
         truth = {key: _digest(target_of(sample, kind)) for key, kind in self._collate.content.truth.items()}
-        for number in range(len(self._variants.transforms)):
-            facts = self._variants.facts(sample, number)
-            how = [self._collate.label_stride, list(sample.image.shape)]
-            keys.append((self._features.key("train", self._precision, image, facts), _hash(truth, how, facts)))
-        return keys
+        grid = [self._collate.label_stride, list(sample.image.shape)]
+        variants = [self._variants.facts(sample, number) for number in range(len(self._variants.transforms))]
+        return [(self._features.key(*how, facts), _hash(truth, grid, facts)) for facts in variants]
 
-    def build(self, samples: Any, keys: list[list[Keys]], evaluated: int) -> None:
+    def build(self, keys: list[list[Keys]], evaluated: int) -> None:
         """Write what is missing; each process its share, and what another run is computing is waited for."""
         accelerator = self._features.accelerator
-        pairs = [(index, number) for index, row in enumerate(keys) for number in range(len(row))]
-        chunks = [pairs[first : first + IMAGES_PER_CHUNK] for first in range(0, len(pairs), IMAGES_PER_CHUNK)]
+        names = {(index, number): each for index, row in enumerate(keys) for number, each in enumerate(row)}
         # The first process looks for all: what another run writes meanwhile must not part them.
-        agreed(accelerator, lambda: self._require_room(samples, pairs, keys, evaluated))
+        agreed(accelerator, lambda: self._require_room(names, evaluated))
+        pairs = list(names)
+        chunks = [pairs[first : first + IMAGES_PER_CHUNK] for first in range(0, len(pairs), IMAGES_PER_CHUNK)]
         for chunk in chunks[accelerator.process_index :: accelerator.num_processes]:
-            names = {pair: keys[pair[0]][pair[1]] for pair in chunk}
-            if not all(map(self._is_there, names.values())):
+            wanted = {pair: names[pair] for pair in chunk}
+            if self._missing(wanted):
                 with self._store.owned(names[chunk[0]][0]):
-                    self._write(samples, {pair: each for pair, each in names.items() if not self._is_there(each)})
+                    self._write(self._missing(wanted))
 
-    def _is_there(self, keys: Keys) -> bool:
-        return all(key in self._store for key in keys)
+    def _missing(self, names: Mapping[tuple[int, int], Keys]) -> dict[tuple[int, int], Keys]:
+        return {pair: keys for pair, keys in names.items() if not all(key in self._store for key in keys)}
 
-    def _require_room(
-        self, samples: Any, pairs: list[tuple[int, int]], keys: list[list[Keys]], evaluated: int
-    ) -> None:
+    def _require_room(self, names: Mapping[tuple[int, int], Keys], evaluated: int) -> None:
         """Say what the files will take, and refuse what does not fit before the first one is written."""
-        missing = [pair for pair in pairs if not self._is_there(keys[pair[0]][pair[1]])]
+        missing = self._missing(names)
         needed = 0
         if missing:
-            encoded, truths = self._compute(samples, missing[:1])
+            encoded, truths = self._compute(list(missing)[:1])
             needed = len(missing) * (size_of(encoded[0][0]) + size_of(truths[0]))
             logger.info(
                 "Features of the encoder: %d of %d augmented images are computed once, about %s in %s.",
-                *(len(missing), len(pairs), gib(needed), self._store.folder),
+                *(len(missing), len(names), gib(needed), self._store.folder),
             )
         if missing or evaluated:
             whose = "the training set and of the evaluated images" if evaluated else "the training set"
             self._store.require_room(needed + evaluated, f"the features of {whose} need about")
 
-    def _compute(self, samples: Any, pairs: Sequence[tuple[int, int]]) -> tuple[list[Any], list[dict[str, Tensor]]]:
-        made = [self._variants.make(samples[index], number) for index, number in pairs]
+    def _compute(self, pairs: Iterable[tuple[int, int]]) -> tuple[list[Any], list[dict[str, Tensor]]]:
+        made = [self._variants.make(self._samples[index], number) for index, number in pairs]
         with self._features.accelerator.autocast():
             features = self._features.encode(self._collate.scale([sample.image for sample in made]))
         truths = [{name: _narrow(each) for name, each in self._collate.truths_of(s).items()} for s in made]
         return list(self._features.split(features)), truths
 
-    def _write(self, samples: Any, missing: Mapping[tuple[int, int], Keys]) -> None:
+    def _write(self, missing: Mapping[tuple[int, int], Keys]) -> None:
         if not missing:
             return
-        encoded, truths = self._compute(samples, list(missing))
+        encoded, truths = self._compute(missing)
         with told_of_writing("a file of the cache", self._store.folder, KEPT):
             for (name, truth_name), (tensors, texts), truth in zip(missing.values(), encoded, truths, strict=True):
                 if truth_name not in self._store:  # another encoder has seen this image

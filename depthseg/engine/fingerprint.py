@@ -49,13 +49,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 
 def first_encoder_hash(run_record: Path, accelerator: Accelerator, encoder: nn.Module) -> str:
-    """The hash of the encoder before the first step, from run.json where the run was launched before.
-
-    Args:
-        run_record: The run.json of the run; a run that begins writes the hash there.
-        accelerator: The processes.
-        encoder: The encoder as it was built.
-    """
+    """The hash of the encoder before the first step, from run.json; a run that begins writes it there."""
     record = read_run_record(run_record)
     if "encoder_hash" in record:
         return record["encoder_hash"]["before"]
@@ -70,15 +64,8 @@ def record_encoder_hash(
 ) -> None:
     """Write the hashes of the encoder before and after training to run.json; called by all processes together.
 
-    Args:
-        run_record: The run.json of the run.
-        accelerator: The processes.
-        encoder: The encoder after the last step.
-        before: Its hash before the first one.
-        frozen: Whether it was to stay as it was.
-
     Raises:
-        ValueError: It was to stay as it was, and differs in at least one process.
+        ValueError: It is frozen, and differs in at least one process.
     """
     after = hash_module(encoder)
     if accelerator.is_main_process:

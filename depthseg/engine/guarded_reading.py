@@ -75,25 +75,17 @@ def read_guarded(loader: DataLoader) -> Iterator[Any]:
     """
     batches = iter(loader)
     try:
-        yield from _raising(batches, loader.num_workers)
+        for batch in batches:
+            if isinstance(batch, Failure):
+                raise batch.error
+            yield batch
+    except RuntimeError as error:
+        # Not a class of its own: the library tells a dead process by this text alone.
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunFault(
+            "A reading process ended before its work was done: the system kills processes when memory runs out. "
+            f"Resume with run.resume=true and fewer of them: data.num_workers was {loader.num_workers}."
+        ) from error
     finally:
         del batches  # which ends the reading processes
-
-
-def _raising(batches: Iterator[Any], num_workers: int) -> Iterator[Any]:
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            # Not a class of its own: the library tells a dead process by this text alone.
-            if "DataLoader worker" not in str(error):
-                raise
-            raise RunFault(
-                "A reading process ended before its work was done: the system kills processes when memory runs out. "
-                f"Resume with run.resume=true and fewer of them: data.num_workers was {num_workers}."
-            ) from error
-        if isinstance(batch, Failure):
-            raise batch.error
-        yield batch

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .options import LoraOptions, ModelOptions
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER = "default"
+ADAPTER, ADAPTER_WEIGHT = "default", ".lora_"
 PEFT_PREFIX = "base_model.model."
 ADAPTABLE = (nn.Linear, nn.Conv2d)
 BASE_HASH = "base_encoder_sha256"
@@ -59,11 +59,7 @@ def holds_adapters(name: str | os.PathLike, revision: str | None = None) -> bool
 
 
 def add_adapters(model: PreTrainedModel, options: LoraOptions) -> None:
-    """Put adapters into the encoder of a model and fix its weights; at first they change no output.
-
-    Args:
-        model: Changed in place.
-        options: Rank above 0, and the rest.
+    """Put adapters into the encoder of a model, in place, and fix its weights; at first they change no output.
 
     Raises:
         ValueError: Nothing is to be adapted.
@@ -136,19 +132,13 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
         owner, _, weight = name.partition(".base_layer.")
         if weight == "weight" and owner in layers:
             tensor = tensor + layers[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
-        if not _is_adapter_weight(name):
+        if ADAPTER_WEIGHT not in name:
             merged[name.replace(".base_layer.", ".") if owner in layers else name] = tensor
     return merged
 
 
 def save_weights(model: PreTrainedModel, folder: Path, options: ModelOptions) -> None:
-    """Save a model of a run: whole, its adapters merged, or its adapters alone.
-
-    Args:
-        model: With adapters if `options.lora.rank` is above 0.
-        folder: Where to.
-        options: The `model` section.
-    """
+    """Save a model of a run: whole, its adapters merged, or its adapters alone, as the `model` section says."""
     if not adapted_layers(model):
         model.save_pretrained(folder)
     elif options.lora.merge:
@@ -176,12 +166,8 @@ def _save_adapters(model: PreTrainedModel, folder: Path, options: ModelOptions) 
     config.save_pretrained(str(folder))
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    fixed = _fixed_weights(model)
-    kept = {
-        PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name not in fixed
-    }
+    tensors = model.state_dict()
+    kept = {key: tensors[name].detach().cpu().contiguous() for key, name in _stored_names(model).items()}
     save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt", BASE_HASH: _hash_of_base(model)})
 
 
@@ -219,16 +205,13 @@ def load_adapted(
     _inject(model.encoder, rank=about.r, alpha=about.lora_alpha, dropout=0.0, names=names)
     _check_base(model, Path(folder, WEIGHTS_FILE), about)
     stored = load_file(Path(folder, WEIGHTS_FILE))
-    own = {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in model.state_dict()}
-    fixed = _fixed_weights(model)
-    needed = {name for name, inside in own.items() if inside not in fixed}
-    if needed != stored.keys():
-        wrong = sorted(needed ^ stored.keys())
+    names_of = _stored_names(model)
+    if wrong := sorted(names_of.keys() ^ stored.keys()):
         raise ValueError(
             f"{path} does not fit its config.json: {len(wrong)} tensors are missing or unknown, for example "
             f"{wrong[0]}. The files are of different runs, or damaged."
         )
-    model.load_state_dict({own[name]: tensor for name, tensor in stored.items()}, strict=False)
+    model.load_state_dict({names_of[name]: tensor for name, tensor in stored.items()}, strict=False)
     plain = model_class(config)
     plain.load_state_dict(merged_weights(model))
     return plain.eval()
@@ -263,7 +246,14 @@ def loader_of_base(base: str, revision: str | None, encoder_config: Mapping[str,
 def _fixed_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of the encoder that stay those of the base; statistics of norms do not."""
     found = model.encoder.named_parameters(prefix="encoder")
-    return {name: tensor for name, tensor in found if not _is_adapter_weight(name)}
+    return {name: tensor for name, tensor in found if ADAPTER_WEIGHT not in name}
+
+
+def _stored_names(model: PreTrainedModel) -> dict[str, str]:
+    """Names in the file of adapters -> names in the model, of all that is in the file."""
+    fixed = _fixed_weights(model)
+    names = [name for name in model.state_dict() if name not in fixed]
+    return {PEFT_PREFIX + name.replace(f".{ADAPTER}.", "."): name for name in names}
 
 
 def _hash_of_base(model: PreTrainedModel) -> str:
@@ -283,7 +273,3 @@ def _check_base(model: PreTrainedModel, weights: Path, about: Any) -> None:
             f"{expected[:12]}...), and would give another network. Bring back the base as it was then, or set "
             f"`revision` in {CONFIG_FILE} to the commit of that time."
         )
-
-
-def _is_adapter_weight(name: str) -> bool:
-    return ".lora_" in name

@@ -44,19 +44,11 @@ PRECISION = 0.004
 """Of the best step, as a fraction of the interval."""
 
 
-@dataclass(frozen=True)
-class Camera:
-    """What is kept of every sample.
+Motions = dict[int, np.ndarray]
+"""Offset in time -> pose `(4, 4)` from the axes of a camera to those then."""
 
-    Attributes:
-        motions: Offset in time -> pose `(4, 4)` from the axes of this camera to those then.
-        focal: `[fx, fy]` that the networks use, pixels of their image.
-        given: The same of the calibration, None = none.
-    """
-
-    motions: dict[int, np.ndarray]
-    focal: np.ndarray
-    given: np.ndarray | None
+FocalLengths = list[np.ndarray | None]
+"""`[fx, fy]` in pixels of the image: those that the networks use, and those that come with the sample, if any."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +78,15 @@ class View:
     seen: list[Tensor]
 
     @property
-    def camera(self) -> Camera:
-        """The camera's part of it."""
-        poses = (pose[0].cpu().double().numpy() for pose in self.poses)
-        focal = _focal_lengths(self.intrinsics)
-        given = None if self.given is None else _focal_lengths(self.given)
-        return Camera(dict(zip(self.offsets, poses, strict=True)), focal, given)
+    def motions(self) -> Motions:
+        """How the camera moves to each of the sources."""
+        return {offset: pose[0].cpu().double().numpy() for offset, pose in zip(self.offsets, self.poses, strict=True)}
+
+    @property
+    def focal_lengths(self) -> FocalLengths:
+        """Those of its intrinsics, in pixels."""
+        both = (self.intrinsics, self.given)
+        return [None if each is None else each[0].diagonal()[:2].cpu().double().numpy() for each in both]
 
     def guess(self, step: float) -> list[Tensor]:
         """The sources, warped as if the camera drove `step` straight ahead from each frame to the next."""
@@ -173,13 +168,13 @@ def write_motion_report(
     look = partial(look_at, objective=objective, dataset=dataset, make_batch=make_batch, device=device)
     with evaluation_mode(objective):
         step = best_step(look, len(dataset))
-        errors, cameras = measure(map(look, range(len(dataset))), step)
+        errors, motions, focal_lengths = measure(map(look, range(len(dataset))), step)
         report = {
             "samples": len(dataset),
             **errors,
             "straight_line_step": step,
-            "trajectory": compare_trajectories([camera.motions for camera in cameras], dataset),
-            "focal_length": compare_focal_lengths(cameras) if objective.camera is not None else None,
+            "trajectory": compare_trajectories(motions, dataset),
+            "focal_length": compare_focal_lengths(focal_lengths) if objective.camera is not None else None,
         }
         middle = len(dataset) // 2
         write_warped_panel(Path(folder) / PANEL_FILE, look(middle), dataset.names[middle])
@@ -190,9 +185,7 @@ def write_motion_report(
 def best_step(look: Callable[[int], View], count: int) -> float:
     """Speed of the straight-line drive with the least warp error: a coarse search, then Brent's method.
 
-    Args:
-        look: Shows a sample by its number.
-        count: Number of samples.
+    It is in the unit of the depth per step of the stride; `look` shows each of `count` samples by its number.
     """
     views = [look(index) for index in evenly_spaced(count, SEARCH_SAMPLES)]
     unit = float(np.median([view.depth[view.depth.isfinite() & (view.depth > 0)].median().item() for view in views]))
@@ -210,28 +203,25 @@ def best_step(look: Callable[[int], View], count: int) -> float:
     return float(min(tried[best], found.x, key=error))
 
 
-def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Camera]]:
-    """Go through the video once.
-
-    Args:
-        views: Its samples.
-        step: Speed of the straight-line drive.
+def measure(views: Iterable[View], step: float) -> tuple[dict[str, Any], list[Motions], list[FocalLengths]]:
+    """Go through the video once, and compare with a straight-line drive of a speed.
 
     Returns:
-        `warp_error` and `seen_share`, and the camera of each sample.
+        `warp_error` and `seen_share`, and of each sample the motions and the focal lengths.
     """
-    sums, seen, pixels, cameras = dict.fromkeys(METHODS, 0.0), 0, 0, []
+    sums, seen, pixels, motions, focal_lengths = dict.fromkeys(METHODS, 0.0), 0, 0, [], []
     for view in views:
         for method, images in zip(METHODS, (view.warped, view.sources, view.guess(step)), strict=True):
             sums[method] += view.error(images)
         seen += sum(int(mask.sum()) for mask in view.seen)
         pixels += sum(mask.numel() for mask in view.seen)
-        cameras.append(view.camera)
+        motions.append(view.motions)
+        focal_lengths.append(view.focal_lengths)
     errors = {method: value / seen if seen else None for method, value in sums.items()}
-    return {"warp_error": errors, "seen_share": seen / pixels}, cameras
+    return {"warp_error": errors, "seen_share": seen / pixels}, motions, focal_lengths
 
 
-def compare_trajectories(motions: list[dict[int, np.ndarray]], dataset: SampleDataset) -> dict[str, Any] | None:
+def compare_trajectories(motions: list[Motions], dataset: SampleDataset) -> dict[str, Any] | None:
     """Errors of the joined motions and of the straight line on the longest clip.
 
     None without poses, and where a list has left out or shuffled frames (`is_continuous`): motions cannot be joined.
@@ -261,18 +251,14 @@ def longest_clip(names: Sequence[str]) -> tuple[str, list[int]]:
     return max(((clip, list(samples)) for clip, samples in clips), key=lambda pair: len(pair[1]))
 
 
-def compare_focal_lengths(cameras: list[Camera]) -> dict[str, Any]:
+def compare_focal_lengths(focal_lengths: list[FocalLengths]) -> dict[str, Any]:
     """Learned and given focal lengths, mean over the samples."""
-    learned = np.mean([camera.focal for camera in cameras], axis=0)
-    if any(camera.given is None for camera in cameras):
+    learned, given = (list(each) for each in zip(*focal_lengths, strict=True))
+    learned = np.mean(learned, axis=0)
+    if any(each is None for each in given):
         return {"learned": learned.tolist(), "given": None, "relative_error": None}
-    given = np.mean([camera.given for camera in cameras], axis=0)
+    given = np.mean(given, axis=0)
     return {"learned": learned.tolist(), "given": given.tolist(), "relative_error": (learned / given - 1).tolist()}
-
-
-def _focal_lengths(intrinsics: Tensor) -> np.ndarray:
-    """`[fx, fy]` of `(1, 3, 3)`."""
-    return intrinsics[0].diagonal()[:2].cpu().double().numpy()
 
 
 def write_warped_panel(path: str | Path, view: View, name: str) -> None:

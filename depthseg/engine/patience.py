@@ -25,16 +25,10 @@ LONGEST_WAIT = timedelta(days=7)
 
 
 def agreed(accelerator: Accelerator, find: Callable[[], Found]) -> Found:
-    """What the first process finds, or the error that it raises, is what all processes return or raise.
-
-    Args:
-        accelerator: The processes.
-        find: Called in the first one; may take long.
+    """What the first process finds, however long that takes, or the error that it raises is that of all processes.
 
     Raises:
-        ValueError: As `find` raises it.
-        OSError: Likewise.
-        RunFault: Likewise.
+        ValueError, OSError, RunFault: As `find` raises them.
     """
     found, error = None, None
     with _patient_group(accelerator) as group:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Batch = Mapping[str, Tensor]
+from ..models.encoders_base_depthseg import EncoderFeatures
+
+Batch = Mapping[str, Tensor | EncoderFeatures]
 
 LARGEST_KEPT = 1 << 30
 """Bytes of batches that are kept at most; beyond them the oldest are let go."""
@@ -36,15 +38,6 @@ class StepRecord:
     micro_batches: tuple[Batch, ...]
 
 
-@dataclass(frozen=True)
-class _Pending:
-    step: int
-    lr: float
-    values: dict[str, Tensor]
-    is_finite: Tensor
-    random_states: dict[str, Tensor]
-
-
 class PendingSteps:
     """The steps since numbers were last read, with their batches by reference.
 
@@ -53,7 +46,7 @@ class PendingSteps:
     """
 
     def __init__(self, largest_kept: int = LARGEST_KEPT) -> None:
-        self._steps: list[_Pending] = []
+        self._steps: list[tuple[int, float, dict[str, Tensor], Tensor, dict[str, Tensor]]] = []
         self._batches: dict[int, tuple[Batch, ...]] = {}
         self._largest_kept = largest_kept
 
@@ -76,7 +69,7 @@ class PendingSteps:
             random_states: As in `StepRecord`.
             micro_batches: What this process trained on.
         """
-        self._steps.append(_Pending(step, lr, values, is_finite, random_states))
+        self._steps.append((step, lr, values, is_finite, random_states))
         self._batches[step] = tuple(micro_batches)
         while len(self._batches) > 1 and sum(map(_size, self._batches.values())) > self._largest_kept:
             del self._batches[min(self._batches)]
@@ -85,14 +78,12 @@ class PendingSteps:
         """Hand over all steps in their order and begin anew: the host waits for the device once."""
         if not self._steps:
             return []
-        tensors = [tensor for step in self._steps for tensor in (*step.values.values(), step.is_finite)]
+        tensors = [tensor for _, _, values, is_finite, _ in self._steps for tensor in (*values.values(), is_finite)]
         numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist())
         records = []
-        for step in self._steps:
-            values = {name: next(numbers) for name in step.values}
-            batches = self._batches.get(step.step, ())
-            is_finite = next(numbers) > 0
-            records.append(StepRecord(step.step, step.lr, values, is_finite, step.random_states, batches))
+        for step, lr, values, _, random_states in self._steps:
+            read = {name: next(numbers) for name in values}
+            records.append(StepRecord(step, lr, read, next(numbers) > 0, random_states, self._batches.get(step, ())))
         self._steps, self._batches = [], {}
         return records
 

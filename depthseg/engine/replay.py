@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from .config import load_config
 from .lora import add_adapters
 from .pure_bf16 import compute_in_bf16
 from .run import make_accelerator
+from .skipping import Statistics
 from .small_memory import single_rows
 from .state import WEIGHTS, set_generator_states
 from .tasks import task_of
@@ -123,7 +125,7 @@ def replay(bundle: str | Path, cpu: bool = False) -> Replay:
     names = [names for process in facts["files"] for names in process]
     set_generator_states(parts[0][1], accelerator.device)
     num_valid = torch.stack([objective.count_valid(batch) for batch in batches]).sum(0).clamp(min=1)
-    buffers = [buffer.clone() for buffer in objective.buffers()]
+    statistics = Statistics(objective)
     loss = 0.0
     with _first_not_finite(objective) as found:
         for batch in batches:
@@ -133,8 +135,7 @@ def replay(bundle: str | Path, cpu: bool = False) -> Replay:
             loss += float(parts_of_loss["loss"].detach())
     gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
     norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
-    for buffer, before in zip(objective.buffers(), buffers, strict=True):
-        buffer.copy_(before)
+    statistics.restore()
     return Replay(
         facts=facts,
         loss=loss,
@@ -180,15 +181,12 @@ def _first_not_finite(objective: nn.Module) -> Iterator[list[str]]:
     """Collect the names of layers whose output is not finite, in the order in which they are run."""
     found: list[str] = []
 
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not output.isfinite().all():
-                found.append(name)
-
-        return hook
+    def look(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(name)
 
     leaves = [(name, module) for name, module in objective.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(look(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(partial(look, name)) for name, module in leaves]
     try:
         yield found
     finally:

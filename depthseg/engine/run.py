@@ -7,7 +7,6 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
+from ..data.check import check_dataset, check_options
 from ..data.doctor import examine_video
 from ..data.transforms import TrainTransform
 from .atomic import atomic_folder
@@ -25,7 +25,7 @@ from .build import build_datasets, build_model, model_config, set_value_range, s
 from .checkpoint import load_checkpoint, restore_selected
 from .data_record import describe_data
 from .decoded_cache import DecodedCache, decoded_cache
-from .feature_cache import CachedProcessor, cached_stream, check_cacheable, open_cache
+from .feature_cache import CachedProcessor, FeatureCache, cached_stream, check_cacheable
 from .fingerprint import first_encoder_hash, record_encoder_hash
 from .heartbeat import Heartbeat
 from .label_range import LabelRange
@@ -45,10 +45,10 @@ from .run_losses import keep_losses, record_losses, set_losses
 from .sampling import MicroBatches
 from .scoring import Scorer
 from .sharding import collect, copy_to_shard, shard_on_cpu, sharding_plugin
-from .sound_data import require_sound_data
 from .state import Progress
 from .sync_batch_norm import synchronise_batch_norm
 from .tasks import task_of
+from .tensor_store import open_store
 from .unreadable import UNREADABLE_FILE, SkippingDataset, read_unreadable
 from .wrapping import Wrapping, wrapped
 
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import Sample, SampleDataset
+    from .options import DataOptions
     from .pending import Batch
 
 logger = logging.getLogger(__name__)
@@ -111,70 +112,57 @@ def train(
         Stopped: The run was asked to stop by SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint was saved.
     """
     config.validate()
-    with ExitStack() as held:
-        return _train(config, train_set, val_set, model, processor, wrapping, held)
-
-
-def _train(
-    config: RunConfig,
-    train_set: SampleDataset | None,
-    val_set: SampleDataset | None,
-    model: nn.Module | None,
-    processor: Any,
-    wrapping: Wrapping | None,
-    held: ExitStack,
-) -> RunResult:
-    """As `train`; what a run holds of the system while it trains goes to `held`."""
-    decoded = held.enter_context(decoded_cache(config.data))
-    run_dir = Path(config.run.output_dir)
-    accelerator = make_accelerator(config)
-    checkpoint = agreed(accelerator, lambda: resume_point(config, run_dir))
-    # Built before the directory is touched: a mistake in the options must not cost the run that is there.
-    plan = MicroBatches(0, 1, config.optim.batch_size, config.optim.accumulation_steps, 0, accelerator.num_processes)
-    if model is None and config.model.pretrained is None:
-        model_config(config.model)  # data may take long to open or to render
-    train_set, val_set = _open_data(config, accelerator, checkpoint, train_set, val_set)
-    first = train_set[0]
-    _agree_on_room(decoded, accelerator, first, len(train_set) + len(val_set))
-    set_seed(config.run.seed)
-    if model is None:
-        model, processor = build_model(config, train_set)
-        set_value_range(processor, train_set, first)
-        if checkpoint is not None:
-            keep_losses(config, model, run_dir, checkpoint)
-    else:
-        set_losses(config, model, train_set)
-    objective = task_of(config).objective(config, model, train_set).train()
-    scorer = Scorer(config, objective, processor, val_set, accelerator)
-    if config.data.cache_features:
-        check_cacheable(model.encoder, train_set)
-    scorer.batch_of(first)  # what samples lack is found here, too
-    start_directory(config, checkpoint, accelerator, train_set, describe_data(train_set, val_set, first), held)
-    # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
-    objective = objective.to(accelerator.device, memory_format=torch.channels_last)
-    if config.run.score_before:
-        record_scores_before(run_dir / RUN_RECORD, accelerator, scorer, train_set, val_set)
-    encoder_hash = first_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder)
-    record_losses(config, model, run_dir, accelerator)
-    training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
-    first_step, steps = training.progress.step, config.schedule.steps
-    plan = replace(plan, first_step=first_step, last_step=steps, rank=accelerator.process_index)
-    transform = build_transform(config, processor)
-    stream = StreamDataset(train_set, transform, config.run.seed, config.data.augmented_copies)
-    stream, training = wrapped(wrapping, stream, training, processor)
-    training.source = _batch_source(stream, plan, first)
-    batches = _open_batches(config, accelerator, model, processor, scorer, stream, plan)
-    held.callback(batches.close)
-    training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
-    try:
-        with told_of_writing("a record of the run", run_dir, KEPT):
-            fit(training, batches)
-    finally:
-        training.log.close()
-        _record_unreadable(run_dir, accelerator)
-    record_encoder_hash(run_dir / RUN_RECORD, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
-    _report(training, scorer, val_set)
-    return RunResult(run_dir, run_dir / "model", training.progress.selected, accelerator.is_main_process)
+    # What the run holds of the system while it trains.
+    with decoded_cache(config.data) as decoded, ExitStack() as held:
+        run_dir = Path(config.run.output_dir)
+        record = run_dir / RUN_RECORD
+        accelerator = make_accelerator(config)
+        checkpoint = agreed(accelerator, lambda: resume_point(config, run_dir))
+        # Built before the directory is touched: a mistake in the options must not cost the run that is there.
+        optim, rank, processes = config.optim, accelerator.process_index, accelerator.num_processes
+        plan = MicroBatches(0, config.schedule.steps, optim.batch_size, optim.accumulation_steps, rank, processes)
+        if model is None and config.model.pretrained is None:
+            model_config(config.model)  # data may take long to open or to render
+        train_set, val_set = _open_data(config, accelerator, checkpoint, train_set, val_set)
+        first = train_set[0]
+        _agree_on_room(decoded, accelerator, first, len(train_set) + len(val_set))
+        set_seed(config.run.seed)
+        if model is None:
+            model, processor = build_model(config, train_set)
+            set_value_range(processor, train_set, first)
+            if checkpoint is not None:
+                keep_losses(config, model, run_dir, checkpoint)
+        else:
+            set_losses(config, model, train_set)
+        objective = task_of(config).objective(config, model, train_set).train()
+        scorer = Scorer(config, objective, processor, val_set, accelerator)
+        if config.data.cache_features:
+            check_cacheable(model.encoder, train_set)
+        scorer.batch_of(first)  # what samples lack is found here, too
+        start_directory(config, checkpoint, accelerator, train_set, describe_data(train_set, val_set, first), held)
+        # Convolutions are faster with the channels innermost, on CPUs and on tensor cores.
+        objective = objective.to(accelerator.device, memory_format=torch.channels_last)
+        if config.run.score_before:
+            record_scores_before(record, accelerator, scorer, train_set, val_set)
+        encoder_hash = first_encoder_hash(record, accelerator, model.encoder)
+        record_losses(config, model, run_dir, accelerator)
+        training = _assemble(config, run_dir, accelerator, objective, processor, scorer, checkpoint)
+        plan = replace(plan, first_step=training.progress.step)
+        transform = build_transform(config, processor)
+        stream = StreamDataset(train_set, transform, config.run.seed, config.data.augmented_copies)
+        stream, training = wrapped(wrapping, stream, training, processor)
+        training.source = _batch_source(stream, plan, first)
+        batches = _open_batches(config, accelerator, model, processor, scorer, stream, plan)
+        held.callback(batches.close)
+        training.heartbeat = held.enter_context(Heartbeat(accelerator, config.run.timeout))
+        try:
+            with told_of_writing("a record of the run", run_dir, KEPT):
+                fit(training, batches)
+        finally:
+            training.log.close()
+            _record_unreadable(run_dir, accelerator)
+        record_encoder_hash(record, accelerator, model.encoder, encoder_hash, config.model.freeze_encoder)
+        return _report(training, scorer, val_set)
 
 
 def _open_batches(
@@ -191,7 +179,7 @@ def _open_batches(
     collate = Collate(processor, task_of(config).batch(config), data.label_stride, LabelRange.of(model))
     gather, finish = collate.gather, collate.finish
     if data.cache_features:
-        features = open_cache(data, model, processor, accelerator)
+        features = FeatureCache(open_store(data, "features"), model, processor, accelerator)
         (stream, gather), finish = cached_stream(features, stream, collate, scorer.show_images), None
         scorer.read_features(CachedProcessor(features))
     elif device.type == "cuda":  # it changes pixels faster than the reading processes, to the same bytes
@@ -217,9 +205,9 @@ def _record_unreadable(run_dir: Path, accelerator: Accelerator) -> None:
     found = read_unreadable(run_dir) if accelerator.is_main_process else []
     if not found:
         return
-    where = RUN_RECORD
+    path, where = run_dir / RUN_RECORD, RUN_RECORD
     try:
-        write_json(run_dir / RUN_RECORD, read_run_record(run_dir / RUN_RECORD) | {"unreadable": found})
+        write_json(path, read_run_record(path) | {"unreadable": found})
     except (OSError, ValueError):  # what ended the run matters more than its record
         where = UNREADABLE_FILE
     logger.warning("%d training samples could not be read; %s lists them.", len(found), where)
@@ -227,24 +215,25 @@ def _record_unreadable(run_dir: Path, accelerator: Accelerator) -> None:
 
 def _batch_source(stream: StreamDataset, plan: MicroBatches, first: Sample) -> BatchSource:
     """Where the batches of a run are from, in words."""
-    aspect = stream.samples.pixel_aspect(0) if hasattr(stream.samples, "pixel_aspect") else 1.0
-    return BatchSource(partial(_names_of_step, stream, plan), first.image.shape[:2], aspect)
+    samples, order = stream.samples, stream.stream
+
+    def names_of(step: int) -> list[list[str]]:
+        return [[str(samples.names[order.index(each)]) for each in positions] for positions in plan.of_step(step - 1)]
+
+    aspect = samples.pixel_aspect(0) if hasattr(samples, "pixel_aspect") else 1.0
+    return BatchSource(names_of, first.image.shape[:2], aspect)
 
 
-def _names_of_step(stream: StreamDataset, plan: MicroBatches, step: int) -> list[list[str]]:
-    """Names of the images of each micro-batch of a step, counted from 1."""
-    names, order = stream.samples.names, stream.stream
-    return [[str(names[order.index(position)]) for position in positions] for positions in plan.of_step(step - 1)]
-
-
-def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> None:
+def _report(training: Training, scorer: Scorer, val_set: SampleDataset) -> RunResult:
     """Write what the options ask to be shown of a finished run; called by all processes together."""
     config, accelerator = training.config, training.accelerator
+    run_dir, scores = training.run_dir, training.progress.selected
     if accelerator.is_main_process and config.run.report:
-        write_report(training.run_dir, config, scorer, val_set, accelerator.device)
+        write_report(run_dir, config, scorer, val_set, accelerator.device)
         if config.run.score_before:
-            write_before_after(training.run_dir, task_of(config).scores, training.progress.selected)
+            write_before_after(run_dir, task_of(config).scores, scores)
     accelerator.wait_for_everyone()
+    return RunResult(run_dir, run_dir / "model", scores, accelerator.is_main_process)
 
 
 def _open_data(
@@ -256,16 +245,38 @@ def _open_data(
 ) -> tuple[SampleDataset, SampleDataset]:
     """Say what is known of the data beforehand, check them if that is asked for and the run begins, and open them."""
     if train_set is None and accelerator.is_main_process:
-        log_video_report(config)
+        _log_video_report(config)
     if config.data.check and checkpoint is None and None in (train_set, val_set):
-        agreed(accelerator, lambda: require_sound_data(config.data))
+        agreed(accelerator, lambda: _require_sound_data(config.data))
     train_set, val_set = build_datasets(config.data, train_set, val_set)
     if config.data.on_error == "skip":
         train_set = SkippingDataset(train_set, config.data.max_unreadable)
     return train_set, val_set
 
 
-def log_video_report(config: RunConfig) -> None:
+def _require_sound_data(data: DataOptions) -> None:
+    """Read every file of the data of a run, and log what is worth knowing; data sets that are rendered are sound.
+
+    Raises:
+        ValueError: Something is wrong; one sentence for each thing.
+    """
+    name, root = source_of(data)
+    known = check_options(name) if name is not None else None
+    if known is None or root is None:
+        return
+    both = [{**data.options, **own} for own in (data.train_options, data.val_options)]
+    both = [{key: value for key, value in options.items() if key in known} for options in both]
+    for options in both[:1] if both[0] == both[1] else both:
+        report = check_dataset(name, root, **options)
+        if report.problems:
+            lines = [f"{root} was checked before training, and something is wrong with it:"]
+            lines += [f"- {problem}" for problem in report.problems]
+            lines.append("Mend it, or set data.check=false to train on it as it is.")
+            raise ValueError("\n".join(lines))
+        logger.info("%s", report)
+
+
+def _log_video_report(config: RunConfig) -> None:
     """Say how the camera of a video moves before a network is to learn from it."""
     name, root = source_of(config.data)
     if name != "video":
@@ -326,7 +337,12 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError("run.precision=fp16 needs a GPU; on a CPU take bf16 or no.")
     # Squared gradients and ELU tails fall below the smallest normal float, where a CPU is many times slower.
     torch.set_flush_denormal(True)
-    _refuse_deepspeed()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; "
+            "depthseg shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
+            "`accelerate launch --config_file training/launch/zero2.yaml ...`."
+        )
     sharding = sharding_plugin()
     if sharding is not None and config.run.pure_bf16:
         raise ValueError(
@@ -348,15 +364,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             "a single process."
         )
     return accelerator
-
-
-def _refuse_deepspeed() -> None:
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise ValueError(
-            "The launcher asks for DeepSpeed, whose engine steps by itself and whose checkpoints are pickles; "
-            "depthseg shares out gradients and optimiser state (ZeRO-2) by PyTorch's FSDP2 instead: "
-            "`accelerate launch --config_file training/launch/zero2.yaml ...`."
-        )
 
 
 def _assemble(

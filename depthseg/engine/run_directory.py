@@ -92,13 +92,8 @@ def start_directory(
 ) -> None:
     """Take hold of the run directory and write down how the run begins; called by all processes together.
 
-    Args:
-        config: The options.
-        checkpoint: Where the run resumes; None = it begins, and what the directory held of a run goes.
-        accelerator: The processes.
-        train_set: The training set.
-        data: What `describe_data` found.
-        held: Lets go of the directory when it is closed.
+    Without a checkpoint the run begins, and what the directory held of a run goes. `data` is what `describe_data`
+    found; `held` lets go of the directory when it is closed.
 
     Raises:
         FileExistsError: Another process trains in it.

@@ -15,10 +15,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def only_run(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the system lets go of it when the process ends, however it ends.
-
-    Args:
-        run_dir: Run directory; made where it is missing.
+    """Hold a run directory, made where it is missing; the system lets go of it when the process ends, however it ends.
 
     Raises:
         FileExistsError: Another process holds it.

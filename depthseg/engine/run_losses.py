@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data import SampleDataset
     from .options import RunConfig
 
-OF_LABELS = ("segmentation_loss", "class_weights", "label_smoothing")
+OPTIONS = ("depth_loss", "segmentation_loss", "class_weights", "label_smoothing")
 
 
 def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> None:
@@ -30,8 +30,7 @@ def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) ->
     Raises:
         ValueError: The options do not fit each other or the classes of the model.
     """
-    given = {name: getattr(config.model, name) for name in ("depth_loss", *OF_LABELS)}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name in OPTIONS if (value := getattr(config.model, name)) is not None}
     if "class_weights" in given:
         given["class_weights"] = task_of(config).model_options(config, train_set)["class_weights"]
     before = {name: getattr(model.config, name) for name in given}
@@ -48,13 +47,8 @@ def set_losses(config: RunConfig, model: nn.Module, train_set: SampleDataset) ->
 def keep_losses(config: RunConfig, model: nn.Module, run_dir: Path, checkpoint: Path) -> None:
     """Give the model of a run that is resumed the loss with which it began.
 
-    What the options leave open may be chosen otherwise by another version of depthseg, or by other labels.
-
-    Args:
-        config: The options.
-        model: As the options describe it; changed in place.
-        run_dir: Run directory.
-        checkpoint: What the run resumes from.
+    What the options leave open may be chosen otherwise by another version of depthseg, or by other labels. The model
+    is changed in place.
     """
     record = read_run_record(run_dir / RUN_RECORD)
     if config.model.class_weights is not None and "class_weights" in record:

@@ -23,8 +23,10 @@ class Statistics:
 
     def __init__(self, network: nn.Module) -> None:
         self._buffers: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-        for buffer in _trained_buffers(network):
-            self._buffers.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        for module in [each for each in network.modules() if each.training]:
+            for name, buffer in module._buffers.items():
+                if buffer is not None and name not in module._non_persistent_buffers_set:
+                    self._buffers.setdefault((buffer.dtype, buffer.device), []).append(buffer)
         self._before = {kind: _flat(buffers) for kind, buffers in self._buffers.items()}
 
     def restore_unless(self, is_finite: Tensor) -> None:
@@ -47,14 +49,6 @@ def _fill(buffers: list[Tensor], values: Tensor) -> None:
 
 def _flat(buffers: list[Tensor]) -> Tensor:
     return torch.cat([buffer.flatten() for buffer in buffers])
-
-
-def _trained_buffers(network: nn.Module) -> Iterable[Tensor]:
-    for module in network.modules():
-        if module.training:
-            for name, buffer in module._buffers.items():
-                if buffer is not None and name not in module._non_persistent_buffers_set:
-                    yield buffer
 
 
 def step_if(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:

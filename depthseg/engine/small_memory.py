@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from .state import generator_states, set_generator_states
 
 if TYPE_CHECKING:
     from .loop import Training
+    from .pending import Batch
     from .skipping import Statistics
 
 logger = logging.getLogger(__name__)
-
-Batch = Mapping[str, Any]
 
 
 def backward_in_pieces(
@@ -33,13 +32,8 @@ def backward_in_pieces(
 
     With `optim.auto_batch_size` the number of parts is doubled until the memory suffices, and stays for the steps
     that follow. Gradients are summed over parts as over micro-batches, so the batch of the optimiser is the same;
-    norms over the batch see the parts.
-
-    Args:
-        training: What the loop works on.
-        micro_batches: The micro-batches of this process.
-        statistics: Those of the network at the beginning of the step.
-        backward: Adds to the gradients and returns the sums of loss and parts.
+    norms over the batch see the parts. `statistics` are those of the network at the beginning of the step; `backward`
+    adds to the gradients and returns the sums of loss and parts.
 
     Raises:
         RunFault: The memory does not suffice, and it is not allowed, possible or safe to cut.

@@ -58,10 +58,8 @@ def tensors_of(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and optimiser state, whole also where processes share them out; called by all processes together.
 
-    Args:
-        objective: The bare objective, with everything that is trained.
-        optimizer: Its optimiser. Groups are not stored: they are those of the options of the run.
-        keep: Whether this process writes them; the others get nothing.
+    Groups of the optimiser are not stored: they are those of the options of the run. A process
+    that does not `keep` them only gives its shares.
     """
     return gathered(objective.state_dict(), keep), gathered(_optimizer_tensors(objective, optimizer), keep)
 
@@ -73,14 +71,9 @@ def write_state(
     progress: Progress,
     random_states: Sequence[dict[str, Any]],
 ) -> None:
-    """Write everything that a run needs to resume; called by the first process alone.
+    """Write everything that a run needs to resume into an existing folder; called by the first process alone.
 
-    Args:
-        folder: An existing folder.
-        accelerator: Holds the gradient scaler of float16.
-        tensors: What `tensors_of` returned.
-        progress: How far the run is.
-        random_states: `random_state()` of every process.
+    The tensors are what `tensors_of` returned, the random states those of `random_state()` of every process.
     """
     for content, name in zip(tensors, (WEIGHTS, OPTIMIZER), strict=True):
         save_file(separate(content), folder / name)
@@ -122,14 +115,9 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """The random states of this process, of Python, NumPy, torch and the device, ready for JSON."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
-    state = {
-        "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), *rest],
-        "torch": bytes(torch.get_rng_state().numpy()).hex(),
-    }
-    if device.type != "cpu":
-        state[device.type] = bytes(torch.get_device_module(device).get_rng_state().cpu().numpy()).hex()
-    return state
+    texts = {kind: bytes(state.cpu().numpy()).hex() for kind, state in generator_states(device).items()}
+    outside = {"python": [version, list(words), gauss], "numpy": [name, keys.tolist(), *rest]}
+    return outside | {"torch" if kind == "cpu" else kind: text for kind, text in texts.items()}
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:
@@ -151,12 +139,9 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    states = {"cpu": state["torch"]} | ({device.type: state[device.type]} if device.type in state else {})
-    set_generator_states({name: _bytes_tensor(text) for name, text in states.items()}, device)
-
-
-def _bytes_tensor(text: str) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+    texts = {"cpu": state["torch"]} | ({device.type: state[device.type]} if device.type in state else {})
+    states = {kind: torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8) for kind, text in texts.items()}
+    set_generator_states(states, device)
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

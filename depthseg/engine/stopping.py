@@ -161,13 +161,10 @@ class StopVotes:
         return votes.item() > 0
 
 
-def leave_stopping_to_the_run(worker: int = 0) -> None:
+def leave_stopping_to_the_run() -> None:
     """Let a reading process live on while its run saves: schedulers and terminals signal all processes of a job.
 
     What the training process itself sends ends it, as does the end of that process.
-
-    Args:
-        worker: Its number, which `DataLoader` gives; not used.
     """
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:

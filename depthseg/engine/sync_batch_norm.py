@@ -15,16 +15,14 @@ class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         """Return the sum."""
-        total = values.clone()
+        total = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Return the sum of the gradients."""
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _SumOverProcesses.apply(gradient)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

@@ -124,48 +124,28 @@ def _label_space_options(config: RunConfig, train_set: SampleDataset) -> dict[st
     space = train_set.label_space
     if space is None:
         raise ValueError("The training set names no classes (label_space is None), so it cannot train segmentation.")
+    weights = balanced_weights(train_set) if config.model.class_weights == "balanced" else config.model.class_weights
     return {
         "num_labels": space.num_labels,
         "id2label": space.id2label,
         "label2id": space.label2id,
         "semantic_loss_ignore_index": space.ignore_index,
         "keep_depth": config.model.keep_depth,
-        **_class_weights(config.model.class_weights, train_set),
-    }
-
-
-def _class_weights(chosen: str | list[float] | None, train_set: SampleDataset) -> dict[str, list[float] | None]:
-    if chosen is None:
-        return {}
-    if chosen == "balanced":
-        return {"class_weights": balanced_weights(train_set)}
-    return {"class_weights": None if chosen == "none" else chosen}
+    } | ({} if weights is None else {"class_weights": None if weights == "none" else weights})
 
 
 def _segmentation_objective(config: RunConfig, model: nn.Module, train_set: SampleDataset) -> SupervisedObjective:
-    _require_one_class(train_set)
-    return SupervisedObjective(model, config.model.depth_weight)
-
-
-def _require_one_class(train_set: SampleDataset) -> None:
-    """Refuse to train one class against a background where no label map shows it.
-
-    At most `LABEL_MAPS_EXAMINED` label maps, evenly spread over the training set, are read.
-
-    Raises:
-        ValueError: None of them has a pixel of the class.
-    """
+    """The objective; refuses to train one class against a background where no label map examined shows it."""
     space = train_set.label_space
-    if space is None or not space.one_class:
-        return
-    chosen = evenly_spaced(len(train_set), LABEL_MAPS_EXAMINED)
+    chosen = evenly_spaced(len(train_set), LABEL_MAPS_EXAMINED) if space is not None and space.one_class else []
     label_maps = (train_set[index].labels for index in chosen)
-    if not any(labels is not None and (labels == 1).any() for labels in label_maps):
+    if chosen and not any(labels is not None and (labels == 1).any() for labels in label_maps):
         raise ValueError(
             f"None of {len(chosen)} training label maps has a pixel of class {space.classes[1]!r}, id 1. Binary masks "
             f"are often saved as 0 and 255, and {space.ignore_index} means ignored: write 1 in place of 255. "
             "`depthseg datasets check` prints a command that does it."
         )
+    return SupervisedObjective(model, config.model.depth_weight)
 
 
 def _depth_batch(config: RunConfig) -> BatchContent:
@@ -265,14 +245,6 @@ def _measure_category(
     meter.update(objective.model(batch["pixel_values"]).logits.argmax(-1), batch["labels"])
 
 
-_DEPTH_EXAMPLE = """\
-depth = processor.post_process_depth_estimation(outputs, [(image.height, image.width)])[0]["predicted_depth"]
-print(depth.shape, depth.min().item(), depth.max().item())"""
-
-_INPAINTING_EXAMPLE = (
-    "print(outputs.reconstruction.shape)  # (1, 3, height, width): RGB between 0 and 1, with masked regions filled in"
-)
-
 TASKS = {
     "segmentation": Task(
         DepthSegForSemanticSegmentation,
@@ -308,7 +280,9 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         has_truth=_has_depth,
         pipeline="depth-estimation",
         tags=("monocular-depth-estimation",),
-        example=_DEPTH_EXAMPLE,
+        example="""\
+depth = processor.post_process_depth_estimation(outputs, [(image.height, image.width)])[0]["predicted_depth"]
+print(depth.shape, depth.min().item(), depth.max().item())""",
     ),
     "flow": Task(
         DepthSegForOpticalFlow,
@@ -340,7 +314,8 @@ print(labels.shape, [model.config.id2label[index] for index in labels.unique().t
         measure=_measure_inpainting,
         needs_labels=False,
         pipeline="image-to-image",
-        example=_INPAINTING_EXAMPLE,
+        example="""\
+print(outputs.reconstruction.shape)  # (1, 3, height, width): RGB between 0 and 1, with masked regions filled in""",
     ),
     "classification": Task(
         DepthSegForImageClassification,

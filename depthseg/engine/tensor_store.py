@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ class TensorStore:
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(texts))
         size = len(content)
         with atomic_path(self._path(key)) as temporary:
-            with self._counting():
+            with self._lock("count"):  # no other process claims room meanwhile
                 used = self._last_count() if self._writes_to_count else self.used()
                 used = self._require_room(size, "the next file needs", used)
                 # At its full size from now on, so that whoever counts counts what is still to be written.
@@ -128,7 +128,7 @@ class TensorStore:
         Raises:
             OSError: It does not fit.
         """
-        with self._counting():
+        with self._lock("count"):
             self._require_room(needed, what, self.used())
 
     def _require_room(self, needed: int, what: str, used: int) -> int:
@@ -155,16 +155,10 @@ class TensorStore:
         except (OSError, ValueError):  # removed, or its writer was killed
             return self.used()
 
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        """Let no other process claim room until the block ends."""
-        with locked(self._locks() / "count"):
-            yield
-
-    def _locks(self) -> Path:
+    def _lock(self, name: str) -> AbstractContextManager[int | None]:
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return locked(folder / name)
 
     def used(self) -> int:
         """Bytes of all files, those of processes that are writing included."""
@@ -187,11 +181,9 @@ class TensorStore:
                     if entry.stat().st_mtime < time.time() - LONGEST_WRITE:
                         os.unlink(entry.path)
 
-    @contextmanager
-    def owned(self, key: str) -> Iterator[None]:
+    def owned(self, key: str) -> AbstractContextManager[int | None]:
         """Hold what this key names: another process that asks for the same waits until the block ends."""
-        with locked(self._locks() / key[:LOCKS]):
-            yield
+        return self._lock(key[:LOCKS])
 
 
 def default_folder(name: str) -> Path:
@@ -215,7 +207,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry]:
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def gib(size: int) -> str:

@@ -56,7 +56,7 @@ class Trackers:
                     *(name, name),
                 )
                 continue
-            self._try(name, self._open, _arguments(name, run_dir, name_of_run, first_step), options)
+            self._try(name, self._open, name, _arguments(name, run_dir, name_of_run, first_step), options)
 
     @property
     def shows_images(self) -> bool:
@@ -65,8 +65,8 @@ class Trackers:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Show numbers, by name such as `train/loss`."""
-        for name in tuple(self._trackers):
-            self._try(name, lambda name: self._trackers[name].log(dict(values), step=step))
+        for name, tracker in tuple(self._trackers.items()):
+            self._try(name, tracker.log, dict(values), step=step)
 
     def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
         """Show images uint8 `(H, W, 3)`, by name, where a tracker shows images at all."""
@@ -74,12 +74,12 @@ class Trackers:
         for name, tracker in tuple(self._trackers.items()):
             if hasattr(tracker, "log_images"):
                 layout = {"dataformats": "NHWC"} if name == "tensorboard" else {}
-                self._try(name, lambda name, layout=layout: self._trackers[name].log_images(batches, step, **layout))
+                self._try(name, tracker.log_images, batches, step, **layout)
 
     def close(self) -> None:
         """Finish all of them."""
-        for name in tuple(self._trackers):
-            self._try(name, lambda name: self._trackers[name].finish())
+        for name, tracker in tuple(self._trackers.items()):
+            self._try(name, tracker.finish)
         self._trackers.clear()
 
     def _open(self, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -89,10 +89,10 @@ class Trackers:
             tracker.store_init_configuration(dict(options))
         self._trackers[name] = tracker
 
-    def _try(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, name: str, action: Callable[..., None], *arguments: Any, **options: Any) -> None:
         """Call a tracker, and give it up with a warning where that fails, in whatever way."""
         try:
-            action(name, *arguments)
+            action(*arguments, **options)
         except Exception as error:
             self._trackers.pop(name, None)
             logger.debug("where the tracker failed", exc_info=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +81,9 @@ class SkippingDataset:
 
     def _write(self, index: int, error: str) -> None:
         line = json.dumps({"index": index, "name": str(self._samples.names[index]), "error": error}) + "\n"
-        # One write at the end of the file: lines of several processes do not mix.
-        descriptor = os.open(self._list, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        # One write at the end of the file, past all buffers: lines of several processes do not mix.
+        with self._list.open("ab", buffering=0) as file:
+            file.write(line.encode())
 
 
 def read_unreadable(run_dir: Path) -> list[dict[str, Any]]:

@@ -50,11 +50,7 @@ def wrapped(
 
 
 def wrapped_by(run_dir: Path) -> list[str]:
-    """What wrapped the parts of a run, or of those on this machine whose weights it began with; empty if nothing did.
-
-    Args:
-        run_dir: Its directory.
-    """
+    """What wrapped the parts of a run, or of those on this machine whose weights it began with; empty if nothing."""
     found = read_run_record(run_dir / RUN_RECORD).get(WRAPPED, [])
     if found or not (run_dir / "config.yaml").is_file():
         return found
