@@ -1,6 +1,7 @@
 """The world is neither too hard nor too easy: what a network without pre-training learns from 16 labelled frames.
 
-The README gives the measured score, 30 %; here it is held against what colour alone and place alone give.
+The README gives the score after 600 steps, 30 %; here that after 400 is held against what colour alone and place alone
+give.
 """
 
 import pytest
@@ -23,7 +24,7 @@ def test_16_labels_teach_more_than_colour_and_place_and_leave_room_for_better(tm
         ),
         data=DataOptions(size=list(size), subset_size=16, crop_scale=[0.6, 1.0], colour_jitter=0.3),
         optim=OptimOptions(lr=1e-3, batch_size=8),
-        schedule=ScheduleOptions(steps=600, warmup_steps=50),
+        schedule=ScheduleOptions(steps=400, warmup_steps=40),
         run=RunOptions(output_dir=str(tmp_path / "run"), select="last"),
     )
     scores = train(config, train_set, test_set).scores
