@@ -46,6 +46,7 @@ _CSS = """
 #examples .grid-wrap {min-height: 0}
 #examples .grid-container {grid-template: none / repeat(3, minmax(0, 1fr))}
 #examples .thumbnail-item {aspect-ratio: 2}
+.depth .image-container > button, .depth .image-frame {width: 100%; height: 100%}
 .depth img {width: 100% !important; height: auto !important; object-fit: contain !important}
 """
 _OPACITY = 0.75
@@ -107,9 +108,13 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                 found |= _updates_of(each, prediction)
             return found
 
+        def hidden() -> dict[Any, Any]:
+            """Updates of the components: none is seen."""
+            return {component: gr.update(visible=False, value=None) for component in outputs}
+
         def show_film(film: VideoFrames, work: Path) -> dict[Any, Any]:
             """Updates of the components: the predicted film of each checkpoint, made in a folder."""
-            found = {component: gr.update(visible=False, value=None) for component in outputs}
+            found = hidden()
             for number, (each, checkpoint) in enumerate(zip(shown, checkpoints, strict=True)):
                 path = predict_film(checkpoint, film, work / str(number))
                 found[each.film] = gr.update(visible=True, value=str(path))
@@ -125,8 +130,10 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                     media = read_upload(Path(path), limits)
                     found = show_film(media, Path(work)) if isinstance(media, VideoFrames) else show_image(media)
                 except USER_ERRORS as error:
-                    sentence = str(error).replace(path, Path(path).name)
-                    raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from error
+                    # An error of gradio would cover every component as well.
+                    sentence = html.escape(str(error).replace(path, Path(path).name), quote=False)
+                    gr.Warning(sentence, title="This file cannot be used", duration=None)
+                    found = hidden()
                 finally:
                     Path(path).unlink(missing_ok=True)
                     # gradio makes an empty file for each upload, and forgets it.
@@ -220,7 +227,11 @@ def _components(checkpoint: Checkpoint) -> Shown:
             gr.AnnotatedImage(label=f"Classes: {name}", color_map=hex_colours(space), visible=checkpoint.has_labels),
             gr.Label(label=f"Share of the pixels: {name}", show_heading=False, visible=False),
             gr.Image(
-                label=f"Depth (near is bright): {name}", visible=False, interactive=False, buttons=["fullscreen"]
+                label=f"Depth (near is bright): {name}",
+                visible=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_classes="depth",
             ),
             gr.Video(label=f"Overlay: {name}", visible=False, interactive=False, autoplay=True, loop=True),
         )

@@ -70,6 +70,21 @@ def check_fits(page, device):
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[device][0]
 
 
+def check_slider(page):
+    """The line between the two overlays follows the mouse, from the middle to 40 % of the width."""
+    right = page.locator("#slider img").nth(1)
+    right.scroll_into_view_if_needed()
+    box = page.locator("#slider .slider-wrap").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    assert "inset(0px 0px 0px 50%)" in right.get_attribute("style")
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.4, middle, steps=5)
+    page.mouse.up()
+    found = re.search(r"inset\(0px 0px 0px ([\d.]+)%\)", right.get_attribute("style"))
+    assert abs(float(found[1]) - 40) < 1
+
+
 def take(page, name, device):
     """A screenshot for people, where the environment says where to."""
     if folder := os.environ.get("DEPTHSEG_SCREENSHOTS"):
@@ -100,6 +115,7 @@ def test_an_image_shows_classes_slider_and_depth_and_a_film_its_overlay(opened, 
     for number in range(page.locator("img:visible").count()):
         box = page.locator("img:visible").nth(number).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= WIDTHS[device][0] + 1
+    check_slider(page)
     drop(page, write_film(tmp_path / "film.mp4"))
     page.locator("video").nth(1).wait_for()
     page.wait_for_function("[...document.querySelectorAll('video')].every(video => video.videoWidth == 96)")
