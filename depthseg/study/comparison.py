@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -88,20 +89,13 @@ class Comparison:
 def summarise(
     init: InitialisationResults, conditions: Sequence[str] = (), pooled: Sequence[InitialisationResults] = ()
 ) -> Summary:
-    """Mean IoU of an initialisation with its uncertainty.
-
-    Args:
-        init: Results.
-        conditions: Further conditions of the interval, such as "one training set of 16 images".
-        pooled: As in `compare`.
-    """
+    """Mean IoU of an initialisation with its uncertainty; `conditions` and `pooled` are those of `compare`."""
     scores = _run_scores(init.counts)
-    mean = scores.mean()
     pooled = _poolable(pooled, [init])
     uncertainty, reason = _uncertainty([init], pooled=pooled)
     return Summary(
-        mean_iou=100 * float(mean),
-        interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
+        mean_iou=100 * float(scores.mean()),
+        interval=_interval(uncertainty, scores.mean()),
         spread=(100 * float(scores.min()), 100 * float(scores.max())),
         variance_shares={} if uncertainty is None else uncertainty.shares,
         conditional_on=_conditional_on([init], False, pooled, conditions),
@@ -147,19 +141,16 @@ def compare(
     difference = scores[0].mean() - scores[1].mean()
     pooled = _poolable(pooled, [a, b])
     uncertainty, reason = _uncertainty([a, b], paired, pooled)
-    interval = interval_alone = p_value = probability = None
+    alone = _uncertainty([a, b], paired)[0] if uncertainty and pooled else uncertainty
+    probability = None
     if uncertainty is not None:
-        alone = _uncertainty([a, b], paired)[0] if pooled else uncertainty
-        interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
-        half_width = uncertainty.half_width(CONFIDENCE)
-        interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
-        resampled = _bootstrap_differences((a.counts, b.counts), draws, paired)
-        probability = _fraction_above_zero(resampled, difference, half_width)
+        resampled = _bootstrap_differences(a, b, draws, paired)
+        probability = _fraction_above_zero(resampled, difference, uncertainty.half_width(CONFIDENCE))
     return Comparison(
         difference=100 * float(difference),
-        interval=interval,
-        interval_alone=interval_alone,
-        p_value=p_value,
+        interval=_interval(uncertainty, difference),
+        interval_alone=_interval(alone, difference),
+        p_value=None if uncertainty is None else uncertainty.p_value(difference),
         probability_a_beats_b=probability,
         spread=_spread_of_differences(*scores, paired),
         paired=paired,
@@ -236,16 +227,14 @@ def _poolable(
     """The initialisations whose variance over seeds is pooled for some of them, or none if they are too few."""
     if inits[0].draws:
         several = sum(init.pretraining == "seeds" for init in pooled) >= LEAST_POOLED
-        seeds = len(set(inits[0].pretrainings))
         concerned = any(init.pretraining == "seeds" for init in inits)
-        return pooled if several and concerned and 2 <= seeds < len(inits[0].draws) else ()
+        return pooled if several and concerned and 2 <= inits[0].num_pretrainings < len(inits[0].draws) else ()
     several = any(init.seeds[0] >= LEAST_PRETRAINING_SEEDS for init in pooled)
     return pooled if several and len(pooled) >= LEAST_POOLED else ()
 
 
 def _too_few(init: InitialisationResults) -> str | None:
-    outer, inner = init.seeds
-    seeds, runs = len(set(init.pretrainings)) if init.draws else outer, outer * inner
+    seeds, runs = init.num_pretrainings, math.prod(init.seeds)
     if init.pretraining == "seeds" and seeds < LEAST_PRETRAINING_SEEDS:
         return (
             f"No interval: {init.name} has {seeds} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
@@ -257,17 +246,20 @@ def _too_few(init: InitialisationResults) -> str | None:
     return None
 
 
-def _interval(centre: float, half_width: float) -> tuple[float, float]:
+def _interval(uncertainty: Uncertainty | None, centre: float) -> tuple[float, float] | None:
+    """In points; None without an uncertainty."""
+    if uncertainty is None:
+        return None
+    half_width = uncertainty.half_width(CONFIDENCE)
     return 100 * float(centre - half_width), 100 * float(centre + half_width)
 
 
-def _bootstrap_differences(counts: Sequence[BlockCounts], draws: int, paired: bool) -> np.ndarray:
+def _bootstrap_differences(a: InitialisationResults, b: InitialisationResults, draws: int, paired: bool) -> np.ndarray:
     generator = np.random.default_rng(0)
-    shapes = [part.union.shape for part in counts]
-    blocks = draw_blocks(shapes[0][2], draws, generator)
-    seeds = draw_seeds(shapes[0][:2], draws, generator)
-    other_seeds = seeds if paired else draw_seeds(shapes[1][:2], draws, generator)
-    return weighted_scores(counts[0], blocks, seeds) - weighted_scores(counts[1], blocks, other_seeds)
+    blocks = draw_blocks(a.num_blocks, draws, generator)
+    seeds = draw_seeds(a.seeds, draws, generator)
+    other_seeds = seeds if paired else draw_seeds(b.seeds, draws, generator)
+    return weighted_scores(a.counts, blocks, seeds) - weighted_scores(b.counts, blocks, other_seeds)
 
 
 def _fraction_above_zero(resampled: np.ndarray, estimate: float, half_width: float) -> float:
@@ -307,19 +299,19 @@ def _conditional_on(
     pooled: Sequence[InitialisationResults],
     conditions: Sequence[str],
 ) -> str:
-    who = [_describe_seeds(init) for init in inits]
-    if inits[0].draws:
-        paired_by = ", the same for both and paired" if len(inits) > 1 else ""
-        seeds = f"{plural(len(inits[0].draws), 'draw')} of the labelled images{paired_by}, {'; '.join(_named(inits))}"
-    elif len(inits) == 1:
-        seeds = who[0]
-    elif who[0] == who[1]:
-        seeds = f"{who[0]} for each initialisation, {'paired' if paired else 'not paired'}"
+    texts, drawn = [_repetitions(init) for init in inits], bool(inits[0].draws)
+    if len(inits) == 1:
+        seeds = texts[0]
+    elif texts[0] == texts[1]:
+        seeds = f"{texts[0]} for each initialisation" + ("" if drawn else f", {'paired' if paired else 'not paired'}")
     else:
-        seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, who, strict=True))
+        seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, texts, strict=True))
+    if drawn:
+        paired_by = ", the same for both and paired" if len(inits) > 1 else ""
+        seeds = f"{plural(len(inits[0].draws), 'draw')} of the labelled images{paired_by}, {seeds}"
     images = f"{plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
-    if pooled and inits[0].draws:
+    if pooled and drawn:
         pretrained = sum(init.pretraining == "seeds" for init in pooled)
         lines.append(
             f"assuming that the scores of all {pretrained} pre-trained initialisations have the same variance over "
@@ -334,23 +326,12 @@ def _conditional_on(
     return "; ".join(lines)
 
 
-def _named(inits: Sequence[InitialisationResults]) -> list[str]:
-    """Origins of the weights, with names if they differ."""
-    origins = [_origin(init, len(set(init.pretrainings))) for init in inits]
-    if len(set(origins)) == 1:
-        return origins[:1] if len(inits) == 1 else [f"{origins[0]} for each initialisation"]
-    return [f"{init.name}: {origin}" for init, origin in zip(inits, origins, strict=True)]
-
-
-def _origin(init: InitialisationResults, seeds: int) -> str:
-    return {
-        "seeds": plural(seeds, "pre-training seed"),
+def _repetitions(init: InitialisationResults) -> str:
+    """Its pre-trainings and, without draws, its fine-tunings, in words."""
+    origin = {
+        "seeds": plural(init.num_pretrainings, "pre-training seed"),
         "checkpoint": "one given checkpoint",
         "none": "random initialisation",
     }[init.pretraining]
-
-
-def _describe_seeds(init: InitialisationResults) -> str:
-    outer, inner = init.seeds
-    each = " each" if outer > 1 else ""
-    return f"{_origin(init, outer)}, {plural(inner, 'fine-tuning seed')}{each}"
+    each = " each" if init.num_pretrainings > 1 else ""
+    return origin if init.draws else f"{origin}, {plural(init.seeds[1], 'fine-tuning seed')}{each}"

@@ -32,11 +32,6 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
     Several shards can run in one directory at the same time. If the directory contains records but no weights, such
     as in another checkout, a pre-training is repeated when a fine-tuning without a record requires its weights.
 
-    Args:
-        study: The study.
-        out: Its output directory.
-        shard: Number of this shard, from 1, and number of shards.
-
     Raises:
         Stopped: The study was stopped by SIGTERM, SIGUSR1 or Ctrl-C; the finished trials are saved.
         ValueError: There is no such shard, or the directory has records of an earlier version.
@@ -105,12 +100,7 @@ def keys_of(trials: list[Trial]) -> dict[tuple[str, str, int], str]:
 
 
 def chosen_rates(trials: Iterable[Trial], out: Path) -> dict[tuple[str, str, str], float]:
-    """The best rate of each architecture, initialisation and mode whose runs are all finished.
-
-    Args:
-        trials: The runs of the learning-rate selection.
-        out: Output directory of the study.
-    """
+    """The best rate of each architecture, initialisation and mode whose runs, of `rate_trials`, are all finished."""
     scores: dict[tuple[str, str, str], dict[float, list[float]]] = {}
     stamps: dict[str, Any] = {}
     unfinished = set()

@@ -65,6 +65,11 @@ class InitialisationResults:
         return np.array([seed for seed, _ in self.draws])
 
     @property
+    def num_pretrainings(self) -> int:
+        """Number of pre-training seeds, with draws of those that the draws are from."""
+        return len(set(self.pretrainings)) if self.draws else self.seeds[0]
+
+    @property
     def num_blocks(self) -> int:
         """Number of blocks of test images."""
         return len(np.unique(self.blocks))
@@ -159,11 +164,7 @@ class Convergence:
 
 
 def summarise_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> Convergence:
-    """Convergence speed of runs.
-
-    Args:
-        curves: Evaluations of each run, with `step` and `mean_iou` (0 to 1).
-    """
+    """Convergence speed of runs, from the evaluations of each, with `step` and `mean_iou` (0 to 1)."""
     points = [([point["step"] for point in curve], [point["mean_iou"] for point in curve]) for curve in curves]
     steps = [step for curve in points if (step := steps_to_95(*curve)) is not None]
     areas = [area_under_curve(*curve) for curve in points]

@@ -15,6 +15,7 @@ import numpy as np
 from ..comparison import interval_over_draws
 from ..matrix import Trial, main_trials, pretraining_trials
 from ..options import StudyOptions
+from ..places import PLACE
 from ..stored import Run, TrialRecord
 from .matrix import switches_of
 from .scoring import PLAIN, scoring_name
@@ -22,8 +23,6 @@ from .switches import ALL, ROWS, Switched, applicable, is_alone, settings_of
 
 Place = tuple[str, str, str, int]
 """Architecture, mode, benchmark and number of labelled images."""
-
-PLACE = ("architecture", "mode", "benchmark", "num_labelled")
 
 
 @dataclass
