@@ -41,13 +41,10 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 TINY = 1e-12
 """A standard error below this is due to rounding: the numbers do not differ."""

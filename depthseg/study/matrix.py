@@ -67,9 +67,9 @@ def pretraining_trials(study: StudyOptions) -> list[Trial]:
     trials: dict[tuple[str, str, int], Trial] = {}
     for architecture in study.architectures:
         wanted = needed(inits, study.cells, architecture)
-        for name in order:
-            for seed in range(study.seeds.pretrain) if inits[name].pretrain is not None and name in wanted else ():
-                trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
+        names = [name for name in order if name in wanted and inits[name].pretrain is not None]
+        for name, seed in product(names, range(study.seeds.pretrain)):
+            trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
     return list(trials.values())
 
 

@@ -154,9 +154,8 @@ def _fitted(study: StudyOptions) -> list[str]:
     logger.info(
         "%d images to draw labelled ones from, %d test images, %d frames of film", len(pool), len(test_set), len(film)
     )
-    size = list(network_size(*pool[0].image.shape[:2]))
     return [
-        *(f"{stage}.data.size={size}" for stage in ("pretrain", "finetune")),
+        *spelled_out([f"data.size={list(network_size(*pool[0].image.shape[:2]))}"]),
         f"benchmarks.{BENCHMARK}.num_labelled={numbers_of_labels(len(pool))}",
         *(["pretrain.pretext.intrinsics=given"] if film[0].intrinsics is not None else []),
     ]
@@ -222,11 +221,8 @@ def shortened(study: StudyOptions, cut: Cut) -> StudyOptions:
         for name, entry in study.benchmarks.items()
     }
     pretrain, finetune = (_with_steps(sections, cut.steps) for sections in (study.pretrain, study.finetune))
-    seeds = replace(
-        study.seeds,
-        pretrain=min(study.seeds.pretrain, cut.pretrainings),
-        draws=min(study.seeds.draws, cut.draws),
-    )
+    seeds = study.seeds
+    seeds = replace(seeds, pretrain=min(seeds.pretrain, cut.pretrainings), draws=min(seeds.draws, cut.draws))
     return replace(study, benchmarks=benchmarks, pretrain=pretrain, finetune=finetune, seeds=seeds)
 
 

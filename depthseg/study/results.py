@@ -214,6 +214,12 @@ def read_study(out: Path) -> dict[str, Any]:
     return study
 
 
+def planned_keys(out: Path) -> set[str] | None:
+    """The keys of the trials of a study that was run to completion; None before."""
+    path = out / PLAN_FILE
+    return set(json.loads(path.read_text(encoding="utf-8"))["keys"]) if path.is_file() else None
+
+
 def load_results(out: str | Path) -> StudyResults:
     """Read the output directory of a study, finished or not, of this version or an earlier one.
 
@@ -222,8 +228,7 @@ def load_results(out: str | Path) -> StudyResults:
         ValueError: A file cannot be read, lacks fields, or two records belong to the same run.
     """
     out = Path(out)
-    study, records, unused, plan = read_study(out), [], [], out / PLAN_FILE
-    planned = json.loads(plan.read_text(encoding="utf-8"))["keys"] if plan.is_file() else None
+    study, records, unused, planned = read_study(out), [], [], planned_keys(out)
     for record in read_records(trials_folder(out)):
         if switches_of(record.content):
             continue  # `depthseg.study.defects.prices` reads these

@@ -28,11 +28,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
     for part in ("name", *PARTS, "finetune"):
         if not getattr(study, part):
             yield f"{part} is empty: give at least one entry."
-    yield from _unknown_names(study)
-    yield from _claim_rules(study)
-    yield from _paper_rules(study)
-    yield from _miniature_rules(study)
-    yield from _unpaired(study)
+    for rules in (_unknown_names, _claim_rules, _paper_rules, _miniature_rules, _unpaired):
+        yield from rules(study)
     for name, init in study.initialisations.items():
         yield from _initialisation_rules(name, init, study)
     for name, benchmark in study.benchmarks.items():

@@ -94,7 +94,7 @@ def trials_in_order(study: StudyOptions, out: Path) -> Iterator[Trial]:
     yield from defect_trials(study, pretraining, main)
 
 
-def keys_of(trials: list[Trial]) -> dict[tuple[str, str, int], str]:
+def keys_of(trials: Iterable[Trial]) -> dict[tuple[str, str, int], str]:
     """Architecture, initialisation and seed -> key, of pre-trainings."""
     return {(c.labels["architecture"], c.labels["initialisation"], c.labels["pretrain_seed"]): c.key for c in trials}
 

@@ -7,16 +7,13 @@ which are the same for all initialisations, and blocks of test images.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..metrics.blocks import BlockCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PRETRAINING = ("seeds", "checkpoint", "none")
 """Origins of the weights of an initialisation: pre-trained by the study once per seed, one given checkpoint (all
@@ -206,12 +203,10 @@ def steps_to_95(steps: Sequence[int], scores: Sequence[float]) -> float | None:
 def area_under_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
     """Mean height of a curve from step 0 to its last step, by the trapezoidal rule.
 
-    Args:
-        steps: Steps of the evaluations, increasing.
-        scores: Their scores, 0 or more.
+    Args and errors are those of `steps_to_95`.
 
     Raises:
-        ValueError: The curve is empty, ends at step 0, is out of order or contains an invalid score.
+        ValueError: The curve ends at step 0.
     """
     step, score = _curve(steps, scores)
     if step[-1] == 0:

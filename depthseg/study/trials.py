@@ -62,8 +62,8 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     start, cpu_start = time.perf_counter(), cpu_seconds()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out), **run_arguments(trial))
-    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
+    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     record |= {"scores": result.scores, "curve": curve}
     if is_examined(trial):
         record |= examine(study, trial, result, path, films)
