@@ -91,8 +91,8 @@ def plan_study(
 ) -> list[PlanRow]:
     """Count the trials of a shard and estimate their time and memory from a few steps of each stage.
 
-    Nothing is written to the output directory of the study; trials with a record there are done. Known costs of the
-    stages are not measured.
+    Nothing is written to the output directory of the study; trials with a record there are done. The shard is its
+    number, from 1, and that of all. Given costs, by stage, are not measured.
 
     Raises:
         ValueError: There is no such shard, or the directory has records of an earlier version.
@@ -125,7 +125,7 @@ def plan_study(
 def stage_of(trial: Trial, by_benchmark: bool = False) -> str:
     """The stage of a trial; trials of one stage have the same cost.
 
-    It has the benchmark in it if benchmarks have other data sets or image sizes.
+    Each benchmark has a stage of its own where they have other data sets or image sizes (`by_benchmark`).
     """
     labels, switches = trial.labels, ", with switches" * bool(switches_of(trial.labels))
     if trial.kind == "pretrain":

@@ -142,7 +142,10 @@ def _primary(study: StudyOptions) -> list[tuple[ClaimOptions, dict[str, Any]]]:
 
 
 def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
-    """What a study can detect with the blocks of `count_test_blocks`, a line for each primary claim; else empty."""
+    """What a study can detect, a line for each primary claim; empty without any.
+
+    The blocks of test images are those of `count_test_blocks`.
+    """
     claims = _primary(study)
     if not claims:
         return ""

@@ -27,7 +27,7 @@ PLAN_FILE = "plan.json"
 
 
 def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> None:
-    """Run all trials of a shard that have no record yet.
+    """Run all trials that have no record yet, of a shard: its number, from 1, and that of all.
 
     Several shards can run in one directory at the same time. If the directory contains records but no weights, such
     as in another checkout, a pre-training is repeated when a fine-tuning without a record requires its weights.

@@ -203,10 +203,10 @@ def steps_to_95(steps: Sequence[int], scores: Sequence[float]) -> float | None:
 def area_under_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
     """Mean height of a curve from step 0 to its last step, by the trapezoidal rule.
 
-    Args and errors are those of `steps_to_95`.
+    The arguments are those of `steps_to_95`.
 
     Raises:
-        ValueError: The curve ends at step 0.
+        ValueError: The curve is empty, ends at step 0, is out of order or contains an invalid score.
     """
     step, score = _curve(steps, scores)
     if step[-1] == 0:

@@ -52,7 +52,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
 
     The record is written last, so a trial with a record is complete. Files that are no longer needed are then removed:
     the checkpoints of a pre-training, the whole run directory of a fine-tuning. The trial that it is initialised from
-    has ended.
+    must have ended.
 
     Raises:
         Stopped: Training was asked to stop; a checkpoint was saved.
@@ -89,7 +89,7 @@ def repeat_pretraining(trial: Trial, out: Path) -> None:
 
     Other hardware or other versions may give other scores with the same seed. A warning reports this, because
     fine-tunings are then initialised with weights that differ slightly from those of the record. The weights that it
-    is initialised from exist.
+    is initialised from itself must exist.
     """
     now = train(located(trial, out), **run_arguments(trial)).scores
     then = read_record(record_path(out, trial.key))["scores"]
