@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..metrics.blocks import BlockCounts, draw_blocks
+from ..metrics.blocks import draw_blocks
 from .intervals import (
     TINY,
     Level,
@@ -21,15 +22,14 @@ from .intervals import (
 )
 from .statistics import InitialisationResults, draw_seeds, plural, weighted_scores
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 CONFIDENCE = 0.95
 LEAST_PRETRAINING_SEEDS = 2
 LEAST_RUNS = 6
 """With fewer runs a spread is given, but no interval and no p-value."""
 LEAST_POOLED = 3
 """Number of initialisations from which the variance over seeds is pooled; with draws, of pre-trained ones."""
+
+Inits = Sequence[InitialisationResults]
 
 
 @dataclass(frozen=True)
@@ -85,24 +85,15 @@ class Comparison:
     reason: str | None
 
 
-def summarise(
-    init: InitialisationResults, conditions: Sequence[str] = (), pooled: Sequence[InitialisationResults] = ()
-) -> Summary:
-    """Mean IoU of an initialisation with its uncertainty.
-
-    Args:
-        init: Results.
-        conditions: Further conditions of the interval, such as "one training set of 16 images".
-        pooled: As in `compare`.
-    """
-    scores = _run_scores(init.counts)
-    mean = scores.mean()
+def summarise(init: InitialisationResults, conditions: Sequence[str] = (), pooled: Inits = ()) -> Summary:
+    """Mean IoU of an initialisation with its uncertainty; `conditions` and `pooled` are those of `compare`."""
+    scores = _run_scores(init)
     pooled = _poolable(pooled, [init])
     uncertainty, reason = _uncertainty([init], pooled=pooled)
     return Summary(
-        mean_iou=100 * float(mean),
-        interval=None if uncertainty is None else _interval(mean, uncertainty.half_width(CONFIDENCE)),
-        spread=(100 * float(scores.min()), 100 * float(scores.max())),
+        mean_iou=100 * float(scores.mean()),
+        interval=_interval(uncertainty, scores.mean()),
+        spread=_spread(scores),
         variance_shares={} if uncertainty is None else uncertainty.shares,
         conditional_on=_conditional_on([init], False, pooled, conditions),
         reason=reason,
@@ -115,7 +106,7 @@ def compare(
     *,
     draws: int = 2000,
     paired_seeds: bool = False,
-    pooled: Sequence[InitialisationResults] = (),
+    pooled: Inits = (),
     conditions: Sequence[str] = (),
 ) -> Comparison:
     """Compare two initialisations on the same test images.
@@ -143,25 +134,23 @@ def compare(
     """
     _check_same_images(a, b)
     paired = bool(a.draws) or (paired_seeds and a.seeds == b.seeds)
-    scores = [_run_scores(init.counts) for init in (a, b)]
-    difference = scores[0].mean() - scores[1].mean()
+    first, second = _run_scores(a), _run_scores(b)
+    difference = first.mean() - second.mean()
     pooled = _poolable(pooled, [a, b])
     uncertainty, reason = _uncertainty([a, b], paired, pooled)
-    interval = interval_alone = p_value = probability = None
+    alone = _uncertainty([a, b], paired)[0] if uncertainty and pooled else uncertainty
+    p_value = probability = None
     if uncertainty is not None:
-        alone = _uncertainty([a, b], paired)[0] if pooled else uncertainty
-        interval_alone = None if alone is None else _interval(difference, alone.half_width(CONFIDENCE))
-        half_width = uncertainty.half_width(CONFIDENCE)
-        interval, p_value = _interval(difference, half_width), uncertainty.p_value(difference)
-        resampled = _bootstrap_differences((a.counts, b.counts), draws, paired)
-        probability = _fraction_above_zero(resampled, difference, half_width)
+        p_value = uncertainty.p_value(difference)
+        resampled = _bootstrap_differences(a, b, draws, paired)
+        probability = _fraction_above_zero(resampled, difference, uncertainty.half_width(CONFIDENCE))
     return Comparison(
         difference=100 * float(difference),
-        interval=interval,
-        interval_alone=interval_alone,
+        interval=_interval(uncertainty, difference),
+        interval_alone=_interval(alone, difference),
         p_value=p_value,
         probability_a_beats_b=probability,
-        spread=_spread_of_differences(*scores, paired),
+        spread=_spread(first - second if paired else np.subtract.outer(first.ravel(), second.ravel())),
         paired=paired,
         variance_shares={} if uncertainty is None else uncertainty.shares,
         conditional_on=_conditional_on([a, b], paired, pooled, conditions),
@@ -192,27 +181,30 @@ def interval_over_draws(
     return mean, (mean - half_width, mean + half_width)
 
 
-def _run_scores(counts: BlockCounts) -> np.ndarray:
+def _run_scores(init: InitialisationResults) -> np.ndarray:
     """Mean IoU of each run on all images, `(P, F)`."""
-    return counts.scores(np.ones((1, counts.union.shape[2])))[0]
+    return init.counts.scores(np.ones((1, init.num_blocks)))[0]
 
 
-def _uncertainty(
-    inits: Sequence[InitialisationResults], paired: bool = False, pooled: Sequence[InitialisationResults] = ()
-) -> tuple[Uncertainty | None, str | None]:
+def _pretrained(inits: Inits) -> int:
+    """How many of them are pre-trained by the study."""
+    return sum(init.pretraining == "seeds" for init in inits)
+
+
+def _uncertainty(inits: Inits, paired: bool = False, pooled: Inits = ()) -> tuple[Uncertainty | None, str | None]:
     """Uncertainty of an initialisation or of the difference of two, or the reason for its absence."""
     reason = next((reason for init in inits if (reason := _too_few(init))), None)
     if reason is not None:
         return None, reason
     first, *others = (init.counts.pseudo_values() for init in inits)
     if inits[0].draws:
-        several = sum(init.pretraining == "seeds" for init in inits)
+        several = _pretrained(inits)
         level = _level_of_pretrainings(several, pooled) if several and pooled else None
         uncertainty = measure_draws((first - sum(others))[0], inits[0].pretrainings if several else None, level)
     elif pooled:
         seeds = max(init.seeds[0] for init in pooled)
         by_seed = [values.reshape(seeds, -1, values.shape[-1]) for values in (first, *others)]
-        scores = np.stack([_run_scores(init.counts).reshape(seeds, -1).mean(1) for init in pooled])
+        scores = np.stack([_run_scores(init).reshape(seeds, -1).mean(1) for init in pooled])
         level = pooled_variance_of_difference(scores) if others else pooled_variance_of_mean(scores)
         uncertainty = measure([by_seed[0] - sum(by_seed[1:])], level)
     else:
@@ -222,30 +214,24 @@ def _uncertainty(
     return uncertainty, None
 
 
-def _level_of_pretrainings(several: int, pooled: Sequence[InitialisationResults]) -> Level:
+def _level_of_pretrainings(several: int, pooled: Inits) -> Level:
     """Variance over pre-trainings of the mean, or of the difference if `several` is 2, pooled over initialisations."""
-    scores = np.stack([_run_scores(init.counts)[0] for init in pooled])
-    pretrained = sum(init.pretraining == "seeds" for init in pooled)
-    level = variance_between_pretrainings(scores, pooled[0].pretrainings, pretrained)
+    scores = np.stack([_run_scores(init)[0] for init in pooled])
+    level = variance_between_pretrainings(scores, pooled[0].pretrainings, _pretrained(pooled))
     return Level(several * level.variance, level.freedom)
 
 
-def _poolable(
-    pooled: Sequence[InitialisationResults], inits: Sequence[InitialisationResults]
-) -> Sequence[InitialisationResults]:
+def _poolable(pooled: Inits, inits: Inits) -> Inits:
     """The initialisations whose variance over seeds is pooled for some of them, or none if they are too few."""
     if inits[0].draws:
-        several = sum(init.pretraining == "seeds" for init in pooled) >= LEAST_POOLED
-        seeds = len(set(inits[0].pretrainings))
-        concerned = any(init.pretraining == "seeds" for init in inits)
-        return pooled if several and concerned and 2 <= seeds < len(inits[0].draws) else ()
+        enough = _pretrained(pooled) >= LEAST_POOLED and 2 <= inits[0].num_pretrainings < len(inits[0].draws)
+        return pooled if enough and _pretrained(inits) else ()
     several = any(init.seeds[0] >= LEAST_PRETRAINING_SEEDS for init in pooled)
     return pooled if several and len(pooled) >= LEAST_POOLED else ()
 
 
 def _too_few(init: InitialisationResults) -> str | None:
-    outer, inner = init.seeds
-    seeds, runs = len(set(init.pretrainings)) if init.draws else outer, outer * inner
+    seeds, runs = init.num_pretrainings, math.prod(init.seeds)
     if init.pretraining == "seeds" and seeds < LEAST_PRETRAINING_SEEDS:
         return (
             f"No interval: {init.name} has {seeds} pre-training seed, at least {LEAST_PRETRAINING_SEEDS} are needed."
@@ -257,17 +243,20 @@ def _too_few(init: InitialisationResults) -> str | None:
     return None
 
 
-def _interval(centre: float, half_width: float) -> tuple[float, float]:
+def _interval(uncertainty: Uncertainty | None, centre: float) -> tuple[float, float] | None:
+    """In points; None without an uncertainty."""
+    if uncertainty is None:
+        return None
+    half_width = uncertainty.half_width(CONFIDENCE)
     return 100 * float(centre - half_width), 100 * float(centre + half_width)
 
 
-def _bootstrap_differences(counts: Sequence[BlockCounts], draws: int, paired: bool) -> np.ndarray:
+def _bootstrap_differences(a: InitialisationResults, b: InitialisationResults, draws: int, paired: bool) -> np.ndarray:
     generator = np.random.default_rng(0)
-    shapes = [part.union.shape for part in counts]
-    blocks = draw_blocks(shapes[0][2], draws, generator)
-    seeds = draw_seeds(shapes[0][:2], draws, generator)
-    other_seeds = seeds if paired else draw_seeds(shapes[1][:2], draws, generator)
-    return weighted_scores(counts[0], blocks, seeds) - weighted_scores(counts[1], blocks, other_seeds)
+    blocks = draw_blocks(a.num_blocks, draws, generator)
+    seeds = draw_seeds(a.seeds, draws, generator)
+    other_seeds = seeds if paired else draw_seeds(b.seeds, draws, generator)
+    return weighted_scores(a.counts, blocks, seeds) - weighted_scores(b.counts, blocks, other_seeds)
 
 
 def _fraction_above_zero(resampled: np.ndarray, estimate: float, half_width: float) -> float:
@@ -277,9 +266,9 @@ def _fraction_above_zero(resampled: np.ndarray, estimate: float, half_width: flo
     return float(np.mean(differences > 0) + np.mean(differences == 0) / 2)
 
 
-def _spread_of_differences(first: np.ndarray, second: np.ndarray, paired: bool) -> tuple[float, float]:
-    differences = first - second if paired else np.subtract.outer(first.ravel(), second.ravel())
-    return 100 * float(differences.min()), 100 * float(differences.max())
+def _spread(scores: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest, in points."""
+    return 100 * float(scores.min()), 100 * float(scores.max())
 
 
 def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> None:
@@ -301,56 +290,35 @@ def _check_same_images(a: InitialisationResults, b: InitialisationResults) -> No
         )
 
 
-def _conditional_on(
-    inits: Sequence[InitialisationResults],
-    paired: bool,
-    pooled: Sequence[InitialisationResults],
-    conditions: Sequence[str],
-) -> str:
-    who = [_describe_seeds(init) for init in inits]
-    if inits[0].draws:
-        paired_by = ", the same for both and paired" if len(inits) > 1 else ""
-        seeds = f"{plural(len(inits[0].draws), 'draw')} of the labelled images{paired_by}, {'; '.join(_named(inits))}"
-    elif len(inits) == 1:
-        seeds = who[0]
-    elif who[0] == who[1]:
-        seeds = f"{who[0]} for each initialisation, {'paired' if paired else 'not paired'}"
+def _conditional_on(inits: Inits, paired: bool, pooled: Inits, conditions: Sequence[str]) -> str:
+    texts, drawn = [_repetitions(init) for init in inits], bool(inits[0].draws)
+    if len(inits) == 1:
+        seeds = texts[0]
+    elif texts[0] == texts[1]:
+        seeds = f"{texts[0]} for each initialisation" + ("" if drawn else f", {'paired' if paired else 'not paired'}")
     else:
-        seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, who, strict=True))
+        seeds = "; ".join(f"{init.name}: {text}" for init, text in zip(inits, texts, strict=True))
+    if drawn:
+        paired_by = ", the same for both and paired" if len(inits) > 1 else ""
+        seeds = f"{plural(len(inits[0].draws), 'draw')} of the labelled images{paired_by}, {seeds}"
     images = f"{plural(inits[0].num_blocks, 'block')} of test images ({len(inits[0].blocks)} in all)"
     lines = [f"over seeds and test images, from {seeds} and {images}"]
-    if pooled and inits[0].draws:
-        pretrained = sum(init.pretraining == "seeds" for init in pooled)
-        lines.append(
-            f"assuming that the scores of all {pretrained} pre-trained initialisations have the same variance over "
-            "pre-trainings"
-        )
-    elif pooled:
-        lines.append(
-            f"assuming that the scores of all {len(pooled)} initialisations have the same variance over seeds"
-        )
+    if pooled:
+        who, what = f"{len(pooled)} initialisations", "seeds"
+        if drawn:
+            who, what = f"{_pretrained(pooled)} pre-trained initialisations", "pre-trainings"
+        lines.append(f"assuming that the scores of all {who} have the same variance over {what}")
     if conditions:
         lines.append(f"conditional on {', '.join(conditions)}")
     return "; ".join(lines)
 
 
-def _named(inits: Sequence[InitialisationResults]) -> list[str]:
-    """Origins of the weights, with names if they differ."""
-    origins = [_origin(init, len(set(init.pretrainings))) for init in inits]
-    if len(set(origins)) == 1:
-        return origins[:1] if len(inits) == 1 else [f"{origins[0]} for each initialisation"]
-    return [f"{init.name}: {origin}" for init, origin in zip(inits, origins, strict=True)]
-
-
-def _origin(init: InitialisationResults, seeds: int) -> str:
-    return {
-        "seeds": plural(seeds, "pre-training seed"),
+def _repetitions(init: InitialisationResults) -> str:
+    """Its pre-trainings and, without draws, its fine-tunings, in words."""
+    origin = {
+        "seeds": plural(init.num_pretrainings, "pre-training seed"),
         "checkpoint": "one given checkpoint",
         "none": "random initialisation",
     }[init.pretraining]
-
-
-def _describe_seeds(init: InitialisationResults) -> str:
-    outer, inner = init.seeds
-    each = " each" if outer > 1 else ""
-    return f"{_origin(init, outer)}, {plural(inner, 'fine-tuning seed')}{each}"
+    each = " each" if init.num_pretrainings > 1 else ""
+    return origin if init.draws else f"{origin}, {plural(init.seeds[1], 'fine-tuning seed')}{each}"

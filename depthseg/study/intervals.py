@@ -41,13 +41,10 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 TINY = 1e-12
 """A standard error below this is due to rounding: the numbers do not differ."""
@@ -58,7 +55,7 @@ class Level:
     """Variance component of one level of resampling.
 
     Attributes:
-        variance: Of the mean.
+        variance: Of the mean, in the squared unit of the values.
         freedom: Degrees of freedom with which it is estimated, at least 1.
     """
 
@@ -110,8 +107,7 @@ def pooled_variance_of_difference(scores: np.ndarray) -> Level:
     """Variance over seeds of the difference of two initialisations, if it is the same for all initialisations.
 
     Two-way analysis of variance: the effects of initialisations and of seeds are subtracted, and the residual variance
-    is assumed to be the same for any two initialisations. With few seeds this estimate is far better than that from
-    the two alone.
+    is assumed to be the same for any two initialisations.
 
     Args:
         scores: `(A, P)`, mean of each of A >= 3 initialisations under each of P >= 2 pre-training seeds.
@@ -120,9 +116,7 @@ def pooled_variance_of_difference(scores: np.ndarray) -> Level:
         Fisher 1935, "The Design of Experiments", randomised blocks; Scheffe 1959, chapter 4.
     """
     inits, seeds = scores.shape
-    residuals = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    freedom = (inits - 1) * (seeds - 1)
-    return Level(2 * float(np.sum(residuals**2)) / freedom / seeds, freedom)
+    return Level(2 * _residual_variance(scores) / seeds, (inits - 1) * (seeds - 1))
 
 
 def pooled_variance_of_mean(scores: np.ndarray) -> Level:
@@ -152,7 +146,8 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
     Raises:
         ValueError: There are fewer than two blocks, or a part has a single run.
     """
-    runs = [_independent_runs(part) for part in parts]
+    # Rows that are independent of one another, `(n, B)`: pre-training seeds if there are several.
+    runs = [part.mean(1) if len(part) > 1 else part[0] for part in parts]
     if min(values.shape[axis] for values in runs for axis in (0, 1)) < 2:
         raise ValueError("A spread needs at least two runs of every initialisation and two blocks of test images.")
     blocks = _variance_of_mean(sum(values.mean(0) for values in runs))
@@ -168,7 +163,7 @@ def measure(parts: Sequence[np.ndarray], seeds_level: Level | None = None) -> Un
     if seeds_level is not None:
         levels = {"blocks": levels["blocks"], "pretraining": seeds_level}
     seeds = sum(level.variance for name, level in levels.items() if name != "blocks")
-    interaction = sum(_interaction_variance(values) for values in runs)
+    interaction = sum(_residual_variance(values) / values.size for values in runs)
     return Uncertainty(math.sqrt(max(seeds, blocks, seeds + blocks - interaction)), levels)
 
 
@@ -194,18 +189,15 @@ def measure_draws(
     elif len(np.unique(pretrainings)) == draws:
         levels = {"pretraining": Level(_variance_of_mean(means), draws - 1)}
     else:
-        split = _split(means[None], pretrainings)
-        own = Level(split.excess * split.repeats, split.freedom_between)
-        levels = {
-            "pretraining": own if pretraining_level is None else pretraining_level,
-            "draws": Level(split.within / draws, split.freedom_within),
-        }
+        between, within, repeats = _split(means[None], pretrainings)
+        own = Level(between.variance * repeats, between.freedom)
+        levels = {"pretraining": pretraining_level or own, "draws": Level(within.variance / draws, within.freedom)}
     seeds = sum(level.variance for level in levels.values())
     if blocks == 1:
         return Uncertainty(math.sqrt(seeds), levels)
     over_blocks = _variance_of_mean(values.mean(0))
     levels["blocks"] = Level(over_blocks, blocks - 1)
-    together = seeds + over_blocks - _interaction_variance(values)
+    together = seeds + over_blocks - _residual_variance(values) / values.size
     return Uncertainty(math.sqrt(max(seeds, over_blocks, together)), levels)
 
 
@@ -224,31 +216,18 @@ def variance_between_pretrainings(scores: np.ndarray, pretrainings: np.ndarray, 
         Expected mean squares: Searle, Casella and McCulloch 1992, chapter 4.
     """
     inits = len(scores)
-    split = _split(scores - scores.mean(0), pretrainings)
-    variance = split.excess / (inits - 1) * inits / pretrained
-    return Level(variance * split.repeats, split.freedom_between * min(inits - 1, pretrained))
+    between, _, repeats = _split(scores - scores.mean(0), pretrainings)
+    variance = between.variance / (inits - 1) * inits / pretrained
+    return Level(variance * repeats, between.freedom * min(inits - 1, pretrained))
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Rows over draws, split by pre-training.
+def _split(rows: np.ndarray, pretrainings: np.ndarray) -> tuple[Level, Level, float]:
+    """Split rows over draws by pre-training.
 
-    Attributes:
-        excess: Variance between pre-trainings beyond that of the draws, summed over rows, at least 0.
-        within: Variance of a draw under one pre-training, summed over rows.
-        repeats: Variance of a mean over draws, for a variance between pre-trainings of 1.
-        freedom_between: Degrees of freedom between pre-trainings.
-        freedom_within: Degrees of freedom within them.
+    Returns:
+        Variance between pre-trainings beyond that of the draws, at least 0, and variance of a draw under one, both
+        summed over rows; and the variance of a mean over draws, for a variance between pre-trainings of 1.
     """
-
-    excess: float
-    within: float
-    repeats: float
-    freedom_between: int
-    freedom_within: int
-
-
-def _split(rows: np.ndarray, pretrainings: np.ndarray) -> _Split:
     _, place, counts = np.unique(pretrainings, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise ValueError("The variance between pre-trainings needs draws of at least two of them.")
@@ -259,22 +238,18 @@ def _split(rows: np.ndarray, pretrainings: np.ndarray) -> _Split:
     repeats = float(np.sum(counts**2)) / draws**2
     # Draws per pre-training in the expected variance between their means, also if some have more than others.
     each = draws * (1 - repeats) / (seeds - 1)
-    return _Split(max(0.0, between - within) / each, within, repeats, seeds - 1, draws - seeds)
-
-
-def _independent_runs(part: np.ndarray) -> np.ndarray:
-    """Rows that are independent of one another, `(n, B)`: pre-training seeds if there are several."""
-    return part.mean(1) if len(part) > 1 else part[0]
+    return Level(max(0.0, between - within) / each, seeds - 1), Level(within, draws - seeds), repeats
 
 
 def _variance_of_mean(values: np.ndarray) -> float:
     return float(values.var(ddof=1) / len(values))
 
 
-def _interaction_variance(values: np.ndarray) -> float:
-    rows, columns = values.shape
-    residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    return float(np.sum(residuals**2) / ((rows - 1) * (columns - 1)) / (rows * columns))
+def _residual_variance(table: np.ndarray) -> float:
+    """What the effects of rows and columns leave of the variance, in a two-way analysis."""
+    rows, columns = table.shape
+    residuals = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    return float(np.sum(residuals**2) / ((rows - 1) * (columns - 1)))
 
 
 def _pooled(members: Sequence[Level]) -> Level:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..metrics.blocks import draw_blocks
 from .comparison import CONFIDENCE, LEAST_RUNS
-from .statistics import draw_seeds, plural, weighted_scores
+from .statistics import InitialisationResults, draw_seeds, plural, weighted_scores
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .statistics import InitialisationResults
+DRAWS = 2000
+"""Bootstrap draws, always with the same seed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,7 @@ class LabelValue:
     reason: str | None
 
 
-def value_in_labels(
-    init: InitialisationResults, reference: Mapping[int, InitialisationResults], draws: int = 2000
-) -> LabelValue:
+def value_in_labels(init: InitialisationResults, reference: Mapping[int, InitialisationResults]) -> LabelValue:
     """Read the score of an initialisation off the curve of the reference, and resample draws and blocks of images.
 
     The curve is that of the means over draws, made monotone by isotonic regression, and linear in the logarithm of the
@@ -48,7 +44,6 @@ def value_in_labels(
     Args:
         init: The initialisation, with draws of the labelled images.
         reference: Number of labelled images -> the reference with the same draws and test images.
-        draws: Bootstrap draws, always with the same seed.
 
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", on expanded percentiles.
@@ -71,7 +66,7 @@ def value_in_labels(
     if runs < LEAST_RUNS:
         return LabelValue(labels, None, f"No interval: {plural(runs, 'draw')}, at least {LEAST_RUNS} are needed.")
     generator = np.random.default_rng(0)
-    weights = draw_blocks(init.num_blocks, draws, generator), draw_seeds(init.seeds, draws, generator)
+    weights = draw_blocks(init.num_blocks, DRAWS, generator), draw_seeds(init.seeds, DRAWS, generator)
     resampled = [weighted_scores(found.counts, *weights) for found in (init, *curve)]
     found = [_read_off(score, numbers, heights) for score, *heights in zip(*resampled, strict=True)]
     outside = NormalDist().cdf(-math.sqrt(runs / (runs - 1)) * special.stdtrit(runs - 1, (1 + CONFIDENCE) / 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
@@ -15,7 +15,7 @@ from ..engine.config import compose_config, own_options
 from ..engine.options import RunConfig
 from ..engine.run_directory import MAY_CHANGE
 from .options import InitialisationOptions, StudyOptions
-from .places import before, given_rate, in_cells, needed, weights_from
+from .places import before, given_rate, in_cells, needed, settings_of, tuned, weights_from
 from .rules import MOST_DRAWS
 from .stored import LABELS, planned_runs
 
@@ -26,6 +26,9 @@ RATE_SEEDS_FROM = MOST_DRAWS
 
 SEEDS_APART = 2 * RATE_SEEDS_FROM
 """Run seeds of the fine-tunings of one pre-training seed are below the next multiple of this."""
+
+Keys = Mapping[tuple[str, str, int], str]
+"""Architecture, initialisation and seed -> key of the pre-training."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +62,22 @@ def make_trial(kind: str, labels: Mapping[str, Any], config: RunConfig, parent: 
 
 def pretraining_trials(study: StudyOptions) -> list[Trial]:
     """Every pre-training that a fine-tuning or another pre-training depends on, after those that it depends on."""
-    entries = _entries(study)
-    order = sorted(entries, key=lambda name: len(before(entries, name)))
+    inits = study.initialisations
+    order = sorted(inits, key=lambda name: len(before(inits, name)))
     trials: dict[tuple[str, str, int], Trial] = {}
     for architecture in study.architectures:
-        wanted = _needed(study, architecture)
-        for name in order:
-            init = study.initialisations[name]
-            for seed in range(study.seeds.pretrain) if init.pretrain is not None and name in wanted else ():
-                trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
+        wanted = needed(inits, study.cells, architecture)
+        names = [name for name in order if name in wanted and inits[name].pretrain is not None]
+        for name, seed in product(names, range(study.seeds.pretrain)):
+            trials[architecture, name, seed] = _pretraining(study, name, architecture, seed, trials)
     return list(trials.values())
-
-
-def _entries(study: StudyOptions) -> dict[str, dict[str, Any]]:
-    return {name: vars(init) for name, init in study.initialisations.items()}
-
-
-def _needed(study: StudyOptions, architecture: str) -> set[str]:
-    return needed(_entries(study), [vars(cell) for cell in study.cells], architecture=architecture)
-
-
-def _runs(study: StudyOptions, **place: Any) -> bool:
-    return in_cells([vars(cell) for cell in study.cells], **place)
 
 
 def _pretraining(
     study: StudyOptions, init: str, architecture: str, seed: int, earlier: Mapping[tuple[str, str, int], Trial]
 ) -> Trial:
     options = study.initialisations[init]
-    source = None if options.after is None else weights_from(_entries(study), options.after)
+    source = None if options.after is None else weights_from(study.initialisations, options.after)
     config = compose_config(
         [
             ("pretrain", study.pretrain),
@@ -111,70 +101,42 @@ def _with_checkpoint(config: RunConfig, init: InitialisationOptions, architectur
     return replace(config, model=replace(config.model, pretrained=given, revision=init.revision))
 
 
-def rate_trials(study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str]) -> list[Trial]:
-    """The runs that choose a learning rate for each initialisation, architecture and mode, on the first pre-training.
-
-    Args:
-        study: The study.
-        pretrained: Architecture, initialisation and seed -> key of the pre-training.
-    """
+def rate_trials(study: StudyOptions, pretrained: Keys) -> list[Trial]:
+    """The runs that choose a rate for each architecture, initialisation and mode, on the first pre-training."""
     rates = study.rates
     places = [
         (init, architecture, mode, None, None, rates.num_labelled, "rate", rate, 0, seed)
-        for architecture, init, mode in _tuned(study)
-        if _given_rate(study, architecture, init, mode) is None
+        for architecture, init, mode in tuned(study)
+        if given_rate(rates.given, architecture, init, mode) is None
         for rate, seed in product(rates.grid, range(rates.seeds))
     ]
     return _finetunings(study, pretrained, places)
 
 
-def main_trials(
-    study: StudyOptions,
-    pretrained: Mapping[tuple[str, str, int], str],
-    rates: Mapping[tuple[str, str, str], float],
-) -> list[Trial]:
+def main_trials(study: StudyOptions, pretrained: Keys, rates: Mapping[tuple[str, str, str], float]) -> list[Trial]:
     """The runs that a study reports: at the chosen rates, and at the fixed rate if it differs.
 
     Args:
         study: The study.
-        pretrained: Architecture, initialisation and seed -> key of the pre-training.
+        pretrained: Its pre-trainings.
         rates: Architecture, initialisation and mode -> the chosen rate; the fixed rate is used for missing ones, and
             no other where one is given.
     """
     fixed, places = study.rates.fixed, []
     seeds = planned_runs(**asdict(study.seeds))
-    for architecture, init, mode in _tuned(study):
-        given = _given_rate(study, architecture, init, mode)
+    for architecture, init, mode in tuned(study):
+        given = given_rate(study.rates.given, architecture, init, mode)
         chosen = given or rates.get((architecture, init, mode)) or fixed or study.rates.grid[0]
         roles = {"main": chosen} | ({} if given or fixed in (None, chosen) else {"fixed": fixed})
         for (role, rate), (name, benchmark) in product(roles.items(), study.benchmarks.items()):
-            counts = _num_labelled(study, architecture, init, mode, name)
+            place = {"architecture": architecture, "initialisation": init, "mode": mode, "benchmark": name}
+            counts = [n for n in benchmark.num_labelled if in_cells(study.cells, **place, num_labelled=n)]
             for num_labelled, fold, run in product(counts, benchmark.folds, seeds):
                 places.append((init, architecture, mode, name, fold, num_labelled, role, rate, *run))
     return _finetunings(study, pretrained, places)
 
 
-def _tuned(study: StudyOptions) -> Iterator[tuple[str, str, str]]:
-    """Architecture, initialisation and mode of all fine-tunings."""
-    for architecture, init, mode in product(study.architectures, study.initialisations, study.modes):
-        if _runs(study, architecture=architecture, initialisation=init, mode=mode):
-            yield architecture, init, mode
-
-
-def _given_rate(study: StudyOptions, architecture: str, init: str, mode: str) -> float | None:
-    rates = [vars(entry) for entry in study.rates.given]
-    return given_rate(rates, architecture=architecture, initialisation=init, mode=mode)
-
-
-def _num_labelled(study: StudyOptions, architecture: str, init: str, mode: str, benchmark: str) -> list[int]:
-    """The numbers of labelled images of a benchmark that are run."""
-    place = {"architecture": architecture, "initialisation": init, "mode": mode, "benchmark": benchmark}
-    return [count for count in study.benchmarks[benchmark].num_labelled if _runs(study, **place, num_labelled=count)]
-
-
-def _finetunings(
-    study: StudyOptions, pretrained: Mapping[tuple[str, str, int], str], places: Sequence[tuple[Any, ...]]
-) -> list[Trial]:
+def _finetunings(study: StudyOptions, pretrained: Keys, places: Sequence[tuple[Any, ...]]) -> list[Trial]:
     """The fine-tunings at these positions of the matrix, each given by its labels."""
 
     @cache  # composing is slow
@@ -194,7 +156,7 @@ def _finetunings(
 
     found = []
     for init, *shared, num_labelled, role, lr, first, second in places:
-        source = weights_from(_entries(study), init)
+        source = weights_from(study.initialisations, init)
         config = composed(init if study.initialisations[init].finetune else None, *shared)
         # A draw is the same whichever pre-training it is from.
         seed = second if study.seeds.draws else SEEDS_APART * first + second
@@ -214,15 +176,10 @@ def _finetunings(
 
 
 def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]]:
-    """The initialisations, by architecture, that one of several machines runs.
+    """The initialisations, by architecture, of shard `index`, from 1 to `count`.
 
     Initialisations that depend on the same pre-training are in the same shard, so that no machine waits for another.
     Each group is assigned to the shard with the lowest load.
-
-    Args:
-        study: The study.
-        index: From 1 to `count`.
-        count: Number of shards.
 
     Raises:
         ValueError: The index is out of range.
@@ -231,8 +188,8 @@ def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]
         raise ValueError(f"--shard {index}/{count} does not exist; write 1/{count} to {count}/{count}.")
     groups: dict[tuple[str, str], list[str]] = {}
     for architecture in study.architectures:
-        for name in _needed(study, architecture):
-            line = (name, *before(_entries(study), name))
+        for name in needed(study.initialisations, study.cells, architecture):
+            line = (name, *before(study.initialisations, name))
             pretrained = [source for source in line if study.initialisations[source].pretrain is not None]
             groups.setdefault((architecture, [name, *pretrained][-1]), []).append(name)
     costs = {place: _cost(study, place[0], inits) for place, inits in groups.items()}
@@ -248,9 +205,11 @@ def shard_of(study: StudyOptions, index: int, count: int) -> set[tuple[str, str]
 
 def _cost(study: StudyOptions, architecture: str, inits: list[str]) -> float:
     """Cost of a group, in pre-trainings; the fine-tuning of an initialisation counts as one on average."""
-    tuned = Counter()
-    for *place, mode in _tuned(study):
-        tuned[tuple(place)] += sum(len(_num_labelled(study, *place, mode, name)) for name in study.benchmarks)
-    mean = tuned.total() / len(tuned)
-    own = sum(tuned[architecture, init] for init in inits) / mean
+    runs = Counter(
+        (place["architecture"], init)
+        for place, init in product(settings_of(study), study.initialisations)
+        if in_cells(study.cells, initialisation=init, **place)
+    )
+    mean = runs.total() / len(runs)
+    own = sum(runs[architecture, init] for init in inits) / mean
     return own + sum(study.initialisations[init].pretrain is not None for init in inits)

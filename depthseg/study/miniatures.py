@@ -25,14 +25,12 @@ MARK = "MINIATURE.txt"
 def prepare_data(study: StudyOptions) -> None:
     """Render the miniatures of a scale that do not exist; a folder that exists is not touched.
 
-    Args:
-        study: The study.
-
     Raises:
         ValueError: The study is at full scale, and a miniature is in the place of real data.
     """
-    for folder in map(Path, _folders(study)):
-        if study.is_full and (folder / MARK).is_file():
+    scales = study.scales.values() if study.is_full else ()
+    for folder in (Path(name) for scale in scales for name in scale.get("miniatures") or {}):
+        if (folder / MARK).is_file():
             raise ValueError(
                 f"{folder} is a miniature that a small scale has rendered, and a study at full scale is for real "
                 "data: replace the folder."
@@ -48,8 +46,3 @@ def prepare_data(study: StudyOptions) -> None:
                 with atomic_folder(folder) as partial:
                     write_miniature(name, partial, SCENES)
                     (partial / MARK).write_text(f"A miniature of {name} for small scales of studies: no real data.\n")
-
-
-def _folders(study: StudyOptions) -> list[str]:
-    """The folders of the miniatures of all scales that the study reads data from."""
-    return [folder for scale in study.scales.values() for folder in scale.get("miniatures") or {}]

@@ -43,9 +43,6 @@ FULL_SCALE = "full"
 OWN = "own"
 """The study whose options `depthseg.study.own` shortens, fits to the data and cuts to a number of hours."""
 
-EXAMPLE = "seeds.finetune=6"
-"""An override for messages."""
-
 Sections = Annotated[dict[str, Any], RunConfig]
 """Some of a run's options, by section."""
 
@@ -383,7 +380,7 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
         if scale not in scales:
             raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
         layers.append([Change(scales[scale]), Change(written({"scale": scale}, "--scale"))])
-    overridden = [read_override(text, StudyOptions, EXAMPLE, former=FORMER) for text in overrides]
+    overridden = [read_override(text, StudyOptions, "seeds.finetune=6", former=FORMER) for text in overrides]
     (overridden,), more_names = renamed([overridden], StudyOptions, FORMER)
     layers.append(overridden)
     for sentence in dict.fromkeys([*old_names, *more_names]):
@@ -426,33 +423,26 @@ def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
 def _completed(study: StudyOptions) -> StudyOptions:
     """A study without what is null and the claims about that, and with what is left out because there is one only."""
     gone = {part: {name for name, entry in getattr(study, part).items() if entry is None} for part in PARTS}
-    claims = [
-        claim
-        for claim in study.claims
-        if gone["initialisations"].isdisjoint((claim.better, claim.than))
-        and not any(getattr(claim, name) in gone[part] for name, part in SETTING.items())
-    ]
-    comparisons = [pair for pair in study.comparisons if gone["initialisations"].isdisjoint(pair)]
     kept = {part: _without_null(getattr(study, part)) for part in (*PARTS, "defects")}
     removed = gone["initialisations"] | gone["modes"]
     kept["defects"] = {name: options.without(removed) for name, options in kept["defects"].items()}
     for name, benchmark in kept["benchmarks"].items():
         folds = {"test": {}} if benchmark.folds is None else _without_null(benchmark.folds)
         kept["benchmarks"][name] = replace(benchmark, folds=folds)
-    cells = [cell for cell in (_without_gone(cell, study) for cell in study.cells) if cell is not None]
-    given = [entry for entry in (_without_gone(entry, study) for entry in study.rates.given) if entry is not None]
-    kept["rates"] = replace(study.rates, given=given)
-    if study.cells and not cells:
+    kept["comparisons"] = [pair for pair in study.comparisons if gone["initialisations"].isdisjoint(pair)]
+    kept["claims"] = [claim for claim in study.claims if not _names_any(claim, gone)]
+    kept["cells"] = _without_gone(study.cells, gone)
+    kept["rates"] = replace(study.rates, given=_without_gone(study.rates.given, gone))
+    if study.cells and not kept["cells"]:
         raise ValueError("cells names only entries that are null, so nothing is left to run; give other cells.")
-    study = replace(study, claims=claims, comparisons=comparisons, cells=cells, **kept)
+    study = replace(study, **kept)
     numbers = [_with_only_ones(cell, study) for cell in study.paper.cells if not _names_any(cell, gone)]
     return replace(study, paper=replace(study.paper, cells=numbers))
 
 
-def _names_any(cell: PaperCellOptions, gone: Mapping[str, set[str]]) -> bool:
-    return cell.initialisation in gone["initialisations"] or any(
-        getattr(cell, name) in gone[part] for name, part in SETTING.items()
-    )
+def _names_any(entry: ClaimOptions | PaperCellOptions, gone: Mapping[str, set[str]]) -> bool:
+    parts = dict.fromkeys(("initialisation", "better", "than"), "initialisations") | SETTING
+    return any(getattr(entry, name, None) in gone[part] for name, part in parts.items())
 
 
 def _with_only_ones(cell: PaperCellOptions, study: StudyOptions) -> PaperCellOptions:
@@ -466,15 +456,15 @@ def _with_only_ones(cell: PaperCellOptions, study: StudyOptions) -> PaperCellOpt
     return cell
 
 
-def _without_gone(cell: Named, study: StudyOptions) -> Named | None:
-    """A cell or given rate without entries that are null; None if a list of it names nothing else."""
-    left = {}
-    for part in (part for part in PARTS if hasattr(cell, part)):
-        entries, named = getattr(study, part), getattr(cell, part)
-        left[part] = [name for name in named if entries.get(name, named) is not None]
-        if named and not left[part]:
-            return None
-    return replace(cell, **left)
+def _without_gone(entries: Sequence[Named], gone: Mapping[str, set[str]]) -> list[Named]:
+    """Cells or given rates without names that are gone; those of which a list names nothing else go as well."""
+    kept = []
+    for entry in entries:
+        named = {part: getattr(entry, part) for part in PARTS if hasattr(entry, part)}
+        left = {part: [name for name in names if name not in gone[part]] for part, names in named.items()}
+        if all(left[part] or not names for part, names in named.items()):
+            kept.append(replace(entry, **left))
+    return kept
 
 
 def _without_null(entries: Mapping[str, Any]) -> dict[str, Any]:

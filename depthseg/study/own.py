@@ -21,7 +21,9 @@ from ..engine.build import build_datasets
 from ..engine.config import compose_config
 from ..engine.download import check_available
 from .options import FULL_SCALE, OWN, StudyOptions, load_study, read_stored_study
+from .places import PLACE
 from .plan import PlanRow, plan_study, plan_text
+from .report.text import labels as labels_text
 from .runner import STUDY_FILE, trials_in_order
 from .statistics import plural
 from .stored import record_path
@@ -37,7 +39,6 @@ MOST_LABELLED = 16
 """The smallest number of labelled images is this, or a quarter of the images to draw from if they are few."""
 
 VAL_FRACTION = 0.3
-PLACE = ("architecture", "mode", "benchmark", "num_labelled")
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,8 @@ def _fitted(study: StudyOptions) -> list[str]:
     logger.info(
         "%d images to draw labelled ones from, %d test images, %d frames of film", len(pool), len(test_set), len(film)
     )
-    size = list(network_size(*pool[0].image.shape[:2]))
     return [
-        *(f"{stage}.data.size={size}" for stage in ("pretrain", "finetune")),
+        *spelled_out([f"data.size={list(network_size(*pool[0].image.shape[:2]))}"]),
         f"benchmarks.{BENCHMARK}.num_labelled={numbers_of_labels(len(pool))}",
         *(["pretrain.pretext.intrinsics=given"] if film[0].intrinsics is not None else []),
     ]
@@ -185,12 +185,7 @@ def numbers_of_labels(pool: int) -> list[int]:
 def within(study: StudyOptions, out: Path, hours: float) -> tuple[StudyOptions, list[PlanRow] | None]:
     """Cut the plan of a study to a number of hours, by times that are measured as `--dry-run` does.
 
-    A study that was begun in this directory and is not finished keeps its cut, so that it resumes.
-
-    Args:
-        study: The whole plan.
-        out: Its output directory.
-        hours: Above 0.
+    A study that was begun in its output directory and is not finished keeps its cut, so that it resumes.
 
     Returns:
         The study that fits, and its plan; None where a plan is kept, which is not measured again.
@@ -198,18 +193,16 @@ def within(study: StudyOptions, out: Path, hours: float) -> tuple[StudyOptions, 
     Raises:
         ValueError: Not even the smallest plan fits.
     """
-    studies: dict[str, StudyOptions] = {}
-    for cut in CUTS:
-        shorter = shortened(study, cut)
-        studies.setdefault(_key(shorter), shorter)
-    begun = studies.get(_key_in(out))
+    studies = [shortened(study, cut) for cut in CUTS]
+    path = out / STUDY_FILE
+    stored = read_stored_study(path) if path.is_file() else None
+    begun = next((shorter for shorter in studies if shorter.to_dict() == stored), None)
     if begun is not None and any(not record_path(out, trial.key).is_file() for trial in trials_in_order(begun, out)):
         logger.info("%s has a plan that is not finished, which is resumed", out)
         return begun, None
-    whole = next(iter(studies.values()))
     with tempfile.TemporaryDirectory() as nothing:  # without records, so that every stage is measured
-        costs = {row.what: row.cost for row in plan_study(whole, Path(nothing))}
-    for shorter in studies.values():
+        costs = {row.what: row.cost for row in plan_study(studies[0], Path(nothing))}
+    for shorter in studies:
         rows = plan_study(shorter, out, costs=costs)
         if sum(row.seconds for row in rows) <= 3600 * hours:
             return shorter, rows
@@ -221,15 +214,6 @@ def within(study: StudyOptions, out: Path, hours: float) -> tuple[StudyOptions, 
     )
 
 
-def _key_in(out: Path) -> str:
-    path = out / STUDY_FILE
-    return json.dumps(read_stored_study(path), sort_keys=True) if path.is_file() else ""
-
-
-def _key(study: StudyOptions) -> str:
-    return json.dumps(study.to_dict(), sort_keys=True)
-
-
 def shortened(study: StudyOptions, cut: Cut) -> StudyOptions:
     """The study with this cut."""
     benchmarks = {
@@ -237,11 +221,8 @@ def shortened(study: StudyOptions, cut: Cut) -> StudyOptions:
         for name, entry in study.benchmarks.items()
     }
     pretrain, finetune = (_with_steps(sections, cut.steps) for sections in (study.pretrain, study.finetune))
-    seeds = replace(
-        study.seeds,
-        pretrain=min(study.seeds.pretrain, cut.pretrainings),
-        draws=min(study.seeds.draws, cut.draws),
-    )
+    seeds = study.seeds
+    seeds = replace(seeds, pretrain=min(seeds.pretrain, cut.pretrainings), draws=min(seeds.draws, cut.draws))
     return replace(study, benchmarks=benchmarks, pretrain=pretrain, finetune=finetune, seeds=seeds)
 
 
@@ -262,11 +243,7 @@ def describe(study: StudyOptions) -> str:
 
 
 def answer(numbers: Mapping[str, Any]) -> str:
-    """What depth of the film gains, and how many labels that is worth, in a sentence.
-
-    Args:
-        numbers: Those of the report, as in its `results.json`.
-    """
+    """What depth of the film gains, and how many labels that is worth, in a sentence from `results.json`."""
     rows = [row for row in numbers["comparisons"] if {row["a"], row["b"]} == {FILM, REFERENCE}]
     if not rows:
         return "What depth of your film gains cannot be said yet: too few runs are finished."
@@ -289,11 +266,7 @@ def answer(numbers: Mapping[str, Any]) -> str:
     if worth is None or worth["value"] is None:
         reason = "" if worth is None else f" {worth['reason']}"
         return f"{said}; how many labels that is worth cannot be said.{reason}"
-    need = f"{said}; random weights need {_labels(worth['value'])} labelled images for that"
-    ends = worth["interval"] and f" ({_labels(worth['interval'][0])} to {_labels(worth['interval'][1])})"
-    return f"{need}{ends or ', of which the interval is not known'}."
-
-
-def _labels(value: Sequence[Any]) -> str:
-    beyond, count = value
-    return f"{beyond}{count:.0f}"
+    need = f"{said}; random weights need {labels_text(worth['value'])} labelled images for that"
+    if worth["interval"] is None:
+        return f"{need}, of which the interval is not known."
+    return f"{need} ({' to '.join(map(labels_text, worth['interval']))})."

@@ -91,13 +91,8 @@ def plan_study(
 ) -> list[PlanRow]:
     """Count the trials of a shard and estimate their time and memory from a few steps of each stage.
 
-    Nothing is written to the output directory of the study.
-
-    Args:
-        study: The study.
-        out: Its output directory; trials with a record there are done.
-        shard: Number of the shard, from 1, and of all.
-        costs: Known costs of the stages; None = they are measured.
+    Nothing is written to the output directory of the study; trials with a record there are done. The shard is its
+    number, from 1, and that of all. Given costs, by stage, are not measured.
 
     Raises:
         ValueError: There is no such shard, or the directory has records of an earlier version.
@@ -130,9 +125,7 @@ def plan_study(
 def stage_of(trial: Trial, by_benchmark: bool = False) -> str:
     """The stage of a trial; trials of one stage have the same cost.
 
-    Args:
-        trial: The trial.
-        by_benchmark: Whether benchmarks have other data sets or image sizes, so that each has a stage of its own.
+    Each benchmark has a stage of its own where they have other data sets or image sizes (`by_benchmark`).
     """
     labels, switches = trial.labels, ", with switches" * bool(switches_of(trial.labels))
     if trial.kind == "pretrain":

@@ -18,7 +18,7 @@ from .options import ClaimOptions, PilotOptions, StudyOptions
 from .places import in_cells, origin_of, places_of
 from .runner import trials_in_order
 from .statistics import plural
-from .stored import planned_runs, read_record, record_path
+from .stored import read_record, record_path
 
 POWER = 0.8
 LEVEL = 0.05
@@ -47,8 +47,8 @@ class Design:
     pooled: tuple[int, int] | None = None
 
 
-def smallest_difference(design: Design, pilot: PilotOptions, level: float = LEVEL, power: float = POWER) -> float:
-    """The true difference, in points, that a study finds at a level with the given probability.
+def smallest_difference(design: Design, pilot: PilotOptions, level: float = LEVEL) -> float:
+    """The true difference, in points, that a study finds at a level with a probability of `POWER`.
 
     The variances that the study will estimate are drawn from their distributions, so that the power is that of the
     interval of `depthseg.study.intervals` with its degrees of freedom, and not that of a known variance.
@@ -57,7 +57,6 @@ def smallest_difference(design: Design, pilot: PilotOptions, level: float = LEVE
         design: The repetitions.
         pilot: The spread of the difference; an absent one is taken as 0.
         level: Of the test, in (0, 1).
-        power: In (level, 1).
     """
     from scipy import optimize, special
 
@@ -67,7 +66,7 @@ def smallest_difference(design: Design, pilot: PilotOptions, level: float = LEVE
     needed = np.array([uncertainty.half_width(1 - level) for uncertainty in _simulated(design, pilot)]) / error
 
     def missed(shift: float) -> float:
-        return float(np.mean(special.ndtr(needed - shift) - special.ndtr(-needed - shift))) - (1 - power)
+        return float(np.mean(special.ndtr(needed - shift) - special.ndtr(-needed - shift))) - (1 - POWER)
 
     return error * float(optimize.brentq(missed, 0.0, 10.0 + needed.max()))
 
@@ -124,7 +123,7 @@ def _estimate(variance: float, freedom: int, generator: np.random.Generator) -> 
 
 def count_test_blocks(study: StudyOptions, out: Path) -> dict[str, int]:
     """Blocks of the test images of each benchmark with a primary claim, from a record or from the data."""
-    wanted = {place["benchmark"] for claim in study.claims if claim.primary for place in places_of(vars(claim), study)}
+    wanted = {place["benchmark"] for _, place in _primary(study)}
     trials = trials_in_order(study, out) if wanted else ()
     folds = {(t.labels["benchmark"], t.labels["fold"]): t for t in trials if t.labels.get("benchmark") in wanted}
     blocks = dict.fromkeys(wanted, 0)
@@ -138,14 +137,16 @@ def count_test_blocks(study: StudyOptions, out: Path) -> dict[str, int]:
     return blocks
 
 
-def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
-    """What a study can detect, a line for each primary claim; empty without primary claims.
+def _primary(study: StudyOptions) -> list[tuple[ClaimOptions, dict[str, Any]]]:
+    return [(claim, place) for claim in study.claims if claim.primary for place in places_of(claim, study)]
 
-    Args:
-        study: The study.
-        blocks: Benchmark -> blocks of its test images, see `count_test_blocks`.
+
+def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
+    """What a study can detect, a line for each primary claim; empty without any.
+
+    The blocks of test images are those of `count_test_blocks`.
     """
-    claims = [(claim, place) for claim in study.claims if claim.primary for place in places_of(vars(claim), study)]
+    claims = _primary(study)
     if not claims:
         return ""
     lines = [f"Smallest difference that is found with {POWER:.0%} probability, in points of mean IoU:"]
@@ -157,16 +158,15 @@ def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
 
 
 def _claim_text(study: StudyOptions, claim: ClaimOptions, place: Mapping[str, Any], blocks: int, claims: int) -> str:
-    initialisations = {name: vars(init) for name, init in study.initialisations.items()}
-    cells = [vars(cell) for cell in study.cells]
-    pretrained = {name for name in initialisations if origin_of(initialisations, name) == "seeds"}
+    inits = study.initialisations
+    pretrained = {name for name in inits if origin_of(inits, name) == "seeds"}
     of_pair = len(pretrained & {claim.better, claim.than})
     reason = _out_of_reach(study, of_pair, blocks)
     if reason:
         return f"out of reach: {reason}"
     if study.pilot.sd_draws is None:
         return "not known: give pilot.sd_draws, the paired spread over draws of a pilot."
-    run = [name for name in initialisations if in_cells(cells, initialisation=name, **place)]
+    run = [name for name in inits if in_cells(study.cells, initialisation=name, **place)]
     several = len(pretrained.intersection(run))
     pooled = (len(run), several) if several >= LEAST_POOLED else None
     design = Design(study.seeds.draws, study.seeds.pretrain, blocks, of_pair, pooled)
@@ -174,19 +174,17 @@ def _claim_text(study: StudyOptions, claim: ClaimOptions, place: Mapping[str, An
     found = f"{alone:.1f}" + (f", or {first:.1f} as the first of {claims} claims by Holm's adjustment" * (claims > 1))
     if not claim.expected:
         return f"{found}."
-    if claim.expected >= first:
-        return f"{found}; {claim.expected:.1f} is expected, which is within reach."
-    return f"{found}; {claim.expected:.1f} is expected, which is out of reach."
+    reach = "within" if claim.expected >= first else "out of"
+    return f"{found}; {claim.expected:.1f} is expected, which is {reach} reach."
 
 
 def _out_of_reach(study: StudyOptions, pretrained: int, blocks: int) -> str | None:
     """Why a study has no p-value, or None."""
     seeds = study.seeds
-    runs = len(planned_runs(seeds.pretrain, seeds.finetune, seeds.draws))
     if not seeds.draws:
         return "the study has no draws that all initialisations share; give seeds.draws."
-    if runs < LEAST_RUNS:
-        return f"{plural(runs, 'draw')}, at least {LEAST_RUNS} are needed for a p-value; raise seeds.draws."
+    if seeds.draws < LEAST_RUNS:
+        return f"{plural(seeds.draws, 'draw')}, at least {LEAST_RUNS} are needed for a p-value; raise seeds.draws."
     if pretrained and seeds.pretrain < LEAST_PRETRAINING_SEEDS:
         return f"one pre-training, at least {LEAST_PRETRAINING_SEEDS} are needed for a p-value; raise seeds.pretrain."
     if blocks < 2:
@@ -198,10 +196,10 @@ def _spread_text(pilot: PilotOptions) -> str:
     names = {"draws": pilot.sd_draws, "pre-trainings": pilot.sd_pretrainings, "blocks": pilot.sd_blocks}
     known = [f"{value:g} over {name}" for name, value in names.items() if value is not None]
     absent = [name for name, value in names.items() if value is None]
-    lines = [f"From the spread of the pilot, in points: {', '.join(known)}." if known else "There is no pilot."]
-    if absent and known:
-        lines.append(
-            f"The pilot did not measure the spread over {' and '.join(absent)}, which is taken as 0: the true "
-            "smallest difference is larger."
-        )
-    return " ".join(lines)
+    if not known:
+        return "There is no pilot."
+    text = f"From the spread of the pilot, in points: {', '.join(known)}."
+    if absent:
+        text += f" The pilot did not measure the spread over {' and '.join(absent)}, which is taken as 0: the true "
+        text += "smallest difference is larger."
+    return text

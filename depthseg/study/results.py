@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..metrics.stamp import check_same_stamps
 from .defects.matrix import switches_of
 from .options import read_stored_study
-from .places import given_rate, in_cells, origin_of
+from .places import PLACE, given_rate, in_cells, origin_of, settings_of
 from .runner import PLAN_FILE, STUDY_FILE
 from .statistics import InitialisationResults, plural
 from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
@@ -55,8 +55,16 @@ class StudyResults:
 
     def __post_init__(self) -> None:
         for record in self.records:
-            if record["kind"] == "finetune" and not is_rate(record):
-                self._add(record)
+            if record["kind"] != "finetune" or is_rate(record):
+                continue
+            place = (record["initialisation"], Setting(**{part: record[part] for part in PLACE}), record["role"])
+            folds = self._index.setdefault(place, {}).setdefault(record.run, {})
+            other = folds.setdefault(record["fold"], record)
+            if other is not record:
+                raise ValueError(
+                    f"{other.path} and {record.path} are records of the same trial (initialisation {place[0]}, "
+                    f"{place[1]}, seeds {record.run}, fold {record['fold']}). Remove the older one."
+                )
 
     @property
     def initialisations(self) -> Mapping[str, Mapping[str, Any]]:
@@ -71,13 +79,7 @@ class StudyResults:
     @property
     def settings(self) -> list[Setting]:
         """Architecture x mode x benchmark x number of labelled images, in the order of `study.yaml`."""
-        study = self.study
-        return [
-            Setting(architecture, mode, name, num_labelled)
-            for architecture, mode in itertools.product(study["architectures"], study["modes"])
-            for name, benchmark in study["benchmarks"].items()
-            for num_labelled in benchmark["num_labelled"]
-        ]
+        return [Setting(**place) for place in settings_of(self.study)]
 
     @property
     def planned_runs(self) -> list[Run]:
@@ -96,10 +98,7 @@ class StudyResults:
     def runs(self, init: str, setting: Setting, role: str = "main") -> dict[Run, list[TrialRecord]]:
         """Finished runs, each with the records of all folds in order; a run that lacks a fold is not finished.
 
-        Args:
-            init: Its id.
-            setting: The setting.
-            role: `main` or `fixed`; a main run at the study's fixed rate counts as both.
+        The role is `main` or `fixed`; a main run at the study's fixed rate counts as both.
         """
         found = dict(self._index.get((init, setting, role), {}))
         if role == "fixed":
@@ -126,16 +125,9 @@ class StudyResults:
     def initialisation_results(
         self, init: str, setting: Setting, role: str = "main", runs: Sequence[Run] | None = None
     ) -> InitialisationResults | None:
-        """Confusion matrices of an initialisation, with the test images of all folds concatenated.
+        """Confusion matrices of an initialisation, with the test images of all folds concatenated; None without runs.
 
-        Args:
-            init: Its id.
-            setting: The setting.
-            role: `main` or `fixed`.
-            runs: Finished runs to use, see `used_runs`; None = as many as possible.
-
-        Returns:
-            None if no run is finished.
+        The runs are the given finished ones, see `used_runs`, or as many as possible.
 
         Raises:
             ValueError: An npz file cannot be read, or two runs were evaluated on different images.
@@ -178,7 +170,7 @@ class StudyResults:
     def given_rate(self, init: str, setting: Setting) -> float | None:
         """The learning rate that the study gives for a cell; None = it is chosen, or the fixed one."""
         rates = self.study["rates"].get("given") or ()
-        return given_rate(rates, initialisation=init, architecture=setting.architecture, mode=setting.mode)
+        return given_rate(rates, setting.architecture, init, setting.mode)
 
     def pretraining(self, init: str) -> list[TrialRecord]:
         """Pre-training trials of an initialisation, by seed."""
@@ -206,16 +198,6 @@ class StudyResults:
             table[rate] = [sum(scores) / len(scores) for scores in seeds.values()]
         return table
 
-    def _add(self, record: TrialRecord) -> None:
-        setting, fold = Setting(*(record[part.name] for part in fields(Setting))), record["fold"]
-        place = (record["initialisation"], setting, record["role"])
-        other = self._index.setdefault(place, {}).setdefault(record.run, {}).setdefault(fold, record)
-        if other is not record:
-            raise ValueError(
-                f"{other.path} and {record.path} are records of the same trial (initialisation {place[0]}, {setting}, "
-                f"seeds {record.run}, fold {fold}). Remove the older one."
-            )
-
 
 def read_study(out: Path) -> dict[str, Any]:
     """The options in the output directory of a study, under their present names.
@@ -232,6 +214,12 @@ def read_study(out: Path) -> dict[str, Any]:
     return study
 
 
+def planned_keys(out: Path) -> set[str] | None:
+    """The keys of the trials of a study that was run to completion; None before."""
+    path = out / PLAN_FILE
+    return set(json.loads(path.read_text(encoding="utf-8"))["keys"]) if path.is_file() else None
+
+
 def load_results(out: str | Path) -> StudyResults:
     """Read the output directory of a study, finished or not, of this version or an earlier one.
 
@@ -240,9 +228,10 @@ def load_results(out: str | Path) -> StudyResults:
         ValueError: A file cannot be read, lacks fields, or two records belong to the same run.
     """
     out = Path(out)
-    study, records, unused, plan = read_study(out), [], [], out / PLAN_FILE
-    planned = json.loads(plan.read_text(encoding="utf-8"))["keys"] if plan.is_file() else None
-    for record in without_switches(read_records(trials_folder(out))):
+    study, records, unused, planned = read_study(out), [], [], planned_keys(out)
+    for record in read_records(trials_folder(out)):
+        if switches_of(record.content):
+            continue  # `depthseg.study.defects.prices` reads these
         reason = _reason_against(record, study, planned)
         if reason is None:
             records.append(record)
@@ -261,11 +250,6 @@ def _check_stamps(records: Sequence[TrialRecord]) -> None:
             by_benchmark.setdefault(place, {})[str(record.path)] = record["scores"].get("stamp")
     for stamps in by_benchmark.values():
         check_same_stamps(stamps)
-
-
-def without_switches(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The records of trials without switches; `depthseg.study.defects.prices` reads the others."""
-    return [record for record in records if not switches_of(record.content)]
 
 
 def is_rate(record: TrialRecord) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
 from .defects.switches import broken_rules as switch_rules
-from .places import SETTING, given_rate, in_cells, places_of
+from .places import PLACE, SETTING, given_rate, places_of, tuned
 
 if TYPE_CHECKING:
     from .options import InitialisationOptions, RobustnessOptions, StudyOptions
@@ -27,11 +28,8 @@ def broken_rules(study: StudyOptions) -> Iterator[str]:
     for part in ("name", *PARTS, "finetune"):
         if not getattr(study, part):
             yield f"{part} is empty: give at least one entry."
-    yield from _unknown_names(study)
-    yield from _claim_rules(study)
-    yield from _paper_rules(study)
-    yield from _miniature_rules(study)
-    yield from _unpaired(study)
+    for rules in (_unknown_names, _claim_rules, _paper_rules, _miniature_rules, _unpaired):
+        yield from rules(study)
     for name, init in study.initialisations.items():
         yield from _initialisation_rules(name, init, study)
     for name, benchmark in study.benchmarks.items():
@@ -53,10 +51,12 @@ def _repetition_rules(study: StudyOptions) -> Iterator[str]:
             f"seeds.draws is {seeds.draws}: give at least seeds.pretrain ({seeds.pretrain}), so that every "
             f"pre-training is used, and at most {MOST_DRAWS}; 0 = seeds.finetune seeds under each pre-training."
         )
-    if rates.fixed is None and not rates.grid and (place := _without_rate(study)):
+    bare = [place for place in tuned(study) if given_rate(rates.given, *place) is None]
+    if rates.fixed is None and not rates.grid and bare:
+        architecture, init, mode = bare[0]
         yield (
-            f"rates has neither a fixed rate nor a grid to choose from, and gives none for {place}; give at least one "
-            "of them."
+            "rates has neither a fixed rate nor a grid to choose from, and gives none for "
+            f"{init}, {architecture}, {mode}; give at least one of them."
         )
     for place, entry in enumerate(rates.given):
         if entry.rate is None:
@@ -66,16 +66,6 @@ def _repetition_rules(study: StudyOptions) -> Iterator[str]:
             "rates.data is empty: rates must not be chosen on the test images of the study. Give another split there, "
             "such as {data: {val_split: val}}."
         )
-
-
-def _without_rate(study: StudyOptions) -> str:
-    """An initialisation, architecture and mode that are run and whose rate is not given; empty if there are none."""
-    cells, rates = [vars(cell) for cell in study.cells], [vars(entry) for entry in study.rates.given]
-    for names in product(study.initialisations, study.architectures, study.modes):
-        place = dict(zip(("initialisation", "architecture", "mode"), names, strict=True))
-        if in_cells(cells, **place) and given_rate(rates, **place) is None:
-            return ", ".join(names)
-    return ""
 
 
 def _robustness_rules(options: RobustnessOptions) -> Iterator[str]:
@@ -124,16 +114,16 @@ def _claim_rules(study: StudyOptions) -> Iterator[str]:
         # A small scale may have other numbers; its claims are then not tested.
         if study.is_full:
             yield f"claims refers to {count} labelled images; benchmarks have {', '.join(map(str, sorted(numbers)))}."
-    counts = {f"{claim.better} against {claim.than}": 0 for claim in study.claims if claim.primary}
+    counts = Counter()
     for claim in study.claims:
         if claim.primary:
-            counts[f"{claim.better} against {claim.than}"] += len(places_of(vars(claim), study))
-    if (total := sum(counts.values())) > MOST_PRIMARY:
+            counts[f"{claim.better} against {claim.than}"] += len(places_of(claim, study))
+    if counts.total() > MOST_PRIMARY:
         each = "; ".join(f"{pair}: {count}" for pair, count in counts.items())
         yield (
-            f"The primary claims are {total} comparisons ({each}), at most {MOST_PRIMARY} are allowed: a claim counts "
-            "once for each architecture, mode, benchmark and number of labelled images. Narrow claims down by these, "
-            "or leave out `primary` of some."
+            f"The primary claims are {counts.total()} comparisons ({each}), at most {MOST_PRIMARY} are allowed: a "
+            "claim counts once for each architecture, mode, benchmark and number of labelled images. Narrow claims "
+            "down by these, or leave out `primary` of some."
         )
 
 
@@ -165,7 +155,7 @@ def _unpaired(study: StudyOptions) -> Iterator[str]:
     pairs = [("comparisons", {"better": first, "than": second}) for first, second in study.comparisons]
     pairs += [("claims", vars(claim)) for claim in study.claims]
     for option, pair in pairs if study.cells else ():
-        narrowed = {part: value for part in (*SETTING, "num_labelled") if (value := pair.get(part)) not in (None, "")}
+        narrowed = {part: value for part in PLACE if (value := pair.get(part)) not in (None, "")}
         counted = narrowed.get("num_labelled") in (None, *_numbers(study))
         if counted and not places_of(pair, study):
             where = "".join(f" of {part} {value!r}" for part, value in narrowed.items())

@@ -27,15 +27,10 @@ PLAN_FILE = "plan.json"
 
 
 def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -> None:
-    """Run all trials of a shard that have no record yet.
+    """Run all trials that have no record yet, of a shard: its number, from 1, and that of all.
 
     Several shards can run in one directory at the same time. If the directory contains records but no weights, such
     as in another checkout, a pre-training is repeated when a fine-tuning without a record requires its weights.
-
-    Args:
-        study: The study.
-        out: Its output directory.
-        shard: Number of this shard, from 1, and number of shards.
 
     Raises:
         Stopped: The study was stopped by SIGTERM, SIGUSR1 or Ctrl-C; the finished trials are saved.
@@ -99,18 +94,13 @@ def trials_in_order(study: StudyOptions, out: Path) -> Iterator[Trial]:
     yield from defect_trials(study, pretraining, main)
 
 
-def keys_of(trials: list[Trial]) -> dict[tuple[str, str, int], str]:
+def keys_of(trials: Iterable[Trial]) -> dict[tuple[str, str, int], str]:
     """Architecture, initialisation and seed -> key, of pre-trainings."""
     return {(c.labels["architecture"], c.labels["initialisation"], c.labels["pretrain_seed"]): c.key for c in trials}
 
 
 def chosen_rates(trials: Iterable[Trial], out: Path) -> dict[tuple[str, str, str], float]:
-    """The best rate of each architecture, initialisation and mode whose runs are all finished.
-
-    Args:
-        trials: The runs of the learning-rate selection.
-        out: Output directory of the study.
-    """
+    """The best rate of each architecture, initialisation and mode whose runs, of `rate_trials`, are all finished."""
     scores: dict[tuple[str, str, str], dict[float, list[float]]] = {}
     stamps: dict[str, Any] = {}
     unfinished = set()

@@ -7,16 +7,13 @@ which are the same for all initialisations, and blocks of test images.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..metrics.blocks import BlockCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PRETRAINING = ("seeds", "checkpoint", "none")
 """Origins of the weights of an initialisation: pre-trained by the study once per seed, one given checkpoint (all
@@ -63,6 +60,11 @@ class InitialisationResults:
     def pretrainings(self) -> np.ndarray:
         """Pre-training seed of each draw, `(F,)`."""
         return np.array([seed for seed, _ in self.draws])
+
+    @property
+    def num_pretrainings(self) -> int:
+        """Number of pre-training seeds, with draws of those that the draws are from."""
+        return len(set(self.pretrainings)) if self.draws else self.seeds[0]
 
     @property
     def num_blocks(self) -> int:
@@ -159,11 +161,7 @@ class Convergence:
 
 
 def summarise_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> Convergence:
-    """Convergence speed of runs.
-
-    Args:
-        curves: Evaluations of each run, with `step` and `mean_iou` (0 to 1).
-    """
+    """Convergence speed of runs, from the evaluations of each, with `step` and `mean_iou` (0 to 1)."""
     points = [([point["step"] for point in curve], [point["mean_iou"] for point in curve]) for curve in curves]
     steps = [step for curve in points if (step := steps_to_95(*curve)) is not None]
     areas = [area_under_curve(*curve) for curve in points]
@@ -205,9 +203,7 @@ def steps_to_95(steps: Sequence[int], scores: Sequence[float]) -> float | None:
 def area_under_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
     """Mean height of a curve from step 0 to its last step, by the trapezoidal rule.
 
-    Args:
-        steps: Steps of the evaluations, increasing.
-        scores: Their scores, 0 or more.
+    The arguments are those of `steps_to_95`.
 
     Raises:
         ValueError: The curve is empty, ends at step 0, is out of order or contains an invalid score.

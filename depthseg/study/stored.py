@@ -77,12 +77,9 @@ class TrialRecord:
         """The confusion matrices that a measure kept, by group; empty where it kept none."""
         from ..engine.robustness import ImageCounts  # imports torch, which takes seconds
 
-        arrays = self._read(lambda name: name.startswith(f"{measure}/"))
+        arrays = self.images(measure)
         groups = [name for name in arrays if not name.endswith("/names")]
-        return {
-            name.removeprefix(f"{measure}/"): ImageCounts(arrays[f"{name}/names"].tolist(), arrays[name])
-            for name in groups
-        }
+        return {name: ImageCounts(arrays[f"{name}/names"].tolist(), arrays[name]) for name in groups}
 
     def images(self, measure: str) -> dict[str, np.ndarray]:
         """The images that a measure kept, by what they show; empty where it kept none."""

@@ -51,12 +51,8 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     """Run a trial; an interrupted one resumes from its last checkpoint.
 
     The record is written last, so a trial with a record is complete. Files that are no longer needed are then removed:
-    the checkpoints of a pre-training, the whole run directory of a fine-tuning.
-
-    Args:
-        study: The study.
-        trial: The trial; the trial that it is initialised from has ended.
-        out: Directory of the study.
+    the checkpoints of a pre-training, the whole run directory of a fine-tuning. The trial that it is initialised from
+    must have ended.
 
     Raises:
         Stopped: Training was asked to stop; a checkpoint was saved.
@@ -66,8 +62,8 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     start, cpu_start = time.perf_counter(), cpu_seconds()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out), **run_arguments(trial))
-    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
+    record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     record |= {"scores": result.scores, "curve": curve}
     if is_examined(trial):
         record |= examine(study, trial, result, path, films)
@@ -92,11 +88,8 @@ def repeat_pretraining(trial: Trial, out: Path) -> None:
     """Train a pre-training again whose record exists, but whose weights do not. The record is not changed.
 
     Other hardware or other versions may give other scores with the same seed. A warning reports this, because
-    fine-tunings are then initialised with weights that differ slightly from those of the record.
-
-    Args:
-        trial: The pre-training; the weights that it is initialised from exist.
-        out: Directory of the study.
+    fine-tunings are then initialised with weights that differ slightly from those of the record. The weights that it
+    is initialised from itself must exist.
     """
     now = train(located(trial, out), **run_arguments(trial)).scores
     then = read_record(record_path(out, trial.key))["scores"]
@@ -186,11 +179,7 @@ def examine(
 
 
 def baselines_of(data: DataOptions) -> dict[str, float]:
-    """Mean IoU of the baselines that use the training labels but not the test image, the same for all initialisations.
-
-    Args:
-        data: The data options.
-    """
+    """Mean IoU of baselines that use the training labels but not the test image, the same for all initialisations."""
     return _baseline_scores(json.dumps(asdict(data)))
 
 

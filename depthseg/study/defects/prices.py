@@ -7,14 +7,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..comparison import interval_over_draws
-from ..matrix import Trial, main_trials, pretraining_trials
+from ..matrix import main_trials, pretraining_trials
 from ..options import StudyOptions
+from ..places import PLACE
+from ..runner import keys_of
 from ..stored import Run, TrialRecord
 from .matrix import switches_of
 from .scoring import PLAIN, scoring_name
@@ -22,8 +23,6 @@ from .switches import ALL, ROWS, Switched, applicable, is_alone, settings_of
 
 Place = tuple[str, str, str, int]
 """Architecture, mode, benchmark and number of labelled images."""
-
-PLACE = ("architecture", "mode", "benchmark", "num_labelled")
 
 
 @dataclass
@@ -89,7 +88,7 @@ def prices(study: StudyOptions, records: Sequence[TrialRecord]) -> dict[str, Any
 def _planned(study: StudyOptions) -> dict[tuple[Place, str], Cell]:
     parents = {trial.key: trial for trial in pretraining_trials(study)}
     cells: dict[tuple[Place, str], Cell] = {}
-    for trial in main_trials(study, {_key(parent): key for key, parent in parents.items()}, {}):
+    for trial in main_trials(study, keys_of(parents.values()), {}):
         labels = trial.labels
         if labels["role"] != "main":
             continue
@@ -98,10 +97,6 @@ def _planned(study: StudyOptions) -> dict[tuple[Place, str], Cell]:
         cell.combined = applicable(study, init, trial.config, None if parent is None else parent.config)
         cell.runs.setdefault(_run(labels), set()).add(labels["fold"])
     return cells
-
-
-def _key(trial: Trial) -> tuple[str, str, int]:
-    return tuple(trial.labels[name] for name in ("architecture", "initialisation", "pretrain_seed"))
 
 
 def _place(labels: Mapping[str, Any]) -> Place:
@@ -230,12 +225,3 @@ def _swaps(
         was, then = (estimate({run: by[better][run] - by[worse][run] for run in runs}) for by in (bases, after))
         decided = None not in (was["interval"], then["interval"]) and was["interval"][0] > 0 > then["interval"][1]
         yield {"better_before": better, "better_after": worse, "before": was, "after": then, "decided": decided}
-
-
-def planned_records(out: Path, records: Sequence[TrialRecord], plan: str) -> list[TrialRecord]:
-    """The records that belong to the study as it was run to completion; all of them before."""
-    path = out / plan
-    if not path.is_file():
-        return list(records)
-    keys = set(json.loads(path.read_text(encoding="utf-8"))["keys"])
-    return [record for record in records if record["key"] in keys]

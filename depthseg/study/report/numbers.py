@@ -223,7 +223,7 @@ def _missing(results: StudyResults) -> Iterator[Row]:
         wanted = [
             architecture
             for architecture in results.study["architectures"]
-            if init in needed(results.initialisations, results.cells, architecture=architecture)
+            if init in needed(results.initialisations, results.cells, architecture)
         ]
         seeds = range(results.study["seeds"]["pretrain"])
         runs = [str(seed) for seed in seeds if any((architecture, seed) not in done for architecture in wanted)]

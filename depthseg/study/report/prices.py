@@ -8,10 +8,11 @@ from typing import Any
 
 from ...engine.atomic import atomic_path
 from ...engine.records import write_json
-from ..defects.prices import planned_records, prices
+from ..defects.prices import prices
 from ..defects.switches import ALL, SWITCHES
 from ..options import load_study
-from ..runner import PLAN_FILE, STUDY_FILE
+from ..results import planned_keys
+from ..runner import STUDY_FILE
 from ..statistics import plural
 from ..stored import read_records, trials_folder
 from .text import between, number, signed
@@ -42,7 +43,8 @@ def read_prices(out: Path) -> dict[str, Any]:
         ValueError: A file cannot be read.
     """
     study = load_study(str(out / STUDY_FILE))
-    return prices(study, planned_records(out, read_records(trials_folder(out)), PLAN_FILE))
+    records, planned = read_records(trials_folder(out)), planned_keys(out)
+    return prices(study, [record for record in records if planned is None or record["key"] in planned])
 
 
 def write_prices(out: Path, folder: Path) -> Path:
