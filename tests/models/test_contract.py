@@ -78,8 +78,9 @@ def main_output(task: str, output) -> torch.Tensor:
 
 def test_the_tables_are_not_empty_and_the_tiny_models_cover_them():
     assert len(ENCODERS) >= 20 and len(CROSSED_HEADS) >= 7
-    assert TINY_ENCODERS.keys() == ENCODERS.keys()
-    assert TINY_HEADS.keys() >= set(CROSSED_HEADS)
+    where = "a small configuration in tests/models/tiny_models.py"
+    assert TINY_ENCODERS.keys() == ENCODERS.keys(), f"give each encoder {where}: TINY_ENCODERS"
+    assert TINY_HEADS.keys() >= set(CROSSED_HEADS), f"give each head {where}: TINY_HEADS"
     assert {task for entry in HEADS.values() for task in entry.tasks} <= TASKS.keys()
     chosen = [combination.values[0] for combination in COMBINATIONS if not combination.marks]
     assert {encoder for encoder, _, _ in chosen} == ENCODERS.keys()

@@ -12,10 +12,11 @@ from rounding import assert_same_up_to_rounding
 from torch.nn import functional as F
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead
 
-from depthseg.models import DepthSegForSemanticSegmentation
+from depthseg.models import HEADS, DepthSegForSemanticSegmentation
+from depthseg.models.heads_blocks_depthseg import PixelHead
 
 RENAMES = {"conv_cat.": "join.", ".conv.": ".0.", ".batch_norm.": ".1."}
-DENSE = ["fcn", "deeplabv3", "upernet", "segformer", "linear"]
+DENSE = [name for name, entry in HEADS.items() if isinstance(entry.cls, type) and issubclass(entry.cls, PixelHead)]
 
 
 @pytest.mark.parametrize(("level", "num_convs", "concat_input"), [(-1, 2, True), (2, 1, False), (-2, 3, True)])

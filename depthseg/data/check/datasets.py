@@ -48,8 +48,8 @@ def check_dataset(name: str, root: str | Path, **options: Any) -> DatasetReport:
     if known is None:
         checkable = sorted(other for other in DATASETS if check_options(other) is not None)
         raise ValueError(
-            f"{name!r} data sets cannot be checked, only {', '.join(checkable)}: the frames of the others are "
-            "rendered by depthseg as they are needed."
+            f"{name!r} data sets cannot be checked, only {', '.join(checkable)}: the frames of synthetic data sets "
+            "are rendered by depthseg as they are needed, and others without an official layout have no check."
         )
     for key in options:
         if key not in known:
