@@ -108,13 +108,9 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                 found |= _updates_of(each, prediction)
             return found
 
-        def hidden() -> dict[Any, Any]:
-            """Updates of the components: none is seen."""
-            return {component: gr.update(visible=False, value=None) for component in outputs}
-
         def show_film(film: VideoFrames, work: Path) -> dict[Any, Any]:
             """Updates of the components: the predicted film of each checkpoint, made in a folder."""
-            found = hidden()
+            found = _hidden(outputs)
             for number, (each, checkpoint) in enumerate(zip(shown, checkpoints, strict=True)):
                 path = predict_film(checkpoint, film, work / str(number))
                 found[each.film] = gr.update(visible=True, value=str(path))
@@ -133,7 +129,7 @@ def build_page(checkpoints: Sequence[Checkpoint], folder: Path | None = None, li
                     # An error of gradio would cover every component as well.
                     sentence = html.escape(str(error).replace(path, Path(path).name), quote=False)
                     gr.Warning(sentence, title="This file cannot be used", duration=None)
-                    found = hidden()
+                    found = _hidden(outputs)
                 finally:
                     Path(path).unlink(missing_ok=True)
                     # gradio makes an empty file for each upload, and forgets it.
@@ -235,6 +231,10 @@ def _components(checkpoint: Checkpoint) -> Shown:
             ),
             gr.Video(label=f"Overlay: {name}", visible=False, interactive=False, autoplay=True, loop=True),
         )
+
+
+def _hidden(components: Sequence[Any]) -> dict[Any, Any]:
+    return {component: gr.update(visible=False, value=None) for component in components}
 
 
 def _updates_of(shown: Shown, prediction: ShownPrediction) -> dict[Any, Any]:
