@@ -33,7 +33,7 @@ def prepare_data(study: StudyOptions) -> None:
         if (folder / MARK).is_file():
             raise ValueError(
                 f"{folder} is a miniature that a small scale has rendered, and a study at full scale is for real "
-                "data: replace the folder."
+                "data: put that in its place, or delete the folder, which the small scale renders again."
             )
     for folder, name in ((Path(folder), name) for folder, name in study.miniatures.items()):
         if folder.exists():
