@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,10 @@ def prepare_data(study: StudyOptions) -> None:
         ValueError: The study is at full scale, and a miniature is in the place of real data.
     """
     scales = study.scales.values() if study.is_full else ()
+    read = json.dumps(study.to_dict() | {"scales": {}})
     for folder in (Path(name) for scale in scales for name in scale.get("miniatures") or {}):
-        if (folder / MARK).is_file():
+        is_read = any(json.dumps(str(folder))[:-1] + end in read for end in '"/')
+        if is_read and (folder / MARK).is_file():
             raise ValueError(
                 f"{folder} is a miniature that a small scale has rendered, and a study at full scale is for real "
                 "data: put that in its place, or delete the folder, which the small scale renders again."

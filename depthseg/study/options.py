@@ -23,6 +23,7 @@ from ..reading import (
     Written,
     built,
     free_value,
+    is_null,
     layered,
     no_problems,
     read_override,
@@ -376,10 +377,11 @@ def load_study(name: str, scale: str = FULL_SCALE, overrides: Sequence[str] = ()
     layers = [[Change(file)] for file in read_with_bases(path, study_path, "`name: mine`")]
     layers, old_names = renamed(layers, StudyOptions, FORMER)
     if scale != FULL_SCALE:
-        scales = _put_together(layers).value.get("scales", Written({})).value
+        below = _put_together(layers)
+        scales = below.value.get("scales", Written({})).value
         if scale not in scales:
             raise ValueError(f"{path} has no scale {scale!r}; it has {', '.join([FULL_SCALE, *scales])}.")
-        layers.append([Change(scales[scale]), Change(written({"scale": scale}, "--scale"))])
+        layers.append([Change(_of_what_is_left(scales[scale], below)), Change(written({"scale": scale}, "--scale"))])
     overridden = [read_override(text, StudyOptions, "seeds.finetune=6", former=FORMER) for text in overrides]
     (overridden,), more_names = renamed([overridden], StudyOptions, FORMER)
     layers.append(overridden)
@@ -418,6 +420,21 @@ def study_path(name: str, folder: str | Path = ".") -> Path:
 
 def _put_together(layers: Sequence[Sequence[Change]]) -> Written:
     return reduce(lambda given, layer: layered(given, layer, StudyOptions), layers, Written({}))
+
+
+def _of_what_is_left(scale: Written, below: Written) -> Written:
+    """A scale without the entries that a file has removed: what it would change of them is not what they are."""
+
+    def kept(above: Written, below: Written | None) -> Written:
+        if below is None or not (isinstance(above.value, dict) and isinstance(below.value, dict)):
+            return above
+        gone = {name for name, entry in below.value.items() if is_null(entry)}
+        return Written({name: entry for name, entry in above.value.items() if name not in gone}, above.place)
+
+    if not isinstance(scale.value, dict):
+        return scale
+    parts = {part: kept(scale.value[part], below.value.get(part)) for part in PARTS if part in scale.value}
+    return Written(scale.value | parts, scale.place)
 
 
 def _completed(study: StudyOptions) -> StudyOptions:

@@ -154,7 +154,7 @@ def test_a_small_scale_renders_its_miniatures_once_and_touches_no_folder(tmp_pat
 
 
 def test_a_study_at_full_scale_does_not_run_on_a_miniature(tmp_path, monkeypatch):
-    text = with_miniature(tmp_path / "real")
+    text = with_miniature(tmp_path / "real").replace("root: {root}", f"root: {tmp_path / 'real' / 'part'}", 1)
     prepare_data(tiny_study(tmp_path, text=text))
     assert not (tmp_path / "real").exists()
     prepare_data(tiny_study(tmp_path, scale="toy", text=text))
@@ -163,6 +163,13 @@ def test_a_study_at_full_scale_does_not_run_on_a_miniature(tmp_path, monkeypatch
         with pytest.raises(SystemExit, match="real is a miniature that a small scale has rendered"):
             main(["study", "tiny.yaml", *more])
     assert not Path("runs").exists()
+
+
+def test_a_miniature_that_full_scale_does_not_read_is_no_obstacle(tmp_path):
+    text = with_miniature(tmp_path / "world_of_toys")  # its name begins like that of the data
+    prepare_data(tiny_study(tmp_path, scale="toy", text=text))
+    assert (tmp_path / "world_of_toys" / MARK).is_file()
+    prepare_data(tiny_study(tmp_path, text=text))
 
 
 def test_a_miniature_that_was_rendered_by_hand_is_data_like_any(tmp_path):

@@ -304,6 +304,11 @@ def test_a_study_may_add_an_initialisation_to_another_and_leave_some_out(tmp_pat
     trials, before = trials_of(study), {trial.key for trial in trials_of(whole)}
     assert {trial.labels["initialisation"] for trial in trials if trial.key not in before} == {"mine"}
     assert {trial.labels["initialisation"] for trial in trials if trial.key in before} == {"none", "depth"}
+    # What a scale changes of an entry does not bring it back.
+    scaled = "base: tiny.yaml\nname: small\ninitialisations: {deeper: null}\n"
+    scaled += "scales: {smaller: {initialisations: {deeper: {pretrain: {schedule: {steps: 1}}}, more: {title: m}}}}\n"
+    (tmp_path / "small.yaml").write_text(scaled)
+    assert list(load_study(str(tmp_path / "small.yaml"), "smaller").initialisations) == ["none", "depth", "more"]
     (tmp_path / "of_the_package.yaml").write_text("base: world\nname: ours\nmodes: {frozen: null}\n")
     ours = load_study(str(tmp_path / "of_the_package.yaml"))
     assert ours.name == "ours" and ours.initialisations == load_study("world").initialisations
