@@ -70,8 +70,8 @@ def import_annotations(
         known = f"Known are {', '.join(TOOLS)}."
         if tool is None:
             raise ValueError(
-                f"Which tool has written {paths[0]} cannot be told; say it with --from, or give the folder or file that "
-                f"holds its annotations. {known}"
+                f"Which tool has written {paths[0]} cannot be told; say it with --from, or give the folder or "
+                f"file that holds its annotations. {known}"
             )
         raise ValueError(f"--from {tool} is not known.{did_you_mean(tool, TOOLS)} {known}")
     try:
