@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": "a web page: labels and depth of images and films that are dropped on it",
     "convert": "published weights of others become a depthseg model",
     "export": "write a model as one file for ONNX or torch.export",
-    "datasets": "list, check or render data sets",
+    "datasets": "list, check, import or render data sets; examine a video",
     "study": "compare initialisations: many runs, one report",
     "publish": "put a trained model on the Hub, with its card",
     "bench": "our speed against transformers and plain formulae",

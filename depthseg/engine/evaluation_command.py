@@ -5,6 +5,7 @@ What the evaluation needs is imported when it runs, as in `command`.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -214,6 +215,7 @@ def _compare_with_run(arguments: argparse.Namespace) -> None:
     record = Path(arguments.model).parent / "config.yaml"
     if not record.is_file():
         return
+    from ..data import DATASETS
     from .config import load_config
     from .tasks import is_self_supervised
 
@@ -223,7 +225,10 @@ def _compare_with_run(arguments: argparse.Namespace) -> None:
         return
     given = data_options(arguments.option)
     trained = config.data.options | config.data.val_options if config.data.name == arguments.dataset else {}
-    differing = [key for key in trained if key not in given or str(given[key]) != str(trained[key])]
+    declared = inspect.signature(DATASETS[arguments.dataset].load).parameters
+    unless_given = {key: declared[key].default for key in trained if key in declared}
+    used = {key: str((unless_given | given).get(key)) for key in trained}
+    differing = [key for key in trained if used[key] != str(trained[key])]
     if differing := [key for key in differing if key not in _OF_TRAINING]:
         words = " ".join(f'--option "{key}={trained[key]}"' for key in differing)
         logger.warning("The run of this model evaluated its data with other options; to do the same: %s", words)

@@ -186,7 +186,10 @@ def _folder_splits(
     ready = labelled or [name for name, finding in findings.items() if finding.depth is not None]
     truth = "label map" if labelled else "depth map"
     if not ready:
-        report.note("No image has a label or depth map: the folder serves for prediction only.")
+        report.note(
+            "No image has a label or depth map that can be used: as it is, the folder serves for prediction only. "
+            "If it is the export of an annotation tool, `depthseg datasets import` makes a data folder of it."
+        )
     elif len(ready) < len(findings):
         report.note(f"{len(findings) - len(ready)} of {len(findings)} images have no readable {truth}.")
     files = {name: findings[name].path for name in ready}

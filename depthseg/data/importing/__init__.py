@@ -69,7 +69,10 @@ def import_annotations(
     if tool not in TOOLS:
         known = f"Known are {', '.join(TOOLS)}."
         if tool is None:
-            raise ValueError(f"Which tool has written {paths[0]} cannot be told; say it with --from. {known}")
+            raise ValueError(
+                f"Which tool has written {paths[0]} cannot be told; say it with --from, or give the folder or "
+                f"file that holds its annotations. {known}"
+            )
         raise ValueError(f"--from {tool} is not known.{did_you_mean(tool, TOOLS)} {known}")
     try:
         annotations = TOOLS[tool](paths, line_width, crowd)
