@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.utils import logging as transformers_logging
@@ -136,10 +138,22 @@ def stage_of(trial: Trial, by_benchmark: bool = False) -> str:
 
 
 def measure_cost(study: StudyOptions, trial: Trial) -> Cost:
-    """Train for a few steps in a separate process, so that its memory is measured separately."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, study, trial).result()
+    """Train for a few steps in a process of its own, which ends with this one, to measure its memory alone."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                return pool.submit(_measure, study, trial).result()
+            except BaseException:
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _measure(study: StudyOptions, trial: Trial) -> Cost:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from study.tiny_study import tiny_study
@@ -130,6 +137,23 @@ def test_steps_evaluations_and_the_rest_are_told_apart(tmp_path, monkeypatch):
         assert found == pytest.approx((0.5, evaluation, rest, 1.0 + 2 * 20 * 0.25)) and cost.memory > 0
     assert examined == [(study, reported, "the result")] and wrapped == [pretraining.key, reported.key]
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).step()
+
+
+@pytest.mark.heavy
+def test_a_plan_that_is_ended_leaves_no_process(tmp_path):
+    """The signal reaches the first process alone, as that of a scheduler may."""
+    options = ["pretrain.schedule.steps=100000", "pretrain.data.train_options={count: 400}"]
+    tiny_study(tmp_path)
+    command = [Path(sys.executable).with_name("depthseg"), "study", "tiny.yaml", "--dry-run", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    launched = psutil.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    while len(children := launched.children(recursive=True)) < 2:  # that which measures, and a tracker of resources
+        assert launched.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    launched.terminate()
+    assert launched.wait(60) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(children, 30)[1] == []
 
 
 @pytest.mark.heavy
