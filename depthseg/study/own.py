@@ -24,9 +24,9 @@ from .options import FULL_SCALE, OWN, StudyOptions, load_study, read_stored_stud
 from .places import PLACE
 from .plan import PlanRow, plan_study, plan_text
 from .report.text import labels as labels_text
-from .runner import STUDY_FILE, trials_in_order
+from .runner import trials_in_order
 from .statistics import plural
-from .stored import record_path
+from .stored import STUDY_FILE, record_path
 
 logger = logging.getLogger(__name__)
 

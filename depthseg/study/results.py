@@ -16,9 +16,9 @@ from ..metrics.stamp import check_same_stamps
 from .defects.matrix import switches_of
 from .options import read_stored_study
 from .places import PLACE, given_rate, in_cells, origin_of, settings_of
-from .runner import PLAN_FILE, STUDY_FILE
+from .runner import PLAN_FILE
 from .statistics import InitialisationResults, plural
-from .stored import Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
+from .stored import STUDY_FILE, Run, TrialRecord, check_fields, planned_runs, read_records, trials_folder
 
 STUDY_FIELDS = ("name", "initialisations", "modes", "architectures", "benchmarks", "seeds", "rates", "reference")
 

@@ -17,12 +17,11 @@ from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_o
 from .miniatures import prepare_data
 from .options import StudyOptions
 from .statistics import select_rate
-from .stored import read_record, record_path, require_present_keys, weights_path
+from .stored import STUDY_FILE, read_record, record_path, require_present_keys, weights_path
 from .trials import repeat_pretraining, run_trial
 
 logger = logging.getLogger(__name__)
 
-STUDY_FILE = "study.yaml"
 PLAN_FILE = "plan.json"
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..engine.options import RunConfig
     from ..engine.robustness import ImageCounts
 
+STUDY_FILE = "study.yaml"
+"""The options of a study in its output directory."""
+
 TRIALS = "trials"
 OLD_TRIALS = "cells"
 """Folder of the records in earlier versions."""

@@ -32,7 +32,8 @@ from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation
 from ..metrics.blocks import blocks_of
 from .defects.matrix import switches_of
 from .defects.runs import as_trained, reported, run_arguments
-from .stored import RUNS, read_record, record_path, weights_path
+from .options import PRESETS, load_study
+from .stored import RUNS, STUDY_FILE, read_record, record_path, weights_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,10 +74,17 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         "cpu_seconds": None if torch.cuda.is_available() else round(cpu_seconds() - cpu_start, 1),
         "hardware": hardware(),
         "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
-        "command": f"depthseg study {study.name}" + ("" if study.is_full else f" --scale {study.scale}"),
+        "command": command_of(study),
     }
     write_json(path, record)
     shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)
+
+
+def command_of(study: StudyOptions) -> str:
+    """What runs a study again: its name, if it is one of depthseg as it comes, else the file with all its options."""
+    if (PRESETS / f"{study.name}.yaml").is_file() and load_study(study.name, study.scale) == study:
+        return f"depthseg study {study.name}" + ("" if study.is_full else f" --scale {study.scale}")
+    return f"depthseg study {STUDY_FILE}"
 
 
 def cpu_seconds() -> float:

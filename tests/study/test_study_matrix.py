@@ -14,6 +14,7 @@ from depthseg.study.options import load_study
 from depthseg.study.places import is_about, places_of
 from depthseg.study.runner import keys_of, save_study, trials_in_order
 from depthseg.study.stored import LABELS, config_of, read_records
+from depthseg.study.trials import command_of
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RESULTS = Path(__file__).parents[2] / "training" / "studies" / "results"
@@ -284,6 +285,13 @@ def test_a_saved_study_reads_back_to_the_same_values(tmp_path):
     study = tiny_study(tmp_path, "initialisations.no={title: 'null', checkpoint: 1e-3}", "summary=0016E5")
     save_study(study, tmp_path)
     assert load_study(str(tmp_path / "study.yaml")) == study
+
+
+def test_the_command_of_a_record_runs_the_study_that_was_run(tmp_path):
+    assert command_of(load_study("world")) == "depthseg study world"
+    assert command_of(load_study("world", "smoke")) == "depthseg study world --scale smoke"
+    for changed in (load_study("world", "smoke", ["seeds.draws=3"]), tiny_study(tmp_path)):
+        assert command_of(changed) == "depthseg study study.yaml"
 
 
 def test_an_unknown_study_or_scale_is_named(tmp_path):

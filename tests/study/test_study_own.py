@@ -16,8 +16,8 @@ from depthseg.models import DepthSegConfig
 from depthseg.study import own
 from depthseg.study.options import load_study
 from depthseg.study.plan import Cost, stage_of
-from depthseg.study.runner import STUDY_FILE, save_study, trials_in_order
-from depthseg.study.stored import record_path
+from depthseg.study.runner import save_study, trials_in_order
+from depthseg.study.stored import STUDY_FILE, record_path
 
 
 def save(folder, sequences, size=(48, 96)):

@@ -24,7 +24,8 @@ from depthseg.models import DepthSegForDepthEstimation, DepthSegForSemanticSegme
 from depthseg.study import runner as runner_module
 from depthseg.study import trials as trials_module
 from depthseg.study.options import StudyOptions
-from depthseg.study.runner import PLAN_FILE, STUDY_FILE, run_study, trials_in_order
+from depthseg.study.runner import PLAN_FILE, run_study, trials_in_order
+from depthseg.study.stored import STUDY_FILE
 
 PREDICTION_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.compute is None)
 WITHOUT_THIRD = TEXT.replace("  deeper: {{after: depth, pretrain: {{task: depth}}}}\n", "")

@@ -12,9 +12,8 @@ from ..defects.prices import prices
 from ..defects.switches import ALL, SWITCHES
 from ..options import load_study
 from ..results import planned_keys
-from ..runner import STUDY_FILE
 from ..statistics import plural
-from ..stored import read_records, trials_folder
+from ..stored import STUDY_FILE, read_records, trials_folder
 from .text import between, number, signed
 
 PAGE, NUMBERS = "price_of_defects.md", "price_of_defects.json"
