@@ -257,6 +257,18 @@ def test_depth_of_a_video_run_is_aligned_and_its_options_are_named(depth_model, 
     assert "Depth from video has no scale" in caplog.text
 
 
+def test_an_option_that_is_the_default_is_not_called_another(segmenter, kitti, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(segmenter, run / "model")
+    options = ["model.encoder={model_type: depthseg_resnet}", "data.name=folder", f"data.root={kitti}"]
+    load_config(None, [*options, "data.options={val_fraction: 0.2}"]).save(run / "config.yaml")
+    with caplog.at_level(logging.WARNING, "depthseg"):
+        assert evaluate(run / "model", kitti) in (0, None)
+        assert "to do the same" not in caplog.text
+        assert evaluate(run / "model", kitti, "--option", "val_fraction=0.3") in (0, None)
+    assert 'to do the same: --option "val_fraction=0.2"\n' in caplog.text
+
+
 def test_data_opened_without_depth_are_answered_with_the_option(depth_model, tmp_path):
     root = write_miniature("cityscapes", tmp_path / "cityscapes", 1)
     words = ("evaluate", "--model", depth_model, "--dataset", "cityscapes", "--root", root)

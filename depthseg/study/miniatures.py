@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.file_lock import locked
 from ..data.miniatures import write_miniature
@@ -30,10 +30,9 @@ def prepare_data(study: StudyOptions) -> None:
         ValueError: The study is at full scale, and a miniature is in the place of real data.
     """
     scales = study.scales.values() if study.is_full else ()
-    read = json.dumps(study.to_dict() | {"scales": {}})
+    read = [Path(text) for text in _texts(study.to_dict() | {"scales": {}})]
     for folder in (Path(name) for scale in scales for name in scale.get("miniatures") or {}):
-        is_read = any(json.dumps(str(folder))[:-1] + end in read for end in '"/')
-        if is_read and (folder / MARK).is_file():
+        if (folder / MARK).is_file() and any(path.is_relative_to(folder) for path in read):
             raise ValueError(
                 f"{folder} is a miniature that a small scale has rendered, and a study at full scale is for real "
                 "data: put that in its place, or delete the folder, which the small scale renders again."
@@ -49,3 +48,12 @@ def prepare_data(study: StudyOptions) -> None:
                 with atomic_folder(folder) as partial:
                     write_miniature(name, partial, SCENES)
                     (partial / MARK).write_text(f"A miniature of {name} for small scales of studies: no real data.\n")
+
+
+def _texts(options: Any) -> Iterator[str]:
+    """All texts of some options, those that name folders among them."""
+    if isinstance(options, str):
+        yield options
+    elif isinstance(options, (dict, list)):
+        for value in options.values() if isinstance(options, dict) else options:
+            yield from _texts(value)
