@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,10 +25,11 @@ from depthseg.engine.config import load_config
 from depthseg.engine.evaluation import evaluate_model
 from depthseg.engine.predict import load_model
 from depthseg.engine.run import train
-from depthseg.hub.bundle import MANIFEST, prepare
+from depthseg.hub.bundle import MANIFEST, checked_licence, prepare
+from depthseg.hub.card import Card
 from depthseg.hub.facts import Facts, read_facts
 from depthseg.hub.record import read_run, trace
-from depthseg.hub.verify import check_loads_elsewhere
+from depthseg.hub.verify import Evaluation, check_loads_elsewhere
 
 FACTS = Facts(licence="apache-2.0", limits=["Only a test."], commands=["depthseg finetune --config tiny.yaml"])
 
@@ -100,6 +102,18 @@ def test_depth_of_each_image_gives_the_mean_and_its_interval(prepared, runs):
     # Frames of the world are scenes of their own, so the interval is that of a mean of 12 numbers.
     draws = np.random.default_rng(1).choice(errors, (20000, 12)).mean(1)
     assert intervals["abs_rel"] == pytest.approx(np.percentile(draws, [2.5, 97.5]), rel=0.02)
+
+
+def test_a_card_says_why_it_has_no_interval(runs):
+    record, facts = read_run(runs["segmentation"]), FACTS
+    licence, sources = checked_licence(record, facts)
+    per_image = {"confusion": np.ones((1, 2, 2), np.int64)}
+    few = Evaluation(record.scores, {}, ["0"], per_image, "synthetic", "val", (32, 64), 1)
+    cases = {"too few images were evaluated for one": few}
+    cases |= {"gives no scores of single images": replace(few, per_image={}), "run logged no scores of": None}
+    for words, evaluation in cases.items():
+        card = Card("tester/few", record, evaluation, facts, licence, sources).render()
+        assert [each for each in cases if each in card] == [words]
 
 
 def test_numbers_of_the_card_are_those_of_the_record(prepared, runs):
