@@ -1,14 +1,25 @@
 """Settings of every test process."""
 
 import os
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 # One thread each, also of the processes that tests start: the workers share the cores already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Each test and the fixtures it is the first to ask for draw the same numbers in every run, alone or among all."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

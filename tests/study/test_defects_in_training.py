@@ -127,7 +127,8 @@ def test_a_frozen_encoder_trains_all_but_its_statistics():
     objective = SupervisedObjective(model).train()
     wrapped({"freeze_mode": {}}, Parts(objective))
     before = {name: values.clone() for name, values in model.encoder.state_dict().items()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    # A step so wide that the smallest gradient of a weight of 1 is not lost in rounding.
+    optimizer = torch.optim.SGD(model.parameters(), lr=1000.0)
     batch = {"pixel_values": torch.randn(2, 3, 32, 64), "labels": torch.randint(0, 2, (2, 32, 64))}
     objective(batch)["loss"].backward()
     optimizer.step()
