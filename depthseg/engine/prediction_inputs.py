@@ -14,7 +14,7 @@ from ..data.decoding import VIDEO_SUFFIXES, VideoFrames
 from ..data.faults import Fault, grouped
 from ..data.image_folders import IMAGE_SUFFIXES, list_images, name_some, unread_files
 from ..data.images import image_size
-from .tiling import MapPredictor, Size, trained_size
+from .tiling import MapPredictor, Size, Tiling, trained_size
 
 STANDARD_INPUT = "-"
 _READ = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
@@ -171,7 +171,8 @@ def _check_tiling(sizes: Sequence[Size], network: MapPredictor) -> None:
             f"--native has no effect: all inputs have the size that the image processor resizes to, {trained[0]}x"
             f"{trained[1]} (height x width). Leave it out."
         )
-    if tiling.tile is not None and not any(tiling.tile_size(network.processor, size) for size in sizes):
+    chosen = {each.tile_size(network.processor, size) for each in (tiling, Tiling(tiling.native)) for size in sizes}
+    if tiling.tile is not None and chosen == {None}:
         largest = [
             max(side) for side in zip(*(tiling.seen_size(network.processor, size) for size in sizes), strict=True)
         ]
