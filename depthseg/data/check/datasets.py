@@ -20,6 +20,7 @@ from ..folder_files import split_folders, split_of_word
 from ..folder_labels import FolderLabels
 from ..image_folders import DEPTH_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES, MapFiles
 from ..images import KITTI_DEPTH_SCALE, check_same_size, read_depth, read_disparity, read_image
+from ..importing.detect import tool_of
 from ..label_spaces import LabelSpace
 from ..layout import misplaced_images, misplaced_maps
 from ..sequences import looks_like_sequence
@@ -166,6 +167,20 @@ def _report_misplaced(
         report.note(f"{root / 'disparity'} is not read: to make depth of it, give the option focal_times_baseline.")
 
 
+def _report_without_truth(report: DatasetReport) -> None:
+    try:
+        tool = tool_of(report.root)
+    except ValueError:  # a file that no annotation tool wrote
+        tool = None
+    if tool is None:
+        report.note("No image has a label or depth map that can be used: the folder serves for prediction only.")
+    else:
+        report.problem(
+            f"{report.root} holds what {tool} exports, which is not read here: no image has a label map. "
+            f"`depthseg datasets import {report.root} --out FOLDER` makes a data folder of it."
+        )
+
+
 def _explain(report: DatasetReport, scan: Scan, space: LabelSpace | None) -> None:
     """Add the likely reason of ids and sizes that were refused."""
     common = 2 * scan.refused > scan.maps
@@ -186,10 +201,7 @@ def _folder_splits(
     ready = labelled or [name for name, finding in findings.items() if finding.depth is not None]
     truth = "label map" if labelled else "depth map"
     if not ready:
-        report.note(
-            "No image has a label or depth map that can be used: as it is, the folder serves for prediction only. "
-            "If it is the export of an annotation tool, `depthseg datasets import` makes a data folder of it."
-        )
+        _report_without_truth(report)
     elif len(ready) < len(findings):
         report.note(f"{len(findings) - len(ready)} of {len(findings)} images have no readable {truth}.")
     files = {name: findings[name].path for name in ready}

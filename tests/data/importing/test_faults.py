@@ -1,6 +1,7 @@
 """Exports that cannot be used: a sentence with the file and what to do, and nothing is written."""
 
 import json
+import re
 
 import pytest
 from data.importing.test_tools import (
@@ -19,6 +20,7 @@ from data.importing.test_tools import (
 from PIL import Image
 
 from depthseg.cli import main
+from depthseg.data.check import check_dataset
 from depthseg.data.importing import TOOLS, import_annotations
 
 
@@ -235,3 +237,19 @@ def test_the_command_knows_every_tool(capsys):
     with pytest.raises(SystemExit):
         main(["datasets", "import", "--help"])
     assert ", ".join(TOOLS) in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_check_of_an_export_says_that_it_is_to_be_imported(tmp_path):
+    export = tmp_path / "export"
+    write_coco_splits(export)
+    problem = check_dataset("folder", export).problems[0]
+    assert f"{export} holds what coco exports, which is not read here" in problem
+    command = re.search(r"`depthseg (.*)`", problem)[1].replace("FOLDER", str(tmp_path / "data"))
+    with pytest.raises(SystemExit) as exit_info:
+        main(command.split())
+    assert exit_info.value.code is None
+    assert check_dataset("folder", tmp_path / "data").problems == []
+    (export / "annotations" / "instances_train2017.json").write_text("{")
+    (export / "annotations" / "instances_val2017.json").unlink()
+    report = check_dataset("folder", export)
+    assert "exports" not in str(report) and "prediction only" in str(report)
