@@ -147,14 +147,19 @@ def power_text(study: StudyOptions, blocks: Mapping[str, int]) -> str:
     The blocks of test images are those of `count_test_blocks`.
     """
     claims = _primary(study)
+    absent = [
+        f"- {claim.better} against {claim.than}: not tested, as the plan runs no setting of this claim with both."
+        for claim in study.claims
+        if claim.primary and not places_of(claim, study)
+    ]
     if not claims:
-        return ""
+        return "\n".join(["Primary claims:", *absent] if absent else [])
     lines = [f"Smallest difference that is found with {POWER:.0%} probability, in points of mean IoU:"]
     for claim, place in claims:
         where = ", ".join([*map(str, list(place.values())[:-1]), plural(place["num_labelled"], "label")])
         text = _claim_text(study, claim, place, blocks[place["benchmark"]], len(claims))
         lines.append(f"- {claim.better} against {claim.than} ({where}): {text}")
-    return "\n".join([*lines, "", _spread_text(study.pilot)])
+    return "\n".join([*lines, *absent, "", _spread_text(study.pilot)])
 
 
 def _claim_text(study: StudyOptions, claim: ClaimOptions, place: Mapping[str, Any], blocks: int, claims: int) -> str:

@@ -183,6 +183,19 @@ def test_claims_out_of_reach_are_told_with_what_to_change(tmp_path, overrides, b
     assert words in lines(tmp_path, PRIMARY, *overrides, blocks=blocks)[1]
 
 
+def test_a_claim_about_what_is_not_run_is_not_lost(tmp_path):
+    claims = "{better: depth, than: none, num_labelled: %d, primary: true}"
+    other = f"claims=[{claims % 3}]", f"claims=[{claims % 3}, {claims % 7}]"
+    sentence = "- depth against none: not tested, as the plan runs no setting of this claim with both."
+    given = "benchmarks.world.num_labelled=[3, 7]"
+    assert sentence not in lines(tmp_path, given, other[1])
+    study = tiny_study(tmp_path, given, other[1])
+    study.benchmarks["world"].num_labelled = [3]
+    assert power.power_text(study, {"world": 10}).split("\n")[1:3] == [lines(tmp_path, other[0])[1], sentence]
+    study.benchmarks["world"].num_labelled = [5]
+    assert power.power_text(study, {}).split("\n") == ["Primary claims:", sentence, sentence]
+
+
 def test_the_smallest_difference_is_compared_with_the_expected_one(tmp_path):
     plan = [PRIMARY, "seeds.draws=12", "seeds.pretrain=12", "pilot.sd_draws=2.4"]
     found = lines(tmp_path, *plan)
