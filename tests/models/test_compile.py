@@ -11,20 +11,21 @@ from depthseg.models import HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
-# By default the convolutional and the plain ViT encoder with a few heads; the rest is heavy. Depth differs by its last
-# layer, which one encoder shows.
-BY_DEFAULT = ("dpt", "linear", "mask_queries")
-COMBINATIONS = dict.fromkeys(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS) | dict.fromkeys(
-    (task, encoder, head)
-    for encoder, tasks in (("depthseg_resnet", ("segmentation",)), ("vit", ("segmentation", "depth")))
-    for head in TINY_HEADS
-    for task in tasks
-    if task in HEADS[head].tasks
+# Every encoder with one head, and every head with one encoder. By default the convolutional and the plain ViT encoder
+# with a few heads; the rest is heavy. Depth differs by its last layer, which one head shows.
+COMBINATIONS = dict.fromkeys(
+    [
+        *(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS),
+        *(("segmentation", "vit", head) for head in TINY_HEADS if "segmentation" in HEADS[head].tasks),
+        ("segmentation", "depthseg_resnet", "monodepth2"),
+        ("depth", "vit", "dpt"),
+    ]
 )
 
 
 def is_heavy(task: str, encoder: str, head: str) -> bool:
-    return task == "depth" or encoder not in ("depthseg_resnet", "vit") or head not in BY_DEFAULT
+    light = encoder in ("depthseg_resnet", "vit") and head in ("dpt", "linear", "mask_queries")
+    return task == "depth" or not light
 
 
 @pytest.fixture(autouse=True)
