@@ -170,7 +170,7 @@ def _report_misplaced(
 def _report_without_truth(report: DatasetReport) -> None:
     try:
         tool = tool_of(report.root)
-    except ValueError:  # a file that no annotation tool wrote
+    except (ValueError, OSError):  # a file that no annotation tool wrote, or a broken link
         tool = None
     if tool is None:
         report.note("No image has a label or depth map that can be used: the folder serves for prediction only.")

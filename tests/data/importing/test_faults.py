@@ -251,5 +251,6 @@ def test_the_check_of_an_export_says_that_it_is_to_be_imported(tmp_path):
     assert check_dataset("folder", tmp_path / "data").problems == []
     (export / "annotations" / "instances_train2017.json").write_text("{")
     (export / "annotations" / "instances_val2017.json").unlink()
+    (export / "annotations" / "a.json").symlink_to("nowhere.json")
     report = check_dataset("folder", export)
     assert "exports" not in str(report) and "prediction only" in str(report)
