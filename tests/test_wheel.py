@@ -178,5 +178,7 @@ def test_a_copied_recipe_trains_and_a_study_is_planned(run, tmp_path):
     model = "model.pretrained=runs/pretrain_synthetic_stereo/model"
     run("depthseg", "finetune", "--config", "mine.yaml", model, *tiny, "data.subset_size=4")
     assert (tmp_path / "runs" / "finetune_synthetic_fewshot" / "model" / "config.json").is_file()
-    planned = run("depthseg", "study", "world", "--dry-run", "--scale", "smoke")
+    # Only what is run is measured by a dry run.
+    left_out = [f"initialisations.{name}=null" for name in ("classification", "depth_mono", "flow", "inpainting")]
+    planned = run("depthseg", "study", "world", "--dry-run", "--scale", "smoke", *left_out)
     assert "pre-training" in planned.stdout and not (tmp_path / "runs" / "study_world_smoke" / "trials").exists()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.tiny_models import TINY_ENCODERS, TINY_HEADS, tiny_model
+from models.tiny_models import TINY_HEADS, tiny_model
 from rounding import assert_same_up_to_rounding
 
-from depthseg.models import HEADS
+from depthseg.models import ENCODERS, HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
-# Every encoder with one head, and every head with one encoder. By default the convolutional and the plain ViT encoder
+# An encoder of every class with one head, and every head with one encoder. By default the convolutional and the plain ViT encoder
 # with a few heads; the rest is heavy. Depth differs by its last layer, which one head shows.
 COMBINATIONS = dict.fromkeys(
     [
-        *(("segmentation", encoder, "dpt") for encoder in TINY_ENCODERS),
+        *(("segmentation", encoder, "dpt") for encoder in {entry.cls: name for name, entry in ENCODERS.items()}.values()),
         *(("segmentation", "vit", head) for head in TINY_HEADS if "segmentation" in HEADS[head].tasks),
         ("segmentation", "depthseg_resnet", "monodepth2"),
         ("depth", "vit", "dpt"),

@@ -14,11 +14,11 @@ from depthseg.models import ENCODERS, HEADS
 
 # The head `native` belongs to the depth families of transformers; tests/models/test_families_*.py hold its pairs.
 CROSSED_HEADS = [head for head in HEADS if head != "native"]
-# By default every encoder meets one head, in one task, and every head these encoders in both. That all others meet as
-# segmenters is heavy.
+# By default every encoder meets one head, in one task, and every head these encoders in both. That every head meets an
+# encoder of every class as a segmenter is heavy.
 COMMON_ENCODERS = ("depthseg_resnet", "dinov2", "swin")
-# Of the encoders that one class serves, one is saved and loaded by default.
-SAVED_ENCODERS = {entry.cls: name for name, entry in ENCODERS.items()}.values()
+# One of the encoders that a class serves.
+ENCODERS_OF_CLASSES = {entry.cls: name for name, entry in ENCODERS.items()}.values()
 # Decoders that end at the size of the image; the others end at a map of the encoder.
 FULL_SIZE = ("monodepth2", "dpt")
 SIZES = [(57, 101), (360, 480), (112, 224)]
@@ -32,22 +32,20 @@ def is_default(encoder: str, head: str, task: str) -> bool:
     return encoder in COMMON_ENCODERS or (head == "dpt" and task == "segmentation")
 
 
-def is_saved_by_default(encoder: str, head: str) -> bool:
-    return encoder == "depthseg_resnet" or (head == "dpt" and encoder in SAVED_ENCODERS)
-
-
 COMBINATIONS = [
     pytest.param((encoder, head, task), marks=() if is_default(encoder, head, task) else pytest.mark.heavy)
     for encoder in ENCODERS
     for head in CROSSED_HEADS
     for task in HEADS[head].tasks
-    if supported(encoder, head) and (task == "segmentation" or encoder in COMMON_ENCODERS)
+    if supported(encoder, head)
+    and (is_default(encoder, head, task) or (task == "segmentation" and encoder in ENCODERS_OF_CLASSES))
 ]
+# A file holds the tensors of the encoder beside those of the head: each is saved with one other.
 PAIRS = [
-    pytest.param(encoder, head, marks=() if is_saved_by_default(encoder, head) else pytest.mark.heavy)
+    pytest.param(encoder, head, marks=() if encoder in ENCODERS_OF_CLASSES else pytest.mark.heavy)
     for encoder in ENCODERS
     for head in CROSSED_HEADS
-    if supported(encoder, head)
+    if supported(encoder, head) and (head == "dpt" or encoder == "depthseg_resnet")
 ]
 
 

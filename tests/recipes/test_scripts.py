@@ -102,7 +102,7 @@ def weights_of_an_unbroken_run(folder, tmp_path_factory):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(folder, tmp_path, weights_of_an_unbroken_run, number):
     command = _finetune(folder, tmp_path / "run", *LONG)
     process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE)

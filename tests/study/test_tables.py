@@ -332,19 +332,28 @@ def check_cells(name, numbers, text, out):
             assert section.count("not in the text") >= sum(pair[score] is None for pair in found.values())
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    """A folder in which the studies run one after the other: they share miniatures and trials."""
+    return tmp_path_factory.mktemp("toys")
+
+
 @pytest.mark.heavy
-def test_table_1_and_the_figures_on_it_at_toy_size_in_one_directory(tmp_path):
-    out = tmp_path / "out"
+def test_table_1_and_the_figures_on_it_at_toy_size_in_one_directory(toys):
     for name in ("table1", "fig2", "fig4"):
-        log, numbers, text = run_toy(name, tmp_path)
-        check_cells(name, numbers, text, out)
+        log, numbers, text = run_toy(name, toys)
+        check_cells(name, numbers, text, toys / "out")
         assert ("trial " in log) == (name == "table1"), "A figure ran what the table had run."
         assert "![" in text.partition("## Learning curves")[2].partition("\n## ")[0]
-    assert len(list((out / "trials").glob("*.json"))) == len(trials("table1", "toy"))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name not in ("table1", "fig2", "fig4")])
-def test_a_study_at_toy_size(name, tmp_path):
-    _, numbers, text = run_toy(name, tmp_path)
-    check_cells(name, numbers, text, tmp_path / "out")
+def test_a_study_at_toy_size(name, toys):
+    """Only trials that no study before it had are run."""
+    out, keys = toys / "out", {trial.key for trial in trials(name, "toy")}
+    before = {path.stem for path in (out / "trials").glob("*.json")}
+    log, numbers, text = run_toy(name, toys)
+    check_cells(name, numbers, text, out)
+    assert {path.stem for path in (out / "trials").glob("*.json")} == before | keys
+    assert log.count("trial ") == len(keys - before)

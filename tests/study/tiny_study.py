@@ -37,7 +37,7 @@ pretrain: &run
     val_options: {{count: 3}}
   optim: {{batch_size: 2}}
   schedule: {{steps: 2}}
-  run: {{trackers: [], cpu: true, select: last, eval_every: 1}}
+  run: {{trackers: [], cpu: true, select: last, eval_every: 1, report: false}}
 finetune:
   <<: *run
   task: segmentation
