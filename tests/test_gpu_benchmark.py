@@ -203,12 +203,14 @@ def test_without_a_gpu_a_line_says_so(script, monkeypatch, capsys):
 
 
 @pytest.mark.heavy
-def test_the_command_runs_every_part_on_a_cpu(tmp_path):
-    command = [sys.executable, SCRIPT, "--device", "cpu", "--tiny", "--output", tmp_path / "cpu.json"]
+def test_the_command_runs_its_parts_on_a_cpu(tmp_path):
+    # At toy size the steps of all three networks are those of one.
+    chosen = [name for name in PARTS if name not in ("steps-base", "steps-large")]
+    command = [sys.executable, SCRIPT, *chosen, "--device", "cpu", "--tiny", "--output", tmp_path / "cpu.json"]
     data = {"DEPTHSEG_DATA": ""} | dict(os.environ)
     done = subprocess.run(command, capture_output=True, text=True, env=data | {"PYTHONPATH": str(CHECKOUT)})
     assert done.returncode == 0, done.stderr
     parts = json.loads((tmp_path / "cpu.json").read_text())["parts"]
-    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(PARTS, "done")
+    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(chosen, "done")
     assert parts["mono"]["rows"][0]["steps_per_second"] > 0
     assert parts["tests"]["rows"][0]["passed"] > 0
