@@ -11,11 +11,12 @@ from depthseg.models import ENCODERS, HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
-# An encoder of every class with one head, and every head with one encoder. By default the convolutional and the plain ViT encoder
-# with a few heads; the rest is heavy. Depth differs by its last layer, which one head shows.
+# An encoder of every class with one head, and every head with one encoder. By default the convolutional and the plain
+# ViT encoder with a few heads; the rest is heavy. Depth differs by its last layer, which one head shows.
+ENCODERS_OF_CLASSES = {entry.cls: name for name, entry in ENCODERS.items()}.values()
 COMBINATIONS = dict.fromkeys(
     [
-        *(("segmentation", encoder, "dpt") for encoder in {entry.cls: name for name, entry in ENCODERS.items()}.values()),
+        *(("segmentation", encoder, "dpt") for encoder in ENCODERS_OF_CLASSES),
         *(("segmentation", "vit", head) for head in TINY_HEADS if "segmentation" in HEADS[head].tasks),
         ("segmentation", "depthseg_resnet", "monodepth2"),
         ("depth", "vit", "dpt"),
