@@ -154,7 +154,7 @@ INITIALISATIONS_OF_RECIPES = {
 
 
 def test_initialisations_of_the_world_study_are_the_recipes_in_training_configs():
-    """The same options but for how a run is logged and shown and where it is; so pretext_table.py may use their scores."""
+    """The same options but for how a run is logged, shown and stored; so pretext_table.py may use their scores."""
     trials = pretraining_trials(load_study("world"))
     found = {
         trial.labels["initialisation"]: trial.config.to_dict()
