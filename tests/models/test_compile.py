@@ -1,19 +1,18 @@
-"""`torch.compile` takes every shipped combination as one graph, and computes what the model computes without it."""
+"""`torch.compile` takes every head and every class of encoders as one graph, and computes what the model computes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from models.tiny_models import TINY_HEADS, tiny_model
+from models.tiny_models import ENCODERS_OF_CLASSES, TINY_HEADS, tiny_model
 from rounding import assert_same_up_to_rounding
 
-from depthseg.models import ENCODERS, HEADS
+from depthseg.models import HEADS
 
 SIZE = (60, 100)  # no multiple of any patch, so that images are padded and logits cropped
 
 # An encoder of every class with one head, and every head with one encoder. By default the convolutional and the plain
 # ViT encoder with a few heads; the rest is heavy. Depth differs by its last layer, which one head shows.
-ENCODERS_OF_CLASSES = {entry.cls: name for name, entry in ENCODERS.items()}.values()
 COMBINATIONS = dict.fromkeys(
     [
         *(("segmentation", encoder, "dpt") for encoder in ENCODERS_OF_CLASSES),

@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from models.tiny_models import NUM_LABELS, TASKS, TINY_ENCODERS, TINY_HEADS, make_labels, scramble, tiny_model
+from models.tiny_models import (
+    ENCODERS_OF_CLASSES,
+    NUM_LABELS,
+    TASKS,
+    TINY_ENCODERS,
+    TINY_HEADS,
+    make_labels,
+    scramble,
+    tiny_model,
+)
 from rounding import assert_same_up_to_rounding
 
 from depthseg.models import ENCODERS, HEADS
@@ -17,8 +26,6 @@ CROSSED_HEADS = [head for head in HEADS if head != "native"]
 # By default every encoder meets one head, in one task, and every head these encoders in both. That every head meets an
 # encoder of every class as a segmenter is heavy.
 COMMON_ENCODERS = ("depthseg_resnet", "dinov2", "swin")
-# One of the encoders that a class serves.
-ENCODERS_OF_CLASSES = {entry.cls: name for name, entry in ENCODERS.items()}.values()
 # Decoders that end at the size of the image; the others end at a map of the encoder.
 FULL_SIZE = ("monodepth2", "dpt")
 SIZES = [(57, 101), (360, 480), (112, 224)]

@@ -132,6 +132,9 @@ TINY_ENCODERS = {
     "vitdet": TINY_VIT | {"mlp_ratio": 2, "window_size": 3, "window_block_indices": [0, 2]},
 }
 TINY_ENCODERS = {name: {"model_type": name} | options for name, options in TINY_ENCODERS.items() if name in ENCODERS}
+
+ENCODERS_OF_CLASSES = {entry.cls: name for name, entry in ENCODERS.items()}.values()
+"""One of the encoders that a class serves, for what depends on the class alone."""
 RESNET, DINOV2, VIT = (TINY_ENCODERS[name] for name in ("depthseg_resnet", "dinov2", "vit"))
 TINY_HEADS = {
     "monodepth2": {"decoder_channels": [8, 8, 8, 8, 8]},

@@ -17,11 +17,11 @@ REPOSITORY = Path(__file__).parents[3]
 OPTIONS = ("schedule.steps=40", "run.checkpoint_every=2", "run.eval_every=10", "run.timeout=20", "run.report=false")
 
 
-def _start(tiny, run_dir, log, *options):
+def _start(tiny, run_dir, log):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
     return subprocess.Popen(
-        [*command, tiny.__file__, "3", str(run_dir), *OPTIONS, *options],
+        [*command, tiny.__file__, "3", str(run_dir), *OPTIONS],
         env=kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         stderr=log.open("w"),
     )
