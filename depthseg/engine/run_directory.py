@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUN_ENTRIES = (
-    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", FOLDER, "model", "report"),
+    *("config.yaml", RUN_RECORD, METRICS_FILE, "subset.json", "model", FOLDER, "report"),
     *("tensorboard", "wandb", BAD_STEPS, UNREADABLE_FILE),
 )
 """What a run writes into its directory; nothing else there is ever touched."""
@@ -108,6 +108,8 @@ def start_directory(
         held.enter_context(only_run(run_dir))
         if checkpoint is None:
             _remove_run(run_dir)
+            # Before the first checkpoint: a run without it is one whose checkpoints were removed when it had ended.
+            (run_dir / FOLDER).mkdir()
         else:
             require_same_data(run_dir, data)
         for name in MODEL_REMAINS:  # the checkpoint knows the weights that were selected

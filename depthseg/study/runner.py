@@ -17,8 +17,8 @@ from .matrix import Trial, main_trials, pretraining_trials, rate_trials, shard_o
 from .miniatures import prepare_data
 from .options import StudyOptions
 from .statistics import select_rate
-from .stored import STUDY_FILE, read_record, record_path, require_present_keys, weights_path
-from .trials import repeat_pretraining, run_trial
+from .stored import STUDY_FILE, read_record, record_path, require_present_keys
+from .trials import has_weights, repeat_pretraining, run_trial
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run_study(study: StudyOptions, out: Path, shard: tuple[int, int] = (1, 1)) -
 
 def _ensure_weights(trials: Mapping[str, Trial], trial: Trial, out: Path) -> None:
     """Repeat the pre-trainings that a trial depends on and whose weights are missing."""
-    if trial.parent is None or weights_path(out, trial.parent).is_dir():
+    if trial.parent is None or has_weights(out, trial.parent):
         return
     parent = trials[trial.parent]
     _ensure_weights(trials, parent, out)

@@ -109,7 +109,7 @@ def record_path(out: Path, key: str) -> Path:
 
 
 def weights_path(out: Path, key: str) -> Path:
-    """The path of the checkpoint that a pre-training writes when it ends."""
+    """The path of the weights that a pre-training leaves."""
     return out / RUNS / key / "model"
 
 

@@ -22,6 +22,7 @@ from ..data.subsets import few_shot_subset
 from ..engine.analysis import measure_model
 from ..engine.atomic import atomic_path
 from ..engine.build import build_datasets, source_of
+from ..engine.checkpoint import FOLDER as CHECKPOINTS
 from ..engine.config import RunConfig, compose_config
 from ..engine.evaluation import class_meter, evaluate_images, json_scores
 from ..engine.options import DataOptions
@@ -77,7 +78,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         "command": command_of(study),
     }
     write_json(path, record)
-    shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / "checkpoints", ignore_errors=True)
+    shutil.rmtree(run_dir if trial.kind == "finetune" else run_dir / CHECKPOINTS, ignore_errors=True)
 
 
 def command_of(study: StudyOptions) -> str:
@@ -104,7 +105,12 @@ def repeat_pretraining(trial: Trial, out: Path) -> None:
     differing = [f"{name} was {then[name]}, is {now.get(name)}" for name in then if then[name] != now.get(name)]
     if differing:
         logger.warning("Trial %s was trained again, and its scores differ: %s.", trial.key, "; ".join(differing))
-    shutil.rmtree(out / RUNS / trial.key / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / RUNS / trial.key / CHECKPOINTS, ignore_errors=True)
+
+
+def has_weights(out: Path, key: str) -> bool:
+    """Whether a pre-training has ended; before, `model/` may hold the weights of an earlier step."""
+    return weights_path(out, key).is_dir() and not (out / RUNS / key / CHECKPOINTS).is_dir()
 
 
 def located(trial: Trial, out: Path) -> RunConfig:

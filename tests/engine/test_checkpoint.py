@@ -309,6 +309,23 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_and_says
     _assert_as_uninterrupted(tmp_path / "run", whole)
 
 
+def test_a_run_that_was_killed_between_its_last_scores_and_its_only_checkpoint_begins_again(
+    tiny, tmp_path, whole, monkeypatch
+):
+    def killed(*arguments, **options):
+        raise Interrupted
+
+    monkeypatch.setattr("depthseg.engine.loop.save_checkpoint", killed)
+    with pytest.raises(Interrupted):
+        _train(tiny, tmp_path / "run", "run.checkpoint_every=0")
+    monkeypatch.undo()
+    left = _contents(tmp_path / "run")
+    assert {Path(name).parts[0] for name in left} >= {"metrics.jsonl", "model"}
+    assert not [name for name in left if name.startswith("checkpoints")]
+    _train(tiny, tmp_path / "run", "run.checkpoint_every=0", "run.resume=true")
+    _assert_as_uninterrupted(tmp_path / "run", whole)
+
+
 def test_a_finished_run_without_checkpoints_is_not_trained_anew(tiny, whole, tmp_path):
     run_dir = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(run_dir / "checkpoints")

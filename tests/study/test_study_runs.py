@@ -192,6 +192,27 @@ def test_weights_that_come_out_differently_the_second_time_are_told(done, tmp_pa
     assert f"Trial {trial.key} was trained again, and its scores differ: abs_rel was 7.0, is " in caplog.text
 
 
+def test_a_pretraining_that_is_killed_while_it_is_repeated_is_repeated_again(done, tmp_path, monkeypatch):
+    study, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "out")
+    trials = {trial.key: trial for trial in trials_in_order(study, copy)}
+    child = next(trial for trial in trials.values() if trial.parent is not None)
+    weights = copy / "runs" / child.parent / "model" / "model.safetensors"
+    expected = weights.read_bytes()
+    shutil.rmtree(copy / "runs")
+
+    def killed(*arguments, **options):
+        raise Killed
+
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
+    with pytest.raises(Killed):
+        runner_module._ensure_weights(trials, child, copy)
+    monkeypatch.undo()
+    weights.write_bytes(b"of an earlier step")
+    runner_module._ensure_weights(trials, child, copy)
+    assert weights.read_bytes() == expected
+
+
 def test_one_pretraining_seed_comes_after_another(tmp_path):
     study = tiny_study(tmp_path, "seeds.pretrain=2")
     seeds = [trial.labels["pretrain_seed"] for trial in trials_in_order(study, tmp_path)]
