@@ -30,7 +30,7 @@ def pair(tmp_path):
 @pytest.mark.skipif(not PAIR.is_dir(), reason="DEPTHSEG_DATA names no folder that holds stereo_motorcycle/")
 def test_a_fit_of_one_pair_finds_its_disparity(pair, tmp_path):
     # Smaller than the recipe has it, for the sake of time.
-    options = [f"data.root={pair}", f"run.output_dir={tmp_path / 'run'}", "data.size=[96,144]"]
+    options = [f"data.root={pair}", f"run.output_dir={tmp_path / 'run'}", "data.size=[96,144]", "schedule.steps=300"]
     with pytest.raises(SystemExit) as exit_info:
         main(["pretrain", "--config", str(CONFIG), *options])
     assert exit_info.value.code is None
