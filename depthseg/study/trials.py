@@ -27,7 +27,7 @@ from ..engine.config import RunConfig, compose_config
 from ..engine.evaluation import class_meter, evaluate_images, json_scores
 from ..engine.options import DataOptions
 from ..engine.predict import load_model
-from ..engine.records import METRICS_FILE, read_lines, write_json
+from ..engine.records import METRICS_FILE, RUN_RECORD, read_lines, read_run_record, write_json
 from ..engine.run import RunResult, train
 from ..metrics.baselines import MajorityClass, PositionPrior, score_segmentation_baseline
 from ..metrics.blocks import blocks_of
@@ -64,6 +64,7 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
     start, cpu_start = time.perf_counter(), cpu_seconds()
     run_dir = out / RUNS / trial.key
     result = train(located(trial, out), **run_arguments(trial))
+    launch = read_run_record(run_dir / RUN_RECORD)["launches"][-1]
     curve = [{name: line[name] for name in CURVE if name in line} for line in read_lines(run_dir / METRICS_FILE)]
     record = {"kind": trial.kind, "key": trial.key, "study": study.name, **trial.labels, "parent_key": trial.parent}
     record |= {"scores": result.scores, "curve": curve}
@@ -71,8 +72,11 @@ def run_trial(study: StudyOptions, trial: Trial, out: Path) -> None:
         record |= examine(study, trial, result, path, films)
     record |= {
         "config": trial.config.to_dict(),
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": None if torch.cuda.is_available() else round(cpu_seconds() - cpu_start, 1),
+        "seconds": round(launch["seconds_before"] + time.perf_counter() - start, 1),
+        # Of a resumed trial it is known for the last launch alone.
+        "cpu_seconds": None
+        if launch["first_step"] or torch.cuda.is_available()
+        else round(cpu_seconds() - cpu_start, 1),
         "hardware": hardware(),
         "versions": {part.__name__: part.__version__ for part in (torch, transformers, accelerate, np)},
         "command": command_of(study),

@@ -116,7 +116,7 @@ def test_where_the_cost_goes(whole):
     assert "## Where the cost goes" in text
 
 
-def test_cpu_time_is_shown_where_every_record_has_it(tmp_path, monkeypatch):
+def test_cpu_time_is_shown_where_one_of_each_kind_has_it(tmp_path, monkeypatch):
     monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
     write_study(tmp_path, seeds=SEEDS)
     for path in (tmp_path / "trials").glob("*.json"):
@@ -126,9 +126,19 @@ def test_cpu_time_is_shown_where_every_record_has_it(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "report" / "results.json").read_text())["spent"]
     (depth,) = [row for row in rows if (row["initialisation"], row["mode"]) == ("depth", "full")]
     assert (depth["clock"], depth["pretraining"], depth["finetuning"]) == ("cpu_seconds", 925, 15)
-    assert "CPU time, which other work on the machine does not change." in text
-    one = tmp_path / "trials" / "depth-0.json"  # as of a version without
-    one.write_text(json.dumps({**json.loads(one.read_text()), "cpu_seconds": None}))
+    assert "CPU time, which other work on the machine does not change, of trials that were not interrupted." in text
+
+    def change(pattern, **fields):
+        for path in (tmp_path / "trials").glob(pattern):
+            path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    change("depth-0.json", cpu_seconds=None)  # it was resumed
+    change("depth-1.json", cpu_seconds=1000)
+    write_report(tmp_path)
+    rows = json.loads((tmp_path / "report" / "results.json").read_text())["spent"]
+    (depth,) = [row for row in rows if (row["initialisation"], row["mode"]) == ("depth", "full")]
+    assert (depth["clock"], depth["pretraining"], depth["finetuning"]) == ("cpu_seconds", 1000, 15)
+    change("depth-?.json", cpu_seconds=None)  # as of a version without
     text = write_report(tmp_path).read_text()
     rows = json.loads((tmp_path / "report" / "results.json").read_text())["spent"]
     assert {(row["clock"], row["total"]) for row in rows if row["initialisation"] == "depth"} == {("seconds", 3760)}

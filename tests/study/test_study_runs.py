@@ -153,6 +153,11 @@ def test_a_request_to_stop_at_the_end_of_a_trial_ends_the_study_there(tmp_path, 
         run_study(study, tmp_path / "out")
     assert len(records(tmp_path / "out")) == finished
     assert signal.getsignal(signal.SIGTERM) == handler
+    monkeypatch.undo()
+    run_study(study, tmp_path / "out")
+    # The CPU time of a trial that was resumed is not known: only that of its last launch is.
+    times = [record["cpu_seconds"] for record in records(tmp_path / "out")]
+    assert times.count(None) == 1 - finished and all(time is None or time > 0 for time in times)
 
 
 @pytest.mark.heavy

@@ -64,7 +64,8 @@ def _steps_of(curve: Sequence[Mapping[str, float]]) -> float | None:
 def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row | None:
     """Seconds of one pre-training, of those that it starts from, and of one fine-tuning; None without fine-tunings.
 
-    CPU seconds where all records have them and no accelerator did the work.
+    CPU seconds, of the trials that have them, where there is one of each; no trial has them that was resumed, or whose
+    work an accelerator did.
     """
     settings = [one for one in results.settings if (one.architecture, one.mode) == (architecture, mode)]
     finetunings = [parts for setting in settings for parts in results.runs(init, setting).values()]
@@ -75,8 +76,12 @@ def spent(results: StudyResults, init: str, architecture: str, mode: str) -> Row
         [record for record in results.pretraining(name) if record["architecture"] == architecture]
         for name in (source, *before(results.initialisations, source))
     )
+    clock, pretrainings = "seconds", (own, *earlier)
+    timed = [[record for record in found if record.content.get("cpu_seconds")] for found in pretrainings]
+    timed_finetunings = [parts for parts in finetunings if all(part.content.get("cpu_seconds") for part in parts)]
+    if timed_finetunings and all(some or not found for some, found in zip(timed, pretrainings, strict=True)):
+        clock, (own, *earlier), finetunings = "cpu_seconds", timed, timed_finetunings
     records = [*chain(*earlier), *own, *chain(*finetunings)]
-    clock = "cpu_seconds" if all(record.content.get("cpu_seconds") for record in records) else "seconds"
     means = [mean for found in earlier if (mean := _mean([record[clock] for record in found])) is not None]
     seconds = {
         "pretraining": _mean([record[clock] for record in own]),

@@ -440,7 +440,9 @@ def spent_table(numbers: Row) -> Table:
         rows,
         (
             "A given checkpoint counts nothing here: its pre-training took place elsewhere.",
-            "CPU time, which other work on the machine does not change." if cpu else "Time on the clock.",
+            "CPU time, which other work on the machine does not change, of trials that were not interrupted."
+            if cpu
+            else "Time on the clock.",
         ),
     )
 
