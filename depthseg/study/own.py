@@ -261,8 +261,8 @@ def answer(numbers: Mapping[str, Any]) -> str:
     if interval[0] <= 0:
         worth = "the interval includes 0" if interval[1] >= 0 else "it does not help"
         return f"{said}; {worth}, so it cannot be said that it is worth any label."
-    values = (entry for entry in numbers["label_values"] if entry["initialisation"] == FILM)
-    worth = next((value for value in values if all(value[name] == row[name] for name in PLACE)), None)
+    wanted = {name: row[name] for name in PLACE} | {"initialisation": FILM, "reference": REFERENCE}
+    worth = next((value for value in numbers["label_values"] if value | wanted == value), None)
     if worth is None or worth["value"] is None:
         reason = "" if worth is None else f" {worth['reason']}"
         return f"{said}; how many labels that is worth cannot be said.{reason}"

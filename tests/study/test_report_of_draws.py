@@ -105,14 +105,17 @@ def test_where_the_cost_goes(whole):
     numbers, text = whole
     (depth,) = [row for row in numbers["spent"] if (row["initialisation"], row["mode"]) == ("depth", "full")]
     assert (depth["pretraining"], depth["before"], depth["finetuning"], depth["total"]) == (3700, None, 60, 3760)
-    hub = only(numbers["label_values"], initialisation="hub", mode="full", num_labelled=8)
+    hub = only(numbers["label_values"], initialisation="hub", reference="none", mode="full", num_labelled=8)
     low, high = (np.mean([pooled_iou("none", labels, run) for run in RUNS]) for labels in (8, 32))
     # `hub` is 38 only within the fixture
     own = np.mean([made_up_study.iou(38 + 2 * run[0] + run[1] + 1.5) for run in RUNS])
     assert hub["value"] == ["", pytest.approx(8 * 4 ** ((own - low) / (high - low)))]
     assert hub["interval"][0][1] < hub["value"][1] < hub["interval"][1][1]
-    depth = only(numbers["label_values"], initialisation="depth", mode="full", num_labelled=8)
+    depth = only(numbers["label_values"], initialisation="depth", reference="none", mode="full", num_labelled=8)
     assert depth["value"] == ["more than ", 32] and "| more than 32 | more than 32 to more than 32 |" in text
+    pairs = {(row["initialisation"], row["reference"]) for row in numbers["label_values"]}
+    assert pairs == {("depth", "none"), ("hub", "none"), ("depth", "hub")}
+    assert only(numbers["label_values"], reference="hub", mode="full", num_labelled=8)["value"] == ["more than ", 32]
     assert "## Where the cost goes" in text
 
 

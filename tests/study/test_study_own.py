@@ -186,8 +186,10 @@ def numbers(value, difference, interval, swapped=False):
     comparisons = [row | {"num_labelled": 32, "difference": 99.0, "interval": [98.0, 100.0]}]
     comparisons += [row | {"difference": difference, "interval": interval}]
     found = {"value": None, "interval": None, "reason": "Cannot be read off: one number."} | (value or {})
-    values = [{**SETTING, "initialisation": "film", "num_labelled": count, **found} for count in (16, 32)]
+    pair = {"initialisation": "film", "reference": "none"}
+    values = [{**SETTING, **pair, "num_labelled": count, **found} for count in (16, 32)]
     values[1] |= {"value": ["", 99], "interval": [["", 98], ["", 100]]}
+    values.append(values[0] | {"reference": "imagenet", "value": ["", 77]})
     return {"comparisons": comparisons, "label_values": values[::-1]}
 
 

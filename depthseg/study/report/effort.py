@@ -103,9 +103,18 @@ def _mean(numbers: Sequence[float]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def label_value(results: StudyResults, init: str, setting: Setting) -> Row | None:
-    """How many labels of the reference an initialisation is worth; None for the reference and without common runs."""
-    reference = results.study["reference"]
+def label_values(results: StudyResults, init: str, setting: Setting) -> list[Row]:
+    """How many labels of the reference, and of what else the study compares it with, an initialisation is worth."""
+    others = [than for first, than in results.study["comparisons"] if first == init]
+    return [
+        row
+        for than in dict.fromkeys((results.study["reference"], *others))
+        if (row := _label_value(results, init, than, setting)) is not None
+    ]
+
+
+def _label_value(results: StudyResults, init: str, reference: str, setting: Setting) -> Row | None:
+    """None for the reference itself and without common runs."""
     counts = results.study["benchmarks"][setting.benchmark]["num_labelled"]
     places = [(reference, replace(setting, num_labelled=count)) for count in counts]
     places = [(init, setting), *(place for place in places if results.runs(*place))]
@@ -118,6 +127,7 @@ def label_value(results: StudyResults, init: str, setting: Setting) -> Row | Non
     return {
         **asdict(setting),
         "initialisation": init,
+        "reference": reference,
         "value": value.labels and _inside(value.labels, curve),
         "interval": value.interval and [_inside(end, curve) for end in value.interval],
         "reason": value.reason,

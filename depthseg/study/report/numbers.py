@@ -88,7 +88,7 @@ def _numbers_of_draws(results: StudyResults, places: Sequence[tuple[str, Setting
         "draws": len(results.planned_runs),
         "convergence": _found(effort.convergence(results, *place) for place in places),
         "spent": _found(effort.spent(results, *part) for part in parts),
-        "label_values": _found(effort.label_value(results, *place) for place in places),
+        "label_values": [row for place in places for row in effort.label_values(results, *place)],
     }
 
 

@@ -449,16 +449,16 @@ def spent_table(numbers: Row) -> Table:
 
 def value_table(numbers: Row) -> Table:
     """How many labels each initialisation is worth, of studies with draws."""
-    title, rows = titles_of(numbers), numbers.get("label_values", ())
+    rows = numbers.get("label_values", ())
     reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
     return Table(
         caption(numbers, "Number of labels with which the reference has the same score"),
-        (*place_columns(numbers), *VALUE_COLUMNS),
+        (*place_columns(numbers), title_column(numbers, "Reference", "reference"), *VALUE_COLUMNS),
         rows,
         (
-            f"Reference: {title[numbers['reference']]}. Its mean scores over the number of labels are made monotone "
-            "and interpolated in the logarithm of that number. Intervals: draws and blocks of test images resampled, "
-            "the same for both; the given pre-trainings.",
+            "The mean scores of the reference over the number of labels are made monotone and interpolated in the "
+            "logarithm of that number. Intervals: draws and blocks of test images resampled, the same for both; the "
+            "given pre-trainings.",
             *reasons,
         ),
     )
