@@ -155,6 +155,17 @@ def test_one_number_of_labels_says_why_nothing_can_be_read_off(tmp_path, monkeyp
     assert "only runs with 8 labels, at least two numbers are needed" in text
 
 
+def test_what_can_be_read_off_is_shown_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
+    write_study(tmp_path, seeds=SEEDS, claims=[])
+    for path in (tmp_path / "trials").glob("none-*-32-*"):
+        path.unlink()
+    table = write_report(tmp_path).read_text().split("**Number of labels with which")[1].split("**Time for")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "more than" in line]
+    assert len(rows) == 4 and all("| Depth $x$ | A \\| checkpoint |" in row for row in rows)
+    assert "has only runs with 8 labels, at least two numbers are needed." in table
+
+
 def test_folds_of_one_draw_are_one_run(tmp_path, monkeypatch):
     monkeypatch.setattr("depthseg.study.report.write_figures", lambda *_: {})
     streets = {"streets": {"title": "", "num_labelled": [8, 32], "folds": {"north": {}, "south": {}}}}

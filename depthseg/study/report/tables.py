@@ -449,8 +449,9 @@ def spent_table(numbers: Row) -> Table:
 
 def value_table(numbers: Row) -> Table:
     """How many labels each initialisation is worth, of studies with draws."""
-    rows = numbers.get("label_values", ())
-    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    found = numbers.get("label_values", ())
+    rows = [row for row in found if row["value"]] or [row for row in found if row["reference"] == numbers["reference"]]
+    reasons = dict.fromkeys(row["reason"] for row in found if row["reason"])
     return Table(
         caption(numbers, "Number of labels with which the reference has the same score"),
         (*place_columns(numbers), title_column(numbers, "Reference", "reference"), *VALUE_COLUMNS),
