@@ -91,6 +91,17 @@ class StudyResults:
         """Whether all initialisations are fine-tuned with the same draws of the labelled images."""
         return bool(self.study["seeds"].get("draws"))
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs (a, b) that are compared, each once: those with the reference, listed ones and those of claims."""
+        reference = self.study["reference"]
+        listed = [tuple(pair) for pair in self.study.get("comparisons") or []]
+        claimed = [(claim["better"], claim["than"]) for claim in self.study.get("claims") or []]
+        found: dict[frozenset[str], tuple[str, str]] = {}
+        for pair in (*((init, reference) for init in self.initialisations if init != reference), *listed, *claimed):
+            found.setdefault(frozenset(pair), pair)
+        return list(found.values())
+
     def origin(self, init: str) -> str:
         """The origin of the weights: `seeds`, `checkpoint` or `none`, as in `InitialisationResults`."""
         return origin_of(self.initialisations, init)

@@ -104,22 +104,18 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 
 def label_values(results: StudyResults, init: str, setting: Setting) -> list[Row]:
-    """How many labels of the reference, and of what else the study compares it with, an initialisation is worth."""
-    others = [than for first, than in results.study["comparisons"] if first == init]
-    return [
-        row
-        for than in dict.fromkeys((results.study["reference"], *others))
-        if (row := _label_value(results, init, than, setting)) is not None
-    ]
+    """How many labels of each initialisation that it is compared with one is worth."""
+    rows = (_label_value(results, init, than, setting) for first, than in results.pairs if first == init)
+    return [row for row in rows if row is not None]
 
 
 def _label_value(results: StudyResults, init: str, reference: str, setting: Setting) -> Row | None:
-    """None for the reference itself and without common runs."""
+    """None without common runs."""
     counts = results.study["benchmarks"][setting.benchmark]["num_labelled"]
     places = [(reference, replace(setting, num_labelled=count)) for count in counts]
     places = [(init, setting), *(place for place in places if results.runs(*place))]
     runs = sorted(set.intersection(*(set(results.runs(*place)) for place in places)))
-    if init == reference or not runs:
+    if not runs:
         return None
     own, *others = (results.initialisation_results(*place, runs=runs) for place in places)
     curve = {place.num_labelled: found for (_, place), found in zip(places[1:], others, strict=True)}

@@ -127,7 +127,7 @@ def comparisons(results: StudyResults, role: str) -> list[Row]:
     p-values are adjusted over all of them, or, if the study has primary claims, over these at the chosen rates; all
     others are exploratory and have q-values.
     """
-    places = [(a, b, setting) for setting in results.settings for a, b in pairs(results)]
+    places = [(a, b, setting) for setting in results.settings for a, b in results.pairs]
     rows = _found(_comparison_row(results, *place, role) for place in places)
     registered = primary_comparisons(results)
     if not registered:
@@ -154,17 +154,6 @@ def primary_comparisons(results: StudyResults) -> set[tuple[Setting, frozenset[s
         for setting in results.settings
         if claim.get("primary") and is_about(claim, asdict(setting), results.cells)
     }
-
-
-def pairs(results: StudyResults) -> list[tuple[str, str]]:
-    """The pairs (a, b) that are compared, each once: those with the reference, listed ones and those of claims."""
-    reference = results.study["reference"]
-    listed = [tuple(pair) for pair in results.study.get("comparisons") or []]
-    claimed = [(claim["better"], claim["than"]) for claim in results.study.get("claims") or []]
-    found: dict[frozenset[str], tuple[str, str]] = {}
-    for pair in (*((init, reference) for init in results.initialisations if init != reference), *listed, *claimed):
-        found.setdefault(frozenset(pair), pair)
-    return list(found.values())
 
 
 def _comparison_row(results: StudyResults, a: str, b: str, setting: Setting, role: str) -> Row | None:

@@ -64,7 +64,7 @@ Values = Callable[[str, Setting, Run], dict[str, Value]]
 
 
 def robustness(results: StudyResults) -> dict[str, list[Row]]:
-    """Values of every initialisation (`values`) and their differences from the reference (`differences`).
+    """Values of every initialisation (`values`) and the differences of those that are compared (`differences`).
 
     Both are empty in a study without the measure. The differences of corruptions are those of losses, below 0 where
     the first initialisation loses less; those of other films are of mean IoU.
@@ -74,17 +74,17 @@ def robustness(results: StudyResults) -> dict[str, list[Row]]:
     def values_of(init: str, setting: Setting, run: Run) -> dict[str, Value]:
         return _values_of_run(results.runs(init, setting)[run], results.study.get("block_length") or 1)
 
-    reference, found = results.study["reference"], {"values": [], "differences": []}
+    found: dict[str, list[Row]] = {"values": [], "differences": []}
     for setting in results.settings:
         for init in results.initialisations:
             found["values"] += _values(results, init, setting, values_of)
-            if init != reference:
-                found["differences"] += _differences(results, (init, reference), setting, values_of)
+        for pair in results.pairs:
+            found["differences"] += _differences(results, pair, setting, values_of)
     return found
 
 
 def robustness_tables(numbers: Row) -> Iterator[Table]:
-    """Losses of the initialisations, their differences from the reference, and mean IoU on other films."""
+    """Losses of the initialisations, differences of those that are compared, and mean IoU on other films."""
     values, differences = (numbers[MEASURE][name] for name in ("values", "differences"))
     losses = dict.fromkeys(name for row in values for name in row["losses"])
     films = dict.fromkeys(name for row in values for name in row["films"])
