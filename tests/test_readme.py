@@ -235,7 +235,7 @@ def study_claims(numbers):
         yield f"| {claim['text']} | {' | '.join(cells)} |"
 
 
-@pytest.mark.parametrize("name", ["camvid", "world"])
+@pytest.mark.parametrize("name", ["camvid", "camvid_real", "world"])
 def test_what_the_page_says_of_a_study_is_what_its_report_says(name):
     numbers = study_numbers(name)
     for line in (*study_scores(numbers), *study_claims(numbers)):

@@ -93,3 +93,42 @@ def test_camvid_two_pretrainings_of_three_runs():
     row = reported("camvid", place, a, b)
     assert row["difference"] == pytest.approx(difference, rel=1e-6)
     assert row["interval"] == pytest.approx(interval, rel=1e-4) and row["p_value"] == pytest.approx(p_value, rel=1e-4)
+
+
+def between_pretrainings(rows):
+    """Variance over three pre-trainings beyond that of their draws, added over rows of nine draws sorted by them."""
+    between = within = 0
+    for row in rows:
+        means = [sum(row[first : first + 3]) / 3 for first in (0, 3, 6)]
+        between += 3 * sum((mean - sum(row) / 9) ** 2 for mean in means) / 2
+        within += sum((row[place] - means[place // 3]) ** 2 for place in range(9)) / 6
+    return max(0, between - within) / 3, within
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "pretrained"), [("imagenet", "none", 0), ("film_imagenet", "imagenet", 1), ("film", "inpainting", 2)]
+)
+def test_camvid_real_nine_draws_under_three_pretrainings(a, b, pretrained):
+    place = {"architecture": "mobilenet_v2", "mode": "full", "benchmark": "val", "num_labelled": 16}
+    inits = ("none", "imagenet", "film", "film_imagenet", "inpainting")
+    paths = {init: records("camvid_real", initialisation=init, **place) for init in inits}
+    runs = {init: [leaving_out(path) for path in found] for init, found in paths.items()}
+    assert {len(found) for found in runs.values()} == {9}
+    table = [np.subtract(first, second) for (_, first), (_, second) in zip(runs[a], runs[b], strict=True)]
+    means = [float(np.mean(row)) for row in table]
+    if pretrained:
+        # the variance over pre-trainings is that of all that have one, after the effect of each draw on all
+        scores = [[one for one, _ in runs[init]] for init in inits]
+        left = [[row[draw] - sum(other[draw] for other in scores) / 5 for draw in range(9)] for row in scores]
+        seeds = between_pretrainings(left)[0] / 4 * 5 / 3 / 3 * pretrained
+        levels = [(seeds, 2 * 3), (between_pretrainings([means])[1] / 9, 6)]
+    else:
+        levels = [(variance_of_mean(means), 8)]
+    blocks = variance_of_mean(list(np.mean(table, axis=0)))
+    levels.append((blocks, len(table[0]) - 1))
+    difference = np.mean([one for one, _ in runs[a]]) - np.mean([one for one, _ in runs[b]])
+    together = sum(variance for variance, _ in levels) - interaction(table)
+    interval, p_value = of_levels(difference, levels, together)
+    row = reported("camvid_real", place, a, b)
+    assert row["difference"] == pytest.approx(difference, rel=1e-6)
+    assert row["interval"] == pytest.approx(interval, rel=1e-4) and row["p_value"] == pytest.approx(p_value, rel=1e-4)
