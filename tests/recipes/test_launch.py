@@ -79,7 +79,8 @@ def test_scripts_are_bash(name):
 def test_a_task_of_slurm_knows_its_place_and_has_its_cores(slurm):
     environment, _ = slurm
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "SRUN_CPUS_PER_TASK")
-    program = f"import os, sys; print(*(os.environ[name] for name in {names}), sys.argv[1])"
+    # In one piece, as both write to one pipe, and may do so without a buffer.
+    program = f"import os, sys; print(' '.join([*map(os.environ.get, {names}), sys.argv[1]]) + chr(10), end='')"
     command = ["bash", str(LAUNCH / "slurm.sbatch"), "-c", program]
     done = subprocess.run(
         command, env=environment | {"SLURM_CPUS_PER_TASK": "8"}, capture_output=True, text=True, check=False
