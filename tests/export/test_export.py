@@ -266,7 +266,10 @@ def test_every_encoder_and_every_head(tmp_path, encoder, head, head_config):
     folder = save_model(
         tmp_path / "model", "segmentation", encoder, head, head_config=head_config, keep_depth=has_depth
     )
-    done = export(folder, tmp_path / "model.onnx", returns=["logits", "depth"] if has_depth else ["logits"])
+    # Where EfficientNet is exported for any size, PyTorch reckons for minutes with the sizes of its padding.
+    size = (64, 96) if encoder == "depthseg_efficientnet_lite" else None
+    returns = ["logits", "depth"] if has_depth else ["logits"]
+    done = export(folder, tmp_path / "model.onnx", returns=returns, size=size)
     print(f"\n| {encoder} | {head} |", " | ".join(f"{name} {value:.1e}" for name, value in done.worst.items()), "|")
-    assert len(done.differences) == 5
+    assert len(done.differences) == (5 if size is None else 3)
     assert max(done.worst.values()) <= 1e-4
