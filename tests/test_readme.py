@@ -202,10 +202,11 @@ def study_numbers(name):
 
 
 def study_scores(numbers):
-    """A line an initialisation: mean IoU in each setting, and how many runs it is the mean of."""
+    """A line an initialisation: mean IoU in each setting with runs, and how many runs it is the mean of."""
+    settings = [setting for setting in numbers["settings"] if rows_of(numbers["main"], setting)]
     for init, entry in numbers["initialisations"].items():
         cells = []
-        for setting in numbers["settings"]:
+        for setting in settings:
             rows = rows_of(numbers["main"], setting)
             (row,) = [row for row in rows if row["initialisation"] == init] or [None]
             cells.append(
@@ -225,11 +226,13 @@ def spread_of(numbers, row):
 
 
 def study_claims(numbers):
-    """A line a claim: what the study says of it in each setting."""
+    """A line a claim: what the study says of it in each setting that a claim is about."""
+    rows = {claim["text"]: claim_rows(claim, numbers) for claim in numbers["claims"]}
+    settings = [setting for setting in numbers["settings"] if any(rows_of(found, setting) for found in rows.values())]
     for claim in numbers["claims"]:
         cells = []
-        for setting in numbers["settings"]:
-            (row,) = rows_of(claim_rows(claim, numbers), setting) or [None]
+        for setting in settings:
+            (row,) = rows_of(rows[claim["text"]], setting) or [None]
             text = "" if row is None else f"{VERDICTS[verdict(row)]}, {signed(row['difference'])}"
             cells.append(text + (f" ({between(row['interval'])})" if row and row["interval"] else ""))
         yield f"| {claim['text']} | {' | '.join(cells)} |"

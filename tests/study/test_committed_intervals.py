@@ -106,11 +106,17 @@ def between_pretrainings(rows):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "pretrained"), [("imagenet", "none", 0), ("film_imagenet", "imagenet", 1), ("film", "inpainting", 2)]
+    ("a", "b", "pretrained"),
+    [
+        ("imagenet", "none", 0),
+        ("film_imagenet", "imagenet", 1),
+        ("film", "inpainting", 2),
+        ("film_imagenet", "other_films_imagenet", 2),
+    ],
 )
 def test_camvid_real_nine_draws_under_three_pretrainings(a, b, pretrained):
     place = {"architecture": "mobilenet_v2", "mode": "full", "benchmark": "val", "num_labelled": 16}
-    inits = ("none", "imagenet", "film", "film_imagenet", "inpainting")
+    inits = ("none", "imagenet", "film", "film_imagenet", "other_films_imagenet", "inpainting")
     paths = {init: records("camvid_real", initialisation=init, **place) for init in inits}
     runs = {init: [leaving_out(path) for path in found] for init, found in paths.items()}
     assert {len(found) for found in runs.values()} == {9}
@@ -119,9 +125,9 @@ def test_camvid_real_nine_draws_under_three_pretrainings(a, b, pretrained):
     if pretrained:
         # the variance over pre-trainings is that of all that have one, after the effect of each draw on all
         scores = [[one for one, _ in runs[init]] for init in inits]
-        left = [[row[draw] - sum(other[draw] for other in scores) / 5 for draw in range(9)] for row in scores]
-        seeds = between_pretrainings(left)[0] / 4 * 5 / 3 / 3 * pretrained
-        levels = [(seeds, 2 * 3), (between_pretrainings([means])[1] / 9, 6)]
+        left = [[row[draw] - sum(other[draw] for other in scores) / 6 for draw in range(9)] for row in scores]
+        seeds = between_pretrainings(left)[0] / 5 * 6 / 4 / 3 * pretrained
+        levels = [(seeds, 2 * 4), (between_pretrainings([means])[1] / 9, 6)]
     else:
         levels = [(variance_of_mean(means), 8)]
     blocks = variance_of_mean(list(np.mean(table, axis=0)))
