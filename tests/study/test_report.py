@@ -255,7 +255,7 @@ def test_what_is_written_and_where_is_logged_once_before_it_is_computed(tmp_path
     assert not (out / "report" / "index.html").exists()
 
 
-@pytest.mark.parametrize("name", ["camvid", "world"])
+@pytest.mark.parametrize("name", ["camvid", "camvid_real", "world"])
 def test_the_committed_reports_are_rendered_from_the_committed_numbers(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "write_figure", lambda *_: None)
     report = Path(__file__).parents[2] / "training" / "studies" / "results" / name / "report"

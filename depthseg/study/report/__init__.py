@@ -46,8 +46,8 @@ def write_report(out: str | Path) -> Path:
     folder = Path(out) / FOLDER
     report = folder / "report.md"
     logger.info("writing report.md, results.json and figures of %d records to %s", len(results.records), folder)
-    numbers = study_numbers(results)
-    write_json(folder / "results.json", rounded(numbers))
+    numbers = rounded(study_numbers(results))  # what is written is what `results.json` says
+    write_json(folder / "results.json", numbers)
     texts = write_figures(numbers, folder / "figures") | write_cam_figures(results, folder / "figures")
     with atomic_path(report) as temporary:
         temporary.write_text(to_markdown(numbers, texts), encoding="utf-8")
