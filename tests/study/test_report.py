@@ -267,6 +267,14 @@ def test_the_committed_reports_are_rendered_from_the_committed_numbers(name, tmp
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_report_shows_the_rounded_numbers_of_its_results(tmp_path, monkeypatch):
+    monkeypatch.setattr("depthseg.study.report.DIGITS", 2)
+    report = write_report(write_study(tmp_path))
+    numbers = json.loads((report.parent / "results.json").read_text())
+    assert report.read_text() == to_markdown(numbers, {})
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_new_number_is_a_field_of_its_measure_and_a_column(tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class More(Convergence):
